@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// ConfigSize is the length of the device configuration space in bytes.
+const ConfigSize = 32
+
+// ConfigEnabled is the flag of [Config] that says the host's operator wants
+// reports.
+const ConfigEnabled = 1 << 0
+
+// Config is the device configuration space (section 4).
+type Config struct {
+	Flags         uint32
+	BudgetUS      uint32 // longest time to hold one zone's lock, microseconds
+	BudgetEntries uint32 // most blocks to visit in one hold
+	Generation    uint64 // the open request, 0 when there is none
+	RAMBytes      uint64 // guest memory that the device sees, 0 when unknown
+}
+
+// Encode writes the configuration into p, which has at least ConfigSize bytes.
+func (c *Config) Encode(p []byte) {
+	_ = p[ConfigSize-1]
+	le := binary.LittleEndian
+	le.PutUint32(p[0:], c.Flags)
+	le.PutUint32(p[4:], c.BudgetUS)
+	le.PutUint32(p[8:], c.BudgetEntries)
+	le.PutUint32(p[12:], 0)
+	le.PutUint64(p[16:], c.Generation)
+	le.PutUint64(p[24:], c.RAMBytes)
+}
+
+// DecodeConfig reads a configuration space. Bytes past ConfigSize belong to a
+// newer device and are ignored.
+func DecodeConfig(p []byte) (Config, error) {
+	if len(p) < ConfigSize {
+		return Config{}, fmt.Errorf("decode config: %d bytes: %w", len(p), ErrMalformed)
+	}
+	le := binary.LittleEndian
+	return Config{
+		Flags:         le.Uint32(p[0:]),
+		BudgetUS:      le.Uint32(p[4:]),
+		BudgetEntries: le.Uint32(p[8:]),
+		Generation:    le.Uint64(p[16:]),
+		RAMBytes:      le.Uint64(p[24:]),
+	}, nil
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package wire holds the formats that the device and a guest driver exchange:
+// configuration space, events, messages and records. They are specified in
+// docs/spec.md, whose section numbers the comments give.
+//
+// It is the one home of these formats, used by host and guest alike, and it
+// imports nothing of either. Every Encode method writes into memory that the
+// caller supplies and allocates nothing; every Decode function checks length,
+// reserved fields and known values, and returns an error that wraps
+// [ErrMalformed]. All fields are little endian.
+package wire
+
+import "errors"
+
+// ErrMalformed is wrapped by every decoding error.
+var ErrMalformed = errors.New("malformed")
+
+// Identity and shape of the device (sections 1 and 2).
+const (
+	DeviceID     = 63     // virtio device id
+	PCIVendorID  = 0x1af4 // Red Hat's, as for every virtio device
+	PCIDeviceID  = 0x107f // 0x1040 + DeviceID
+	EventQueue   = 0
+	ReportQueue  = 1
+	NumQueues    = 2
+	MaxQueueSize = 1024
+)

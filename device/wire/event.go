@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// EventSize is the length of an event in bytes.
+const EventSize = 32
+
+// EventType tells what an event asks for (section 6).
+type EventType uint16
+
+// The events.
+const (
+	EventReportFree EventType = 1 // a migration begins: report free blocks
+	EventCancel     EventType = 2 // Generation, and any before it, is void
+	EventChanged    EventType = 3 // something else changed: see Flags
+)
+
+// String implements fmt.Stringer.
+func (t EventType) String() string {
+	switch t {
+	case EventReportFree:
+		return "report-free"
+	case EventCancel:
+		return "cancel"
+	case EventChanged:
+		return "changed"
+	}
+	return fmt.Sprintf("event(%d)", uint16(t))
+}
+
+// EventHelloWanted is the flag of EventChanged that asks for another HELLO.
+const EventHelloWanted = 1 << 0
+
+// Event is what the device writes into a buffer of eventq.
+type Event struct {
+	Type          EventType
+	Flags         uint16
+	BudgetUS      uint32
+	Generation    uint64
+	DeadlineMS    uint32 // time left for the driver
+	BudgetEntries uint32
+}
+
+// Encode writes the event into p, which has at least EventSize bytes.
+func (e *Event) Encode(p []byte) {
+	_ = p[EventSize-1]
+	le := binary.LittleEndian
+	le.PutUint16(p[0:], uint16(e.Type))
+	le.PutUint16(p[2:], e.Flags)
+	le.PutUint32(p[4:], e.BudgetUS)
+	le.PutUint64(p[8:], e.Generation)
+	le.PutUint32(p[16:], e.DeadlineMS)
+	le.PutUint32(p[20:], e.BudgetEntries)
+	le.PutUint64(p[24:], 0)
+}
+
+// DecodeEvent reads an event. An unknown type is no error: a driver ignores it
+// [FBPP-EV-5].
+func DecodeEvent(p []byte) (Event, error) {
+	if len(p) < EventSize {
+		return Event{}, fmt.Errorf("decode event: %d bytes: %w", len(p), ErrMalformed)
+	}
+	le := binary.LittleEndian
+	return Event{
+		Type:          EventType(le.Uint16(p[0:])),
+		Flags:         le.Uint16(p[2:]),
+		BudgetUS:      le.Uint32(p[4:]),
+		Generation:    le.Uint64(p[8:]),
+		DeadlineMS:    le.Uint32(p[16:]),
+		BudgetEntries: le.Uint32(p[20:]),
+	}, nil
+}
+
+// String implements fmt.Stringer.
+func (e Event) String() string {
+	return fmt.Sprintf("%v generation=%d flags=%#x deadline=%dms budget=%dus/%d",
+		e.Type, e.Generation, e.Flags, e.DeadlineMS, e.BudgetUS, e.BudgetEntries)
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// HelloSize is the length in bytes of what follows the header of HELLO.
+const HelloSize = 160
+
+const (
+	helloRelease = 16
+	helloReason  = helloRelease + 64
+)
+
+// Features tells what a guest's allocator does with free pages (section 7.1).
+type Features uint32
+
+// The features.
+const (
+	FeaturePagePoison  Features = 1 << 0 // free pages carry a pattern that is checked
+	FeatureInitOnFree  Features = 1 << 1 // free pages are zeroed, and taken for zero later
+	FeatureInitOnAlloc Features = 1 << 2 // pages are zeroed when they are allocated
+)
+
+// String implements fmt.Stringer: names joined by commas, "none" for 0.
+func (f Features) String() string {
+	var names []string
+	for bit, name := range []string{"page-poison", "init-on-free", "init-on-alloc"} {
+		if f&(1<<bit) != 0 {
+			names = append(names, name)
+		}
+	}
+	if rest := f &^ (FeaturePagePoison | FeatureInitOnFree | FeatureInitOnAlloc); rest != 0 {
+		names = append(names, fmt.Sprintf("%#x", uint32(rest)))
+	}
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, ",")
+}
+
+// Hello is how a driver introduces itself. Its Status travels in the header.
+type Hello struct {
+	Features Features
+	MaxOrder uint8  // highest order that it will report
+	RAMBytes uint64 // memory that the guest manages
+	Release  string // operating system and version
+	Reason   string // one line for the operator when the status is not OK
+}
+
+// Encode writes the body into p, which has at least HelloSize bytes. Strings
+// that are too long are cut.
+func (h *Hello) Encode(p []byte) {
+	p = p[:HelloSize]
+	clear(p)
+	le := binary.LittleEndian
+	le.PutUint32(p[0:], uint32(h.Features))
+	p[4] = h.MaxOrder
+	le.PutUint64(p[8:], h.RAMBytes)
+	copy(p[helloRelease:helloReason], h.Release)
+	copy(p[helloReason:], h.Reason)
+}
+
+// DecodeHello reads the body of HELLO. Its strings come from the guest: what
+// cannot be printed is replaced, so that they are safe in a log or a terminal.
+func DecodeHello(p []byte) (Hello, error) {
+	if len(p) < HelloSize {
+		return Hello{}, fmt.Errorf("decode hello: %d bytes: %w", len(p), ErrMalformed)
+	}
+	le := binary.LittleEndian
+	h := Hello{
+		Features: Features(le.Uint32(p[0:])),
+		MaxOrder: p[4],
+		RAMBytes: le.Uint64(p[8:]),
+		Release:  printable(p[helloRelease:helloReason]),
+		Reason:   printable(p[helloReason:HelloSize]),
+	}
+	if h.MaxOrder > MaxOrder {
+		return h, fmt.Errorf("decode hello: order %d: %w", h.MaxOrder, ErrMalformed)
+	}
+	return h, nil
+}
+
+// printable returns p up to its first zero byte, with '?' for what is not
+// printable UTF-8.
+func printable(p []byte) string {
+	p, _, _ = bytes.Cut(p, []byte{0})
+	return strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, string(p))
+}

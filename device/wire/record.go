@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import "fmt"
+
+// RecordSize is the length of one record in bytes.
+const RecordSize = 8
+
+// MaxOrder is the highest order that a record can express.
+const MaxOrder = 63
+
+// Record is one free block of physical pages (section 7.3): its first page
+// frame number in bits 63 to 8, its class in bits 7 and 6, its order in bits 5
+// to 0.
+type Record uint64
+
+// ClassFree is the only class that is defined: the block was free.
+const ClassFree = 0
+
+// MakeRecord packs a free block. Bits of pfn above the 56th are lost.
+func MakeRecord(pfn uint64, order uint8) Record {
+	return Record(pfn<<8 | uint64(order&MaxOrder))
+}
+
+// PFN returns the block's first page frame, in the guest's pages.
+func (r Record) PFN() uint64 { return uint64(r) >> 8 }
+
+// Order returns the order: the block has 1<<order pages.
+func (r Record) Order() uint8 { return uint8(r) & MaxOrder }
+
+// Class returns the class of memory.
+func (r Record) Class() uint8 { return uint8(r) >> 6 & 3 }
+
+// String implements fmt.Stringer.
+func (r Record) String() string {
+	return fmt.Sprintf("pfn=%#x order=%d class=%d", r.PFN(), r.Order(), r.Class())
+}
