@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import "os"
+
+// Device describes a virtio device to a [Server]: what it offers and what it
+// does. The zero value of every optional callback does nothing.
+//
+// Unless said otherwise a callback runs on the message goroutine, one at a
+// time, while the frontend waits. It may call any method of Queue, Backend and
+// Memory, and must not block on the frontend, on the guest, or on Kick.
+type Device struct {
+	// Features are the device's own feature bits to offer (bits 0 to 23 and 50
+	// up, and those transport bits whose promise the device itself keeps). The
+	// library adds VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC, VHOST_F_LOG_ALL
+	// and VHOST_USER_F_PROTOCOL_FEATURES.
+	Features uint64
+
+	// NumQueues is how many virtqueues the device has, 1 to 128.
+	NumQueues int
+
+	// MaxQueueSize bounds the size that a driver may choose for a queue. It is
+	// a power of two up to 32768; zero means 1024.
+	MaxQueueSize int
+
+	// ReadConfig fills p with the bytes of the device's config space that
+	// begin at offset off. Reading past the end is an error. A nil ReadConfig
+	// means that there is no config space, and CONFIG is not offered.
+	ReadConfig func(p []byte, off uint32) error
+
+	// WriteConfig changes the bytes at off to those of p, which is valid during
+	// the call. Nil refuses every write.
+	WriteConfig func(p []byte, off uint32) error
+
+	// Kick says that the driver may have made buffers available on q. It runs
+	// on q's own goroutine, never twice at once for one queue, and once
+	// whenever the queue starts to run, since kicks may have come earlier. It
+	// pops until [Queue.Pop] finds nothing. A Kick that is still running two
+	// seconds after its queue was stopped is left behind, cut off from the
+	// guest by ErrQueueStopped. Required.
+	Kick func(q *Queue)
+
+	// Connected announces a new frontend. b is valid until Disconnected.
+	Connected func(b *Backend)
+
+	// Disconnected says that the frontend is gone, with the reason, or nil when
+	// it closed the connection between two messages. Every queue was stopped
+	// before; the device keeps what state it wants for the next frontend.
+	Disconnected func(b *Backend, err error)
+
+	// FeaturesAcked tells the negotiated feature bits, without the bits that
+	// belong to vhost-user. It comes before the queues start, and again
+	// (usually unchanged) when dirty logging is switched.
+	FeaturesAcked func(features uint64)
+
+	// QueueStarted says that q runs: the frontend started and enabled it. It
+	// precedes the first Kick.
+	QueueStarted func(q *Queue)
+
+	// QueueStopping says that q is about to stop, or to be disabled. Inside the
+	// call the device can still Push and Unpop its outstanding chains (see
+	// [Queue.Unpop] for what happens to the rest), unless the frontend is gone,
+	// when these return ErrQueueStopped.
+	QueueStopping func(q *Queue)
+
+	// Reset says that the driver or the frontend reset the device (RESET_DEVICE
+	// or a status of zero). All queues have been stopped.
+	Reset func()
+
+	// MemoryChanged says that the guest memory table changed. m is valid during
+	// the call; use [Memory.Retain] to keep it.
+	MemoryChanged func(m *Memory)
+
+	// Extensions are private messages that the device understands.
+	Extensions []Extension
+}
+
+// Extension is a private request of the frontend under a private protocol
+// feature bit. It is accepted only when that bit was negotiated.
+type Extension struct {
+	// ProtocolFeature is the number of the bit that is offered in
+	// GET_PROTOCOL_FEATURES and guards the request.
+	ProtocolFeature uint
+
+	// Request is the message id. It must not be one that the protocol defines.
+	Request uint32
+
+	// Replies says that the frontend always waits for a reply message. Without
+	// it the reply of Handle is ignored, and the frontend learns the outcome
+	// through REPLY_ACK if it asked to.
+	Replies bool
+
+	// Handle answers the request, on the message goroutine. payload is valid
+	// during the call. files belong to Handle, which closes them; do not call
+	// Fd on those that share an open file description with the frontend, since
+	// it makes them blocking there as well. The reply's fds are sent and stay
+	// the device's own. An error is logged and answered, where Replies is set,
+	// by a reply with an empty payload and no fds.
+	Handle func(payload []byte, files []*os.File) (reply []byte, fds []int, err error)
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrQueueStopped is returned by the methods of a queue that the frontend has
+// stopped, or whose frontend is gone. Nothing was written to guest memory.
+var ErrQueueStopped = errors.New("queue is stopped")
+
+// ErrUnpopOrder is returned by [Queue.Unpop] for a chain that is not the one
+// popped last.
+var ErrUnpopOrder = errors.New("chain is not the last one popped")
+
+// RingError reports a ring that the driver filled against the rules, or whose
+// memory went away. The queue stays broken until the frontend sets it up anew.
+type RingError struct {
+	// Queue is the queue's index.
+	Queue int
+	// Err says what was wrong.
+	Err error
+}
+
+// Error implements error.
+func (e *RingError) Error() string { return fmt.Sprintf("queue %d: broken ring: %v", e.Queue, e.Err) }
+
+// Unwrap returns the cause.
+func (e *RingError) Unwrap() error { return e.Err }
