@@ -20,7 +20,6 @@ type Config struct {
 	BudgetUS      uint32 // longest time to hold one zone's lock, microseconds
 	BudgetEntries uint32 // most blocks to visit in one hold
 	Generation    uint64 // the open request, 0 when there is none
-	RAMBytes      uint64 // guest memory that the device sees, 0 when unknown
 }
 
 // Encode writes the configuration into p, which has at least ConfigSize bytes.
@@ -32,7 +31,7 @@ func (c *Config) Encode(p []byte) {
 	le.PutUint32(p[8:], c.BudgetEntries)
 	le.PutUint32(p[12:], 0)
 	le.PutUint64(p[16:], c.Generation)
-	le.PutUint64(p[24:], c.RAMBytes)
+	le.PutUint64(p[24:], 0)
 }
 
 // DecodeConfig reads a configuration space. Bytes past ConfigSize belong to a
@@ -47,6 +46,5 @@ func DecodeConfig(p []byte) (Config, error) {
 		BudgetUS:      le.Uint32(p[4:]),
 		BudgetEntries: le.Uint32(p[8:]),
 		Generation:    le.Uint64(p[16:]),
-		RAMBytes:      le.Uint64(p[24:]),
 	}, nil
 }

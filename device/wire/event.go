@@ -16,7 +16,7 @@ type EventType uint16
 // The events.
 const (
 	EventReportFree EventType = 1 // a migration begins: report free blocks
-	EventCancel     EventType = 2 // Generation, and any before it, is void
+	EventCancel     EventType = 2 // the request Generation is void
 	EventChanged    EventType = 3 // something else changed: see Flags
 )
 
