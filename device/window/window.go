@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package window
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+)
+
+// Window is the shared memory and its eventfds. It owns all three file
+// descriptors. WaitAsk may run beside the other methods; these are called one
+// at a time.
+type Window struct {
+	mem  []byte
+	fd   int // the memfd
+	ask  *os.File
+	done int
+	// askFD is ask's number: os.File.Fd would make the descriptor blocking.
+	askFD    int
+	capacity int // range slots
+}
+
+// New creates a window of the given size in bytes, of which only what is used
+// takes memory. It seals the memfd, so that neither process can pull the memory
+// from under the other.
+func New(size int) (_ *Window, err error) {
+	if size < MinSize || size%HeaderSize != 0 {
+		return nil, fmt.Errorf("create hint window: size %d is not a multiple of %d from %d on", size, HeaderSize, MinSize)
+	}
+	w := &Window{fd: -1, done: -1, capacity: (size - HeaderSize) / RangeSize}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close())
+		}
+	}()
+	if w.fd, err = unix.MemfdCreate("fbpp-window", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
+		return nil, fmt.Errorf("create hint window: %w", os.NewSyscallError("memfd_create", err))
+	}
+	if err = unix.Ftruncate(w.fd, int64(size)); err != nil {
+		return nil, fmt.Errorf("size hint window: %w", os.NewSyscallError("ftruncate", err))
+	}
+	seals := unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+	if _, err = unix.FcntlInt(uintptr(w.fd), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, fmt.Errorf("seal hint window: %w", os.NewSyscallError("fcntl", err))
+	}
+	if w.mem, err = unix.Mmap(w.fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, fmt.Errorf("map hint window: %w", os.NewSyscallError("mmap", err))
+	}
+	if w.askFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("create ask eventfd: %w", os.NewSyscallError("eventfd2", err))
+	}
+	w.ask = os.NewFile(uintptr(w.askFD), "fbpp-ask")
+	if w.done, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("create done eventfd: %w", os.NewSyscallError("eventfd2", err))
+	}
+	w.store64(offCapacity, uint64(w.capacity))
+	w.store32(offVersion, Version)
+	w.store32(offMagic, magic)
+	return w, nil
+}
+
+// Close releases everything and ends WaitAsk. No other method may be called
+// after it.
+func (w *Window) Close() error {
+	var errs []error
+	if w.ask != nil {
+		errs = append(errs, w.ask.Close())
+	}
+	for _, fd := range []int{w.done, w.fd} {
+		if fd >= 0 {
+			errs = append(errs, os.NewSyscallError("close", unix.Close(fd)))
+		}
+	}
+	if w.mem != nil {
+		errs = append(errs, os.NewSyscallError("munmap", unix.Munmap(w.mem)))
+	}
+	w.mem, w.done, w.fd = nil, -1, -1
+	return errors.Join(errs...)
+}
+
+// FDs returns the memfd, ask and done, in the order of the reply that hands
+// them to the frontend. They stay the Window's own.
+func (w *Window) FDs() []int { return []int{w.fd, w.askFD, w.done} }
+
+// Size returns the window's size in bytes.
+func (w *Window) Size() int { return len(w.mem) }
+
+// WaitAsk blocks until the frontend signals, or until Close, when it returns an
+// error that wraps os.ErrClosed.
+func (w *Window) WaitAsk() error {
+	var counter [8]byte
+	if _, err := w.ask.Read(counter[:]); err != nil {
+		return fmt.Errorf("wait for a request: %w", err)
+	}
+	return nil
+}
+
+// Request reads what the frontend wants now.
+func (w *Window) Request() Request {
+	// The generation comes first: it was stored after the deadline.
+	generation := w.load64(offAskGeneration)
+	return Request{
+		Generation: generation,
+		DeadlineNS: int64(w.load64(offAskDeadline)),
+		Cancelled:  w.load64(offCancelGeneration),
+	}
+}
+
+// Answer writes the ranges of free, unless a.Status is not OK, publishes the answer to
+// request generation, and wakes the frontend. Where free has more ranges than
+// the window has slots, the smallest are left out and the answer is marked
+// truncated. It returns a with what was written.
+func (w *Window) Answer(generation uint64, a Answer, free *freeset.Set) Answer {
+	a.Ranges, a.Bytes = 0, 0
+	if a.Status == StatusOK {
+		a.Ranges, a.Bytes = w.writeRanges(free)
+		a.Truncated = a.Truncated || a.Bytes>>freeset.FrameShift != free.Frames()
+	}
+	var flags uint32
+	if a.Truncated {
+		flags |= flagTruncated
+	}
+	w.store32(offStatus, uint32(a.Status))
+	w.store32(offFlags, flags)
+	w.store64(offRangeCount, uint64(a.Ranges))
+	w.store64(offRangeBytes, a.Bytes)
+	w.store32(offWakeup, a.Times.Wakeup)
+	w.store32(offWalk, a.Times.Walk)
+	w.store32(offTransfer, a.Times.Transfer)
+	w.store32(offDecode, a.Times.Decode)
+	w.store32(offHoldMax, a.Times.HoldMax)
+	w.store32(offHolds, a.Times.Holds)
+	w.store64(offDoneGeneration, generation)
+	w.wake()
+	return a
+}
+
+// writeRanges fills the slots with the largest ranges that fit, in order.
+func (w *Window) writeRanges(free *freeset.Set) (count int, bytes uint64) {
+	for minFrames := uint64(1); ; minFrames *= 2 {
+		count, bytes = 0, 0
+		fits := true
+		for r := range free.Ranges(minFrames) {
+			if count == w.capacity {
+				fits = false
+				break
+			}
+			slot := w.mem[HeaderSize+count*RangeSize:]
+			binary.LittleEndian.PutUint64(slot, r.GPA)
+			binary.LittleEndian.PutUint64(slot[8:], r.Length)
+			count++
+			bytes += r.Length
+		}
+		if fits {
+			return count, bytes
+		}
+	}
+}
+
+// wake adds 1 to done. The frontend may have filled the counter, when it is
+// readable all the same.
+func (w *Window) wake() {
+	one := [8]byte{0: 1}
+	_, _ = unix.Write(w.done, one[:])
+}
