@@ -19,7 +19,6 @@ type Config struct {
 	Flags         uint32
 	BudgetUS      uint32 // longest time to hold one zone's lock, microseconds
 	BudgetEntries uint32 // most blocks to visit in one hold
-	Generation    uint64 // the open request, 0 when there is none
 }
 
 // Encode writes the configuration into p, which has at least ConfigSize bytes.
@@ -30,7 +29,7 @@ func (c *Config) Encode(p []byte) {
 	le.PutUint32(p[4:], c.BudgetUS)
 	le.PutUint32(p[8:], c.BudgetEntries)
 	le.PutUint32(p[12:], 0)
-	le.PutUint64(p[16:], c.Generation)
+	le.PutUint64(p[16:], 0)
 	le.PutUint64(p[24:], 0)
 }
 
@@ -45,6 +44,5 @@ func DecodeConfig(p []byte) (Config, error) {
 		Flags:         le.Uint32(p[0:]),
 		BudgetUS:      le.Uint32(p[4:]),
 		BudgetEntries: le.Uint32(p[8:]),
-		Generation:    le.Uint64(p[16:]),
 	}, nil
 }

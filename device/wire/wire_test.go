@@ -23,7 +23,7 @@ func TestRecordPacksPFNAndOrder(t *testing.T) {
 func TestEveryStructureRoundTrips(t *testing.T) {
 	var p [256]byte
 
-	config := Config{Flags: ConfigEnabled, BudgetUS: 500, BudgetEntries: 20000, Generation: 7}
+	config := Config{Flags: ConfigEnabled, BudgetUS: 500, BudgetEntries: 20000}
 	config.Encode(p[:])
 	if got, err := DecodeConfig(p[:]); err != nil || got != config {
 		t.Errorf("config: got %+v, %v", got, err)
