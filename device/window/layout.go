@@ -56,9 +56,12 @@ const (
 	StatusBadReport     Status = 5
 	StatusCancelled     Status = 6 // overtaken by a newer request, a reset, a disconnect
 	StatusInternal      Status = 7
+
+	// NumStatuses is the number of statuses.
+	NumStatuses = 8
 )
 
-var statusNames = [...]string{
+var statusNames = [NumStatuses]string{
 	StatusOK:            "ok",
 	StatusDisabled:      "disabled",
 	StatusNoDriver:      "no-driver",
@@ -84,12 +87,12 @@ type Request struct {
 	Cancelled  uint64 // requests up to this one are no longer wanted
 }
 
-// Answer ends a request. The times are microseconds.
+// Answer ends a request. Without StatusOK it has no ranges.
 type Answer struct {
 	Status    Status
-	Truncated bool
-	Ranges    int    // set by Window.Answer
-	Bytes     uint64 // set by Window.Answer
+	Truncated bool // some free memory is not in the ranges
+	Ranges    int
+	Bytes     uint64
 	Times     Times
 }
 

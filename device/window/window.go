@@ -112,37 +112,10 @@ func (w *Window) Request() Request {
 	}
 }
 
-// Answer writes the ranges of free, unless a.Status is not OK, publishes the answer to
-// request generation, and wakes the frontend. Where free has more ranges than
-// the window has slots, the smallest are left out and the answer is marked
-// truncated. It returns a with what was written.
-func (w *Window) Answer(generation uint64, a Answer, free *freeset.Set) Answer {
-	a.Ranges, a.Bytes = 0, 0
-	if a.Status == StatusOK {
-		a.Ranges, a.Bytes = w.writeRanges(free)
-		a.Truncated = a.Truncated || a.Bytes>>freeset.FrameShift != free.Frames()
-	}
-	var flags uint32
-	if a.Truncated {
-		flags |= flagTruncated
-	}
-	w.store32(offStatus, uint32(a.Status))
-	w.store32(offFlags, flags)
-	w.store64(offRangeCount, uint64(a.Ranges))
-	w.store64(offRangeBytes, a.Bytes)
-	w.store32(offWakeup, a.Times.Wakeup)
-	w.store32(offWalk, a.Times.Walk)
-	w.store32(offTransfer, a.Times.Transfer)
-	w.store32(offDecode, a.Times.Decode)
-	w.store32(offHoldMax, a.Times.HoldMax)
-	w.store32(offHolds, a.Times.Holds)
-	w.store64(offDoneGeneration, generation)
-	w.wake()
-	return a
-}
-
-// writeRanges fills the slots with the largest ranges that fit, in order.
-func (w *Window) writeRanges(free *freeset.Set) (count int, bytes uint64) {
+// WriteRanges fills the slots with the ranges of free, for the answer that
+// follows. Where free has more ranges than the window has slots, the smallest
+// are left out. It returns how many ranges it wrote, and their bytes.
+func (w *Window) WriteRanges(free *freeset.Set) (count int, bytes uint64) {
 	for minFrames := uint64(1); ; minFrames *= 2 {
 		count, bytes = 0, 0
 		fits := true
@@ -161,6 +134,27 @@ func (w *Window) writeRanges(free *freeset.Set) (count int, bytes uint64) {
 			return count, bytes
 		}
 	}
+}
+
+// Publish answers request generation with a and the ranges written before, and
+// wakes the frontend. The ranges must stay as they are until the next request.
+func (w *Window) Publish(generation uint64, a Answer) {
+	var flags uint32
+	if a.Truncated {
+		flags |= flagTruncated
+	}
+	w.store32(offStatus, uint32(a.Status))
+	w.store32(offFlags, flags)
+	w.store64(offRangeCount, uint64(a.Ranges))
+	w.store64(offRangeBytes, a.Bytes)
+	w.store32(offWakeup, a.Times.Wakeup)
+	w.store32(offWalk, a.Times.Walk)
+	w.store32(offTransfer, a.Times.Transfer)
+	w.store32(offDecode, a.Times.Decode)
+	w.store32(offHoldMax, a.Times.HoldMax)
+	w.store32(offHolds, a.Times.Holds)
+	w.store64(offDoneGeneration, generation)
+	w.wake()
 }
 
 // wake adds 1 to done. The frontend may have filled the counter, when it is
