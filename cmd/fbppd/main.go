@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command fbppd is the backend of a virtio-fbpp device: one process for one
+// virtual machine, started beside QEMU. It follows the conventions for
+// vhost-user backend programs of QEMU's docs/interop/vhost-user.rst.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+func main() {
+	err := run(os.Args[1:], os.Stdout)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(os.Stderr, "fbppd: %v\nTry 'fbppd --help'.\n", err)
+		os.Exit(2)
+	default:
+		fmt.Fprintf(os.Stderr, "fbppd: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// usageError is a wrong command line.
+type usageError struct{ error }
+
+// capabilities is what --print-capabilities prints. The type is for people: QEMU's
+// schema has none for a device of one's own, and so no file with
+// it belongs into QEMU's or libvirt's discovery folders.
+const capabilities = `{"type": "fbpp", "features": []}`
+
+type options struct {
+	socketPath  string
+	fd          int
+	controlPath string
+	logLevel    string
+	logFormat   string
+	device      device.Options
+}
+
+func parse(args []string) (o options, print bool, err error) {
+	fs := flag.NewFlagSet("fbppd", flag.ContinueOnError)
+	fs.Usage = func() {
+		fmt.Fprintf(fs.Output(), "usage: fbppd --socket-path=PATH|--fd=N [option]...\n\n")
+		fs.PrintDefaults()
+	}
+	entries := fs.Uint("hold-entries", device.DefaultHoldEntries, "most free blocks that the guest visits in one hold of a zone's lock")
+	fs.StringVar(&o.socketPath, "socket-path", "", "listen for QEMU on the unix socket at `PATH`")
+	fs.IntVar(&o.fd, "fd", -1, "use the inherited socket `N`, listening or connected")
+	fs.BoolVar(&print, "print-capabilities", false, "print the capabilities as JSON and exit")
+	fs.StringVar(&o.controlPath, "control-path", "", "listen for fbppctl and Prometheus on the unix socket at `PATH`")
+	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
+	fs.DurationVar(&o.device.HoldBudget, "hold-budget", device.DefaultHoldBudget, "longest `time` that the guest holds one zone's lock")
+	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&o.logFormat, "log-format", "console", "console or json")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return o, false, err
+		}
+		return o, false, usageError{err}
+	}
+	if print {
+		return o, true, nil
+	}
+	switch {
+	case fs.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case (o.socketPath == "") == (o.fd < 0):
+		err = errors.New("give either --socket-path or --fd")
+	case o.device.HoldBudget < 10*time.Microsecond || o.device.HoldBudget > time.Second:
+		err = fmt.Errorf("--hold-budget %v is not between 10µs and 1s", o.device.HoldBudget)
+	case *entries == 0 || *entries > 10_000_000:
+		err = fmt.Errorf("--hold-entries %d is not between 1 and 10000000", *entries)
+	}
+	if err != nil {
+		return o, false, usageError{err}
+	}
+	o.device.HoldEntries = uint32(*entries)
+	return o, false, nil
+}
+
+func run(args []string, stdout io.Writer) error {
+	o, print, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if print {
+		fmt.Fprintln(stdout, capabilities)
+		return nil
+	}
+	lg, err := logger(o.logLevel, o.logFormat)
+	if err != nil {
+		return usageError{err}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	return serve(ctx, o, lg)
+}
+
+func logger(level, format string) (*zap.Logger, error) {
+	lvl, err := zap.ParseAtomicLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	c := zap.NewProductionConfig()
+	if format == "console" {
+		c = zap.NewDevelopmentConfig()
+		c.Development, c.DisableStacktrace, c.DisableCaller = false, true, true
+	} else if format != "json" {
+		return nil, fmt.Errorf("--log-format %q is neither console nor json", format)
+	}
+	c.Level, c.Sampling = lvl, nil
+	return c.Build()
+}
+
+func serve(ctx context.Context, o options, lg *zap.Logger) error {
+	var l *vhostuser.Listener
+	var err error
+	if o.fd >= 0 {
+		l, err = vhostuser.FromFD(o.fd)
+	} else {
+		l, err = vhostuser.Listen(o.socketPath)
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+
+	o.device.Logger = lg
+	dev := device.New(o.device)
+	srv, err := vhostuser.NewServer(dev.VhostUser(), lg)
+	if err != nil {
+		return err
+	}
+	var ctl net.Listener
+	if o.controlPath != "" {
+		if ctl, err = control.Listen(o.controlPath); err != nil {
+			return err
+		}
+		defer ctl.Close()
+	}
+
+	// With a connected socket the process ends when its frontend leaves.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer cancel()
+		return srv.Serve(ctx, l)
+	})
+	if ctl != nil {
+		group.Go(func() error { return control.Serve(ctx, ctl, dev, lg) })
+	}
+	// Without systemd these do nothing.
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	<-ctx.Done()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	return group.Wait()
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/fbpp-project/fbpp/device"
+)
+
+// Client talks to the control socket of one device. It is safe for concurrent
+// use and holds no connection open between calls.
+type Client struct {
+	http *http.Client
+}
+
+// NewClient returns a client of the socket at path, which need not exist yet.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	return &Client{http: &http.Client{
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+	}}
+}
+
+// Status returns the device's state.
+func (c *Client) Status(ctx context.Context) (device.Status, error) {
+	return c.one(ctx, http.MethodGet, "/v1/status", nil)
+}
+
+// SetEnabled switches the optimisation on or off and returns the state after it.
+func (c *Client) SetEnabled(ctx context.Context, on bool) (device.Status, error) {
+	return c.one(ctx, http.MethodPut, "/v1/enabled", setEnabled{Enabled: &on})
+}
+
+// Watch calls f with the state now and after every change, until f returns an
+// error, which it passes on, or ctx ends.
+func (c *Client) Watch(ctx context.Context, f func(device.Status) error) error {
+	body, err := c.do(ctx, http.MethodGet, "/v1/watch", nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	dec := json.NewDecoder(body)
+	for {
+		var s device.Status
+		if err := dec.Decode(&s); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF // the device went away
+			}
+			return fmt.Errorf("watch device: %w", err)
+		}
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) one(ctx context.Context, method, path string, in any) (device.Status, error) {
+	var s device.Status
+	body, err := c.do(ctx, method, path, in)
+	if err != nil {
+		return s, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&s); err != nil {
+		return s, fmt.Errorf("decode the device's answer: %w", err)
+	}
+	return s, nil
+}
+
+// do sends a request and returns the body of a successful answer.
+func (c *Client) do(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
+	var payload bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&payload).Encode(in); err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://fbppd"+path, &payload)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the device: %w", errors.Unwrap(err))
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+		return nil, fmt.Errorf("ask the device: %s: %s", resp.Status, strings.TrimSpace(string(text)))
+	}
+	return resp.Body, nil
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// maxBody bounds a request's body.
+const maxBody = 4096
+
+// Listen creates the socket at path, for its owner alone. A socket that a dead
+// process left behind is replaced; one that answers is not. Close removes it.
+func Listen(path string) (net.Listener, error) {
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, unix.EADDRINUSE) {
+		if c, dialErr := net.Dial("unix", path); dialErr == nil {
+			c.Close()
+			return nil, fmt.Errorf("listen on control socket: %w", err)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove stale control socket: %w", err)
+		}
+		l, err = net.Listen("unix", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect control socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// Serve answers requests on l until ctx ends. It closes l, and returns nil at
+// the end of ctx.
+func Serve(ctx context.Context, l net.Listener, d Device, lg *zap.Logger) error {
+	srv := &http.Server{
+		Handler:           Handler(d),
+		ReadHeaderTimeout: 5 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          zap.NewStdLog(lg),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve control socket: %w", err)
+	}
+	return nil
+}
+
+// Handler returns the HTTP interface of d.
+func Handler(d Device) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(d))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, d.Status())
+	})
+	mux.HandleFunc("PUT /v1/enabled", func(w http.ResponseWriter, r *http.Request) {
+		var body setEnabled
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body)
+		if err != nil || body.Enabled == nil {
+			http.Error(w, `the body must be {"enabled": true} or {"enabled": false}`, http.StatusBadRequest)
+			return
+		}
+		d.SetEnabled(*body.Enabled)
+		writeJSON(w, d.Status())
+	})
+	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { watch(w, r, d) })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
+}
+
+func watch(w http.ResponseWriter, r *http.Request, d Device) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc, flush := json.NewEncoder(w), http.NewResponseController(w)
+	for {
+		changed := d.Changed()
+		if enc.Encode(d.Status()) != nil || flush.Flush() != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}

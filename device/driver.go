@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/window"
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// Driver is what the guest's driver said in its HELLO. Its strings are safe to
+// print, and nothing in it is to be trusted.
+type Driver struct {
+	Release   string        `json:"release"`
+	Status    wire.Status   `json:"-"`
+	Reason    string        `json:"reason,omitempty"`
+	Features  wire.Features `json:"-"`
+	MaxOrder  uint8         `json:"max_order"`
+	PageShift uint8         `json:"page_shift"`
+	RAMBytes  uint64        `json:"ram_bytes"`
+}
+
+// refuses says whether the driver must not be asked. A guest that checks the
+// contents of its free pages never is, whatever its driver says [FBPP-HELLO-2].
+func (r *Driver) refuses() bool {
+	return r.Status != wire.StatusOK || r.Features&wire.FeaturePagePoison != 0
+}
+
+// refusal says why, for the operator.
+func (r *Driver) refusal() string {
+	switch {
+	case r.Reason != "":
+		return fmt.Sprintf("the driver refuses (%v): %s", r.Status, r.Reason)
+	case r.Status == wire.StatusOK:
+		return "the guest checks the contents of free pages"
+	}
+	return fmt.Sprintf("the driver refuses (%v)", r.Status)
+}
+
+// hello handles a HELLO. d.mu is held.
+func (d *Device) hello(h wire.Header, c *vhostuser.Chain) error {
+	var p [wire.HelloSize]byte
+	if h.Generation != 0 {
+		return fmt.Errorf("hello with generation %d: %w", h.Generation, wire.ErrMalformed)
+	}
+	if _, err := c.ReadAt(p[:], wire.HeaderSize); err != nil {
+		return fmt.Errorf("read hello: %w", err)
+	}
+	body, err := wire.DecodeHello(p[:])
+	if err != nil {
+		return err
+	}
+	d.driver = &Driver{
+		Release:   body.Release,
+		Status:    h.Status,
+		Reason:    body.Reason,
+		Features:  body.Features,
+		MaxOrder:  body.MaxOrder,
+		PageShift: h.PageShift,
+		RAMBytes:  body.RAMBytes,
+	}
+	d.lg.Info("driver said hello", zap.String("release", body.Release), zap.Stringer("status", h.Status),
+		zap.String("reason", body.Reason), zap.Stringer("features", body.Features))
+	if d.driver.refuses() {
+		d.finish(window.StatusRefused, d.driver.refusal())
+	}
+	d.broadcast()
+	return nil
+}
+
+// wantHello asks for a HELLO once after the event queue started: the driver
+// may have said it to another process, on this host or on an earlier one
+// [FBPP-INIT-4]. One that is about to say it anyway says it twice. d.mu is held.
+func (d *Device) wantHello() {
+	if d.driver != nil || d.wanted {
+		return
+	}
+	d.wanted = d.sendEvent(wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted})
+}
+
+// sendEvent puts an event into eventq and interrupts the guest. It returns
+// false when the driver has left no buffer. d.mu is held.
+func (d *Device) sendEvent(e wire.Event) bool {
+	q := d.eventq
+	if q == nil {
+		return false
+	}
+	var p [wire.EventSize]byte
+	e.Encode(p[:])
+	for {
+		c, err := q.Pop()
+		if c == nil || err != nil {
+			if err != nil {
+				d.eventqError(err)
+			}
+			return false
+		}
+		written := uint32(0)
+		if c.WritableLen() >= wire.EventSize {
+			if _, err := c.WriteAt(p[:], 0); err != nil {
+				d.eventqError(err)
+				_ = q.Push(c, 0) // the queue's own error is the one that matters
+				return false
+			}
+			written = wire.EventSize
+		}
+		if err := q.Push(c, written); err != nil {
+			d.eventqError(err)
+			return false
+		}
+		if written == 0 {
+			continue // too short for an event [FBPP-EV-2]
+		}
+		if err := q.Notify(); err != nil {
+			d.eventqError(err)
+			return false
+		}
+		return true
+	}
+}
+
+// eventqError gives the event queue up until it is started anew.
+func (d *Device) eventqError(err error) {
+	d.eventq = nil
+	d.lg.Warn("event queue is unusable until it is started anew", zap.Error(err))
+}
