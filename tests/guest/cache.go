@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// CacheDir returns the project's cache: $FBPP_CACHE, or fbpp in the user's
+// cache folder. It exists when the error is nil.
+func CacheDir() (string, error) {
+	dir := os.Getenv("FBPP_CACHE")
+	if dir == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("find the cache folder: %w", err)
+		}
+		dir = filepath.Join(base, "fbpp")
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make the cache folder: %w", err)
+	}
+	return dir, nil
+}
+
+// makeOnce returns the folder at path. When there is none it has fill make the
+// content in a scratch folder beside it, and renames that: a reader never sees
+// half of it, and of two processes that do the same work one wins.
+func makeOnce(path string, fill func(dir string) error) (err error) {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".making-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // apt drops to a user of its own
+		return err
+	}
+	if err := fill(dir); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}

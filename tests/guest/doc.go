@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guest makes what a test guest boots: an unmodified Debian cloud
+// kernel with the few modules it needs, and an initramfs whose only programs
+// are ours.
+//
+// Kernels come from the Debian mirror that the machine's own apt configuration
+// names, through a private sources list and state folder, so that the system's
+// are left alone; they need apt, dpkg-deb, xz and Debian's archive keyring,
+// and work on Debian 12 and 13. What was fetched stays in the project's cache
+// and is used from there without asking the network again.
+//
+// The initramfs is a newc archive written in Go, the same bytes for the same
+// input. Its /init, package tests/guest/init, takes orders over the second
+// serial port in the protocol of package tests/guest/ctl.
+//
+// Everything here may be called by several processes at once: a folder of the
+// cache is made under another name and renamed when it is whole.
+package guest

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command init is all that runs in a test guest: process 1, and the programs
+// that tests start by its other names.
+//
+//	/init                        set the guest up and take orders (process 1)
+//	/init fill MIB               touch memory, give it back, print what is free
+//	/init keep MIB               touch memory and hold it until the input ends
+//	/init memory                 print what is free, in pages
+//	/init integrity PAGES [SEED] keep churning checksummed memory, answer on stdin
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	var err error
+	if os.Getpid() == 1 {
+		err = boot() // does not return while the guest lives
+	} else {
+		err = run(os.Args[1:])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+		os.Exit(1)
+	}
+}
+
+// run runs one of the programs.
+func run(args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("no program was named")
+	}
+	switch args[0] {
+	case "fill":
+		return fill(args[1:])
+	case "keep":
+		return keep(args[1:])
+	case "memory":
+		return printMemory()
+	case "integrity":
+		return integrity(args[1:])
+	}
+	return fmt.Errorf("no program %q", args[0])
+}

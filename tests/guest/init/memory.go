@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
+)
+
+// megabytes reads a size in MiB.
+func megabytes(args []string) (int64, error) {
+	if len(args) != 1 {
+		return 0, fmt.Errorf("expected a size in MiB, got %q", args)
+	}
+	mib, err := strconv.ParseInt(args[0], 10, 32)
+	if err != nil || mib < 1 {
+		return 0, fmt.Errorf("size %q is not a number of MiB", args[0])
+	}
+	return mib << 20, nil
+}
+
+// fill touches memory and gives it back.
+func fill(args []string) error {
+	bytes, err := megabytes(args)
+	if err != nil {
+		return err
+	}
+	block, err := memory.Fill(bytes, runtime.NumCPU())
+	if err != nil {
+		return err
+	}
+	if err := block.Free(); err != nil {
+		return err
+	}
+	return printMemory()
+}
+
+// keep touches memory and holds it until the input ends. It answers each line.
+func keep(args []string) error {
+	bytes, err := megabytes(args)
+	if err != nil {
+		return err
+	}
+	block, err := memory.Fill(bytes, runtime.NumCPU())
+	if err != nil {
+		return err
+	}
+	err = answerLines(func(string) (any, error) { return memory.ReadInfo() })
+	if err != nil {
+		return err
+	}
+	return block.Free()
+}
+
+func printMemory() error {
+	info, err := memory.ReadInfo()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(info)
+}
+
+// integrity churns checksummed memory until its input ends. It answers "status"
+// at once, and "verify" after it has looked at all of its memory. "pause" and
+// "resume" stop and start the churning.
+func integrity(args []string) error {
+	if len(args) < 1 || len(args) > 2 {
+		return fmt.Errorf("expected a number of pages and perhaps a seed, got %q", args)
+	}
+	pages, err := strconv.Atoi(args[0])
+	if err != nil {
+		return fmt.Errorf("number of pages: %w", err)
+	}
+	seed := uint64(1)
+	if len(args) == 2 {
+		if seed, err = strconv.ParseUint(args[1], 0, 64); err != nil {
+			return fmt.Errorf("seed: %w", err)
+		}
+	}
+	pool, err := memory.NewPool(pages, runtime.NumCPU(), seed)
+	if err != nil {
+		return err
+	}
+	var resume func()
+	err = answerLines(func(order string) (any, error) {
+		switch order {
+		case "status":
+			return pool.Status(), nil
+		case "verify":
+			if resume != nil {
+				return nil, fmt.Errorf("the pool is paused")
+			}
+			return pool.Verify(), nil
+		case "pause":
+			if resume == nil {
+				resume = pool.Pause()
+			}
+			return pool.Status(), nil
+		case "resume":
+			if resume != nil {
+				resume()
+				resume = nil
+			}
+			return pool.Status(), nil
+		}
+		return nil, fmt.Errorf("unknown order %q", order)
+	})
+	if resume != nil {
+		resume()
+	}
+	if err != nil {
+		return err
+	}
+	return pool.Close()
+}
+
+// answerLines answers each line of the input with one line of JSON.
+func answerLines(answer func(line string) (any, error)) error {
+	out := json.NewEncoder(os.Stdout)
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		reply, err := answer(in.Text())
+		if err != nil {
+			return err
+		}
+		if err := out.Encode(reply); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}

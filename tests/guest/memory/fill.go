@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Block is memory whose every page holds other, incompressible bytes.
+type Block struct{ mem []byte }
+
+// templateSize is the length of the random bytes that pages are cut from.
+const templateSize = 4 * PageSize
+
+// Fill maps the given number of bytes and writes each page of it, with as many
+// goroutines as workers says. The caller frees it.
+func Fill(bytes int64, workers int) (*Block, error) {
+	mem, err := unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes: %w", bytes, err)
+	}
+	template := make([]byte, templateSize+PageSize)
+	random := rand.NewChaCha8([32]byte{1})
+	random.Read(template) // never fails
+	pages := len(mem) / PageSize
+	share := (pages + workers - 1) / workers
+	var wait sync.WaitGroup
+	for first := 0; first < pages; first += share {
+		wait.Go(func() {
+			for i := first; i < min(first+share, pages); i++ {
+				page := mem[i*PageSize : (i+1)*PageSize]
+				// A copy at an offset of its own and a number make each page
+				// unlike any other, at the price of a copy.
+				copy(page, template[i*8%templateSize:])
+				binary.LittleEndian.PutUint64(page, uint64(i)|1<<63)
+			}
+		})
+	}
+	wait.Wait()
+	return &Block{mem: mem}, nil
+}
+
+// Free gives the memory back to the kernel.
+func (b *Block) Free() error {
+	mem := b.mem
+	b.mem = nil
+	if err := unix.Munmap(mem); err != nil {
+		return fmt.Errorf("unmap: %w", err)
+	}
+	return nil
+}

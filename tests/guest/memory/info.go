@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Info is what the guest's kernel says about its memory, in pages.
+type Info struct {
+	Total int64 `json:"total"` // MemTotal: what the page allocator manages
+	Free  int64 `json:"free"`  // MemFree: on the buddy lists and on the lists per CPU
+	Buddy int64 `json:"buddy"` // on the buddy lists: what a free list walk can find
+}
+
+// ReadInfo reads /proc/meminfo and /proc/buddyinfo.
+func ReadInfo() (Info, error) {
+	meminfo, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return Info{}, err
+	}
+	buddyinfo, err := os.ReadFile("/proc/buddyinfo")
+	if err != nil {
+		return Info{}, err
+	}
+	var i Info
+	if i.Total, err = parseMeminfo(string(meminfo), "MemTotal"); err != nil {
+		return i, err
+	}
+	if i.Free, err = parseMeminfo(string(meminfo), "MemFree"); err != nil {
+		return i, err
+	}
+	i.Buddy, err = parseBuddyinfo(string(buddyinfo))
+	return i, err
+}
+
+// parseMeminfo returns a field of /proc/meminfo, which is in KiB, in pages.
+func parseMeminfo(text, field string) (int64, error) {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) == 3 && f[0] == field+":" && f[2] == "kB" {
+			kib, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil || kib < 0 {
+				return 0, fmt.Errorf("parse meminfo: %q", strings.TrimSpace(line))
+			}
+			return kib / (PageSize / 1024), nil
+		}
+	}
+	return 0, fmt.Errorf("parse meminfo: no field %s", field)
+}
+
+// parseBuddyinfo adds up the free blocks of all zones. A line is
+// "Node 0, zone   Normal   1   0 ...", a count per order from 0 on.
+func parseBuddyinfo(text string) (int64, error) {
+	var pages int64
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 5 || f[0] != "Node" || f[2] != "zone" {
+			return 0, fmt.Errorf("parse buddyinfo: %q", strings.TrimSpace(line))
+		}
+		for order, count := range f[4:] {
+			n, err := strconv.ParseInt(count, 10, 32)
+			if err != nil || n < 0 || order > 20 {
+				return 0, fmt.Errorf("parse buddyinfo: order %d of %q", order, strings.TrimSpace(line))
+			}
+			pages += n << order
+		}
+	}
+	return pages, nil
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// PageSize is the base page size of the guests that are tested, in bytes.
+const PageSize = 4096
+
+// content says what a page holds: nothing (the zero value, a page the kernel
+// has to give us zeroed), or the stream that belongs to an owner and a
+// generation.
+type content struct {
+	owner      uint64 // names the page among all that were ever written
+	generation uint64 // counts its writes; 0: never written
+}
+
+// mix is the finaliser of splitmix64: each bit of the input changes about half
+// of the bits of the output.
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// goldenRatio is 2^64 divided by the golden ratio, splitmix64's increment.
+const goldenRatio = 0x9e3779b97f4a7c15
+
+// write fills a page. The first two words name it, so that a page found in a
+// wrong place or state tells where it is from.
+func (c content) write(page []byte) {
+	le := binary.LittleEndian
+	_ = page[PageSize-1]
+	le.PutUint64(page[0:], c.owner)
+	le.PutUint64(page[8:], c.generation)
+	state := mix(c.owner) ^ mix(c.generation)<<1
+	for i := 16; i < PageSize; i += 8 {
+		state += goldenRatio
+		le.PutUint64(page[i:], mix(state))
+	}
+}
+
+// check compares a page with what it should hold. It returns the offset of the
+// first word that differs, or -1.
+func (c content) check(page []byte) int {
+	le := binary.LittleEndian
+	_ = page[PageSize-1]
+	if c.generation == 0 {
+		for i := 0; i < PageSize; i += 8 {
+			if le.Uint64(page[i:]) != 0 {
+				return i
+			}
+		}
+		return -1
+	}
+	if le.Uint64(page[0:]) != c.owner {
+		return 0
+	}
+	if le.Uint64(page[8:]) != c.generation {
+		return 8
+	}
+	state := mix(c.owner) ^ mix(c.generation)<<1
+	for i := 16; i < PageSize; i += 8 {
+		state += goldenRatio
+		if le.Uint64(page[i:]) != mix(state) {
+			return i
+		}
+	}
+	return -1
+}
+
+// Mismatch is a page that does not hold what was last written to it.
+type Mismatch struct {
+	Address  string `json:"address"`  // virtual address of the page in the program
+	Offset   int    `json:"offset"`   // of the first word that differs
+	Expected string `json:"expected"` // what the page should be
+	Seen     string `json:"seen"`     // what it is
+}
+
+// String implements fmt.Stringer.
+func (m Mismatch) String() string {
+	return fmt.Sprintf("page %s+%#x: expected %s, saw %s", m.Address, m.Offset, m.Expected, m.Seen)
+}
+
+func (c content) String() string {
+	if c.generation == 0 {
+		return "zeroes"
+	}
+	return fmt.Sprintf("page %#x generation %d", c.owner, c.generation)
+}
+
+// newMismatch describes what a page holds instead.
+func newMismatch(page []byte, want content, offset int) Mismatch {
+	le := binary.LittleEndian
+	found := content{owner: le.Uint64(page[0:]), generation: le.Uint64(page[8:])}
+	var seen string
+	switch {
+	case content{}.check(page) < 0:
+		seen = "zeroes"
+	case found.generation != 0 && found.check(page) < 0:
+		seen = found.String()
+		if found.owner == want.owner {
+			seen += " (stale)"
+		}
+	default:
+		seen = fmt.Sprintf("word %#016x in a page that begins %#016x %#016x",
+			le.Uint64(page[offset:]), found.owner, found.generation)
+	}
+	return Mismatch{Address: fmt.Sprintf("%p", &page[0]), Offset: offset, Expected: want.String(), Seen: seen}
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+)
+
+// mismatchLimit bounds how many mismatches are described; all are counted.
+const mismatchLimit = 16
+
+// Pool is checksummed memory that workers churn. It is safe for concurrent use.
+type Pool struct {
+	workers []*worker
+	stop    chan struct{}
+	running sync.WaitGroup
+
+	// turn is held for reading during a worker's step, and for writing while
+	// the whole pool is verified: the workers then stand still.
+	turn sync.RWMutex
+
+	count atomic.Uint64 // pages written or verified, ever: the sign of life
+	live  atomic.Int64  // pages that are mapped now
+
+	mu         sync.Mutex
+	mismatches []Mismatch // guarded by mu, at most mismatchLimit
+	missed     uint64     // guarded by mu: all mismatches
+	err        error      // guarded by mu: why a worker gave up
+}
+
+// Report is the state of a pool.
+type Report struct {
+	Count      uint64     `json:"count"`              // pages written or verified since the start
+	Live       int64      `json:"live"`               // pages mapped now
+	Verified   uint64     `json:"verified,omitempty"` // pages that Verify looked at
+	Mismatched uint64     `json:"mismatched"`         // mismatches ever
+	Mismatches []Mismatch `json:"mismatches,omitempty"`
+	Error      string     `json:"error,omitempty"` // why a worker gave up
+}
+
+// NewPool starts workers that together keep up to the given number of pages
+// mapped. Equal seeds give equal sequences of operations.
+func NewPool(pages, workers int, seed uint64) (*Pool, error) {
+	if workers < 1 || pages < workers*maxRegionPages {
+		return nil, fmt.Errorf("make pool: %d pages for %d workers: each needs %d", pages, workers, maxRegionPages)
+	}
+	p := &Pool{stop: make(chan struct{})}
+	for i := range workers {
+		w := &worker{
+			pool:  p,
+			limit: pages / workers,
+			rand:  rand.New(rand.NewPCG(seed, uint64(i))),
+			owner: uint64(i+1) << 48,
+		}
+		p.workers = append(p.workers, w)
+		p.running.Go(func() { p.churn(w) })
+	}
+	return p, nil
+}
+
+// churn runs a worker until the pool is closed.
+func (p *Pool) churn(w *worker) {
+	for {
+		select {
+		case <-p.stop:
+			return
+		default:
+		}
+		p.turn.RLock()
+		err := w.step()
+		p.turn.RUnlock()
+		if err != nil {
+			p.mu.Lock()
+			p.err = errors.Join(p.err, err)
+			p.mu.Unlock()
+			return
+		}
+	}
+}
+
+// Status returns the state without stopping anything.
+func (p *Pool) Status() Report {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := Report{
+		Count:      p.count.Load(),
+		Live:       p.live.Load(),
+		Mismatched: p.missed,
+		Mismatches: append([]Mismatch(nil), p.mismatches...),
+	}
+	if p.err != nil {
+		r.Error = p.err.Error()
+	}
+	return r
+}
+
+// Verify stops the workers, compares every page with what was last written to
+// it, and lets them go on.
+func (p *Pool) Verify() Report {
+	p.turn.Lock()
+	var verified uint64
+	for _, w := range p.workers {
+		verified += w.verifyAll()
+	}
+	p.turn.Unlock()
+	r := p.Status()
+	r.Verified = verified
+	return r
+}
+
+// Pause stops the workers until the function it returns is called.
+func (p *Pool) Pause() (resume func()) {
+	p.turn.Lock()
+	return p.turn.Unlock
+}
+
+// Close stops the workers and unmaps their memory.
+func (p *Pool) Close() error {
+	close(p.stop)
+	p.running.Wait()
+	var errs []error
+	for _, w := range p.workers {
+		errs = append(errs, w.unmapAll())
+	}
+	return errors.Join(errs...)
+}
+
+// mismatch records a page that is wrong.
+func (p *Pool) mismatch(m Mismatch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.missed++
+	if len(p.mismatches) < mismatchLimit {
+		p.mismatches = append(p.mismatches, m)
+	}
+}

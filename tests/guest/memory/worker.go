@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of a region in pages. The largest is two huge pages long, so that it
+// can hold a whole one wherever it begins; freeing it empties into the buddy
+// lists, as it is more than the lists per CPU hold.
+const (
+	minRegionPages = 16
+	maxRegionPages = 1024
+)
+
+// region is one mapping and what each of its pages holds.
+type region struct {
+	mem   []byte
+	pages []content
+}
+
+func (r *region) page(i int) []byte { return r.mem[i*PageSize : (i+1)*PageSize] }
+
+// worker churns its own regions. Only its goroutine touches it, or the one that
+// holds Pool.turn for writing.
+type worker struct {
+	pool    *Pool
+	limit   int // pages
+	rand    *rand.Rand
+	owner   uint64 // last name that was given to a page
+	live    int    // pages mapped
+	regions []*region
+}
+
+// step does one random operation.
+func (w *worker) step() error {
+	if len(w.regions) == 0 {
+		return w.allocate()
+	}
+	i := w.rand.IntN(len(w.regions))
+	r := w.regions[i]
+	switch p := w.rand.IntN(100); {
+	case p < 30 || w.live < w.limit/2:
+		if w.live+maxRegionPages <= w.limit {
+			return w.allocate()
+		}
+		return w.free(i)
+	case p < 55:
+		return w.free(i)
+	case p < 65:
+		return w.drop(r)
+	case p < 90:
+		w.rewrite(r)
+	default:
+		w.verify(r)
+	}
+	return nil
+}
+
+// allocate maps a region and writes every page of it. Half of them are kept
+// from huge pages: their faults take single pages off the buddy lists.
+func (w *worker) allocate() error {
+	n := minRegionPages << w.rand.IntN(7) // 16 to 1024
+	mem, err := unix.Mmap(-1, 0, n*PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return fmt.Errorf("map %d pages: %w", n, err)
+	}
+	if w.rand.IntN(2) == 0 {
+		// A kernel without huge pages refuses, and does what is wanted.
+		if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
+			return errors.Join(fmt.Errorf("refuse huge pages: %w", err), unix.Munmap(mem))
+		}
+	}
+	r := &region{mem: mem, pages: make([]content, n)}
+	w.regions = append(w.regions, r)
+	w.live += n
+	w.pool.live.Add(int64(n))
+	for i := range r.pages {
+		w.write(r, i)
+	}
+	return nil
+}
+
+// free verifies a region and unmaps it.
+func (w *worker) free(i int) error {
+	r := w.regions[i]
+	w.verify(r)
+	last := len(w.regions) - 1
+	w.regions[i] = w.regions[last]
+	w.regions = w.regions[:last]
+	w.live -= len(r.pages)
+	w.pool.live.Add(-int64(len(r.pages)))
+	if err := unix.Munmap(r.mem); err != nil {
+		return fmt.Errorf("unmap: %w", err)
+	}
+	return nil
+}
+
+// drop gives some pages of a region back to the kernel, looks at a part of
+// them, which must be zero then, and writes another part.
+func (w *worker) drop(r *region) error {
+	first, n := w.span(r)
+	if err := unix.Madvise(r.mem[first*PageSize:(first+n)*PageSize], unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("drop %d pages: %w", n, err)
+	}
+	for i := first; i < first+n; i++ {
+		r.pages[i] = content{}
+		switch w.rand.IntN(3) {
+		case 0:
+			w.verifyPage(r, i)
+		case 1:
+			w.write(r, i)
+		}
+	}
+	return nil
+}
+
+// rewrite verifies some pages and writes them anew.
+func (w *worker) rewrite(r *region) {
+	first, n := w.span(r)
+	for i := first; i < first+n; i++ {
+		w.verifyPage(r, i)
+		w.write(r, i)
+	}
+}
+
+// span picks at most 64 neighbouring pages of a region.
+func (w *worker) span(r *region) (first, n int) {
+	first = w.rand.IntN(len(r.pages))
+	return first, 1 + w.rand.IntN(min(64, len(r.pages)-first))
+}
+
+// write writes a page: the next generation of itself, or its first one.
+func (w *worker) write(r *region, i int) {
+	c := &r.pages[i]
+	if c.owner == 0 {
+		w.owner++
+		c.owner = w.owner
+	}
+	c.generation++
+	c.write(r.page(i))
+	w.pool.count.Add(1)
+}
+
+func (w *worker) verify(r *region) {
+	for i := range r.pages {
+		w.verifyPage(r, i)
+	}
+}
+
+// verifyPage records a mismatch, and takes the page for what it is now, so that
+// one loss is not counted twice.
+func (w *worker) verifyPage(r *region, i int) {
+	page, want := r.page(i), r.pages[i]
+	if offset := want.check(page); offset >= 0 {
+		w.pool.mismatch(newMismatch(page, want, offset))
+		w.write(r, i)
+	}
+	w.pool.count.Add(1)
+}
+
+func (w *worker) verifyAll() (pages uint64) {
+	for _, r := range w.regions {
+		w.verify(r)
+		pages += uint64(len(r.pages))
+	}
+	return pages
+}
+
+func (w *worker) unmapAll() error {
+	var errs []error
+	for _, r := range w.regions {
+		errs = append(errs, unix.Munmap(r.mem))
+	}
+	w.regions = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Import paths of the programs that a guest runs.
+const (
+	InitPackage  = "github.com/fbpp-project/fbpp/tests/guest/init"
+	AgentPackage = "github.com/fbpp-project/fbpp/cmd/fbpp-agent"
+)
+
+// BuildProgram builds a package of this module, a program that needs no
+// library of the guest, into dir and returns its path. The go command's own
+// cache makes it quick the second time.
+func BuildProgram(ctx context.Context, pkg, dir string) (string, error) {
+	out := filepath.Join(dir, filepath.Base(pkg))
+	return out, goBuild(ctx, out, "build", "-trimpath", "-o", out, pkg)
+}
+
+// BuildTest builds the tests of a package, with the given build tags, as a
+// program for the guest.
+func BuildTest(ctx context.Context, pkg, tags, dir string) (string, error) {
+	out := filepath.Join(dir, filepath.Base(pkg)+".test")
+	return out, goBuild(ctx, out, "test", "-c", "-trimpath", "-tags", tags, "-o", out, pkg)
+}
+
+func goBuild(ctx context.Context, out string, args ...string) error {
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return fmt.Errorf("build %s: %w", filepath.Base(out), err)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", filepath.Base(out), err, msg)
+	}
+	return nil
+}
