@@ -180,7 +180,7 @@ func (d *Device) disconnected(_ *vhostuser.Backend, err error) {
 func (d *Device) memoryChanged(m *vhostuser.Memory) {
 	var ranges []freeset.Range
 	for _, r := range m.Regions() {
-		ranges = append(ranges, freeset.Range{GPA: r.GPA, Length: r.Size})
+		ranges = append(ranges, freeset.Range{GPA: r.Addr, Length: r.Size})
 	}
 	free := freeset.New(ranges)
 	d.mu.Lock()
