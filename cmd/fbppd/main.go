@@ -164,7 +164,10 @@ func serve(ctx context.Context, o options, lg *zap.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer cancel()
-		return srv.Serve(ctx, l)
+		if err := srv.Serve(ctx, l); ctx.Err() == nil {
+			return err
+		}
+		return nil // the cause was a signal: a clean end
 	})
 	if ctl != nil {
 		group.Go(func() error { return control.Serve(ctx, ctl, dev, lg) })
