@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+// Accel is how QEMU runs the guest's code.
+type Accel string
+
+// The accelerators.
+const (
+	KVM Accel = "kvm"
+	TCG Accel = "tcg"
+)
+
+// cpu returns the processor model that goes with the accelerator.
+func (a Accel) cpu() string {
+	if a == KVM {
+		return "host"
+	}
+	return "max"
+}
+
+// probeTimeout is how long a guest gets to boot under KVM; it takes a second.
+const probeTimeout = 30 * time.Second
+
+// DetectAccel returns KVM where a Linux guest boots under it, and TCG
+// elsewhere. A /dev/kvm that opens says little: it may be there and unable to
+// run more than toy guests. So a guest is booted, once, and what came of it is
+// remembered for this machine's uptime, QEMU and kernel. FBPP_ACCEL decides instead
+// when it is set.
+func DetectAccel(ctx context.Context, c Config) (Accel, error) {
+	switch a := Accel(os.Getenv("FBPP_ACCEL")); a {
+	case KVM, TCG:
+		return a, nil
+	case "":
+	default:
+		return "", fmt.Errorf("detect the accelerator: FBPP_ACCEL is %q, neither %s nor %s", a, KVM, TCG)
+	}
+	if unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) != nil || !virtualizes() {
+		return TCG, nil
+	}
+	cache, err := guest.CacheDir()
+	if err != nil {
+		return "", err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("detect the accelerator: %w", err)
+	}
+	key := sha256.Sum256([]byte(strings.Join([]string{string(boot), c.QEMU, c.Kernel.Version}, "\n")))
+	file := filepath.Join(cache, "accel-"+hex.EncodeToString(key[:6]))
+	if known, err := os.ReadFile(file); err == nil {
+		return Accel(known), nil
+	}
+	found := TCG
+	if bootsUnder(ctx, c, KVM) {
+		found = KVM
+	}
+	// Only a full write may be read by another process.
+	temporary := fmt.Sprintf("%s.%d", file, os.Getpid())
+	if err := os.WriteFile(temporary, []byte(found), 0o644); err != nil {
+		return "", fmt.Errorf("remember the accelerator: %w", err)
+	}
+	return found, os.Rename(temporary, file)
+}
+
+// virtualizes tells whether the processor says that it has what KVM needs.
+func virtualizes() bool {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(info) {
+		if !bytes.HasPrefix(line, []byte("flags")) {
+			continue
+		}
+		for flag := range bytes.FieldsSeq(line) {
+			if string(flag) == "vmx" || string(flag) == "svm" {
+				return true
+			}
+		}
+		return false
+	}
+	return false
+}
+
+// bootsUnder tells whether the guest boots.
+func bootsUnder(ctx context.Context, c Config, a Accel) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	c.Accel, c.Backend, c.MemoryMiB = a, "", 256
+	v, err := Start(ctx, c)
+	if err != nil {
+		return false
+	}
+	defer v.Close()
+	_, err = v.Boot(ctx)
+	return err == nil
+}

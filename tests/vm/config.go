@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+// Config says what guest to run, and on what.
+type Config struct {
+	QEMU      string        // path of the program
+	Accel     Accel         // how the guest's code runs
+	Kernel    *guest.Kernel // what it boots
+	Initramfs string        // path of the archive
+	MemoryMiB int
+	CPUs      int      // 0: 2
+	Append    []string // further words of the kernel's command line
+
+	// Backend is the socket of the vhost-user backend that serves the free page
+	// device. Without it the guest has no such device.
+	Backend string
+	// Device holds further properties of the device.
+	Device map[string]string
+}
+
+// deviceID is the free page device's name inside QEMU.
+const deviceID = "fbpp0"
+
+// paths of one VM's sockets and logs, below its folder.
+const (
+	consoleLog    = "console.log"
+	monitorSocket = "qmp.sock"
+	orderSocket   = "ctl.sock"
+	migrateSocket = "migrate.sock"
+)
+
+// args returns the command line of the guest. Two processes of one migration
+// differ only in the paths and in incoming.
+func (c *Config) args(dir string, incoming bool) []string {
+	cpus := c.CPUs
+	if cpus == 0 {
+		cpus = 2
+	}
+	kernelLine := append([]string{"console=ttyS0", "panic=-1", "quiet"}, c.Append...)
+	args := []string{
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-machine", "q35,memory-backend=ram", "-accel", string(c.Accel), "-cpu", c.Accel.cpu(),
+		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
+		// The backend maps the guest's memory by this file.
+		"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", c.MemoryMiB),
+		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(kernelLine, " "),
+		"-chardev", "file,id=console,path=" + dir + "/" + consoleLog, "-serial", "chardev:console",
+		// QEMU connects to the test, so that no early byte is lost.
+		"-chardev", "socket,id=orders,path=" + dir + "/" + orderSocket, "-serial", "chardev:orders",
+		"-chardev", "socket,id=monitor,path=" + dir + "/" + monitorSocket, "-mon", "chardev=monitor,mode=control",
+	}
+	if c.Backend != "" {
+		// The connection is made anew when the backend was restarted.
+		args = append(args, "-chardev", "socket,id=fbpp,path="+c.Backend+",reconnect-ms=200")
+		device := "vhost-user-fbpp-pci,id=" + deviceID + ",chardev=fbpp"
+		for _, key := range slices.Sorted(maps.Keys(c.Device)) {
+			device += "," + key + "=" + c.Device[key]
+		}
+		args = append(args, "-device", device)
+	}
+	if incoming {
+		args = append(args, "-incoming", "unix:"+dir+"/"+migrateSocket)
+	}
+	return args
+}
+
+// commandLine writes a command so that a shell reads it back.
+func commandLine(program string, args []string) string {
+	var b strings.Builder
+	b.WriteString(program)
+	for _, a := range args {
+		b.WriteByte(' ')
+		if strings.ContainsAny(a, " \t'\"$&;()|<>*?") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		b.WriteString(a)
+	}
+	return b.String()
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// Migration is what query-migrate says, as far as tests look at it. Times are
+// in milliseconds, sizes in bytes unless they say pages.
+type Migration struct {
+	Status    string `json:"status"`
+	ErrorDesc string `json:"error-desc"`
+	TotalTime int64  `json:"total-time"`
+	SetupTime int64  `json:"setup-time"`
+	Downtime  int64  `json:"downtime"`
+	RAM       struct {
+		Transferred int64 `json:"transferred"`
+		Total       int64 `json:"total"`
+		Remaining   int64 `json:"remaining"`
+		Duplicate   int64 `json:"duplicate"` // zero pages
+		Normal      int64 `json:"normal"`    // pages sent with their content
+		SyncCount   int64 `json:"dirty-sync-count"`
+	} `json:"ram"`
+	Hints json.RawMessage `json:"free-page-hints"` // see package qapi of the QEMU series
+}
+
+// Ended tells whether the migration goes on no more.
+func (m *Migration) Ended() bool {
+	switch m.Status {
+	case "completed", "failed", "cancelled":
+		return true
+	}
+	return false
+}
+
+// QueryMigrate returns the state of the source's migration.
+func (v *VM) QueryMigrate(ctx context.Context) (*Migration, error) {
+	var m Migration
+	if err := v.Execute(ctx, "query-migrate", nil, &m); err != nil {
+		return nil, err
+	}
+	return &m, nil
+}
+
+// StartMigration begins to migrate v to dst. Bandwidth is in bytes per second;
+// 0 is as fast as it goes.
+func (v *VM) StartMigration(ctx context.Context, dst *VM, bandwidth int64) error {
+	if bandwidth == 0 {
+		bandwidth = 1 << 40
+	}
+	err := v.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": bandwidth}, nil)
+	if err != nil {
+		return err
+	}
+	uri := "unix:" + filepath.Join(dst.dir, migrateSocket)
+	return v.Execute(ctx, "migrate", map[string]any{"uri": uri}, nil)
+}
+
+// CancelMigration gives the source's migration up.
+func (v *VM) CancelMigration(ctx context.Context) error {
+	return v.Execute(ctx, "migrate_cancel", nil, nil)
+}
+
+// pollInterval is how often the state of a migration is asked for.
+const pollInterval = 20 * time.Millisecond
+
+// WaitMigration waits until the source's migration has ended, in whichever way,
+// and returns its figures. progress, unless nil, is called with each state.
+func (v *VM) WaitMigration(ctx context.Context, progress func(*Migration)) (*Migration, error) {
+	for {
+		m, err := v.QueryMigrate(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, v.Diagnosis())
+		}
+		if progress != nil {
+			progress(m)
+		}
+		if m.Ended() {
+			return m, nil
+		}
+		select {
+		case <-time.After(pollInterval):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the migration, which is %s: %w", m.Status, context.Cause(ctx))
+		}
+	}
+}
+
+// Migrate migrates v to dst and waits until the guest runs there. A migration
+// that ends otherwise is an error.
+func (v *VM) Migrate(ctx context.Context, dst *VM, progress func(*Migration)) (*Migration, error) {
+	if err := v.StartMigration(ctx, dst, 0); err != nil {
+		return nil, err
+	}
+	m, err := v.WaitMigration(ctx, progress)
+	if err != nil {
+		return nil, err
+	}
+	if m.Status != "completed" {
+		return m, fmt.Errorf("migrate: it %s: %s\nsource: %sdestination: %s", m.Status, m.ErrorDesc, v.Diagnosis(), dst.Diagnosis())
+	}
+	return m, dst.Arrive(ctx)
+}
+
+// Arrive waits until a destination runs its guest.
+func (v *VM) Arrive(ctx context.Context) error {
+	for {
+		status, err := v.Status(ctx)
+		if err != nil {
+			return fmt.Errorf("wait for the guest to arrive: %w\n%s", err, v.Diagnosis())
+		}
+		switch status {
+		case "running":
+			return nil
+		case "inmigrate", "prelaunch", "paused", "finish-migrate":
+		default:
+			return fmt.Errorf("wait for the guest to arrive: QEMU is %s\n%s", status, v.Diagnosis())
+		}
+		select {
+		case <-time.After(pollInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the guest to arrive: %w", context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// process is a program that ends with us. It is safe for concurrent use.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // how; valid once done is closed
+	said buffer        // its standard output and error
+}
+
+// startProcess starts a program that gets killed when this one dies: the
+// kernel does that when the thread that started it ends, and Go's threads end
+// with the process, as nobody here locks a goroutine to one.
+func startProcess(name, path string, args []string) (*process, error) {
+	p := &process{name: name, cmd: exec.Command(path, args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// signal sends a signal; a process that has ended does not mind.
+func (p *process) signal(s syscall.Signal) {
+	_ = p.cmd.Process.Signal(s)
+}
+
+// wait waits for the end of the process.
+func (p *process) wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for %s to end: %w", p.name, context.Cause(ctx))
+	}
+}
+
+// ended tells whether the process has ended.
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends the process and waits until it is gone.
+func (p *process) kill() {
+	p.signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// await calls ready until it is true. It gives up when the process or ctx ends.
+func (p *process) await(ctx context.Context, what string, ready func() bool) error {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for !ready() {
+		select {
+		case <-poll.C:
+		case <-p.done:
+			return fmt.Errorf("wait for %s: %s ended: %v: %s", what, p.name, p.err, p.said.String())
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s of %s: %w", what, p.name, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// buffer collects what a process says.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

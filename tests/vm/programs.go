@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
+)
+
+// Names of the programs that tests keep running in a guest.
+const (
+	integrityName = "integrity"
+	keepName      = "keep"
+)
+
+// Run runs a program in the guest to its end and returns what it printed. An
+// exit status other than 0 is an error that holds the output.
+func (v *VM) Run(ctx context.Context, args ...string) (string, error) {
+	r, err := v.Guest.Do(ctx, ctl.Request{Op: ctl.OpRun, Args: args})
+	if err != nil {
+		return "", err
+	}
+	if r.Exit != 0 {
+		return r.Output, fmt.Errorf("run %q in the guest: exit status %d: %s", args, r.Exit, r.Output)
+	}
+	return r.Output, nil
+}
+
+// Spawn starts a program in the guest's background.
+func (v *VM) Spawn(ctx context.Context, name string, args ...string) error {
+	_, err := v.Guest.Do(ctx, ctl.Request{Op: ctl.OpStart, Name: name, Args: args})
+	return err
+}
+
+// Memory asks the guest's kernel about its memory.
+func (v *VM) Memory(ctx context.Context) (memory.Info, error) {
+	return parseInfo(v.Run(ctx, "/init", "memory"))
+}
+
+// Fill has the guest touch memory with something other than zeroes and give it
+// back, and returns what its kernel says then.
+func (v *VM) Fill(ctx context.Context, mib int) (memory.Info, error) {
+	return parseInfo(v.Run(ctx, "/init", "fill", fmt.Sprint(mib)))
+}
+
+// Keep has the guest touch memory and hold it until its end. It returns when
+// all of it is touched.
+func (v *VM) Keep(ctx context.Context, mib int) error {
+	if err := v.Spawn(ctx, keepName, "/init", "keep", fmt.Sprint(mib)); err != nil {
+		return err
+	}
+	_, err := v.tell(ctx, keepName, "are you done?")
+	return err
+}
+
+// StartIntegrity has the guest churn checksummed memory of so many pages.
+func (v *VM) StartIntegrity(ctx context.Context, pages int, seed uint64) error {
+	return v.Spawn(ctx, integrityName, "/init", "integrity", fmt.Sprint(pages), fmt.Sprint(seed))
+}
+
+// Integrity gives the integrity program an order: "status", "verify", "pause"
+// or "resume".
+func (v *VM) Integrity(ctx context.Context, order string) (memory.Report, error) {
+	var r memory.Report
+	line, err := v.tell(ctx, integrityName, order)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal([]byte(line), &r); err != nil {
+		return r, fmt.Errorf("decode the integrity report: %w", err)
+	}
+	return r, nil
+}
+
+func (v *VM) tell(ctx context.Context, name, line string) (string, error) {
+	r, err := v.Guest.Do(ctx, ctl.Request{Op: ctl.OpTell, Name: name, Line: line})
+	return r.Output, err
+}
+
+func parseInfo(text string, err error) (memory.Info, error) {
+	var i memory.Info
+	if err != nil {
+		return i, err
+	}
+	if err := json.Unmarshal([]byte(text), &i); err != nil {
+		return i, fmt.Errorf("decode the guest's memory: %w", err)
+	}
+	return i, nil
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+)
+
+// QMPError is an error that QEMU answered a command with.
+type QMPError struct {
+	Command string `json:"-"`
+	Class   string `json:"class"`
+	Desc    string `json:"desc"`
+}
+
+func (e *QMPError) Error() string { return fmt.Sprintf("%s: QEMU says: %s", e.Command, e.Desc) }
+
+// monitor is a QMP connection. Commands are carried out one at a time; events
+// are dropped, as state is asked for instead.
+type monitor struct {
+	conn net.Conn
+
+	mu sync.Mutex // held for a whole command
+	in *json.Decoder
+}
+
+// qmpMessage is anything that QEMU sends.
+type qmpMessage struct {
+	Greeting json.RawMessage `json:"QMP"`
+	Event    string          `json:"event"`
+	Return   json.RawMessage `json:"return"`
+	Error    *QMPError       `json:"error"`
+}
+
+// newMonitor takes over a connection to a QMP server and negotiates.
+func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
+	m := &monitor{conn: conn, in: json.NewDecoder(bufio.NewReader(conn))}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	var greeting qmpMessage
+	if err := m.in.Decode(&greeting); err != nil || greeting.Greeting == nil {
+		return nil, errors.Join(fmt.Errorf("read QEMU's greeting: %w", err), conn.Close())
+	}
+	if err := m.execute(ctx, "qmp_capabilities", nil, nil); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return m, nil
+}
+
+// execute runs a command and stores what it returns in result, unless that is
+// nil. A connection whose command was cut off by ctx is of no more use.
+func (m *monitor) execute(ctx context.Context, command string, args, result any) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { m.conn.Close() })
+	defer stop()
+
+	request := map[string]any{"execute": command}
+	if args != nil {
+		request["arguments"] = args
+	}
+	line, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	if _, err := m.conn.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("%s: %w", command, errors.Join(err, ctx.Err()))
+	}
+	for {
+		var reply qmpMessage
+		if err := m.in.Decode(&reply); err != nil {
+			return fmt.Errorf("%s: read the answer: %w", command, errors.Join(err, ctx.Err()))
+		}
+		switch {
+		case reply.Event != "":
+			continue
+		case reply.Error != nil:
+			reply.Error.Command = command
+			return reply.Error
+		case result != nil:
+			if err := json.Unmarshal(reply.Return, result); err != nil {
+				return fmt.Errorf("%s: decode the answer: %w", command, err)
+			}
+		}
+		return nil
+	}
+}
+
+func (m *monitor) close() error { return m.conn.Close() }

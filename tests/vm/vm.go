@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
+)
+
+// VM is one QEMU process and its guest. It is safe for concurrent use.
+type VM struct {
+	Config Config
+	Guest  *ctl.Client // orders to the guest
+
+	dir      string
+	incoming bool
+	process  *process
+	monitor  *monitor
+}
+
+// Start starts QEMU with a guest that boots, and returns when QEMU runs. The
+// caller waits for the guest with [VM.Boot], and closes the VM.
+func Start(ctx context.Context, c Config) (*VM, error) { return start(ctx, c, false) }
+
+// StartIncoming starts QEMU as the destination of a migration of a VM with the
+// same configuration.
+func StartIncoming(ctx context.Context, c Config) (*VM, error) { return start(ctx, c, true) }
+
+func start(ctx context.Context, c Config, incoming bool) (_ *VM, err error) {
+	dir, err := os.MkdirTemp("", "fbpp-vm-")
+	if err != nil {
+		return nil, fmt.Errorf("start VM: %w", err)
+	}
+	v := &VM{Config: c, dir: dir, incoming: incoming}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start VM: %w\n%s", err, v.Diagnosis())
+			v.Close()
+		}
+	}()
+	monitors, err := net.Listen("unix", filepath.Join(dir, monitorSocket))
+	if err != nil {
+		return nil, err
+	}
+	defer monitors.Close()
+	orders, err := net.Listen("unix", filepath.Join(dir, orderSocket))
+	if err != nil {
+		return nil, err
+	}
+	defer orders.Close()
+
+	if v.process, err = startProcess("QEMU", c.QEMU, c.args(dir, incoming)); err != nil {
+		return nil, err
+	}
+	conn, err := v.accept(ctx, orders)
+	if err != nil {
+		return nil, err
+	}
+	v.Guest = ctl.NewClient(conn)
+	if conn, err = v.accept(ctx, monitors); err != nil {
+		return nil, err
+	}
+	if v.monitor, err = newMonitor(ctx, conn); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// accept waits for QEMU to connect, or to end.
+func (v *VM) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-v.process.done:
+		case <-ctx.Done():
+		}
+		l.Close()
+	}()
+	conn, err := l.Accept()
+	if err == nil {
+		return conn, nil
+	}
+	if v.process.ended() {
+		return nil, fmt.Errorf("QEMU ended: %w", errors.Join(v.process.err, errors.New(strings.TrimSpace(v.process.said.String()))))
+	}
+	return nil, errors.Join(err, context.Cause(ctx))
+}
+
+// Boot waits until the guest takes orders, and returns its kernel's release.
+func (v *VM) Boot(ctx context.Context) (string, error) {
+	release, err := v.Guest.Ready(ctx)
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, v.Diagnosis())
+	}
+	return release, nil
+}
+
+// Execute runs a QMP command; see QEMU's reference for arguments and results.
+// Either may be nil.
+func (v *VM) Execute(ctx context.Context, command string, args, result any) error {
+	return v.monitor.execute(ctx, command, args, result)
+}
+
+// SetDevice sets a property of the free page device while the VM runs.
+func (v *VM) SetDevice(ctx context.Context, property string, value any) error {
+	return v.Execute(ctx, "qom-set", map[string]any{
+		"path": "/machine/peripheral/" + deviceID, "property": property, "value": value,
+	}, nil)
+}
+
+// Device reads a property of the free page device into value.
+func (v *VM) Device(ctx context.Context, property string, value any) error {
+	return v.Execute(ctx, "qom-get", map[string]any{
+		"path": "/machine/peripheral/" + deviceID, "property": property,
+	}, value)
+}
+
+// Status returns the run state, "running" or another of QEMU's.
+func (v *VM) Status(ctx context.Context) (string, error) {
+	var s struct{ Status string }
+	err := v.Execute(ctx, "query-status", nil, &s)
+	return s.Status, err
+}
+
+// PID returns the process id of QEMU.
+func (v *VM) PID() int { return v.process.cmd.Process.Pid }
+
+// Messages returns what QEMU printed.
+func (v *VM) Messages() string { return v.process.said.String() }
+
+// Signal sends a signal to QEMU.
+func (v *VM) Signal(s syscall.Signal) { v.process.signal(s) }
+
+// Wait waits for QEMU to end by itself.
+func (v *VM) Wait(ctx context.Context) error { return v.process.wait(ctx) }
+
+// Ended tells whether QEMU has ended.
+func (v *VM) Ended() bool { return v.process.ended() }
+
+// consoleLines bounds how much of the console a diagnosis shows.
+const consoleLines = 60
+
+// Diagnosis returns what one needs to find out why a guest did not do what it
+// should.
+func (v *VM) Diagnosis() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "reproduce with: %s\n", commandLine(v.Config.QEMU, v.Config.args(v.dir, v.incoming)))
+	if v.process != nil {
+		if said := strings.TrimSpace(v.process.said.String()); said != "" {
+			fmt.Fprintf(&b, "QEMU said: %s\n", said)
+		}
+	}
+	console, err := os.ReadFile(filepath.Join(v.dir, consoleLog))
+	if err != nil || len(console) == 0 {
+		return b.String()
+	}
+	lines := strings.Split(strings.TrimSpace(string(console)), "\n")
+	if len(lines) > consoleLines {
+		lines = lines[len(lines)-consoleLines:]
+	}
+	fmt.Fprintf(&b, "the guest's console:\n%s\n", strings.Join(lines, "\n"))
+	return b.String()
+}
+
+// Close kills QEMU and removes its folder.
+func (v *VM) Close() error {
+	if v.process != nil {
+		v.process.kill()
+	}
+	if v.monitor != nil {
+		v.monitor.close()
+	}
+	if v.Guest != nil {
+		v.Guest.Close()
+	}
+	return os.RemoveAll(v.dir)
+}
