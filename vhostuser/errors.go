@@ -5,6 +5,8 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
+
+	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
 
 // ErrQueueStopped is returned by the methods of a queue that the frontend has
@@ -29,3 +31,13 @@ func (e *RingError) Error() string { return fmt.Sprintf("queue %d: broken ring: 
 
 // Unwrap returns the cause.
 func (e *RingError) Unwrap() error { return e.Err }
+
+// MemoryFault is an access to guest memory that has no memory behind it, such
+// as that of a file which the frontend truncated.
+type MemoryFault = shm.Fault
+
+// Guard runs f, which reads [Segment.Bytes], and turns a memory fault inside f
+// into a *[MemoryFault]. Any other panic passes through. f is cut off where the
+// fault happened, but its deferred calls run. Guard covers f's own goroutine
+// only. Kick already runs inside a Guard, whose error breaks the queue.
+func Guard(f func() error) error { return shm.Guard(f) }

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// vhostFeatures are the feature bits that concern frontend and backend, not
+// driver and device.
+const vhostFeatures = 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures
+
+// Backend is the backend's end of one connection with a frontend. Its exported
+// methods may be called from any goroutine.
+type Backend struct {
+	dev    *Device
+	lg     *zap.Logger
+	conn   *wire.Conn
+	rules  map[wire.Request]rule
+	cancel context.CancelCauseFunc
+	log    dirtyLog
+	notes  notifier
+	queues []*Queue
+
+	features atomic.Uint64 // acknowledged by the frontend, with vhost's own
+	protocol atomic.Uint64
+
+	mem    atomic.Pointer[Memory] // replaced by the message goroutine alone
+	status uint8                  // of the message goroutine
+}
+
+// errClosed is the reason of a connection that the device closed.
+var errClosed = errors.New("connection closed by the device")
+
+func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger) *Backend {
+	b := &Backend{dev: dev, lg: lg, conn: conn}
+	b.notes.init(lg)
+	b.rules = b.newRules()
+	m, _ := newMemory(nil) // an empty table has nothing to fail on
+	b.mem.Store(m)
+	for i := range dev.NumQueues {
+		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), indirectOK: b.indirectOK}
+		q.life.dev = dev
+		q.setMemory(m)
+		b.queues = append(b.queues, q)
+	}
+	return b
+}
+
+// Features returns the negotiated feature bits without those of vhost-user.
+func (b *Backend) Features() uint64 { return b.features.Load() &^ vhostFeatures }
+
+// ProtocolFeature says whether the frontend negotiated the given bit.
+func (b *Backend) ProtocolFeature(bit uint) bool {
+	return wire.ProtocolFeatures(b.protocol.Load()).Has(bit)
+}
+
+// Queue returns queue i of this connection. It panics when i is out of range
+// of Device.NumQueues.
+func (b *Backend) Queue(i int) *Queue { return b.queues[i] }
+
+// Memory returns the current guest memory, retained: the caller must call
+// [Memory.Release]. It is never nil, but has no regions while the frontend has
+// given none.
+func (b *Backend) Memory() *Memory {
+	for {
+		m := b.mem.Load()
+		// A snapshot that was replaced and freed meanwhile must not be revived.
+		if n := m.refs.Load(); n > 0 && m.refs.CompareAndSwap(n, n+1) {
+			return m
+		}
+	}
+}
+
+// ConfigChanged tells the frontend, and through it the driver, that the config
+// space changed. It does not block: notifications are sent in the background
+// and several pending ones become one. It does nothing if the frontend gave no
+// backend channel.
+func (b *Backend) ConfigChanged() { b.notes.request() }
+
+// Close ends the connection. A listening server then waits for the next one.
+func (b *Backend) Close() { b.cancel(errClosed) }
+
+func (b *Backend) indirectOK() bool {
+	return wire.Features(b.features.Load()).Has(wire.FeatureIndirectDesc)
+}
+
+func (b *Backend) offered() uint64 {
+	return b.dev.Features | vhostFeatures | 1<<wire.FeatureVersion1 | 1<<wire.FeatureIndirectDesc
+}
+
+func (b *Backend) offeredProtocol() uint64 {
+	f := uint64(1<<wire.ProtocolMQ | 1<<wire.ProtocolLogSHMFD | 1<<wire.ProtocolReplyAck |
+		1<<wire.ProtocolBackendReq | 1<<wire.ProtocolBackendSendFD | 1<<wire.ProtocolResetDevice |
+		1<<wire.ProtocolConfigureMemSlots | 1<<wire.ProtocolStatus)
+	if b.dev.ReadConfig != nil {
+		f |= 1 << wire.ProtocolConfig
+	}
+	for _, e := range b.dev.Extensions {
+		f |= 1 << e.ProtocolFeature
+	}
+	return f
+}
+
+// run serves the connection until it ends, on the calling goroutine, and
+// closes it. It returns nil when the frontend hung up between two messages.
+func (b *Backend) run(ctx context.Context) (err error) {
+	ctx, b.cancel = context.WithCancelCause(ctx)
+	call(b.dev.Connected, b)
+	defer func() {
+		b.cancel(nil)
+		b.close()
+		if b.dev.Disconnected != nil {
+			b.dev.Disconnected(b, err)
+		}
+	}()
+	for {
+		m, err := b.conn.Recv(ctx)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				m.Close()
+			}
+			return context.Cause(ctx)
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		err = b.dispatch(ctx, m)
+		m.Close()
+		if err != nil {
+			return fmt.Errorf("serve %v: %w", wire.Request(m.Request), err)
+		}
+	}
+}
+
+// close stops and frees everything that belongs to the connection. The guest
+// may be alive: nothing is written to its memory any more.
+func (b *Backend) close() {
+	for _, q := range b.queues {
+		q.close()
+	}
+	b.notes.close()
+	b.log.setAll(false)
+	b.log.close()
+	// Memory may still be called by the device: leave an empty table.
+	empty, _ := newMemory(nil)
+	b.mem.Swap(empty).Release()
+	_ = b.conn.Close()
+}

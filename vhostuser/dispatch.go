@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// rule says what a request must look like before its handler sees it.
+type rule struct {
+	// size is the exact length of the payload, or anySize.
+	size int
+	// minFDs and maxFDs bound the number of descriptors.
+	minFDs, maxFDs int
+	// feature is the protocol feature bit that guards the request, or always.
+	feature int
+	// replies says that the frontend waits for a reply whatever happens. A
+	// handler's error then ends the connection, which is all that the
+	// frontend can understand, unless the handler answers errors itself.
+	replies bool
+	// handle does the work. It may take descriptors from the message.
+	handle func(m *wire.Message) (reply, error)
+}
+
+const (
+	anySize = -1
+	always  = -1
+)
+
+// reply is the answer to a request that has one of its own.
+type reply struct {
+	payload []byte
+	fds     []int // stay the property of whoever made the reply
+}
+
+var (
+	errUnknown       = errors.New("request is not supported")
+	errNotNegotiated = errors.New("its protocol feature was not negotiated")
+)
+
+// dispatch is the one path that every request takes: framing, negotiated
+// feature, descriptors, size, handler, answer. An error ends the connection.
+func (b *Backend) dispatch(ctx context.Context, m *wire.Message) error {
+	if err := m.CheckRequest(); err != nil {
+		return err
+	}
+	req := wire.Request(m.Request)
+	r, known := b.rules[req]
+	ans, err := b.apply(r, known, m)
+	b.lg.Debug("request", zap.Stringer("request", req), zap.Uint32("size", m.Size), zap.Error(err))
+
+	switch {
+	case known && r.replies:
+		if err != nil {
+			return err
+		}
+		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, ans.payload, ans.fds...)
+	case m.NeedReply() && b.ProtocolFeature(wire.ProtocolReplyAck):
+		ack := wire.U64(0)
+		if err != nil {
+			b.lg.Warn("request refused", zap.Stringer("request", req), zap.Error(err))
+			ack = 1
+		}
+		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, ack.AppendTo(nil))
+	case err != nil:
+		// The frontend cannot be told. The stream is still in step, and the
+		// state is as before: what it meant to set up will not run.
+		b.lg.Error("request ignored", zap.Stringer("request", req), zap.Error(err))
+	}
+	return nil
+}
+
+func (b *Backend) apply(r rule, known bool, m *wire.Message) (reply, error) {
+	switch n := len(m.FDs); {
+	case !known:
+		return reply{}, errUnknown
+	case r.feature != always && !b.ProtocolFeature(uint(r.feature)):
+		return reply{}, errNotNegotiated
+	case n < r.minFDs || n > r.maxFDs:
+		return reply{}, fmt.Errorf("%d descriptors came with it, not %d to %d", n, r.minFDs, r.maxFDs)
+	case r.size != anySize && len(m.Payload) != r.size:
+		return reply{}, fmt.Errorf("its payload has %d bytes, not %d", len(m.Payload), r.size)
+	}
+	return r.handle(m)
+}
+
+// Payload sizes.
+const (
+	sizeU64       = 8
+	sizeState     = 8
+	sizeAddr      = 40
+	sizeLog       = 16
+	sizeMemRegion = 40
+)
+
+// newRules lists the requests that the backend understands.
+func (b *Backend) newRules() map[wire.Request]rule {
+	ask := func(feature int, f func() uint64) rule {
+		return rule{feature: feature, replies: true, handle: func(*wire.Message) (reply, error) {
+			return reply{payload: wire.U64(f()).AppendTo(nil)}, nil
+		}}
+	}
+	tell := func(feature, size, fds int, f func(*wire.Message) error) rule {
+		return rule{size: size, minFDs: fds, maxFDs: fds, feature: feature,
+			handle: func(m *wire.Message) (reply, error) { return reply{}, f(m) }}
+	}
+	optionalFD := func(r rule) rule {
+		r.minFDs, r.maxFDs = 0, 1
+		return r
+	}
+
+	rules := map[wire.Request]rule{
+		wire.GetFeatures:         ask(always, b.offered),
+		wire.SetFeatures:         tell(always, sizeU64, 0, b.setFeatures),
+		wire.GetProtocolFeatures: ask(always, b.offeredProtocol),
+		wire.SetProtocolFeatures: tell(always, sizeU64, 0, b.setProtocolFeatures),
+		wire.SetOwner:            tell(always, 0, 0, func(*wire.Message) error { return nil }),
+		wire.ResetOwner:          tell(always, 0, 0, b.resetOwner),
+		wire.GetQueueNum: ask(wire.ProtocolMQ, func() uint64 {
+			return uint64(b.dev.NumQueues)
+		}),
+		wire.SetBackendReqFD: tell(wire.ProtocolBackendReq, 0, 1, b.setBackendReqFD),
+
+		wire.SetMemTable:    {size: anySize, maxFDs: wire.MaxMemRegions, feature: always, handle: b.setMemTable},
+		wire.GetMaxMemSlots: ask(wire.ProtocolConfigureMemSlots, func() uint64 { return maxMemSlots }),
+		wire.AddMemReg:      tell(wire.ProtocolConfigureMemSlots, sizeMemRegion, 1, b.addMemReg),
+		// A frontend may send the descriptor along, for old backends.
+		wire.RemMemReg:  optionalFD(tell(wire.ProtocolConfigureMemSlots, sizeMemRegion, 0, b.remMemReg)),
+		wire.SetLogBase: {size: sizeLog, minFDs: 1, maxFDs: 1, feature: wire.ProtocolLogSHMFD, replies: true, handle: b.setLogBase},
+
+		wire.SetVringNum:    tell(always, sizeState, 0, b.setVringNum),
+		wire.SetVringAddr:   tell(always, sizeAddr, 0, b.setVringAddr),
+		wire.SetVringBase:   tell(always, sizeState, 0, b.setVringBase),
+		wire.GetVringBase:   {size: sizeState, feature: always, replies: true, handle: b.getVringBase},
+		wire.SetVringKick:   optionalFD(tell(always, sizeU64, 0, b.setVringKick)),
+		wire.SetVringCall:   optionalFD(tell(always, sizeU64, 0, b.setVringCall)),
+		wire.SetVringErr:    optionalFD(tell(always, sizeU64, 0, b.setVringErr)),
+		wire.SetVringEnable: tell(always, sizeState, 0, b.setVringEnable),
+
+		wire.GetConfig:   {size: anySize, feature: wire.ProtocolConfig, replies: true, handle: b.getConfig},
+		wire.SetConfig:   tell(wire.ProtocolConfig, anySize, 0, b.setConfig),
+		wire.ResetDevice: tell(wire.ProtocolResetDevice, 0, 0, b.resetDevice),
+		wire.GetStatus:   ask(wire.ProtocolStatus, func() uint64 { return uint64(b.status) }),
+		wire.SetStatus:   tell(wire.ProtocolStatus, sizeU64, 0, b.setStatus),
+	}
+	for _, e := range b.dev.Extensions {
+		rules[wire.Request(e.Request)] = rule{
+			size: anySize, maxFDs: wire.MaxMemRegions, feature: int(e.ProtocolFeature), replies: e.Replies,
+			handle: func(m *wire.Message) (reply, error) { return b.extension(e, m) },
+		}
+	}
+	return rules
+}

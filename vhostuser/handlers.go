@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+func (b *Backend) setFeatures(m *wire.Message) error {
+	v, err := wire.DecodeU64(m.Payload)
+	if err != nil {
+		return err
+	}
+	f := uint64(v)
+	if extra := f &^ b.offered(); extra != 0 {
+		return fmt.Errorf("features were not offered: %v", wire.Features(extra))
+	}
+	b.features.Store(f)
+	b.log.setAll(wire.Features(f).Has(wire.FeatureLogAll))
+	call(b.dev.FeaturesAcked, f&^vhostFeatures)
+	if !wire.Features(f).Has(wire.FeatureProtocolFeatures) {
+		// Rings of a frontend that knows no SET_VRING_ENABLE are always
+		// enabled (vhost-user.rst, "Ring states").
+		for _, q := range b.queues {
+			q.enable(true)
+		}
+	}
+	return nil
+}
+
+func (b *Backend) setProtocolFeatures(m *wire.Message) error {
+	v, err := wire.DecodeU64(m.Payload)
+	if err != nil {
+		return err
+	}
+	if extra := uint64(v) &^ b.offeredProtocol(); extra != 0 {
+		return fmt.Errorf("protocol features were not offered: %v", wire.ProtocolFeatures(extra))
+	}
+	b.protocol.Store(uint64(v))
+	b.lg.Debug("protocol features", zap.Stringer("features", wire.ProtocolFeatures(v)))
+	return nil
+}
+
+func (b *Backend) setBackendReqFD(m *wire.Message) error {
+	conn, err := wire.NewConnFD(m.TakeFD(0), "vhost-user backend channel")
+	if err != nil {
+		return err
+	}
+	b.notes.start(conn, b.ProtocolFeature(wire.ProtocolReplyAck))
+	return nil
+}
+
+func (b *Backend) setLogBase(m *wire.Message) (reply, error) {
+	v, err := wire.DecodeLog(m.Payload)
+	if err != nil {
+		return reply{}, err
+	}
+	status := wire.U64(0)
+	if err := b.log.replace(v, m.FDs[0]); err != nil {
+		// Without a log there is no migration; the device goes on.
+		b.lg.Error("dirty log is unusable", zap.Error(err))
+		status = 1
+	}
+	return reply{payload: status.AppendTo(nil)}, nil
+}
+
+func (b *Backend) getConfig(m *wire.Message) (reply, error) {
+	c, err := wire.DecodeConfig(m.Payload)
+	if err != nil {
+		return reply{}, err
+	}
+	c.Data = make([]byte, len(c.Data))
+	if err := b.dev.ReadConfig(c.Data, c.Offset); err != nil {
+		// An empty payload tells the frontend (vhost-user.rst, GET_CONFIG).
+		b.lg.Warn("config cannot be read", zap.Stringer("config", c), zap.Error(err))
+		return reply{}, nil
+	}
+	return reply{payload: c.AppendTo(nil)}, nil
+}
+
+func (b *Backend) setConfig(m *wire.Message) error {
+	c, err := wire.DecodeConfig(m.Payload)
+	switch {
+	case err != nil:
+		return err
+	case b.dev.WriteConfig == nil:
+		return errors.New("config space is read-only")
+	case c.Flags != wire.ConfigFrontend:
+		// The state of a migrated device is not restored through its config.
+		return fmt.Errorf("config write with flags %d is not supported", c.Flags)
+	}
+	return b.dev.WriteConfig(c.Data, c.Offset)
+}
+
+// resetOwner stops the rings, as the specification asks backends to that do
+// not ignore this deprecated request.
+func (b *Backend) resetOwner(*wire.Message) error {
+	b.stopQueues()
+	return nil
+}
+
+func (b *Backend) resetDevice(*wire.Message) error {
+	b.stopQueues()
+	for _, q := range b.queues {
+		q.enable(false)
+	}
+	b.status = 0
+	b.reset()
+	return nil
+}
+
+// setStatus stores the status, and resets the device when it is zero. QEMU 7.2
+// does that before it asks for the rings' indices, so those survive. QEMU never
+// sends DRIVER_OK for some devices: nothing waits for it.
+func (b *Backend) setStatus(m *wire.Message) error {
+	v, err := wire.DecodeU64(m.Payload)
+	if err != nil {
+		return err
+	}
+	if v > 0xff {
+		return fmt.Errorf("status %v has more than 8 bits", v)
+	}
+	b.status = uint8(v)
+	if v == 0 {
+		b.stopQueues()
+		b.reset()
+	}
+	return nil
+}
+
+func (b *Backend) stopQueues() {
+	for _, q := range b.queues {
+		q.stop(true)
+	}
+}
+
+func (b *Backend) reset() {
+	if b.dev.Reset != nil {
+		b.dev.Reset()
+	}
+}
+
+// extension passes a private request to the device, with its descriptors.
+func (b *Backend) extension(e Extension, m *wire.Message) (reply, error) {
+	files := make([]*os.File, len(m.FDs))
+	for i := range files {
+		files[i] = os.NewFile(uintptr(m.TakeFD(i)), fmt.Sprintf("%v fd %d", wire.Request(e.Request), i))
+	}
+	payload, fds, err := e.Handle(m.Payload, files)
+	if err == nil && len(payload) > wire.MaxPayload {
+		err = fmt.Errorf("reply of %d bytes is too long", len(payload))
+	}
+	if err != nil && e.Replies {
+		b.lg.Warn("private request refused", zap.Stringer("request", wire.Request(e.Request)), zap.Error(err))
+		return reply{}, nil
+	}
+	return reply{payload: payload, fds: fds}, err
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// defaultQueueSize bounds the size of a queue unless the device says otherwise.
+const defaultQueueSize = 1024
+
+func (b *Backend) queue(i uint32) (*Queue, error) {
+	if i >= uint32(len(b.queues)) {
+		return nil, fmt.Errorf("queue %d of %d does not exist", i, len(b.queues))
+	}
+	return b.queues[i], nil
+}
+
+// vringState decodes a message about one ring and finds it.
+func (b *Backend) vringState(m *wire.Message) (*Queue, uint32, error) {
+	v, err := wire.DecodeVringState(m.Payload)
+	if err != nil {
+		return nil, 0, err
+	}
+	q, err := b.queue(v.Index)
+	return q, v.Num, err
+}
+
+func (b *Backend) setVringNum(m *wire.Message) error {
+	q, n, err := b.vringState(m)
+	if err != nil {
+		return err
+	}
+	limit := b.dev.MaxQueueSize
+	if limit == 0 {
+		limit = defaultQueueSize
+	}
+	return q.setNum(n, limit)
+}
+
+func (b *Backend) setVringBase(m *wire.Message) error {
+	q, n, err := b.vringState(m)
+	if err != nil {
+		return err
+	}
+	return q.setBase(n)
+}
+
+func (b *Backend) setVringAddr(m *wire.Message) error {
+	a, err := wire.DecodeVringAddr(m.Payload)
+	if err != nil {
+		return err
+	}
+	q, err := b.queue(a.Index)
+	if err != nil {
+		return err
+	}
+	return q.setAddr(a)
+}
+
+// getVringBase stops the ring. Once it returns, the ring and the guest's
+// buffers are not written any more and the device is not called for them. The
+// memory table stays: a frontend that uses slots does not send it again.
+func (b *Backend) getVringBase(m *wire.Message) (reply, error) {
+	q, _, err := b.vringState(m)
+	if err != nil {
+		return reply{}, err
+	}
+	state := wire.VringState{Index: uint32(q.index), Num: uint32(q.stop(true))}
+	return reply{payload: state.AppendTo(nil)}, nil
+}
+
+func (b *Backend) setVringEnable(m *wire.Message) error {
+	q, on, err := b.vringState(m)
+	switch {
+	case err != nil:
+		return err
+	case !wire.Features(b.features.Load()).Has(wire.FeatureProtocolFeatures):
+		return errNotNegotiated
+	case on > 1:
+		return fmt.Errorf("enable vring: %d is neither 0 nor 1", on)
+	}
+	q.enable(on == 1)
+	return nil
+}
+
+// vringFD decodes a message that carries a descriptor for one ring, and takes
+// the descriptor: -1 if there is none.
+func (b *Backend) vringFD(m *wire.Message) (*Queue, int, error) {
+	v, err := wire.DecodeVringFD(m.Payload)
+	if err != nil {
+		return nil, 0, err
+	}
+	q, err := b.queue(v.Index)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case v.NoFD != (len(m.FDs) == 0):
+		return nil, 0, errors.New("its descriptor and the NOFD bit contradict each other")
+	case v.NoFD:
+		return q, -1, nil
+	}
+	return q, m.TakeFD(0), nil
+}
+
+func (b *Backend) setVringKick(m *wire.Message) error {
+	q, fd, err := b.vringFD(m)
+	if err != nil {
+		return err
+	}
+	return q.start(newKickFD(fd, q.lg))
+}
+
+func (b *Backend) setVringCall(m *wire.Message) error {
+	q, fd, err := b.vringFD(m)
+	if err != nil {
+		return err
+	}
+	q.setCall(fd)
+	return nil
+}
+
+func (b *Backend) setVringErr(m *wire.Message) error {
+	q, fd, err := b.vringFD(m)
+	if err != nil {
+		return err
+	}
+	q.setErr(fd)
+	return nil
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"sync/atomic"
+
+	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// Region is a piece of guest memory that the frontend shares.
+type Region struct {
+	// Addr is the guest physical address, Size the length in bytes.
+	Addr, Size uint64
+}
+
+// Memory is an immutable snapshot of the guest memory table, mapped into this
+// process. It is reference-counted; the mappings live as long as a snapshot or
+// an outstanding [Chain] uses them. All methods may be called from any
+// goroutine that holds a reference.
+type Memory struct {
+	regions []*region // ascending by guest address, disjoint
+	refs    atomic.Int64
+}
+
+// region is one mapped region. Snapshots share it.
+type region struct {
+	wire.MemRegion
+	mapping *shm.Mapping
+	data    []byte
+	refs    atomic.Int64
+}
+
+// mapRegion maps r from fd, which stays the caller's. The result has one
+// reference.
+func mapRegion(r wire.MemRegion, fd int) (*region, error) {
+	if r.Size == 0 || r.GuestAddr+r.Size < r.GuestAddr || r.UserAddr+r.Size < r.UserAddr {
+		return nil, fmt.Errorf("map region %v: size is zero or wraps", r)
+	}
+	m, err := shm.Map(fd, r.MmapOffset, r.Size)
+	if err != nil {
+		return nil, fmt.Errorf("map region %v: %w", r, err)
+	}
+	reg := &region{MemRegion: r, mapping: m, data: m.Bytes()}
+	reg.refs.Store(1)
+	return reg, nil
+}
+
+func (r *region) release() {
+	if r.refs.Add(-1) == 0 {
+		// munmap of a mapping that mmap returned does not fail.
+		_ = r.mapping.Unmap()
+	}
+}
+
+func (r *region) overlaps(o *region) bool {
+	return r.GuestAddr < o.GuestAddr+o.Size && o.GuestAddr < r.GuestAddr+r.Size ||
+		r.UserAddr < o.UserAddr+o.Size && o.UserAddr < r.UserAddr+r.Size
+}
+
+// newMemory makes a snapshot with one reference, and with references of its
+// own to the regions.
+func newMemory(regions []*region) (*Memory, error) {
+	m := &Memory{regions: slices.Clone(regions)}
+	slices.SortFunc(m.regions, func(a, b *region) int {
+		if a.GuestAddr < b.GuestAddr {
+			return -1
+		}
+		return 1
+	})
+	for i, r := range m.regions {
+		for _, o := range m.regions[:i] {
+			if r.overlaps(o) {
+				return nil, fmt.Errorf("build memory table: %v overlaps %v", r.MemRegion, o.MemRegion)
+			}
+		}
+	}
+	for _, r := range m.regions {
+		r.refs.Add(1)
+	}
+	m.refs.Store(1)
+	return m, nil
+}
+
+// Retain keeps the mappings until a matching Release. The caller must hold a
+// reference already.
+func (m *Memory) Retain() { m.refs.Add(1) }
+
+// Release drops a reference.
+func (m *Memory) Release() {
+	if m.refs.Add(-1) == 0 {
+		for _, r := range m.regions {
+			r.release()
+		}
+	}
+}
+
+// Regions returns the regions in ascending order of address.
+func (m *Memory) Regions() []Region {
+	rs := make([]Region, len(m.regions))
+	for i, r := range m.regions {
+		rs[i] = Region{Addr: r.GuestAddr, Size: r.Size}
+	}
+	return rs
+}
+
+// Segments appends to dst the segments that make up the n bytes at guest
+// physical address addr, or fails if some of them are not guest memory. A
+// range may span adjacent regions.
+func (m *Memory) Segments(dst []Segment, addr, n uint64) ([]Segment, error) {
+	start, want := addr, n
+	i := sort.Search(len(m.regions), func(i int) bool {
+		r := m.regions[i]
+		return addr < r.GuestAddr+r.Size
+	})
+	for ; n > 0; i++ {
+		if i == len(m.regions) || addr < m.regions[i].GuestAddr {
+			return dst, fmt.Errorf("translate %#x bytes at %#x: %#x is not guest memory", want, start, addr)
+		}
+		r := m.regions[i]
+		off := addr - r.GuestAddr
+		k := min(n, r.Size-off)
+		dst = append(dst, Segment{Addr: addr, Bytes: r.data[off : off+k : off+k]})
+		addr, n = addr+k, n-k
+	}
+	return dst, nil
+}
+
+// ReadAt implements io.ReaderAt over guest physical addresses. A fault is
+// returned as a *[MemoryFault].
+func (m *Memory) ReadAt(p []byte, addr int64) (n int, err error) {
+	segs, err := m.Segments(nil, uint64(addr), uint64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	err = shm.Guard(func() error {
+		for _, s := range segs {
+			n += copy(p[n:], s.Bytes)
+		}
+		return nil
+	})
+	return n, err
+}
+
+// user translates n bytes at an address of the frontend's process, which must
+// lie in one region, and returns its memory.
+func (m *Memory) user(addr, n uint64) ([]byte, error) {
+	for _, r := range m.regions {
+		off := addr - r.UserAddr
+		if addr >= r.UserAddr && off < r.Size && n <= r.Size-off {
+			return r.data[off : off+n : off+n], nil
+		}
+	}
+	return nil, fmt.Errorf("translate %#x bytes at frontend address %#x: no region holds them", n, addr)
+}
+
+// find returns the region that r describes, for removal. The offset does not
+// identify a region (vhost-user.rst, VHOST_USER_REM_MEM_REG).
+func (m *Memory) find(r wire.MemRegion) *region {
+	for _, have := range m.regions {
+		if have.GuestAddr == r.GuestAddr && have.UserAddr == r.UserAddr && have.Size == r.Size {
+			return have
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// Server serves a Device to one frontend at a time.
+type Server struct {
+	dev *Device
+	lg  *zap.Logger
+}
+
+// maxQueues is how many queues SET_VRING_KICK could name, halved, since some
+// frontends count in pairs.
+const maxQueues = 128
+
+// NewServer checks dev and makes a server of it. dev must not change
+// afterwards. lg may be nil.
+func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
+	if lg == nil {
+		lg = zap.NewNop()
+	}
+	size := dev.MaxQueueSize
+	switch {
+	case dev.Kick == nil:
+		return nil, errors.New("check device: it has no Kick")
+	case dev.NumQueues < 1 || dev.NumQueues > maxQueues:
+		return nil, fmt.Errorf("check device: %d queues are not 1 to %d", dev.NumQueues, maxQueues)
+	case size < 0 || size > 32768 || size&(size-1) != 0:
+		return nil, fmt.Errorf("check device: queue size %d is not a power of two up to 32768", size)
+	case dev.Features&(vhostFeatures|1<<wire.FeatureEventIdx|1<<33|1<<34) != 0:
+		// 33 is ACCESS_PLATFORM, which needs IOTLB messages, and 34 RING_PACKED.
+		return nil, fmt.Errorf("check device: the library cannot keep the promise of %v", wire.Features(dev.Features))
+	}
+	for _, e := range dev.Extensions {
+		switch {
+		case e.Handle == nil:
+			return nil, errors.New("check device: an extension has no Handle")
+		case wire.Request(e.Request).Known() || e.Request == 0:
+			return nil, fmt.Errorf("check device: extension's request %v is not private", wire.Request(e.Request))
+		case e.ProtocolFeature <= wire.ProtocolDeviceState || e.ProtocolFeature > 63:
+			return nil, fmt.Errorf("check device: extension's protocol feature %d is not private", e.ProtocolFeature)
+		}
+	}
+	return &Server{dev: dev, lg: lg}, nil
+}
+
+// Serve serves the frontends that l accepts, one after the other, until ctx
+// ends (and returns its cause), until l fails, or, when l was an inherited
+// connected socket, until that connection ends (and returns nil if it did so
+// in good order). The goroutine that calls Serve is the message goroutine.
+// Serve does not close l.
+func (s *Server) Serve(ctx context.Context, l *Listener) error {
+	for {
+		conn, err := l.accept(ctx)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return context.Cause(ctx)
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		s.lg.Info("frontend connected")
+		err = newBackend(s.dev, conn, s.lg).run(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil && l.single:
+			return err
+		case err != nil:
+			s.lg.Error("connection ended", zap.Error(err))
+		default:
+			s.lg.Info("frontend disconnected")
+		}
+	}
+}

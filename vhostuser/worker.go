@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
+)
+
+const (
+	// stopGrace is how long the frontend, and with it the guest, waits for a
+	// Kick that does not return.
+	stopGrace = 2 * time.Second
+	// pollInterval is how often a ring without a usable kick descriptor is
+	// looked at.
+	pollInterval = time.Millisecond
+)
+
+// kickFD is where the kicks of a started ring come from. The open file
+// description is shared with the frontend, so its flags are never changed: a
+// descriptor that is not in non-blocking mode is not waited for but ignored,
+// and its ring is polled, as is a ring without a descriptor.
+type kickFD struct {
+	file *os.File // nil: poll
+}
+
+// newKickFD takes the ownership of fd; negative means that there is none.
+func newKickFD(fd int, lg *zap.Logger) *kickFD {
+	if fd < 0 {
+		return &kickFD{}
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK == 0 {
+		lg.Warn("kick descriptor is in blocking mode, polling the ring instead")
+		unix.Close(fd)
+		return &kickFD{}
+	}
+	// NewFile hands a non-blocking descriptor to the runtime's poller.
+	return &kickFD{file: os.NewFile(uintptr(fd), "kick")}
+}
+
+func (k *kickFD) close() {
+	if k != nil && k.file != nil {
+		_ = k.file.Close()
+	}
+}
+
+// interrupt ends a wait, and all later ones until rearm.
+func (k *kickFD) interrupt() {
+	if k != nil && k.file != nil {
+		_ = k.file.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func (k *kickFD) rearm() error {
+	if k.file == nil {
+		return nil
+	}
+	return k.file.SetReadDeadline(time.Time{})
+}
+
+// worker is the goroutine that calls Kick while a queue runs. It ends itself
+// when it is told to; kicks that come when there is none stay in the eventfd,
+// and the next worker calls Kick once before it waits.
+type worker struct {
+	quit chan struct{} // closed by stopWorker
+	done chan struct{} // closed by the goroutine
+	buf  [8]byte       // what an eventfd yields
+}
+
+func (q *Queue) startWorker() {
+	if q.life.worker != nil {
+		select {
+		case <-q.life.worker.quit:
+		default:
+			return // there is one
+		}
+	}
+	if err := q.life.kick.rearm(); err != nil {
+		q.lg.Warn("cannot wait for kicks, polling the ring instead", zap.Int("queue", q.index), zap.Error(err))
+		q.life.kick.close()
+		q.life.kick = &kickFD{}
+	}
+	prev := q.life.worker
+	w := &worker{quit: make(chan struct{}), done: make(chan struct{})}
+	q.life.worker = w
+	go q.work(w, prev, q.life.kick)
+}
+
+// stopWorker ends the worker and waits for it, but not for ever: a Kick that
+// hangs can do no harm to the guest, since the queue's methods refuse it.
+func (q *Queue) stopWorker() {
+	w := q.life.worker
+	if w == nil {
+		return
+	}
+	select {
+	case <-w.quit:
+	default:
+		close(w.quit)
+	}
+	q.life.kick.interrupt()
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+		q.life.worker = nil
+	case <-timer.C:
+		q.lg.Error("Kick does not return, leaving it behind", zap.Int("queue", q.index))
+	}
+}
+
+func (q *Queue) work(w, prev *worker, kick *kickFD) {
+	defer close(w.done)
+	if prev != nil {
+		// Kick never runs twice at once, so wait for one left behind.
+		select {
+		case <-prev.done:
+		case <-w.quit:
+			<-prev.done
+			return
+		}
+	}
+	for {
+		select {
+		case <-w.quit:
+			return
+		default:
+		}
+		if err := shm.Guard(func() error { q.life.dev.Kick(q); return nil }); err != nil {
+			q.fail(fmt.Errorf("handle kick: %w", err))
+			return
+		}
+		if err := q.waitKick(w, kick); err != nil {
+			if !errors.Is(err, errWorkerQuit) {
+				q.fail(fmt.Errorf("wait for kick: %w", err))
+			}
+			return
+		}
+	}
+}
+
+var errWorkerQuit = errors.New("worker is told to end")
+
+// waitKick waits for a kick.
+func (q *Queue) waitKick(w *worker, kick *kickFD) error {
+	if kick.file == nil {
+		return q.pollRing(w)
+	}
+	_, err := kick.file.Read(w.buf[:])
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
+		return errWorkerQuit
+	case err != nil:
+		return err
+	}
+	return nil
+}
+
+// pollRing waits until buffers are available.
+func (q *Queue) pollRing(w *worker) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.quit:
+			return errWorkerQuit
+		case <-tick.C:
+			if q.waiting() {
+				return nil
+			}
+		}
+	}
+}
+
+// waiting says whether Pop would not come back empty-handed.
+func (q *Queue) waiting() (yes bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.running || !q.mapped || q.broken != nil {
+		return false
+	}
+	if err := shm.Guard(func() error {
+		yes = q.ring.availIdx() != q.lastAvail
+		return nil
+	}); err != nil {
+		_ = q.breakLocked(err) // logged and reported there
+	}
+	return yes
+}
+
+// fail breaks the queue from outside its methods.
+func (q *Queue) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.started && q.broken == nil {
+		_ = q.breakLocked(err)
+	}
+}
