@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The few kernel types that the programs look into. CO-RE relocates every
+ * access against the running kernel's BTF, so only names count here: sizes,
+ * offsets and the members that are left out do not.
+ */
+#ifndef FBPP_KERNEL_H
+#define FBPP_KERNEL_H
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef signed char __s8;
+typedef short __s16;
+typedef int __s32;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+
+typedef __u8 u8;
+typedef __u32 u32;
+typedef __u64 u64;
+
+enum { BPF_MAP_TYPE_ARRAY = 2 };
+enum { BPF_F_MMAPABLE = 1 << 10 };
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct page {
+	struct list_head lru;
+	unsigned int page_type;
+	unsigned long private;
+};
+
+struct free_area {
+	struct list_head free_list[1];
+};
+
+struct zone {
+	const char *name;
+	struct free_area free_area[1];
+};
+
+struct pglist_data {
+	struct zone node_zones[1];
+};
+
+/* x86: the arguments of a call, in order: di, si, dx, cx */
+struct pt_regs {
+	unsigned long di;
+	unsigned long si;
+	unsigned long dx;
+	unsigned long cx;
+};
+
+#pragma clang attribute pop
+
+/* The suffix after ___ is ours: CO-RE ignores it. */
+enum migratetype___fbpp { MIGRATE_ISOLATE___fbpp = 1 };
+enum pagetype___fbpp { PGTY_buddy___fbpp = 1 };
+
+#endif

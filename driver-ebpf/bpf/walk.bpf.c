@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The snapshot of the buddy allocator's free lists.
+ *
+ * A read of /proc/buddyinfo makes frag_show() print every populated zone with
+ * zone->lock held and interrupts off. walk_zone runs right before the first
+ * seq_printf() of such a print, so the lists that it follows stand still.
+ * Hence the rules here: allocate nothing, wake nobody, and stop at the budget.
+ * What the budget cuts is resumed when the zone is printed again.
+ */
+#include "kernel.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define MAX_NODES 64
+#define MAX_ZONES 8	 /* per node: the kernel has at most 6 kinds */
+#define CLOCK_INTERVAL 64 /* blocks between two looks at the clock */
+
+/* Addresses of kernel variables, and values that do not change after boot. */
+const volatile u64 vmemmap;	     /* first struct page */
+const volatile u64 node_data;	     /* struct pglist_data *[], 0 without NUMA */
+const volatile u64 contig_page_data; /* struct pglist_data, without NUMA */
+/* page_type of a free page before it had an enum: type & mask == value */
+const volatile u32 buddy_mask;
+const volatile u32 buddy_value;
+
+/* Shared with freepages/control.go, which explains the fields. */
+struct control {
+	u64 task;
+	u64 request;
+	u64 budget_ns;
+	u32 budget_entries;
+	u32 armed;
+
+	u32 count;
+	u32 zones;
+	u32 unfinished;
+	u32 broken;
+	u32 holds;
+	u32 restarts;
+	u64 walk_ns;
+	u64 hold_max_ns;
+};
+
+/* How far the walk of one zone has come. */
+struct progress {
+	u64 request; /* that the rest belongs to */
+	u64 last;    /* last struct page visited of the current list, 0: none */
+	u32 slot;    /* current list: counts from the highest order downwards */
+	u32 done;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct control);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_NODES *MAX_ZONES);
+	__type(key, u32);
+	__type(value, struct progress);
+} progress SEC(".maps");
+
+/* Records in wire format: pfn << 8 | order. User space sets max_entries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} records SEC(".maps");
+
+enum stop {
+	GO_ON,
+	STOP_BUDGET,
+	STOP_FULL,
+	STOP_BROKEN,
+};
+
+struct walk {
+	u64 zone;
+	u64 zone_end;
+	u64 deadline;
+	u64 pos;  /* the list_head to look at next */
+	u64 last; /* the struct page visited last in this list */
+	u32 slot;
+	u32 order;
+	u32 left; /* blocks left in the budget */
+	u32 count;
+	u32 restarts;
+	u32 ended; /* the list's end was reached */
+	enum stop stop;
+};
+
+/* What one read of a struct page has to bring: lru, page_type, private. */
+#define PAGE_BYTES 64
+
+static __always_inline int is_buddy(u32 page_type)
+{
+	if (bpf_core_enum_value_exists(enum pagetype___fbpp, PGTY_buddy___fbpp))
+		return page_type >> 24 ==
+		       bpf_core_enum_value(enum pagetype___fbpp, PGTY_buddy___fbpp);
+	return (page_type & buddy_mask) == buddy_value;
+}
+
+/*
+ * Reads the struct page and says whether it heads a free block of that order.
+ * next receives what follows in its list.
+ */
+static __always_inline int read_buddy(u64 page, u32 order, u64 *next)
+{
+	u8 bytes[PAGE_BYTES];
+
+	if (bpf_probe_read_kernel(bytes, sizeof(bytes), (void *)page))
+		return 0;
+	if (!is_buddy(*(u32 *)(bytes + bpf_core_field_offset(struct page, page_type))))
+		return 0;
+	if (*(u64 *)(bytes + bpf_core_field_offset(struct page, private)) != order)
+		return 0;
+	*next = *(u64 *)(bytes + bpf_core_field_offset(struct page, lru));
+	return 1;
+}
+
+static long visit(u32 i, struct walk *w)
+{
+	u64 page, index, pfn, next, *record;
+
+	/* Every list head lies inside its struct zone, and no struct page does. */
+	if (w->pos >= w->zone && w->pos < w->zone_end) {
+		w->ended = 1;
+		return 1;
+	}
+	if (!w->left || (i % CLOCK_INTERVAL == 0 && bpf_ktime_get_ns() > w->deadline)) {
+		w->stop = STOP_BUDGET;
+		return 1;
+	}
+
+	page = w->pos - bpf_core_field_offset(struct page, lru);
+	index = page - vmemmap;
+	pfn = index / bpf_core_type_size(struct page);
+	if (page < vmemmap || pfn * bpf_core_type_size(struct page) != index ||
+	    pfn & ((1ULL << (w->order & 63)) - 1) ||
+	    !read_buddy(page, w->order, &next)) {
+		w->stop = STOP_BROKEN;
+		return 1;
+	}
+
+	record = bpf_map_lookup_elem(&records, &w->count);
+	if (!record) {
+		w->stop = STOP_FULL;
+		return 1;
+	}
+	*record = pfn << 8 | w->order;
+	w->count++;
+	w->left--;
+	w->last = page;
+	w->pos = next;
+	return 0;
+}
+
+static __always_inline u32 list_types(void)
+{
+	return bpf_core_field_size(struct free_area, free_list) /
+	       bpf_core_type_size(struct list_head);
+}
+
+static __always_inline u32 orders(void)
+{
+	return bpf_core_field_size(struct zone, free_area) /
+	       bpf_core_type_size(struct free_area);
+}
+
+static long walk_list(u32 i, struct walk *w)
+{
+	u32 types = list_types();
+	u32 type = w->slot % types;
+	u64 head, ignored;
+
+	w->order = orders() - 1 - w->slot / types;
+	if (bpf_core_enum_value_exists(enum migratetype___fbpp, MIGRATE_ISOLATE___fbpp) &&
+	    type == bpf_core_enum_value(enum migratetype___fbpp, MIGRATE_ISOLATE___fbpp))
+		goto next_list;
+
+	head = w->zone + bpf_core_field_offset(struct zone, free_area) +
+	       w->order * bpf_core_type_size(struct free_area) +
+	       bpf_core_field_offset(struct free_area, free_list) +
+	       type * bpf_core_type_size(struct list_head);
+
+	/*
+	 * Between two holds the remembered block may have been allocated,
+	 * merged or moved to the list of another type. In the last case the
+	 * walk goes on there, which is as good: its blocks are as free.
+	 */
+	if (w->last && !read_buddy(w->last, w->order, &ignored)) {
+		w->last = 0;
+		w->restarts++;
+	}
+	if (w->last)
+		head = w->last + bpf_core_field_offset(struct page, lru);
+	if (bpf_probe_read_kernel(&w->pos, sizeof(w->pos), (void *)head)) {
+		w->stop = STOP_BROKEN;
+		return 1;
+	}
+	w->ended = 0;
+	bpf_loop(w->left + 1, visit, w, 0);
+	if (!w->stop && !w->ended)
+		w->stop = STOP_BUDGET;
+	if (w->stop)
+		return 1;
+next_list:
+	w->slot++;
+	w->last = 0;
+	return 0;
+}
+
+/* Returns the struct zone of that node with that name pointer, or 0. */
+static __always_inline u64 find_zone(u32 node, u64 name, u32 *index)
+{
+	u64 pgdat = contig_page_data, zone, zone_name;
+	u32 i;
+
+	if (!pgdat && bpf_probe_read_kernel(&pgdat, sizeof(pgdat),
+					    (void *)(node_data + node * sizeof(u64))))
+		return 0;
+	for (i = 0; i < MAX_ZONES; i++) {
+		if (i * bpf_core_type_size(struct zone) >=
+		    bpf_core_field_size(struct pglist_data, node_zones))
+			return 0;
+		zone = pgdat + bpf_core_field_offset(struct pglist_data, node_zones) +
+		       i * bpf_core_type_size(struct zone);
+		if (bpf_probe_read_kernel(&zone_name, sizeof(zone_name),
+					  (void *)(zone + bpf_core_field_offset(struct zone, name))))
+			return 0;
+		if (zone_name == name) {
+			*index = i;
+			return zone;
+		}
+	}
+	return 0;
+}
+
+/* Runs where frag_show() calls seq_printf(m, "Node %d, zone %8s ", node, name). */
+SEC("kprobe")
+int walk_zone(struct pt_regs *ctx)
+{
+	u32 zero = 0, index, key, node = ctx->dx;
+	struct control *c;
+	struct progress *p;
+	struct walk w = {};
+	u64 start, ns;
+	u32 format;
+
+	c = bpf_map_lookup_elem(&control, &zero);
+	if (!c || !c->armed || c->task != bpf_get_current_task())
+		return 0;
+	/* On seq_printf itself the same print comes by once more per order. */
+	if (bpf_probe_read_kernel(&format, sizeof(format), (void *)ctx->si) ||
+	    format != 0x65646f4e /* "Node" */)
+		return 0;
+
+	start = bpf_ktime_get_ns();
+	c->zones++;
+	w.zone = node < MAX_NODES ? find_zone(node, ctx->cx, &index) : 0;
+	if (!w.zone) {
+		c->broken++;
+		return 0;
+	}
+	key = node * MAX_ZONES + index;
+	p = bpf_map_lookup_elem(&progress, &key);
+	if (!p)
+		return 0;
+	if (p->request != c->request) {
+		p->request = c->request;
+		p->last = 0;
+		p->slot = 0;
+		p->done = 0;
+	}
+	if (p->done)
+		return 0;
+
+	w.zone_end = w.zone + bpf_core_type_size(struct zone);
+	w.deadline = start + c->budget_ns;
+	w.left = c->budget_entries;
+	w.count = c->count;
+	w.slot = p->slot;
+	w.last = p->last;
+	bpf_loop(orders() * list_types() - p->slot, walk_list, &w, 0);
+
+	p->slot = w.slot;
+	p->last = w.last;
+	p->done = w.stop == GO_ON || w.stop == STOP_BROKEN;
+	if (!p->done)
+		c->unfinished++;
+	if (w.stop == STOP_BROKEN)
+		c->broken++;
+	c->count = w.count;
+	c->restarts += w.restarts;
+	c->holds++;
+	ns = bpf_ktime_get_ns() - start;
+	c->walk_ns += ns;
+	if (ns > c->hold_max_ns)
+		c->hold_max_ns = ns;
+	return 0;
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package freepages
+
+import "encoding/binary"
+
+// Layout of struct control in bpf/walk.bpf.c. The program touches it only
+// inside a read of buddyinfo by the one thread that uses it here, so plain
+// loads and stores do.
+const (
+	controlTask       = 0  // the only task whose reads are walked
+	controlRequest    = 8  // identifies a snapshot: progress of others is void
+	controlBudgetNS   = 16 // longest hold
+	controlBudget     = 24 // most blocks in one hold
+	controlArmed      = 28 // 0: walk nothing
+	controlCount      = 32 // records in the buffer
+	controlZones      = 36 // zones printed, walked or not
+	controlUnfinished = 40 // zones whose hold ended before their lists did
+	controlBroken     = 44 // zones that were not found or did not look as they should
+	controlHolds      = 48 // holds that walked
+	controlRestarts   = 52 // lists begun again: the remembered block was gone
+	controlWalkNS     = 56 // time in all holds
+	controlHoldMaxNS  = 64 // longest hold
+	controlSize       = 72
+)
+
+// control is struct control in the map's memory.
+type control []byte
+
+func (c control) u32(field int) uint32       { return binary.NativeEndian.Uint32(c[field:]) }
+func (c control) u64(field int) uint64       { return binary.NativeEndian.Uint64(c[field:]) }
+func (c control) setU32(field int, v uint32) { binary.NativeEndian.PutUint32(c[field:], v) }
+func (c control) setU64(field int, v uint64) { binary.NativeEndian.PutUint64(c[field:], v) }

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package freepages
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+)
+
+// RecordSize is the length of a record in bytes: a le64 with the first page
+// frame number in bits 63 to 8 and the order in bits 5 to 0, as the device
+// takes it.
+const RecordSize = 8
+
+// DefaultRecords is the number of records that the buffer holds by default:
+// 4 MiB of them.
+const DefaultRecords = 512 << 10
+
+// MaxEntries bounds a hold whatever the budget says. The kernel caps its own
+// walks of a free list under the lock at this number, for fear of its
+// hard-lockup detector (commit 93b3a674485f).
+const MaxEntries = 100_000
+
+// ErrLayout says that the free lists did not look as the walk expects them.
+var ErrLayout = errors.New("free lists do not look as expected")
+
+// Budget bounds one hold of one zone's lock.
+type Budget struct {
+	Time    time.Duration
+	Entries uint32 // blocks to visit, at most MaxEntries
+}
+
+// DefaultBudget is taken for what a budget leaves at 0.
+var defaultBudget = Budget{Time: time.Millisecond, Entries: 20_000}
+
+// Options of Load. The zero value is good.
+type Options struct {
+	Records int // size of the record buffer; 0: DefaultRecords
+	Log     *zap.Logger
+}
+
+// Stats tells what a snapshot did so far.
+type Stats struct {
+	Records  uint64        // in all
+	WalkTime time.Duration // in all holds
+	HoldMax  time.Duration // longest hold
+	Holds    uint32
+	Restarts uint32 // lists that were begun again
+	LeftOut  uint64 // blocks that were free at the last read and are not among the records, about
+	Resumed  bool   // some lock was let go and taken again: blocks may repeat
+}
+
+// State is what a step leaves.
+type State int
+
+// The states.
+const (
+	Done State = iota // every list was walked to its end
+	More              // the budget cut some list
+	Full              // the record buffer is full: consume it, then go on
+)
+
+// Snapshot walks the free lists. It is for one goroutine at a time.
+type Snapshot struct {
+	lg        *zap.Logger
+	peek      *kernel.Peek
+	objs      walkObjects
+	link      link.Link
+	hook      Hook
+	maxOrder  int
+	buddyinfo *os.File
+	text      []byte // of the last read
+	textBuf   []byte
+
+	records     *dma.Region
+	capacity    uint32
+	controlMem  *dma.Region
+	control     control
+	tid         int // thread that control's task belongs to
+	request     uint64
+	steps       int
+	releasedRec uint64 // records released since Begin
+}
+
+// Load loads the program and attaches it. The peek stays the caller's and has
+// to live as long as the snapshot.
+func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
+	lg := opts.Log
+	if lg == nil {
+		lg = zap.NewNop()
+	}
+	s := &Snapshot{lg: lg, peek: peek, textBuf: make([]byte, 64<<10)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.load(opts.Records); err != nil {
+		return nil, err
+	}
+	s.records, err = dma.Map(s.objs.Records)
+	if err != nil {
+		return nil, err
+	}
+	s.controlMem, err = dma.Map(s.objs.Control)
+	if err != nil {
+		return nil, err
+	}
+	s.control = s.controlMem.Bytes()[:controlSize]
+	s.buddyinfo, err = os.Open("/proc/buddyinfo")
+	if err != nil {
+		return nil, err
+	}
+	return s, s.attach()
+}
+
+func (s *Snapshot) load(records int) error {
+	if records == 0 {
+		records = DefaultRecords
+	}
+	s.capacity = uint32(records)
+	spec, err := loadWalk()
+	if err != nil {
+		return fmt.Errorf("parse walk program: %w", err)
+	}
+	spec.Maps["records"].MaxEntries = s.capacity
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("load kernel types: %w", err)
+	}
+	n, err := orders(types)
+	if err != nil {
+		return err
+	}
+	s.maxOrder = n - 1
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		return fmt.Errorf("find kernel version: %w", err)
+	}
+	if err := setLayout(spec, s.peek, version); err != nil {
+		return err
+	}
+	err = spec.LoadAndAssign(&s.objs, &ebpf.CollectionOptions{
+		Programs: ebpf.ProgramOptions{KernelTypes: types},
+	})
+	if err != nil {
+		return fmt.Errorf("load walk program: %w", err)
+	}
+	return nil
+}
+
+// attach takes the first hook that sees every zone of a trial read.
+func (s *Snapshot) attach() error {
+	hooks, err := findHooks(s.peek)
+	if err != nil {
+		s.lg.Warn("the print of a zone was not found; the hook is the slower one", zap.Error(err))
+	}
+	for _, hook := range hooks {
+		if s.link, err = hook.attach(s.objs.WalkZone); err != nil {
+			s.lg.Warn("hook refused", zap.Stringer("hook", hook), zap.Error(err))
+			continue
+		}
+		s.hook = hook
+		if err = s.try(); err == nil {
+			s.lg.Info("walk attached", zap.Stringer("hook", hook))
+			return nil
+		}
+		s.lg.Warn("hook does not work", zap.Stringer("hook", hook), zap.Error(err))
+		err = errors.Join(err, s.link.Close())
+		s.link = nil
+	}
+	return err
+}
+
+// try reads buddyinfo once with a small budget and checks that the program saw
+// what was printed.
+func (s *Snapshot) try() error {
+	s.Begin()
+	defer s.Release()
+	if _, err := s.Step(Budget{Entries: 16}); err != nil {
+		return err
+	}
+	zones, err := ParseBuddyinfo(s.text)
+	if err != nil {
+		return err
+	}
+	if seen := int(s.control.u32(controlZones)); seen < len(zones) || seen == 0 {
+		return fmt.Errorf("walk on %v saw %d of %d zones", s.hook, seen, len(zones))
+	}
+	return nil
+}
+
+// Close detaches and unloads the program. Slices of Records are void then.
+func (s *Snapshot) Close() error {
+	var errs []error
+	if s.link != nil {
+		errs = append(errs, s.link.Close())
+	}
+	for _, r := range []*dma.Region{s.records, s.controlMem} {
+		if r != nil {
+			errs = append(errs, r.Close())
+		}
+	}
+	if s.buddyinfo != nil {
+		errs = append(errs, s.buddyinfo.Close())
+	}
+	return errors.Join(append(errs, s.objs.Close())...)
+}
+
+// Hook returns where the walk is attached.
+func (s *Snapshot) Hook() Hook { return s.hook }
+
+// MaxOrder returns the highest order of the kernel's allocator.
+func (s *Snapshot) MaxOrder() int { return s.maxOrder }
+
+// Begin starts a new snapshot and forgets the one before, with its records.
+func (s *Snapshot) Begin() {
+	s.request++
+	s.steps, s.releasedRec = 0, 0
+	clear(s.control[controlCount:])
+	s.control.setU64(controlRequest, s.request)
+}
+
+// Step reads buddyinfo once: it holds each zone's lock one time, within the
+// budget, and appends records. No lock is held when it returns.
+func (s *Snapshot) Step(budget Budget) (State, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := s.adoptThread(); err != nil {
+		return More, err
+	}
+	if budget.Time <= 0 {
+		budget.Time = defaultBudget.Time
+	}
+	if budget.Entries == 0 {
+		budget.Entries = defaultBudget.Entries
+	}
+	s.steps++
+	s.control.setU64(controlBudgetNS, uint64(budget.Time))
+	s.control.setU32(controlBudget, min(budget.Entries, MaxEntries))
+	s.control.setU32(controlZones, 0)
+	s.control.setU32(controlUnfinished, 0)
+	s.control.setU32(controlArmed, 1)
+	err := s.readBuddyinfo()
+	s.control.setU32(controlArmed, 0)
+	switch {
+	case err != nil:
+		return More, err
+	case s.control.u32(controlBroken) != 0:
+		return More, fmt.Errorf("walk %d zones: %w", s.control.u32(controlZones), ErrLayout)
+	case s.control.u32(controlZones) == 0:
+		return More, fmt.Errorf("walk: the hook %v was not reached", s.hook)
+	case s.control.u32(controlUnfinished) == 0:
+		return Done, nil
+	case s.control.u32(controlCount) >= s.capacity:
+		return Full, nil
+	}
+	return More, nil
+}
+
+// adoptThread makes the program walk for the calling thread, to which the
+// caller is locked.
+func (s *Snapshot) adoptThread() error {
+	tid := unix.Gettid()
+	if tid == s.tid {
+		return nil
+	}
+	task, err := s.peek.CurrentTask()
+	if err != nil {
+		return err
+	}
+	s.control.setU64(controlTask, task)
+	s.tid = tid
+	return nil
+}
+
+// readBuddyinfo reads the file from its beginning to its end into s.text.
+func (s *Snapshot) readBuddyinfo() error {
+	n := 0
+	for {
+		m, err := unix.Pread(int(s.buddyinfo.Fd()), s.textBuf[n:], int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("pread /proc/buddyinfo", err)
+		}
+		if n += m; m == 0 {
+			s.text = s.textBuf[:n]
+			return nil
+		}
+		if n == len(s.textBuf) {
+			return fmt.Errorf("read /proc/buddyinfo: longer than %d bytes: %w", n, io.ErrShortBuffer)
+		}
+	}
+}
+
+// Records returns the records that wait in the buffer, in the order of their
+// finding. They stay as they are until Release, Begin or Close.
+func (s *Snapshot) Records() dma.Slice {
+	return s.records.Slice(0, int(s.control.u32(controlCount))*RecordSize)
+}
+
+// Record returns the i-th of the waiting records.
+func (s *Snapshot) Record(i int) uint64 {
+	return binary.LittleEndian.Uint64(s.Records().Bytes()[i*RecordSize:])
+}
+
+// Release empties the buffer: its records were consumed.
+func (s *Snapshot) Release() {
+	s.releasedRec += uint64(s.control.u32(controlCount))
+	s.control.setU32(controlCount, 0)
+}
+
+// Text returns what the last step read from /proc/buddyinfo. Each of its lines
+// was printed in the very hold in which the zone was walked. Valid until the
+// next step.
+func (s *Snapshot) Text() []byte { return s.text }
+
+// Stats returns the figures of the snapshot so far.
+func (s *Snapshot) Stats() Stats {
+	stats := Stats{
+		Records:  s.releasedRec + uint64(s.control.u32(controlCount)),
+		WalkTime: time.Duration(s.control.u64(controlWalkNS)),
+		HoldMax:  time.Duration(s.control.u64(controlHoldMaxNS)),
+		Holds:    s.control.u32(controlHolds),
+		Restarts: s.control.u32(controlRestarts),
+		Resumed:  s.steps > 1,
+	}
+	if s.control.u32(controlUnfinished) != 0 {
+		if zones, err := ParseBuddyinfo(s.text); err == nil {
+			if blocks := countBlocks(zones); blocks > stats.Records {
+				stats.LeftOut = blocks - stats.Records
+			}
+		}
+	}
+	return stats
+}
+
+func nativeUint64(p []byte) uint64 { return binary.NativeEndian.Uint64(p) }

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64 -go-package kernel -output-stem peek -no-global-types peek ../bpf/peek.bpf.c -- -O2 -Wall -Werror
