@@ -226,3 +226,7 @@ func (q *Queue) UsedIdx() uint16 { return q.guest.load16(q.UsedRing + 2) }
 func (q *Queue) AvailIdx() uint16 { return q.availIdx }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// Resume makes the next start begin at what the device has used, as QEMU does
+// when it lost the backend.
+func (q *Queue) Resume() { q.base = q.UsedIdx() }
