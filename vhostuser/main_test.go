@@ -132,15 +132,29 @@ func newEcho() *echo {
 		FeaturesAcked: func(f uint64) { e.record("features %#x", f) },
 		QueueStarted:  func(q *vhostuser.Queue) { e.record("queue %d started", q.Index()) },
 		QueueStopping: func(q *vhostuser.Queue) {
-			if e.onStop != nil {
-				e.onStop(q)
-			}
+			e.run(&e.onStop, q)
 			e.record("queue %d stopping", q.Index())
 		},
 		Reset:         func() { e.record("reset") },
 		MemoryChanged: func(m *vhostuser.Memory) { e.record("memory %d", len(m.Regions())) },
 	}
 	return e
+}
+
+// set sets one of the hooks.
+func (e *echo) set(hook *func(*vhostuser.Queue), f func(*vhostuser.Queue)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	*hook = f
+}
+
+func (e *echo) run(hook *func(*vhostuser.Queue), q *vhostuser.Queue) {
+	e.mu.Lock()
+	f := *hook
+	e.mu.Unlock()
+	if f != nil {
+		f(q)
+	}
 }
 
 func (e *echo) record(format string, args ...any) {
@@ -171,9 +185,7 @@ func (e *echo) connection() *vhostuser.Backend {
 }
 
 func (e *echo) kick(q *vhostuser.Queue) {
-	if e.onKick != nil {
-		e.onKick(q)
-	}
+	e.run(&e.onKick, q)
 	for {
 		c, err := q.Pop()
 		if c == nil || err != nil {

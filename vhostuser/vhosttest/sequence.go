@@ -252,3 +252,8 @@ func (f *Frontend) GetConfig(off, n uint32) ([]byte, error) {
 func (f *Frontend) SetConfig(off uint32, p []byte) error {
 	return f.TellSync(wire.SetConfig, wire.Config{Offset: off, Data: p}.AppendTo(nil))
 }
+
+// SetErr sends the eventfd that tells of a broken ring.
+func (f *Frontend) SetErr(q *Queue, e *Event) error {
+	return f.Tell(wire.SetVringErr, wire.VringFD{Index: uint32(q.Index)}.AppendTo(nil), e.FD)
+}
