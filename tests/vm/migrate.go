@@ -4,7 +4,6 @@ package vm
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -26,7 +25,49 @@ type Migration struct {
 		Normal      int64 `json:"normal"`    // pages sent with their content
 		SyncCount   int64 `json:"dirty-sync-count"`
 	} `json:"ram"`
-	Hints json.RawMessage `json:"free-page-hints"` // see package qapi of the QEMU series
+	Hints *Hints `json:"free-page-hints"` // nil without the device
+}
+
+// Hints is what query-migrate says about free page hints: the
+// MigrationFreePageHints of the QEMU series. Times are in microseconds.
+type Hints struct {
+	Status     string `json:"status"`
+	Generation uint64 `json:"generation"`
+	Skipped    int64  `json:"skipped"` // pages
+	Ranges     int64  `json:"ranges"`
+	Truncated  bool   `json:"truncated"`
+	Exchange   int64  `json:"exchange-time"` // from the question to the last bit cleared
+	Arm        int64  `json:"arm-time"`
+	Wakeup     int64  `json:"wakeup-time"`
+	Walk       int64  `json:"walk-time"`
+	Transfer   int64  `json:"transfer-time"`
+	Decode     int64  `json:"decode-time"`
+	Clear      int64  `json:"clear-time"`
+	HoldMax    int64  `json:"hold-max"`
+	Holds      int64  `json:"holds"`
+}
+
+// HintStatus returns why hints were or were not used: "ok" or one of the other
+// names of MigrationFreePageHintStatus, and "" when QEMU says nothing.
+func (m *Migration) HintStatus() string {
+	if m.Hints == nil {
+		return ""
+	}
+	return m.Hints.Status
+}
+
+// PageCost is what a page costs on the wire of a plain migration stream in
+// bytes: the page with its 8 byte header (QEMU's migration/ram.c,
+// save_page_header).
+const PageCost = 4096 + 8
+
+// ZeroPageCost is what a page of zeroes costs: the header and one byte.
+const ZeroPageCost = 8 + 1
+
+// Floor returns how many bytes a migration must send at least: the content of
+// each page that the guest has not free, and the state of the devices.
+func Floor(ramPages, freePages, deviceState int64) int64 {
+	return (ramPages-freePages)*PageCost + deviceState
 }
 
 // Ended tells whether the migration goes on no more.

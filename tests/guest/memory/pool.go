@@ -106,8 +106,8 @@ func (p *Pool) Verify() Report {
 	for _, w := range p.workers {
 		verified += w.verifyAll()
 	}
-	p.turn.Unlock()
 	r := p.Status()
+	p.turn.Unlock()
 	r.Verified = verified
 	return r
 }

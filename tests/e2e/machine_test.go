@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"maps"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
+	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// stepTimeout bounds a test that hangs. It asserts nothing: no step takes a
+// tenth of it.
+const stepTimeout = 3 * time.Minute
+
+// agentName is the agent among the programs of a guest.
+const agentName = "agent"
+
+// setup says what to boot. The zero value is an ordinary small guest with the
+// newest kernel, its agent and the integrity program.
+type setup struct {
+	series      guest.Series // "": 6.12
+	memoryMiB   int          // 0: 320
+	noAgent     bool
+	noDevice    bool
+	backendArgs []string
+	device      map[string]string // further properties of the device
+	kernelLine  []string
+	files       map[string]string // more files for the guest
+}
+
+// machine is a guest that moves from one QEMU to the next, with an fbppd
+// beside each of them.
+type machine struct {
+	t       testing.TB
+	ctx     context.Context
+	config  vm.Config
+	setup   setup
+	vm      *vm.VM
+	backend *vm.Backend // nil with noDevice
+}
+
+// boot starts a machine. It ends with the test.
+func boot(t testing.TB, s setup) *machine {
+	t.Helper()
+	if s.series == "" {
+		s.series = guest.Linux6_12
+	}
+	if s.memoryMiB == 0 {
+		s.memoryMiB = 320
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
+	t.Cleanup(cancel)
+	config, err := parts.Config(s.series, s.memoryMiB, s.files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A busy machine may be late, and lateness is not what is tested: who
+	// tests it sets its own.
+	config.Device = map[string]string{"hint-timeout": "20000"}
+	maps.Copy(config.Device, s.device)
+	config.Append = s.kernelLine
+	m := &machine{t: t, ctx: ctx, config: config, setup: s}
+	t.Cleanup(m.explain)
+	m.vm, m.backend = m.start(vm.Start, nil)
+	if _, err := m.vm.Boot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !s.noAgent && !s.noDevice {
+		m.startAgent()
+	}
+	if err := m.vm.StartIntegrity(ctx, 16384, uint64(len(t.Name()))); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// start starts a QEMU and its fbppd. change, unless nil, alters its
+// configuration.
+func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), change func(*vm.Config)) (*vm.VM, *vm.Backend) {
+	m.t.Helper()
+	config := m.config
+	var backend *vm.Backend
+	if !m.setup.noDevice {
+		var err error
+		if backend, err = vm.StartBackend(m.ctx, parts.FBPPD, m.setup.backendArgs...); err != nil {
+			m.t.Fatal(err)
+		}
+		m.t.Cleanup(func() { backend.Close() })
+		config.Backend = backend.Socket
+	}
+	if change != nil {
+		change(&config)
+	}
+	v, err := how(m.ctx, config)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { v.Close() })
+	return v, backend
+}
+
+// startAgent starts the agent in the guest and waits until fbppd knows it.
+func (m *machine) startAgent() {
+	m.t.Helper()
+	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
+		m.t.Fatal(err)
+	}
+	m.awaitDriver()
+}
+
+// awaitDriver waits until fbppd could ask the guest.
+func (m *machine) awaitDriver() {
+	m.t.Helper()
+	state, err := m.backend.AwaitDriver(m.ctx)
+	if err != nil || state != "ready" {
+		m.t.Fatalf("the driver is %q: %v", state, err)
+	}
+}
+
+// signalAgent sends a signal to the agent.
+func (m *machine) signalAgent(s syscall.Signal) {
+	m.t.Helper()
+	_, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpSignal, Name: agentName, Signal: int(s)})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// destination starts the other end of the next migration.
+func (m *machine) destination() (*vm.VM, *vm.Backend) {
+	m.t.Helper()
+	return m.start(vm.StartIncoming, nil)
+}
+
+// startMigration begins to migrate, at so many bytes per second; 0 is as fast
+// as it goes. [machine.arrive] ends what it began.
+func (m *machine) startMigration(bandwidth int64) (*vm.VM, *vm.Backend) {
+	m.t.Helper()
+	dst, backend := m.destination()
+	if err := m.vm.StartMigration(m.ctx, dst, bandwidth); err != nil {
+		m.t.Fatal(err)
+	}
+	return dst, backend
+}
+
+// arrive waits until the migration to dst has completed, and goes on there.
+func (m *machine) arrive(dst *vm.VM, backend *vm.Backend) *vm.Migration {
+	m.t.Helper()
+	figures, err := m.vm.WaitMigration(m.ctx, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if figures.Status != "completed" {
+		m.t.Fatalf("the migration %s: %s\ndestination: %s", figures.Status, figures.ErrorDesc, dst.Diagnosis())
+	}
+	if err := dst.Arrive(m.ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	m.vm.Close()
+	if m.backend != nil {
+		m.backend.Close()
+	}
+	m.vm, m.backend = dst, backend
+	return figures
+}
+
+// migrate moves the guest to a new QEMU.
+func (m *machine) migrate() *vm.Migration {
+	m.t.Helper()
+	return m.arrive(m.startMigration(0))
+}
+
+// requireSound has the guest compare all of its memory, and checks that its
+// programs went on.
+func (m *machine) requireSound() {
+	m.t.Helper()
+	before := m.integrity("verify")
+	if before.Mismatched != 0 || before.Error != "" || before.Verified == 0 {
+		m.t.Fatalf("the guest's memory is damaged: %+v", before)
+	}
+	for m.integrity("status").Count == before.Count {
+		time.Sleep(time.Millisecond) // until it counts on, or the test's time is up
+	}
+}
+
+func (m *machine) integrity(order string) memory.Report {
+	m.t.Helper()
+	r, err := m.vm.Integrity(m.ctx, order)
+	if err != nil {
+		m.t.Fatalf("%v\n%s", err, m.vm.Diagnosis())
+	}
+	return r
+}
+
+// requireHints checks how the exchange of a migration ended.
+func requireHints(t testing.TB, m *vm.Migration, status string) {
+	t.Helper()
+	if m.HintStatus() != status {
+		t.Fatalf("hints ended with status %q, want %q: %+v", m.HintStatus(), status, m.Hints)
+	}
+	if skipped := m.Hints.Skipped; (status == "ok") != (skipped > 0) {
+		t.Fatalf("hints ended with status %q and %d skipped pages", status, skipped)
+	}
+}
+
+// explain prints what is known when the test has failed.
+func (m *machine) explain() {
+	if !m.t.Failed() || m.vm == nil {
+		return
+	}
+	m.t.Logf("where the guest was last: %s", m.vm.Diagnosis())
+	if m.backend != nil {
+		m.t.Logf("fbppd said:\n%s", m.backend.Log())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if r, err := m.vm.Guest.Do(ctx, ctl.Request{Op: ctl.OpOutput, Name: agentName}); err == nil {
+		m.t.Logf("the agent said:\n%s", r.Output)
+	}
+}

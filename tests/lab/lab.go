@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// Lab holds the parts. It is plain data, and safe for concurrent use.
+type Lab struct {
+	Root    string // of the checkout
+	QEMU    string // path of the patched QEMU
+	Version string // its -version line
+	FBPPD   string
+	FBPPCtl string
+	Accel   vm.Accel
+	init    string
+	agent   string
+	kernels map[guest.Series]*guest.Kernel
+}
+
+// command paths of this module.
+const commands = "github.com/fbpp-project/fbpp/cmd/"
+
+// Open builds or finds every part. progress gets a line for each slow step.
+func Open(ctx context.Context, progress func(string)) (*Lab, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("guests need root: they read the kernel images and use /dev/kvm")
+	}
+	root, err := findRoot()
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{Root: root, kernels: make(map[guest.Series]*guest.Kernel)}
+	if l.QEMU, l.Version, err = findQEMU(ctx, root); err != nil {
+		return nil, err
+	}
+	out := filepath.Join(root, "build")
+	progress("building fbppd, fbppctl and what runs in the guest")
+	for pkg, path := range map[string]*string{
+		commands + "fbppd":      &l.FBPPD,
+		commands + "fbppctl":    &l.FBPPCtl,
+		commands + "fbpp-agent": &l.agent,
+		guest.InitPackage:       &l.init,
+	} {
+		if *path, err = guest.BuildProgram(ctx, pkg, out); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range guest.AllSeries() {
+		if l.kernels[s], err = guest.FetchKernel(ctx, s, progress); err != nil {
+			return nil, err
+		}
+	}
+	probe, err := l.Config(guest.Linux6_12, 256, nil)
+	if err != nil {
+		return nil, err
+	}
+	if l.Accel, err = vm.DetectAccel(ctx, probe); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Kernel returns the kernel of a series.
+func (l *Lab) Kernel(s guest.Series) *guest.Kernel { return l.kernels[s] }
+
+// AgentPath is where the agent is in a guest.
+const AgentPath = "/fbpp-agent"
+
+// Config returns a guest with the kernel of a series and so much memory.
+// extra maps paths in the guest to further files on the host. The caller adds a
+// backend.
+func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm.Config, error) {
+	files := guest.NewInitramfs(l.init, l.kernels[s])
+	files[strings.TrimPrefix(AgentPath, "/")] = l.agent
+	for path, source := range extra {
+		files[strings.TrimPrefix(path, "/")] = source
+	}
+	archive, err := files.WriteTo(filepath.Join(l.Root, "build", "guest"))
+	if err != nil {
+		return vm.Config{}, err
+	}
+	return vm.Config{
+		QEMU:      l.QEMU,
+		Accel:     l.Accel,
+		Kernel:    l.kernels[s],
+		Initramfs: archive,
+		MemoryMiB: memoryMiB,
+	}, nil
+}
+
+// findRoot returns the folder of this module: the nearest one above the working
+// directory that has a go.mod.
+func findRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the checkout: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("find the checkout: run this inside of it")
+		}
+		dir = up
+	}
+}
+
+// versionMark is what QEMU's -version says when it is built from the series.
+const versionMark = "fbpp"
+
+// findQEMU returns the QEMU that qemu-build made. FBPP_QEMU names another one.
+func findQEMU(ctx context.Context, root string) (path, version string, err error) {
+	path = os.Getenv("FBPP_QEMU")
+	if path == "" {
+		out, err := exec.CommandContext(ctx, filepath.Join(root, "qemu-patches", "qemu.sh"), "path").Output()
+		if err != nil {
+			return "", "", errors.New("the patched QEMU is missing: run 'make qemu-build'")
+		}
+		path = strings.TrimSpace(string(out))
+	}
+	out, err := exec.CommandContext(ctx, path, "-version").Output()
+	if err != nil {
+		return "", "", errors.New("the patched QEMU is missing: run 'make qemu-build'")
+	}
+	version, _, _ = strings.Cut(string(out), "\n")
+	if !strings.Contains(version, versionMark) {
+		return "", "", fmt.Errorf("%s is not built from the series in qemu-patches: it says %q", path, version)
+	}
+	return path, version, nil
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/control"
+)
+
+// Backend is an fbppd process, and the place where QEMU finds it: the process
+// can be killed and started again at the same place.
+type Backend struct {
+	Socket      string // for [Config].Backend
+	ControlPath string
+	Control     *control.Client
+
+	path    string
+	args    []string
+	dir     string
+	process *process
+	before  string // what earlier processes said
+}
+
+// StartBackend starts the fbppd at path with further arguments, and returns
+// when it listens. The caller closes it.
+func StartBackend(ctx context.Context, path string, args ...string) (*Backend, error) {
+	dir, err := os.MkdirTemp("", "fbpp-be-")
+	if err != nil {
+		return nil, fmt.Errorf("start fbppd: %w", err)
+	}
+	b := &Backend{
+		Socket:      filepath.Join(dir, "fbpp.sock"),
+		ControlPath: filepath.Join(dir, "control.sock"),
+		path:        path,
+		dir:         dir,
+	}
+	b.Control = control.NewClient(b.ControlPath)
+	b.args = append([]string{"--socket-path=" + b.Socket, "--control-path=" + b.ControlPath, "--log-level=debug"}, args...)
+	if err := b.Restart(ctx); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Restart starts fbppd after a [Backend.Kill].
+func (b *Backend) Restart(ctx context.Context) (err error) {
+	if b.process != nil {
+		b.before += b.process.said.String()
+	}
+	if b.process, err = startProcess("fbppd", b.path, b.args); err != nil {
+		return err
+	}
+	// The control socket comes last.
+	return b.process.await(ctx, "control socket", func() bool {
+		_, err := b.Control.Status(ctx)
+		return err == nil
+	})
+}
+
+// Kill ends fbppd without giving it a chance to say goodbye.
+func (b *Backend) Kill() { b.process.kill() }
+
+// Signal sends a signal to fbppd.
+func (b *Backend) Signal(s syscall.Signal) { b.process.signal(s) }
+
+// PID returns the process id of fbppd.
+func (b *Backend) PID() int { return b.process.cmd.Process.Pid }
+
+// Log returns what all its processes printed.
+func (b *Backend) Log() string { return b.before + b.process.said.String() }
+
+// AwaitDriver waits until the guest's driver is known, and returns its state:
+// "ready" or "refuses".
+func (b *Backend) AwaitDriver(ctx context.Context) (string, error) {
+	var s device.Status
+	err := b.process.await(ctx, "the guest's driver", func() bool {
+		var err error
+		s, err = b.Control.Status(ctx)
+		return err == nil && s.DriverState != "none"
+	})
+	return s.DriverState, err
+}
+
+// AwaitRequest waits until a request to the guest is open.
+func (b *Backend) AwaitRequest(ctx context.Context) error {
+	return b.process.await(ctx, "a request", func() bool {
+		s, err := b.Control.Status(ctx)
+		return err == nil && s.Asking
+	})
+}
+
+// Close ends fbppd and removes its sockets.
+func (b *Backend) Close() error {
+	if b.process != nil {
+		b.process.kill()
+	}
+	return os.RemoveAll(b.dir)
+}
