@@ -30,6 +30,7 @@ type setup struct {
 	memoryMiB   int          // 0: 320
 	noAgent     bool
 	noDevice    bool
+	noIntegrity bool
 	backendArgs []string
 	device      map[string]string // further properties of the device
 	kernelLine  []string
@@ -75,6 +76,9 @@ func boot(t testing.TB, s setup) *machine {
 	}
 	if !s.noAgent && !s.noDevice {
 		m.startAgent()
+	}
+	if s.noIntegrity {
+		return m
 	}
 	if err := m.vm.StartIntegrity(ctx, 16384, uint64(len(t.Name()))); err != nil {
 		t.Fatal(err)

@@ -148,7 +148,8 @@ func (v *VM) Migrate(ctx context.Context, dst *VM, progress func(*Migration)) (*
 	return m, dst.Arrive(ctx)
 }
 
-// Arrive waits until a destination runs its guest.
+// Arrive waits until a destination has its guest, which runs if it ran on the
+// source.
 func (v *VM) Arrive(ctx context.Context) error {
 	for {
 		status, err := v.Status(ctx)
@@ -156,9 +157,9 @@ func (v *VM) Arrive(ctx context.Context) error {
 			return fmt.Errorf("wait for the guest to arrive: %w\n%s", err, v.Diagnosis())
 		}
 		switch status {
-		case "running":
+		case "running", "paused":
 			return nil
-		case "inmigrate", "prelaunch", "paused", "finish-migrate":
+		case "inmigrate":
 		default:
 			return fmt.Errorf("wait for the guest to arrive: QEMU is %s\n%s", status, v.Diagnosis())
 		}

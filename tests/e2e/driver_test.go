@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+// guestTag is the build tag of tests that belong into a guest.
+const guestTag = "guest"
+
+// passed matches the line of a top-level test that passed.
+var passed = regexp.MustCompile(`(?m)^--- PASS: (\S+) `)
+
+// The driver's own tests, on both kernels. Every test that the binaries list
+// has to pass: one that is skipped there runs nowhere.
+func TestDriverInTheGuest(t *testing.T) {
+	packages := guestPackages(t)
+	files := make(map[string]string)
+	for _, p := range packages {
+		binary, err := guest.BuildTest(t.Context(), p, guestTag, filepath.Join(parts.Root, "build", "guest"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[inGuest(p)] = binary
+	}
+	for _, series := range guest.AllSeries() {
+		t.Run(string(series), func(t *testing.T) {
+			m := boot(t, setup{series: series, memoryMiB: 1024, noAgent: true, noIntegrity: true, files: files})
+			for _, p := range packages {
+				t.Run(path.Base(p), func(t *testing.T) { runInGuest(t, m, inGuest(p)) })
+			}
+		})
+	}
+}
+
+// inGuest is where the tests of a package are in the guest.
+func inGuest(pkg string) string { return "/tests/" + path.Base(pkg) + ".test" }
+
+// runInGuest runs a test binary, and requires each of its tests to pass.
+func runInGuest(t *testing.T, m *machine, binary string) {
+	list, err := m.vm.Run(m.ctx, binary, "-test.list", "^(Test|Fuzz)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Fields(list)
+	if len(want) == 0 {
+		t.Fatalf("%s holds no tests", binary)
+	}
+	out, err := m.vm.Run(m.ctx, binary, "-test.v", "-test.timeout=120s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, match := range passed.FindAllStringSubmatch(out, -1) {
+		got = append(got, match[1])
+	}
+	for _, name := range want {
+		if !slices.Contains(got, name) {
+			t.Errorf("%s did not pass: %s", name, out)
+		}
+	}
+	t.Logf("%d of %d tests passed", len(got), len(want))
+}
+
+// guestPackages lists the packages of the driver that have tests for a guest.
+func guestPackages(t *testing.T) []string {
+	t.Helper()
+	with, without := testFiles(t, "-tags="+guestTag), testFiles(t)
+	var packages []string
+	for pkg, files := range with {
+		if files != without[pkg] {
+			packages = append(packages, pkg)
+		}
+	}
+	if len(packages) == 0 {
+		t.Fatal("the driver has no tests for a guest")
+	}
+	slices.Sort(packages)
+	return packages
+}
+
+// testFiles maps each package of the driver to the list of its test files.
+func testFiles(t *testing.T, flags ...string) map[string]string {
+	t.Helper()
+	args := append([]string{"list", "-f", "{{.ImportPath}} {{.TestGoFiles}}{{.XTestGoFiles}}"}, flags...)
+	cmd := exec.CommandContext(t.Context(), "go", append(args, "./driver-ebpf/...")...)
+	cmd.Dir = parts.Root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list the driver's packages: %v", err)
+	}
+	files := make(map[string]string)
+	for line := range strings.Lines(string(out)) {
+		pkg, list, _ := strings.Cut(strings.TrimSpace(line), " ")
+		files[pkg] = list
+	}
+	return files
+}
