@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/window"
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+)
+
+// patience bounds every wait of the tests. None of them depends on its value.
+const patience = 10 * time.Second
+
+const windowFeature = 1 << 48
+
+// TestMain fails when the tests leave descriptors behind.
+func TestMain(m *testing.M) {
+	if e, err := vhosttest.NewEvent(); err == nil {
+		e.Close() // the runtime's poller has descriptors of its own, and keeps them
+	}
+	before := openFDs()
+	code := m.Run()
+	for range 100 {
+		if openFDs() == before {
+			os.Exit(code)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	fmt.Fprintf(os.Stderr, "%d descriptors before the tests, %d after\n", before, openFDs())
+	os.Exit(1)
+}
+
+func openFDs() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	return len(entries)
+}
+
+// machine is a virtual machine around a device: it plays QEMU with its
+// migration thread, and the guest's driver.
+type machine struct {
+	t      testing.TB
+	dev    *device.Device
+	path   string
+	fe     *vhosttest.Frontend
+	guest  *vhosttest.Guest
+	events *vhosttest.Queue
+	report *vhosttest.Queue
+
+	window    []byte
+	ask, done int
+	asked     uint64
+	buffers   map[uint32]uint64 // eventq: buffer address by head
+	scratch   uint64            // memory for messages
+}
+
+const scratchSize = 1 << 20
+
+// mustBoot starts a device, its server, QEMU and a driver, which has supplied
+// event buffers but has not said hello.
+func mustBoot(t testing.TB, o device.Options) *machine {
+	t.Helper()
+	o.Logger = zap.NewNop()
+	if o.WindowSize == 0 {
+		o.WindowSize = 1 << 20
+	}
+	m := &machine{t: t, dev: device.New(o), path: filepath.Join(t.TempDir(), "vhost.sock")}
+	l, err := vhostuser.Listen(m.path)
+	m.must(err)
+	srv, err := vhostuser.NewServer(m.dev.VhostUser(), o.Logger)
+	m.must(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; !errors.Is(err, context.Canceled) {
+			t.Errorf("serve: %v", err)
+		}
+		l.Close()
+	})
+	m.connect()
+	return m
+}
+
+func (m *machine) must(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// connect plays a QEMU with a new guest.
+func (m *machine) connect() {
+	m.t.Helper()
+	var err error
+	m.guest, err = vhosttest.NewGuest(8<<20, 8<<20) // at 1 MiB
+	m.must(err)
+	m.t.Cleanup(m.guest.Close)
+	m.events = m.mustQueue(wire.EventQueue)
+	m.report = m.mustQueue(wire.ReportQueue)
+	m.scratch = m.guest.Alloc(scratchSize)
+	m.buffers = make(map[uint32]uint64)
+	m.attach()
+	for range 4 {
+		m.supply(wire.EventSize)
+	}
+	m.must(m.events.Kick.Raise())
+}
+
+func (m *machine) mustQueue(index int) *vhosttest.Queue {
+	m.t.Helper()
+	q, err := vhosttest.NewQueue(m.guest, index, 64)
+	m.must(err)
+	m.t.Cleanup(q.Close)
+	return q
+}
+
+// attach connects to the backend for the guest that is there, whose driver does
+// not notice.
+func (m *machine) attach() {
+	m.t.Helper()
+	var err error
+	m.fe, err = vhosttest.Dial(m.path)
+	m.must(err)
+	m.t.Cleanup(m.fe.Close)
+	m.fe.Timeout = patience
+	m.must(m.fe.Realize(vhosttest.Options{
+		Extra:  windowFeature,
+		Queues: []*vhosttest.Queue{m.events, m.report},
+	}))
+	m.fetchWindow()
+	m.must(m.fe.Start(m.guest, 1<<32, m.events, m.report))
+}
+
+func (m *machine) fetchWindow() {
+	m.t.Helper()
+	reply, err := m.fe.Ask(0x4642, nil)
+	m.must(err)
+	defer reply.Close()
+	if len(reply.Payload) != 16 || len(reply.FDs) != 3 {
+		m.t.Fatalf("window reply has %d bytes and %d descriptors", len(reply.Payload), len(reply.FDs))
+	}
+	size := int(binary.LittleEndian.Uint64(reply.Payload[8:]))
+	dup := func(i int) int {
+		fd, err := unix.Dup(reply.FDs[i])
+		m.must(err)
+		m.t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	mem, err := unix.Mmap(dup(0), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	m.must(err)
+	m.t.Cleanup(func() { unix.Munmap(mem) })
+	m.window, m.asked = mem, 0
+	m.ask, m.done = dup(1), dup(2)
+}
+
+// supply gives the device an event buffer of n bytes.
+func (m *machine) supply(n uint32) {
+	m.t.Helper()
+	addr := m.guest.Alloc(uint64(n))
+	head, err := m.events.Add(vhosttest.Buffer{Addr: addr, Len: n, Write: true})
+	m.must(err)
+	m.buffers[head] = addr
+}
+
+// request asks as the migration thread does, and returns without waiting.
+func (m *machine) request(timeout time.Duration) {
+	m.t.Helper()
+	var ts unix.Timespec
+	m.must(unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts))
+	m.asked++
+	binary.LittleEndian.PutUint64(m.window[0x48:], uint64(ts.Nano()+timeout.Nanoseconds()))
+	binary.LittleEndian.PutUint64(m.window[0x40:], m.asked)
+	m.signal()
+}
+
+// cancel gives the newest request up.
+func (m *machine) cancel() {
+	m.t.Helper()
+	binary.LittleEndian.PutUint64(m.window[0x50:], m.asked)
+	m.signal()
+}
+
+func (m *machine) signal() {
+	m.t.Helper()
+	_, err := unix.Write(m.ask, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	m.must(err)
+}
+
+// gpaRange is a range of the window.
+type gpaRange struct{ GPA, Length uint64 }
+
+// answer waits for the newest request's answer.
+func (m *machine) answer() (window.Status, []gpaRange) {
+	m.t.Helper()
+	deadline := time.Now().Add(patience)
+	for binary.LittleEndian.Uint64(m.window[0x80:]) != m.asked {
+		left := time.Until(deadline)
+		if left <= 0 {
+			m.t.Fatalf("request %d was not answered", m.asked)
+		}
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(m.done), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			m.t.Fatal(err)
+		}
+		var n [8]byte
+		_, _ = unix.Read(m.done, n[:])
+	}
+	var ranges []gpaRange
+	for i := range binary.LittleEndian.Uint64(m.window[0x90:]) {
+		slot := m.window[0x1000+16*i:]
+		ranges = append(ranges, gpaRange{binary.LittleEndian.Uint64(slot), binary.LittleEndian.Uint64(slot[8:])})
+	}
+	return window.Status(binary.LittleEndian.Uint32(m.window[0x88:])), ranges
+}
+
+// expect fails unless the newest request ends with that status and no ranges.
+func (m *machine) expect(want window.Status) {
+	m.t.Helper()
+	status, ranges := m.answer()
+	if status != want || len(ranges) != 0 {
+		m.t.Fatalf("request ended with %v and %d ranges, want %v and none; last: %+v",
+			status, len(ranges), want, m.dev.Status().Last)
+	}
+}
+
+// event waits for the next event and supplies another buffer.
+func (m *machine) event() wire.Event {
+	m.t.Helper()
+	used, err := m.events.Wait(patience)
+	m.must(err)
+	if used.Len != wire.EventSize {
+		m.t.Fatalf("event of %d bytes", used.Len)
+	}
+	e, err := wire.DecodeEvent(m.guest.Read(m.buffers[used.Head], wire.EventSize))
+	m.must(err)
+	delete(m.buffers, used.Head)
+	m.supply(wire.EventSize)
+	return e
+}
+
+// expectEvent fails unless the next event has that type.
+func (m *machine) expectEvent(want wire.EventType) wire.Event {
+	m.t.Helper()
+	e := m.event()
+	if e.Type != want {
+		m.t.Fatalf("event %v, want %v", e, want)
+	}
+	return e
+}
+
+// post sends a message in buffers of the given lengths, and the rest in a last
+// one, and waits until the device has used it.
+func (m *machine) post(p []byte, cuts ...int) {
+	m.t.Helper()
+	if len(p) > scratchSize {
+		m.t.Fatalf("message of %d bytes", len(p))
+	}
+	m.guest.Write(m.scratch, p)
+	var bufs []vhosttest.Buffer
+	at := 0
+	for _, n := range append(cuts, len(p)) {
+		if n = min(n, len(p)-at); n > 0 {
+			bufs = append(bufs, vhosttest.Buffer{Addr: m.scratch + uint64(at), Len: uint32(n)})
+			at += n
+		}
+	}
+	m.postBuffers(bufs...)
+}
+
+func (m *machine) postBuffers(bufs ...vhosttest.Buffer) {
+	m.t.Helper()
+	_, err := m.report.Add(bufs...)
+	m.must(err)
+	m.must(m.report.Kick.Raise())
+	used, err := m.report.Wait(patience)
+	m.must(err)
+	if used.Len != 0 {
+		m.t.Fatalf("device says that it wrote %d bytes", used.Len)
+	}
+}
+
+// hello says hello and takes the device's own wish for one, which may come first.
+func (m *machine) hello(status wire.Status, features wire.Features) {
+	m.t.Helper()
+	m.expectEvent(wire.EventChanged)
+	m.post(helloMessage(status, features))
+}
+
+func helloMessage(status wire.Status, features wire.Features) []byte {
+	p := make([]byte, wire.HeaderSize+wire.HelloSize)
+	h := wire.Header{Type: wire.MessageHello, Status: status, PageShift: 12}
+	h.Encode(p)
+	b := wire.Hello{Features: features, MaxOrder: 10, RAMBytes: 16 << 20, Release: "Linux test", Reason: "a reason"}
+	b.Encode(p[wire.HeaderSize:])
+	return p
+}
+
+func startedMessage(generation uint64) []byte {
+	p := make([]byte, wire.HeaderSize)
+	h := wire.Header{Type: wire.MessageStarted, Generation: generation, PageShift: 12}
+	h.Encode(p)
+	return p
+}
+
+// reportMessage makes a report; with LAST its trailer counts total records.
+func reportMessage(generation uint64, flags uint16, total int, records ...wire.Record) []byte {
+	h := wire.Header{Type: wire.MessageReport, Flags: flags, Count: uint32(len(records)), Generation: generation, PageShift: 12}
+	p := make([]byte, wire.HeaderSize)
+	h.Encode(p)
+	for _, r := range records {
+		p = binary.LittleEndian.AppendUint64(p, uint64(r))
+	}
+	if flags&wire.FlagLast != 0 {
+		var t [wire.TrailerSize]byte
+		trailer := wire.Trailer{Records: uint64(total), WalkUS: 11, HoldMaxUS: 7, Holds: 2}
+		trailer.Encode(t[:])
+		p = append(p, t[:]...)
+	}
+	return p
+}
+
+// last makes a whole report.
+func last(generation uint64, records ...wire.Record) []byte {
+	return reportMessage(generation, wire.FlagLast, len(records), records...)
+}
+
+// mustExchange runs a whole migration's request and checks its answer.
+func (m *machine) mustExchange() {
+	m.t.Helper()
+	m.request(patience)
+	e := m.expectEvent(wire.EventReportFree)
+	m.post(last(e.Generation, wire.MakeRecord(512, 9)))
+	status, ranges := m.answer()
+	if status != window.StatusOK || len(ranges) != 1 || ranges[0] != (gpaRange{512 << 12, 512 << 12}) {
+		m.t.Fatalf("exchange ended with %v and %v; last: %+v", status, ranges, m.dev.Status().Last)
+	}
+}
