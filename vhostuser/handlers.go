@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -48,6 +49,9 @@ func (b *Backend) setProtocolFeatures(m *wire.Message) error {
 }
 
 func (b *Backend) setBackendReqFD(m *wire.Message) error {
+	if kind, err := unix.GetsockoptInt(m.FDs[0], unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+		return errors.New("backend channel is not a stream socket")
+	}
 	conn, err := wire.NewConnFD(m.TakeFD(0), "vhost-user backend channel")
 	if err != nil {
 		return err

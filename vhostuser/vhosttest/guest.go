@@ -19,9 +19,10 @@ const PageSize = 4096
 // Guest is the memory of a guest: blocks of shared memory at guest physical
 // addresses, and an allocator over them.
 type Guest struct {
+	// Only AddBlock changes them.
 	Blocks []*Block
 
-	mu    sync.Mutex
+	mu    sync.Mutex      // guards dirty, and Blocks against AddBlock
 	dirty map[uint64]bool // pages written by the guest, while a Migration runs
 }
 
@@ -71,6 +72,8 @@ func (g *Guest) AddBlock(addr, size uint64) (*Block, error) {
 		return nil, err
 	}
 	b := &Block{Addr: addr, FD: fd, mapping: m}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.Blocks = append(g.Blocks, b)
 	return b, nil
 }
@@ -114,6 +117,20 @@ func (g *Guest) Alloc(n uint64) uint64 {
 	panic("guest memory is used up")
 }
 
+// Alloc is Guest.Alloc for memory of this block.
+func (b *Block) Alloc(n uint64) uint64 {
+	addr, ok := b.alloc(n)
+	if !ok {
+		panic("block of guest memory is used up")
+	}
+	return addr
+}
+
+// Truncate takes the memory away from under the backend's mapping.
+func (b *Block) Truncate() error {
+	return os.NewSyscallError("ftruncate", unix.Ftruncate(b.FD, 0))
+}
+
 func (b *Block) alloc(n uint64) (uint64, bool) {
 	n = (n + PageSize - 1) &^ (PageSize - 1)
 	if b.Size()-b.next < n {
@@ -125,6 +142,8 @@ func (b *Block) alloc(n uint64) (uint64, bool) {
 }
 
 func (g *Guest) block(addr uint64) *Block {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, b := range g.Blocks {
 		if addr >= b.Addr && addr-b.Addr < b.Size() {
 			return b

@@ -53,6 +53,11 @@ func (l *Log) Harvest() []uint64 {
 	return pages
 }
 
+// Truncate takes the memory away from under the backend's mapping.
+func (l *Log) Truncate() error {
+	return os.NewSyscallError("ftruncate", unix.Ftruncate(l.fd, 0))
+}
+
 // Close frees the log.
 func (l *Log) Close() {
 	unix.Close(l.fd)
@@ -96,8 +101,12 @@ func (f *Frontend) StartMigration(g *Guest, queues ...*Queue) (*Migration, error
 }
 
 func (m *Migration) sendLog() error {
-	v := wire.Log{Size: uint64(len(m.Log.mapping.Bytes()))}
-	r, err := m.f.Ask(wire.SetLogBase, v.AppendTo(nil), m.Log.fd)
+	return m.f.SetLog(m.Log, uint64(len(m.Log.mapping.Bytes())))
+}
+
+// SetLog sends the first size bytes of a log, whether it has that many or not.
+func (f *Frontend) SetLog(l *Log, size uint64) error {
+	r, err := f.Ask(wire.SetLogBase, wire.Log{Size: size}.AppendTo(nil), l.fd)
 	if err != nil {
 		return err
 	}

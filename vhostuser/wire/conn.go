@@ -101,6 +101,12 @@ func (c *Conn) Recv(ctx context.Context) (msg *Message, err error) {
 func (c *Conn) fill(ctx context.Context, m *Message, p []byte) error {
 	for done := 0; done < len(p); {
 		n, oobn, flags, _, err := c.sock.Recvmsg(ctx, p[done:], c.oob, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, io.EOF) || err == nil && n == 0 {
+			if done == 0 {
+				return io.EOF
+			}
+			return fmt.Errorf("receive message: %w", io.ErrUnexpectedEOF)
+		}
 		if err != nil {
 			return fmt.Errorf("receive message: %w", err)
 		}
@@ -113,10 +119,6 @@ func (c *Conn) fill(ctx context.Context, m *Message, p []byte) error {
 			// What was cut off is lost (the kernel closed it), so nothing
 			// is known about which descriptor means what.
 			return fmt.Errorf("receive message: more than %d descriptors", maxFDs)
-		case n == 0 && done == 0:
-			return io.EOF
-		case n == 0:
-			return fmt.Errorf("receive message: %w", io.ErrUnexpectedEOF)
 		}
 		done += n
 	}
