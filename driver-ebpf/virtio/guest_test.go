@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build guest
+
+// These tests run as root in a guest with the device
+// `-device virtio-rng-pci,disable-legacy=on`: build them with
+// `go test -c -tags guest` and start the binary there.
+
+package virtio
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zaptest"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
+)
+
+const (
+	rngVendor = 0x1af4
+	rngDevice = 0x1044
+)
+
+func mustOpenRNG(t *testing.T, features uint64) *Device {
+	t.Helper()
+	found, err := Find(rngVendor, rngDevice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) == 0 {
+		t.Fatal("the guest has no virtio-rng-pci,disable-legacy=on")
+	}
+	d, err := Open(found[0], Options{Features: features, Queues: 1, Log: zaptest.NewLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Start()
+	return d
+}
+
+func mustRegion(t *testing.T, size int) *dma.Region {
+	t.Helper()
+	r, err := dma.New(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// mustWaitUsed takes the next chain back, waiting for interrupts.
+func mustWaitUsed(t *testing.T, d *Device) (token int, written uint32) {
+	t.Helper()
+	for range 100 {
+		token, written, ok, err := d.Queue(0).Used()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			return token, written
+		}
+		if _, err := d.Wait(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the device interrupts and uses nothing")
+	return 0, 0
+}
+
+func TestEntropyArrivesByInterrupt(t *testing.T) {
+	for name, features := range map[string]uint64{"direct": 0, "indirect": FeatureIndirect} {
+		t.Run(name, func(t *testing.T) {
+			d := mustOpenRNG(t, features)
+			defer d.Close()
+			if got := d.Features()&FeatureIndirect != 0; got != (features != 0) {
+				t.Fatalf("features %#x", d.Features())
+			}
+			r := mustRegion(t, 2*4096)
+			seen := make(map[string]bool)
+			for i := range 600 { // more than the queue has descriptors
+				// Two pieces in two pages: a chain.
+				in := []dma.Slice{r.Slice(4096-16, 16), r.Slice(4096+64, 16)}
+				clear(r.Bytes())
+				if err := d.Queue(0).Add(i, nil, in); err != nil {
+					t.Fatal(err)
+				}
+				d.Queue(0).Kick()
+				token, written := mustWaitUsed(t, d)
+				if token != i || written == 0 {
+					t.Fatalf("chain %d came back as %d with %d bytes", i, token, written)
+				}
+				got := append(bytes.Clone(in[0].Bytes()), in[1].Bytes()...)[:written]
+				if written >= 16 && (seen[string(got)] || bytes.Equal(got, make([]byte, len(got)))) {
+					t.Fatalf("entropy %x", got)
+				}
+				seen[string(got)] = true
+			}
+			if err := d.Healthy(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestDeviceIsGivenBack(t *testing.T) {
+	d := mustOpenRNG(t, 0)
+	bdf := d.function.bdf
+	if driver, err := realHost().driver(bdf); err != nil || driver != uioDriver {
+		t.Fatalf("driver %q, error %v", driver, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if driver, err := realHost().driver(bdf); err != nil || driver != "" {
+		t.Fatalf("driver %q, error %v", driver, err)
+	}
+}
+
+func TestInterruptEndsWait(t *testing.T) {
+	d := mustOpenRNG(t, 0)
+	defer d.Close()
+	go d.Interrupt()
+	if _, err := d.Wait(Forever); !errors.Is(err, ErrInterrupted) {
+		t.Fatalf("error %v, want ErrInterrupted", err)
+	}
+	if changed, err := d.Wait(time.Millisecond); changed || err != nil {
+		t.Fatalf("an idle device: changed %v, error %v", changed, err)
+	}
+}
+
+func TestDeviceMemoryIsWhereItSeems(t *testing.T) {
+	// What the device writes by physical address shows up in our mapping: a
+	// wrong page of the pagemap would leave zeroes in some slice.
+	d := mustOpenRNG(t, 0)
+	defer d.Close()
+	r := mustRegion(t, 64*4096)
+	for page := range 64 {
+		s := r.Page(page).Slice(4000, 96)
+		if err := d.Queue(0).Add(page, nil, []dma.Slice{s}); err != nil {
+			t.Fatal(err)
+		}
+		d.Queue(0).Kick()
+		if _, written := mustWaitUsed(t, d); bytes.Equal(s.Bytes()[:written], make([]byte, written)) {
+			t.Fatalf("page %d: nothing arrived", page)
+		}
+	}
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package virtio
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// Implemented in mmio_amd64.s.
+func load8(p unsafe.Pointer) uint8
+func load16(p unsafe.Pointer) uint16
+func load32(p unsafe.Pointer) uint32
+func store8(p unsafe.Pointer, v uint8)
+func store16(p unsafe.Pointer, v uint16)
+func store32(p unsafe.Pointer, v uint32)
+
+// registers is a mapped structure of the device. Offsets are checked as those
+// of a slice are.
+type registers []byte
+
+func (r registers) read8(off int) uint8       { return load8(unsafe.Pointer(&r[off])) }
+func (r registers) read16(off int) uint16     { return load16(r.at(off, 2)) }
+func (r registers) read32(off int) uint32     { return load32(r.at(off, 4)) }
+func (r registers) write8(off int, v uint8)   { store8(unsafe.Pointer(&r[off]), v) }
+func (r registers) write16(off int, v uint16) { store16(r.at(off, 2), v) }
+func (r registers) write32(off int, v uint32) { store32(r.at(off, 4), v) }
+
+// write64 writes a 64-bit register as two halves, which section 4.1.3.1 allows.
+func (r registers) write64(off int, v uint64) {
+	r.write32(off, uint32(v))
+	r.write32(off+4, uint32(v>>32))
+}
+
+func (r registers) at(off, size int) unsafe.Pointer {
+	_ = r[off+size-1]
+	return unsafe.Pointer(&r[off])
+}
+
+// loadWord and storeWord access the aligned 32-bit word that a ring begins
+// with: flags in its low half, idx in its high half. One side owns the whole
+// word of each ring, so its 16-bit index can be published as part of it;
+// sync/atomic has nothing for 16 bits. Both order all accesses around them.
+func loadWord(ring []byte) (flags, idx uint16) {
+	word := atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[:4][0])))
+	return uint16(word), uint16(word >> 16)
+}
+
+func storeWord(ring []byte, flags, idx uint16) {
+	atomic.StoreUint32((*uint32)(unsafe.Pointer(&ring[:4][0])), uint32(idx)<<16|uint32(flags))
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package virtio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ensureUIO sees to it that uio_pci_generic is in the kernel: by modprobe where
+// there is one, else from the place where the kernel package puts it.
+func (h host) ensureUIO() error {
+	driver := filepath.Join(h.sys, "bus/pci/drivers", uioDriver)
+	if _, err := os.Stat(driver); err == nil {
+		return nil
+	}
+	err := exec.Command("modprobe", uioDriver).Run()
+	if err != nil {
+		var uts unix.Utsname
+		if err := unix.Uname(&uts); err != nil {
+			return os.NewSyscallError("uname", err)
+		}
+		release := unix.ByteSliceToString(uts.Release[:])
+		dirs := []string{filepath.Join("/lib/modules", release, "kernel/drivers/uio"), "/lib/modules"}
+		err = errors.Join(fmt.Errorf("modprobe: %w", err), loadModules(dirs, "uio", uioDriver))
+	}
+	if _, statErr := os.Stat(driver); statErr != nil {
+		return fmt.Errorf("load %s (CONFIG_UIO_PCI_GENERIC): %w", uioDriver, err)
+	}
+	return nil
+}
+
+// loadModules loads modules in turn, each from the first folder that has it.
+func loadModules(dirs []string, names ...string) error {
+	for _, name := range names {
+		path, err := findModule(dirs, name)
+		if err != nil {
+			return err
+		}
+		if err := loadModule(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func findModule(dirs []string, name string) (string, error) {
+	for _, dir := range dirs {
+		for _, suffix := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
+			path := filepath.Join(dir, name+suffix)
+			if _, err := os.Stat(path); err == nil {
+				return path, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("find module %s in %s: %w", name, strings.Join(dirs, ", "), os.ErrNotExist)
+}
+
+// loadModule hands a module to the kernel, which itself decompresses it where
+// it was built to (CONFIG_MODULE_DECOMPRESS).
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags := 0
+	if !strings.HasSuffix(path, ".ko") {
+		flags = unix.MODULE_INIT_COMPRESSED_FILE
+	}
+	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load %s: %w", path, os.NewSyscallError("finit_module", err))
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package virtio
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Forever makes Wait wait without a limit.
+const Forever time.Duration = -1
+
+// Wait blocks until the device interrupts, or the limit is over, which is no
+// error. The caller then looks at its queues. configChanged says that the
+// device's configuration, or its status, changed.
+//
+// It blocks the calling thread in the kernel rather than the goroutine in the
+// runtime's poller: a goroutine that is locked to its thread would otherwise be
+// woken by another one, which costs a second switch on the path from the
+// interrupt to the walk.
+func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
+	fds := []unix.PollFd{
+		{Fd: int32(d.function.uio), Events: unix.POLLIN},
+		{Fd: int32(d.wake), Events: unix.POLLIN},
+	}
+	var timeout *unix.Timespec
+	if limit >= 0 {
+		ts := unix.NsecToTimespec(limit.Nanoseconds())
+		timeout = &ts
+	}
+	n, err := unix.Ppoll(fds, timeout, nil)
+	switch {
+	case errors.Is(err, unix.EINTR) || err == nil && n == 0:
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("wait for the device: %w", os.NewSyscallError("ppoll", err))
+	case fds[1].Revents != 0:
+		var count [8]byte
+		_, _ = unix.Read(d.wake, count[:])
+		return false, ErrInterrupted
+	case fds[0].Revents&unix.POLLIN == 0: // POLLERR, POLLHUP: the device was unbound
+		return false, fmt.Errorf("wait for the device: uio events %#x: %w", fds[0].Revents, ErrGone)
+	}
+	if err := d.function.clearInterrupt(); err != nil {
+		return false, err
+	}
+	// Reading the status takes the interrupt line back, so what the device
+	// uses from here on raises it anew, and it is let through again below.
+	isr := d.isr.read8(0)
+	if isr == statusGone {
+		return false, ErrGone
+	}
+	return isr&isrConfig != 0, d.function.enableInterrupt()
+}
+
+// Interrupt makes the current or the next Wait return [ErrInterrupted]. It may
+// be called from any goroutine, until Close.
+func (d *Device) Interrupt() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	// EAGAIN means that the counter is full: the wait ends anyway.
+	_, _ = unix.Write(d.wake, one[:])
+}
+
+// Close resets the device, so that it lets go of the queues' memory, and gives
+// it back to the kernel. It unblocks nobody.
+func (d *Device) Close() error {
+	var errs []error
+	if d.common != nil && d.common.read8(regStatus) != statusGone {
+		errs = append(errs, d.reset())
+	}
+	d.common, d.notify, d.isr, d.config, d.queues = nil, nil, nil, nil, nil
+	if d.function != nil {
+		errs = append(errs, d.function.close())
+		d.function = nil
+	}
+	for _, region := range d.memory {
+		errs = append(errs, region.Close())
+	}
+	d.memory = nil
+	if d.wake >= 0 {
+		errs = append(errs, os.NewSyscallError("close", unix.Close(d.wake)))
+		d.wake = -1
+	}
+	return errors.Join(errs...)
+}
+
+func pageSize() int { return os.Getpagesize() }
+
+func putUint32(p []byte, v uint32) { binary.LittleEndian.PutUint32(p, v) }
