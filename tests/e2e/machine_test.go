@@ -80,7 +80,7 @@ func boot(t testing.TB, s setup) *machine {
 	if s.noIntegrity {
 		return m
 	}
-	if err := m.vm.StartIntegrity(ctx, 16384, uint64(len(t.Name()))); err != nil {
+	if err := m.vm.StartIntegrity(ctx, memory.PoolOptions{Pages: 16384, Seed: uint64(len(t.Name()))}); err != nil {
 		t.Fatal(err)
 	}
 	return m

@@ -57,9 +57,11 @@ func (v *VM) Keep(ctx context.Context, mib int) error {
 	return err
 }
 
-// StartIntegrity has the guest churn checksummed memory of so many pages.
-func (v *VM) StartIntegrity(ctx context.Context, pages int, seed uint64) error {
-	return v.Spawn(ctx, integrityName, "/init", "integrity", fmt.Sprint(pages), fmt.Sprint(seed))
+// StartIntegrity has the guest churn checksummed memory, with a worker on each
+// of its CPUs. Workers is not looked at.
+func (v *VM) StartIntegrity(ctx context.Context, o memory.PoolOptions) error {
+	return v.Spawn(ctx, integrityName, "/init", "integrity",
+		fmt.Sprintf("-pages=%d", o.Pages), fmt.Sprintf("-seed=%d", o.Seed), fmt.Sprintf("-rate=%d", o.Rate))
 }
 
 // Integrity gives the integrity program an order: "status", "verify", "pause"

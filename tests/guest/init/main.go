@@ -7,7 +7,7 @@
 //	/init fill MIB               touch memory, give it back, print what is free
 //	/init keep MIB               touch memory and hold it until the input ends
 //	/init memory                 print what is free, in pages
-//	/init integrity PAGES [SEED] keep churning checksummed memory, answer on stdin
+//	/init integrity [FLAGS]      keep churning checksummed memory, answer on stdin
 package main
 
 import (

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
@@ -70,20 +71,15 @@ func printMemory() error {
 // at once, and "verify" after it has looked at all of its memory. "pause" and
 // "resume" stop and start the churning.
 func integrity(args []string) error {
-	if len(args) < 1 || len(args) > 2 {
-		return fmt.Errorf("expected a number of pages and perhaps a seed, got %q", args)
+	flags := flag.NewFlagSet("integrity", flag.ContinueOnError)
+	o := memory.PoolOptions{Workers: runtime.NumCPU()}
+	flags.IntVar(&o.Pages, "pages", 16384, "most pages to have mapped")
+	flags.Uint64Var(&o.Seed, "seed", 1, "decides the sequence of operations")
+	flags.IntVar(&o.Rate, "rate", 0, "pages to write or verify in a second; 0: no limit")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
-	pages, err := strconv.Atoi(args[0])
-	if err != nil {
-		return fmt.Errorf("number of pages: %w", err)
-	}
-	seed := uint64(1)
-	if len(args) == 2 {
-		if seed, err = strconv.ParseUint(args[1], 0, 64); err != nil {
-			return fmt.Errorf("seed: %w", err)
-		}
-	}
-	pool, err := memory.NewPool(pages, runtime.NumCPU(), seed)
+	pool, err := memory.NewPool(o)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestPoolChurnsWithoutMismatch(t *testing.T) {
-	p, err := NewPool(2*maxRegionPages, 2, 7)
+	p, err := NewPool(PoolOptions{Pages: 8 * maxRegionPages, Workers: 2, Seed: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestPoolFindsWhatWasLost(t *testing.T) {
 }
 
 func TestPoolRefusesASizeItCannotKeep(t *testing.T) {
-	if _, err := NewPool(maxRegionPages, 2, 1); err == nil {
+	if _, err := NewPool(PoolOptions{Pages: minWorkerPages, Workers: 2}); err == nil {
 		t.Fatal("two workers share one region")
 	}
 }

@@ -8,15 +8,24 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // mismatchLimit bounds how many mismatches are described; all are counted.
 const mismatchLimit = 16
 
+// alwaysReady is a closed channel.
+var alwaysReady = func() <-chan time.Time {
+	c := make(chan time.Time)
+	close(c)
+	return c
+}()
+
 // Pool is checksummed memory that workers churn. It is safe for concurrent use.
 type Pool struct {
 	workers []*worker
 	stop    chan struct{}
+	rate    int // pages a second, 0: no limit
 	running sync.WaitGroup
 
 	// turn is held for reading during a worker's step, and for writing while
@@ -42,18 +51,25 @@ type Report struct {
 	Error      string     `json:"error,omitempty"` // why a worker gave up
 }
 
-// NewPool starts workers that together keep up to the given number of pages
-// mapped. Equal seeds give equal sequences of operations.
-func NewPool(pages, workers int, seed uint64) (*Pool, error) {
-	if workers < 1 || pages < workers*maxRegionPages {
-		return nil, fmt.Errorf("make pool: %d pages for %d workers: each needs %d", pages, workers, maxRegionPages)
+// PoolOptions say how large and how busy a pool is.
+type PoolOptions struct {
+	Pages   int    // most pages that are mapped at a time, all workers together
+	Workers int    // each needs 64 pages, and has more variety with 4096
+	Seed    uint64 // equal seeds give equal sequences of operations
+	Rate    int    // pages to write or verify in a second, roughly; 0: no limit
+}
+
+// NewPool starts the workers of a pool. The caller closes it.
+func NewPool(o PoolOptions) (*Pool, error) {
+	if o.Workers < 1 || o.Pages < o.Workers*minWorkerPages || o.Rate < 0 {
+		return nil, fmt.Errorf("make pool: %+v: each worker needs %d pages", o, minWorkerPages)
 	}
-	p := &Pool{stop: make(chan struct{})}
-	for i := range workers {
+	p := &Pool{stop: make(chan struct{}), rate: o.Rate}
+	for i := range o.Workers {
 		w := &worker{
 			pool:  p,
-			limit: pages / workers,
-			rand:  rand.New(rand.NewPCG(seed, uint64(i))),
+			limit: o.Pages / o.Workers,
+			rand:  rand.New(rand.NewPCG(o.Seed, uint64(i))),
 			owner: uint64(i+1) << 48,
 		}
 		p.workers = append(p.workers, w)
@@ -64,14 +80,17 @@ func NewPool(pages, workers int, seed uint64) (*Pool, error) {
 
 // churn runs a worker until the pool is closed.
 func (p *Pool) churn(w *worker) {
+	done := 0 // pages of the last step
 	for {
 		select {
 		case <-p.stop:
 			return
-		default:
+		case <-p.pause(done):
 		}
 		p.turn.RLock()
+		w.done = 0
 		err := w.step()
+		done = w.done
 		p.turn.RUnlock()
 		if err != nil {
 			p.mu.Lock()
@@ -80,6 +99,14 @@ func (p *Pool) churn(w *worker) {
 			return
 		}
 	}
+}
+
+// pause returns when a worker may go on that has just handled so many pages.
+func (p *Pool) pause(pages int) <-chan time.Time {
+	if p.rate == 0 {
+		return alwaysReady
+	}
+	return time.After(time.Duration(pages*len(p.workers)) * time.Second / time.Duration(p.rate))
 }
 
 // Status returns the state without stopping anything.

@@ -16,6 +16,7 @@ import (
 const (
 	minRegionPages = 16
 	maxRegionPages = 1024
+	minWorkerPages = 4 * minRegionPages
 )
 
 // region is one mapping and what each of its pages holds.
@@ -34,25 +35,24 @@ type worker struct {
 	rand    *rand.Rand
 	owner   uint64 // last name that was given to a page
 	live    int    // pages mapped
+	done    int    // pages written or verified in the last step
 	regions []*region
 }
 
-// step does one random operation.
+// step does one random operation. A worker keeps between a quarter of its limit
+// and all of it mapped.
 func (w *worker) step() error {
-	if len(w.regions) == 0 {
+	if w.live < w.limit/2 {
 		return w.allocate()
 	}
 	i := w.rand.IntN(len(w.regions))
 	r := w.regions[i]
 	switch p := w.rand.IntN(100); {
-	case p < 30 || w.live < w.limit/2:
-		if w.live+maxRegionPages <= w.limit {
-			return w.allocate()
-		}
+	case p < 25 && w.live < w.limit-minRegionPages:
+		return w.allocate()
+	case p < 50:
 		return w.free(i)
-	case p < 55:
-		return w.free(i)
-	case p < 65:
+	case p < 60:
 		return w.drop(r)
 	case p < 90:
 		w.rewrite(r)
@@ -65,7 +65,8 @@ func (w *worker) step() error {
 // allocate maps a region and writes every page of it. Half of them are kept
 // from huge pages: their faults take single pages off the buddy lists.
 func (w *worker) allocate() error {
-	n := minRegionPages << w.rand.IntN(7) // 16 to 1024
+	n := minRegionPages << w.rand.IntN(7) // 16 to maxRegionPages
+	n = min(n, w.limit/4, w.limit-w.live)
 	mem, err := unix.Mmap(-1, 0, n*PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return fmt.Errorf("map %d pages: %w", n, err)
@@ -144,6 +145,12 @@ func (w *worker) write(r *region, i int) {
 	}
 	c.generation++
 	c.write(r.page(i))
+	w.counted()
+}
+
+// counted notes that a page was written or verified.
+func (w *worker) counted() {
+	w.done++
 	w.pool.count.Add(1)
 }
 
@@ -161,7 +168,7 @@ func (w *worker) verifyPage(r *region, i int) {
 		w.pool.mismatch(newMismatch(page, want, offset))
 		w.write(r, i)
 	}
-	w.pool.count.Add(1)
+	w.counted()
 }
 
 func (w *worker) verifyAll() (pages uint64) {
