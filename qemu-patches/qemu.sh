@@ -1,0 +1,63 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Fetches, patches, builds and checks the QEMU that fbpp needs. See README.md.
+set -euo pipefail
+export LC_ALL=C GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/lib/common.sh"
+. "$here/lib/debian.sh"
+. "$here/lib/series.sh"
+
+usage() {
+	cat <<-'EOF'
+	usage: qemu.sh [--series VERSION] [--quiet] COMMAND
+	  build         build the patched QEMU unless it is in the cache; print its path
+	  path          print the path of the built QEMU, or fail
+	  check         lint the patches, apply them, compare with a refresh, checkpatch
+	  bisect        build after each patch
+	  tree DIR      make a git tree with the series applied, to edit it
+	  refresh [DIR] write the patches anew, from DIR or from what they apply to
+	EOF
+}
+
+series=10.0
+quiet=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--series) series=${2:?--series needs a version}; shift 2 ;;
+	--quiet) quiet=1; shift ;;
+	-h | --help) usage; exit 0 ;;
+	-*) usage >&2; die "unknown option $1" ;;
+	*) break ;;
+	esac
+done
+command=${1:-}
+[ -n "$command" ] || { usage >&2; exit 2; }
+shift
+
+patches=$here/$series
+[ -r "$patches/BASE" ] || die "no series for QEMU $series in $here"
+
+# A flavour adds its flags here and so gets a cache entry of its own.
+configure_flags=(
+	--without-default-features --target-list=x86_64-softmmu
+	--enable-tcg --enable-kvm --enable-vhost-user
+	--disable-install-blobs --disable-download --python=/usr/bin/python3
+	--firmwarepath=/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu
+)
+
+case $command in
+build) build_series ;;
+path)
+	binary=$(built_binary)
+	[ -x "$binary" ] || die "QEMU is not built yet: run $here/qemu.sh build"
+	echo "$binary"
+	;;
+check) check_series ;;
+bisect) bisect_series ;;
+tree) make_tree "${1:?tree needs a directory}" ;;
+refresh) refresh_series "$@" ;;
+*) usage >&2; die "unknown command $command" ;;
+esac
