@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command fbpp-agent runs in a guest and reports its free memory to the host
+// when a live migration begins. It needs root.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
+	"github.com/fbpp-project/fbpp/driver-ebpf/sdnotify"
+	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
+)
+
+// memoryLimit is when the garbage collector runs at all: a collection in the
+// middle of an exchange would cost it milliseconds. The agent allocates next to
+// nothing once it waits for events.
+const memoryLimit = 64 << 20
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "fbpp-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("fbpp-agent", flag.ContinueOnError)
+	device := flags.String("device", "", "PCI `address` of the device, such as 0000:00:05.0; default: the only one")
+	level := zapcore.InfoLevel
+	flags.Var(&level, "log-level", "debug, info, warn or error")
+	check := flags.Bool("check", false, "say whether this guest can report its free memory, and exit")
+	asJSON := flags.Bool("json", false, "with -check: as JSON")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() != 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	lg, err := newLogger(level)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lg.Sync() }() // stderr cannot be synced everywhere
+
+	found, err := preflight.Run(lg)
+	if err != nil {
+		return err
+	}
+	defer found.Close()
+	if *check {
+		return printCheck(stdout, found, *asJSON)
+	}
+	if found.Err != nil {
+		lg.Error("this guest reports no free memory", zap.Stringer("status", found.Guest.Status), zap.Error(found.Err))
+	}
+	return serve(lg, found, *device)
+}
+
+func newLogger(level zapcore.Level) (*zap.Logger, error) {
+	config := zap.NewProductionConfig()
+	config.Level = zap.NewAtomicLevelAt(level)
+	config.Encoding = "console"
+	config.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	config.DisableCaller, config.DisableStacktrace, config.Sampling = true, true, nil
+	return config.Build()
+}
+
+func serve(lg *zap.Logger, found *preflight.Result, device string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	a, err := agent.New(found.Guest, found.Walker(), lg)
+	if err != nil {
+		return err
+	}
+	open := func() (agent.ClosingTransport, error) {
+		bdf, err := choose(device)
+		if err != nil {
+			return nil, err
+		}
+		return transport.Open(bdf, lg.With(zap.String("device", bdf)))
+	}
+	debug.FreeOSMemory() // what loading took
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(-1)
+	err = a.Serve(ctx, open, func() {
+		notify(lg, sdnotify.Ready, sdnotify.Status("waiting; "+found.Guest.Status.String()+" "+found.Guest.Hello.Reason))
+	})
+	notify(lg, sdnotify.Stopping)
+	lg.Info("stopped")
+	return err
+}
+
+// choose returns the address of the device to drive.
+func choose(device string) (string, error) {
+	if device != "" {
+		return device, nil
+	}
+	found, err := transport.Find()
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("find the virtio-fbpp device (PCI %04x:%04x): %d of them %v", wire.PCIVendorID, wire.PCIDeviceID, len(found), found)
+	}
+	return found[0], nil
+}
+
+func notify(lg *zap.Logger, states ...string) {
+	if err := sdnotify.Notify(states...); err != nil {
+		lg.Warn("notify", zap.Error(err))
+	}
+}
+
+// checkReport is what -check prints.
+type checkReport struct {
+	Status   string `json:"status"`
+	Reason   string `json:"reason,omitempty"`
+	Release  string `json:"release"`
+	RAMBytes uint64 `json:"ram_bytes"`
+	Features string `json:"features"`
+	MaxOrder uint8  `json:"max_order"`
+	Hook     string `json:"hook,omitempty"`
+}
+
+func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
+	hello := found.Guest.Hello
+	report := checkReport{
+		Status:   found.Guest.Status.String(),
+		Release:  hello.Release,
+		RAMBytes: hello.RAMBytes,
+		Features: hello.Features.String(),
+		MaxOrder: hello.MaxOrder,
+	}
+	if found.Err != nil {
+		report.Reason = found.Err.Error()
+	}
+	if found.Snapshot != nil {
+		report.Hook = found.Snapshot.Hook().String()
+	}
+	if asJSON {
+		return json.NewEncoder(w).Encode(report)
+	}
+	_, err := fmt.Fprintf(w, "status    %s\nreason    %s\nrelease   %s\nram       %d MiB\nfeatures  %s\nmax order %d\nhook      %s\n",
+		report.Status, report.Reason, report.Release, report.RAMBytes>>20, report.Features, report.MaxOrder, report.Hook)
+	return err
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+)
+
+// Guest is what the agent tells the device of the guest in HELLO.
+type Guest struct {
+	Hello     wire.Hello
+	Status    wire.Status // other than OK: the guest cannot or must not report
+	PageShift uint8
+}
+
+// Agent answers the device's questions. It is for one goroutine.
+type Agent struct {
+	lg     *zap.Logger
+	guest  Guest
+	walker Walker // nil: nothing is reported, which guest.Status explains
+	now    func() time.Time
+}
+
+// New returns an agent. Without a walker, guest's status has to say why.
+// lg may be nil.
+func New(guest Guest, walker Walker, lg *zap.Logger) (*Agent, error) {
+	if lg == nil {
+		lg = zap.NewNop()
+	}
+	if walker == nil && guest.Status == wire.StatusOK {
+		return nil, errors.New("make agent: no walker, and no reason why")
+	}
+	if guest.Status != wire.StatusOK {
+		walker = nil
+	}
+	return &Agent{lg: lg, guest: guest, walker: walker, now: time.Now}, nil
+}
+
+// Run serves one opening of a transport: it says hello and answers events
+// until ctx is done, which is no error, or the transport fails. The transport
+// stays the caller's.
+//
+// The goroutine stays on its thread, which the snapshot knows it by.
+func (a *Agent) Run(ctx context.Context, t Transport) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer context.AfterFunc(ctx, t.Interrupt)()
+	if err := a.sayHello(t); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		event, ok, err := t.Receive(Forever)
+		if errors.Is(err, ErrInterrupted) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("receive event: %w", err)
+		}
+		for ok { // an event can break in on the answer to the one before
+			a.lg.Debug("event", zap.Stringer("event", event))
+			if event, ok, err = a.handle(t, event); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// handle answers one event. next is the event that made it stop early.
+func (a *Agent) handle(t Transport, event wire.Event) (next wire.Event, ok bool, err error) {
+	switch event.Type {
+	case wire.EventReportFree:
+		return a.report(t, event)
+	case wire.EventChanged:
+		if event.Flags&wire.EventHelloWanted != 0 {
+			return wire.Event{}, false, a.sayHello(t) // [FBPP-INIT-4]
+		}
+	}
+	// A CANCEL that comes when nothing is under way is of no interest, and an
+	// unknown event is to be ignored [FBPP-EV-5].
+	return wire.Event{}, false, nil
+}
+
+func (a *Agent) sayHello(t Transport) error {
+	var head [wire.HeaderSize + wire.HelloSize]byte
+	header := wire.Header{Type: wire.MessageHello, Status: a.guest.Status, PageShift: a.guest.PageShift}
+	header.Encode(head[:])
+	a.guest.Hello.Encode(head[wire.HeaderSize:])
+	if err := t.Send(Message{Head: head[:]}); err != nil {
+		return fmt.Errorf("send hello: %w", err)
+	}
+	t.Flush()
+	a.lg.Info("said hello", zap.Stringer("status", a.guest.Status),
+		zap.Stringer("features", a.guest.Hello.Features), zap.String("reason", a.guest.Hello.Reason))
+	return nil
+}

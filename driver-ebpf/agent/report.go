@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+)
+
+// drainLimit is how long the device may take to read a message when the event
+// gave no deadline.
+const drainLimit = 10 * time.Second
+
+// request is the answer to one REPORT_FREE in the making.
+type request struct {
+	a     *Agent
+	t     Transport
+	event wire.Event
+	end   time.Time // when the walk is cut so that the rest arrives in time; zero: never
+	sent  uint64    // records
+}
+
+// report answers REPORT_FREE. When another event breaks in, the answer ends
+// there and next is that event.
+func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool, err error) {
+	r := &request{a: a, t: t, event: event}
+	start := a.now()
+	if event.DeadlineMS != 0 {
+		// The device needs time to read what is reported: a quarter is theirs.
+		r.end = start.Add(time.Duration(event.DeadlineMS) * time.Millisecond * 3 / 4)
+	}
+	if err := r.send(wire.Header{Type: wire.MessageStarted}, 0, nil); err != nil {
+		return wire.Event{}, false, err
+	}
+	t.Flush()
+	if a.walker == nil {
+		return wire.Event{}, false, r.refuse(a.guest.Status)
+	}
+	// The records of the request before may still be the device's to read. One
+	// that has not done so by now has lost them: opening it anew heals that.
+	if err := r.drain(); err != nil {
+		return wire.Event{}, false, fmt.Errorf("wait for the device to read an earlier report: %w", err)
+	}
+	a.walker.Begin()
+	budget := freepages.Budget{
+		Time:    time.Duration(event.BudgetUS) * time.Microsecond,
+		Entries: event.BudgetEntries,
+	}
+	for {
+		state, err := a.walker.Step(budget)
+		if err != nil {
+			a.lg.Error("walk", zap.Error(err))
+			return wire.Event{}, false, r.refuse(wire.StatusFailed)
+		}
+		// No lock is held here: the place to look up.
+		if next, ok, err = t.Receive(0); err != nil && !errors.Is(err, ErrInterrupted) {
+			return wire.Event{}, false, fmt.Errorf("receive event: %w", err)
+		}
+		if ok && r.voidedBy(next) {
+			a.lg.Info("request is void", zap.Uint64("generation", event.Generation), zap.Stringer("by", next))
+			return next, true, nil
+		}
+		cut := state != freepages.Done && !r.end.IsZero() && a.now().After(r.end)
+		if state == freepages.Done || cut {
+			break
+		}
+		if state == freepages.Full {
+			if err := r.sendRecords(false, false); err != nil {
+				return wire.Event{}, false, err
+			}
+			if err := r.drain(); err != nil {
+				return r.late(err)
+			}
+			a.walker.Release()
+		}
+	}
+	stats := a.walker.Stats()
+	if err := r.sendRecords(true, stats.LeftOut != 0); err != nil {
+		return wire.Event{}, false, err
+	}
+	a.lg.Info("reported", zap.Uint64("generation", event.Generation), zap.Uint64("records", stats.Records),
+		zap.Duration("took", a.now().Sub(start)), zap.Duration("walk", stats.WalkTime),
+		zap.Duration("hold-max", stats.HoldMax), zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut))
+	return wire.Event{}, false, nil
+}
+
+// voidedBy tells whether an event ends this request.
+func (r *request) voidedBy(event wire.Event) bool {
+	switch event.Type {
+	case wire.EventReportFree: // [FBPP-EV-4]
+		return true
+	case wire.EventCancel:
+		return event.Generation == r.event.Generation
+	case wire.EventChanged: // a device that lost its state knows no request
+		return event.Flags&wire.EventHelloWanted != 0
+	}
+	return false
+}
+
+// refuse ends the request without an answer [FBPP-REP-6].
+func (r *request) refuse(status wire.Status) error {
+	var trailer wire.Trailer
+	err := r.send(wire.Header{Type: wire.MessageReport, Flags: wire.FlagLast, Status: status}, 0, &trailer)
+	r.t.Flush()
+	return err
+}
+
+// sendRecords sends all records that wait in the walker's buffer. The last
+// message of the request carries the trailer.
+func (r *request) sendRecords(last, truncated bool) error {
+	stats := r.a.walker.Stats()
+	records := r.a.walker.Records().Len() / wire.RecordSize
+	most := r.t.MaxBody() / wire.RecordSize
+	for from := 0; ; {
+		n := min(records-from, most)
+		header := wire.Header{Type: wire.MessageReport, Count: uint32(n)}
+		if stats.Resumed {
+			header.Flags |= wire.FlagResumed
+		}
+		from += n
+		r.sent += uint64(n)
+		if from < records || !last {
+			if err := r.send(header, from-n, nil); err != nil {
+				return err
+			}
+			if from == records {
+				r.t.Flush()
+				return nil
+			}
+			continue
+		}
+		header.Flags |= wire.FlagLast
+		if truncated {
+			header.Flags |= wire.FlagTruncated
+		}
+		err := r.send(header, from-n, &wire.Trailer{
+			Records:   r.sent,
+			WalkUS:    saturate(uint64(stats.WalkTime.Microseconds())),
+			HoldMaxUS: saturate(uint64(stats.HoldMax.Microseconds())),
+			Holds:     stats.Holds,
+			LeftOut:   saturate(stats.LeftOut),
+		})
+		r.t.Flush()
+		return err
+	}
+}
+
+// send sends one message of this request, with header.Count records from the
+// given one on.
+func (r *request) send(header wire.Header, from int, trailer *wire.Trailer) error {
+	var head [wire.HeaderSize]byte
+	header.Generation, header.PageShift = r.event.Generation, r.a.guest.PageShift
+	header.Encode(head[:])
+	m := Message{Head: head[:]}
+	if header.Count != 0 {
+		m.Body = r.a.walker.Records().Slice(from*wire.RecordSize, int(header.Count)*wire.RecordSize)
+	}
+	if trailer != nil {
+		var tail [wire.TrailerSize]byte
+		trailer.Encode(tail[:])
+		m.Tail = tail[:]
+	}
+	if err := r.t.Send(m); err != nil {
+		return fmt.Errorf("send %v: %w", header.Type, err)
+	}
+	return nil
+}
+
+// drain waits until the device has read all that was sent.
+func (r *request) drain() error {
+	limit := drainLimit
+	if !r.end.IsZero() {
+		limit = max(r.end.Sub(r.a.now()), 0)
+	}
+	return r.t.Drain(limit)
+}
+
+// late gives the request up when the device reads too slowly: it has closed it
+// by its deadline. Other errors end the transport.
+func (r *request) late(err error) (wire.Event, bool, error) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return wire.Event{}, false, fmt.Errorf("wait for the device to read messages: %w", err)
+	}
+	r.a.lg.Warn("the device reads too slowly", zap.Uint64("generation", r.event.Generation))
+	return wire.Event{}, false, nil
+}
+
+func saturate(v uint64) uint32 { return uint32(min(v, math.MaxUint32)) }

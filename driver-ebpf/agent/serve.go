@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Pauses between two attempts to open a device: short at first, since a device
+// that wants a reset is there, then as long as an unplugged one is watched for.
+const (
+	retryMin = 100 * time.Millisecond
+	retryMax = 5 * time.Second
+)
+
+// ClosingTransport is a transport that the agent may close.
+type ClosingTransport interface {
+	Transport
+	io.Closer
+}
+
+// Serve keeps the agent on its device until ctx is done: it opens a transport,
+// runs, and opens another one when the device went away, was reset, or failed.
+// ready is called once the device has been told who is there for the first
+// time; it may be nil. A first attempt that fails ends Serve with its error, as
+// a misconfiguration is likelier then than a device that is late.
+func (a *Agent) Serve(ctx context.Context, open func() (ClosingTransport, error), ready func()) error {
+	for attempt, pause := 0, retryMin; ; attempt++ {
+		t, err := open()
+		switch {
+		case err != nil && attempt == 0:
+			return err
+		case err != nil:
+			a.lg.Debug("device is not there", zap.Error(err))
+		default:
+			began := a.now()
+			err = a.Run(ctx, &readyTransport{Transport: t, ready: ready})
+			ready = nil
+			if err = errors.Join(err, t.Close()); ctx.Err() != nil {
+				return err
+			}
+			a.lg.Warn("device is left", zap.Error(err))
+			if a.now().Sub(began) > retryMax {
+				pause = retryMin // it had worked
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, retryMax)
+	}
+}
+
+// readyTransport calls ready when the first message, which is HELLO, is out.
+type readyTransport struct {
+	Transport
+	ready func()
+}
+
+func (t *readyTransport) Flush() {
+	t.Transport.Flush()
+	if t.ready != nil {
+		t.ready()
+		t.ready = nil
+	}
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package preflight
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+)
+
+// variables reads the kernel's variables; [kernel.Peek] does.
+type variables interface {
+	Symbol(name string) (uint64, error)
+	Read(addr uint64, buf []byte) error
+}
+
+var _ variables = (*kernel.Peek)(nil)
+
+// switches are what decides about the contents of free pages: static keys of
+// the kernel (mm/page_poison.c, mm/debug_page_alloc.c, mm/mm_init.c), and the
+// parameters that turn them on.
+var switches = []struct {
+	key       string
+	parameter string
+	feature   wire.Features
+}{
+	{"_page_poisoning_enabled", "page_poison", wire.FeaturePagePoison},
+	{"_debug_pagealloc_enabled", "debug_pagealloc", wire.FeaturePagePoison},
+	{"init_on_free", "init_on_free", wire.FeatureInitOnFree},
+	{"init_on_alloc", "init_on_alloc", wire.FeatureInitOnAlloc},
+}
+
+// contentFeatures tells what the allocator does with the contents of free
+// pages. The key itself is the truth: a parameter does nothing in a kernel that
+// was built without the feature, and the feature can be on without a
+// parameter. Where there is no key of that name the kernel has no such feature,
+// or has renamed it: then a parameter that asks for it is believed.
+func contentFeatures(v variables, cmdline string) (wire.Features, error) {
+	var features wire.Features
+	for _, s := range switches {
+		on, err := staticKey(v, s.key)
+		if errors.Is(err, kernel.ErrNoSymbol) {
+			on, err = asksFor(cmdline, s.parameter), nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if on {
+			features |= s.feature
+		}
+	}
+	return features, nil
+}
+
+// staticKey reads a struct static_key, which begins with a counter.
+func staticKey(v variables, name string) (bool, error) {
+	addr, err := v.Symbol(name)
+	if err != nil {
+		return false, err
+	}
+	var enabled [4]byte
+	if err := v.Read(addr, enabled[:]); err != nil {
+		return false, fmt.Errorf("read static key %s: %w", name, err)
+	}
+	return binary.NativeEndian.Uint32(enabled[:]) != 0, nil
+}
+
+// asksFor tells whether a kernel command line switches a parameter on, as
+// kstrtobool reads it. The last one counts.
+func asksFor(cmdline, parameter string) (on bool) {
+	for _, word := range strings.Fields(cmdline) {
+		if word == "--" {
+			break
+		}
+		name, value, _ := strings.Cut(word, "=")
+		if strings.ReplaceAll(name, "-", "_") != parameter {
+			continue
+		}
+		value = strings.ToLower(strings.Trim(value, `"`))
+		on = strings.HasPrefix(value, "1") || strings.HasPrefix(value, "y") ||
+			strings.HasPrefix(value, "t") || strings.HasPrefix(value, "on")
+	}
+	return on
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package preflight
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+)
+
+const lockdownFile = "/sys/kernel/security/lockdown"
+
+// Result is what the preflight found. Guest's status says whether the guest
+// reports; Snapshot is loaded if it does, and nil otherwise.
+type Result struct {
+	Guest    agent.Guest
+	Snapshot *freepages.Snapshot
+	Err      error // behind a status other than OK, at full length
+
+	peek *kernel.Peek
+}
+
+// Walker returns the snapshot as the agent takes it: nil for none.
+func (r *Result) Walker() agent.Walker {
+	if r.Snapshot == nil {
+		return nil
+	}
+	return r.Snapshot
+}
+
+// Close unloads what was loaded.
+func (r *Result) Close() error {
+	var errs []error
+	if r.Snapshot != nil {
+		errs = append(errs, r.Snapshot.Close())
+	}
+	if r.peek != nil {
+		errs = append(errs, r.peek.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run examines the guest and loads the snapshot program where the guest may
+// report. A guest that may not is no error: the status says why. The caller
+// closes the result.
+func Run(lg *zap.Logger) (*Result, error) {
+	r := &Result{}
+	if err := r.describe(); err != nil {
+		return nil, err
+	}
+	status, err := r.prepare(lg)
+	if status != wire.StatusOK {
+		r.Guest.Status, r.Err = status, err
+		r.Guest.Hello.Reason = reason(err)
+	}
+	return r, nil
+}
+
+// describe fills in what every guest can say.
+func (r *Result) describe() error {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return os.NewSyscallError("uname", err)
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return os.NewSyscallError("sysinfo", err)
+	}
+	r.Guest.PageShift = uint8(bits.TrailingZeros(uint(os.Getpagesize())))
+	r.Guest.Hello.Release = unix.ByteSliceToString(uts.Sysname[:]) + " " + unix.ByteSliceToString(uts.Release[:])
+	r.Guest.Hello.RAMBytes = uint64(info.Totalram) * uint64(info.Unit)
+	return nil
+}
+
+// prepare loads the programs. The error is why the status is not OK.
+func (r *Result) prepare(lg *zap.Logger) (wire.Status, error) {
+	if text, err := os.ReadFile(lockdownFile); err == nil && lockedDown(string(text)) {
+		return wire.StatusLockdown, errors.New("kernel lockdown is at confidentiality")
+	}
+	peek, err := kernel.OpenPeek()
+	if err != nil {
+		return wire.StatusUnsupported, err
+	}
+	r.peek = peek
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return wire.StatusFailed, err
+	}
+	if _, err := peek.Symbol("vmemmap_base"); err != nil {
+		// Without this one, that others are absent would say nothing.
+		return wire.StatusUnsupported, fmt.Errorf("%w (kptr_restrict, KALLSYMS_ALL or SPARSEMEM_VMEMMAP?)", err)
+	}
+	features, err := contentFeatures(peek, string(cmdline))
+	if err != nil {
+		return wire.StatusFailed, err
+	}
+	r.Guest.Hello.Features = features
+	if features&wire.FeaturePagePoison != 0 {
+		// [FBPP-HELLO-1]
+		return wire.StatusContentMatters, errors.New("page_poison or debug_pagealloc is on")
+	}
+	snapshot, err := freepages.Load(peek, freepages.Options{Log: lg})
+	if err != nil {
+		return wire.StatusUnsupported, err
+	}
+	r.Snapshot = snapshot
+	r.Guest.Hello.MaxOrder = uint8(snapshot.MaxOrder())
+	return wire.StatusOK, nil
+}
+
+// lockedDown reads the lockdown file: the mode in brackets is in force.
+func lockedDown(text string) bool { return strings.Contains(text, "[confidentiality]") }
+
+// reason makes one short line of an error.
+func reason(err error) string {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		// The verifier's log is many lines: its cause is one.
+		err = verifier.Cause
+		if len(verifier.Log) != 0 {
+			return fmt.Sprintf("eBPF program refused: %v: %s", err, verifier.Log[len(verifier.Log)-1])
+		}
+		return fmt.Sprintf("eBPF program refused: %v", err)
+	}
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}

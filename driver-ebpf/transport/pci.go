@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
+	"github.com/fbpp-project/fbpp/driver-ebpf/virtio"
+)
+
+const (
+	eventBuffers = 8   // that wait for the device on eventq
+	messageSlots = 16  // messages that the device may have to read at a time
+	slotSize     = 256 // for the small parts of a message
+	slotTail     = 224 // where in a slot the trailer lies
+
+	// sendLimit is how long a message waits for the device to read an older
+	// one. Longer than any host is busy; shorter than a guest's patience.
+	sendLimit = 10 * time.Second
+)
+
+// The small parts fit where they shall.
+const (
+	_ = uint(slotTail - agent.MaxHead)
+	_ = uint(slotSize - slotTail - agent.MaxTail)
+)
+
+// PCI is the transport over a virtio-pci device.
+type PCI struct {
+	lg     *zap.Logger
+	device device
+	events queue
+	report queue
+	config wire.Config
+
+	memory  *dma.Region
+	buffers [eventBuffers]dma.Slice
+	slots   [messageSlots]dma.Slice
+	free    []int // slots that no message is in
+	out     [3]dma.Slice
+}
+
+// device and queue are what the transport needs of package virtio.
+type device interface {
+	Wait(limit time.Duration) (configChanged bool, err error)
+	ReadConfig(p []byte) int
+	Healthy() error
+	Interrupt()
+	Close() error
+}
+
+type queue interface {
+	Add(token int, out, in []dma.Slice) error
+	Used() (token int, written uint32, ok bool, err error)
+	WantInterrupts(want bool)
+	Kick()
+	InFlight() int
+	MaxSegments() int
+}
+
+var (
+	_ agent.Transport = (*PCI)(nil)
+	_ device          = (*virtio.Device)(nil)
+	_ queue           = (*virtio.Queue)(nil)
+)
+
+// Find returns the PCI addresses of the virtio-fbpp devices.
+func Find() ([]string, error) { return virtio.Find(wire.PCIVendorID, wire.PCIDeviceID) }
+
+// Open takes the virtio-fbpp device at a PCI address and starts it. The caller
+// closes the result, which gives the device back.
+func Open(bdf string, lg *zap.Logger) (*PCI, error) {
+	d, err := virtio.Open(bdf, virtio.Options{Features: virtio.FeatureIndirect, Queues: wire.NumQueues, Log: lg})
+	if err != nil {
+		return nil, err
+	}
+	memory, err := dma.New(eventBuffers*wire.EventSize + messageSlots*slotSize)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	p, err := newPCI(d, d.Queue(wire.EventQueue), d.Queue(wire.ReportQueue), memory, lg)
+	if err != nil {
+		return nil, errors.Join(err, d.Close(), memory.Close())
+	}
+	d.Start()
+	p.events.Kick()
+	return p, nil
+}
+
+func newPCI(d device, events, report queue, memory *dma.Region, lg *zap.Logger) (*PCI, error) {
+	if lg == nil {
+		lg = zap.NewNop()
+	}
+	p := &PCI{lg: lg, device: d, events: events, report: report, memory: memory}
+	p.readConfig()
+	for i := range p.slots {
+		p.slots[i] = memory.Slice(i*slotSize, slotSize)
+		p.free = append(p.free, i)
+	}
+	for i := range p.buffers {
+		p.buffers[i] = memory.Slice(messageSlots*slotSize+i*wire.EventSize, wire.EventSize)
+		if err := p.offer(i); err != nil {
+			if errors.Is(err, virtio.ErrQueueFull) && i >= 2 {
+				break // a device with a short queue: two are enough
+			}
+			return nil, err
+		}
+	}
+	report.WantInterrupts(false)
+	return p, nil
+}
+
+// offer gives the device an event buffer.
+func (p *PCI) offer(i int) error {
+	clear(p.buffers[i].Bytes())
+	if err := p.events.Add(i, nil, []dma.Slice{p.buffers[i]}); err != nil {
+		return fmt.Errorf("offer event buffer: %w", err)
+	}
+	return nil
+}
+
+// Config returns the device configuration as it was last read.
+func (p *PCI) Config() wire.Config { return p.config }
+
+func (p *PCI) readConfig() {
+	var raw [wire.ConfigSize]byte
+	n := p.device.ReadConfig(raw[:])
+	config, err := wire.DecodeConfig(raw[:n])
+	if err != nil {
+		p.lg.Warn("read device configuration", zap.Error(err))
+		return
+	}
+	p.config = config
+	p.lg.Info("device configuration", zap.Bool("enabled", config.Flags&wire.ConfigEnabled != 0),
+		zap.Uint32("budget-us", config.BudgetUS), zap.Uint32("budget-entries", config.BudgetEntries))
+}
+
+// Receive implements [agent.Transport].
+func (p *PCI) Receive(limit time.Duration) (wire.Event, bool, error) {
+	var end time.Time
+	if limit > 0 {
+		end = time.Now().Add(limit)
+	}
+	for {
+		event, ok, err := p.nextEvent()
+		if ok || err != nil || limit == 0 {
+			return event, ok, err
+		}
+		left := virtio.Forever
+		if limit > 0 {
+			if left = time.Until(end); left <= 0 {
+				return wire.Event{}, false, nil
+			}
+		}
+		if err := p.wait(left); err != nil {
+			return wire.Event{}, false, err
+		}
+	}
+}
+
+// nextEvent takes an event from the queue and gives its buffer back.
+func (p *PCI) nextEvent() (wire.Event, bool, error) {
+	for {
+		i, written, ok, err := p.events.Used()
+		if !ok || err != nil {
+			return wire.Event{}, false, err
+		}
+		event, err := wire.DecodeEvent(p.buffers[i].Bytes()[:written])
+		if offerErr := p.offer(i); offerErr != nil {
+			return wire.Event{}, false, offerErr
+		}
+		p.events.Kick()
+		if err == nil {
+			return event, true, nil
+		}
+		p.lg.Warn("event is dropped", zap.Error(err))
+	}
+}
+
+// wait waits for an interrupt and sees to what it says about the device.
+func (p *PCI) wait(limit time.Duration) error {
+	changed, err := p.device.Wait(limit)
+	if errors.Is(err, virtio.ErrInterrupted) {
+		return fmt.Errorf("wait for the device: %w", agent.ErrInterrupted)
+	}
+	if err != nil {
+		return err
+	}
+	if changed {
+		if err := p.device.Healthy(); err != nil {
+			return err
+		}
+		p.readConfig()
+	}
+	return nil
+}
+
+// MaxBody implements [agent.Transport].
+func (p *PCI) MaxBody() int {
+	// A head, a tail, and pages that are as scattered as can be: a body that
+	// begins inside a page touches one more than its size says.
+	return (p.report.MaxSegments() - 3) * p.memory.PageSize()
+}
+
+// Send implements [agent.Transport].
+func (p *PCI) Send(m agent.Message) error {
+	if err := p.reap(); err != nil {
+		return err
+	}
+	for end := time.Now().Add(sendLimit); ; {
+		err := p.trySend(m)
+		if !errors.Is(err, virtio.ErrQueueFull) {
+			return err
+		}
+		p.report.Kick()
+		if err := p.waitForOne(end); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *PCI) trySend(m agent.Message) error {
+	if len(p.free) == 0 {
+		return virtio.ErrQueueFull
+	}
+	i := p.free[len(p.free)-1]
+	slot := p.slots[i]
+	out := append(p.out[:0], slot.Slice(0, copy(slot.Bytes()[:slotTail], m.Head)))
+	if m.Body.Len() != 0 {
+		out = append(out, m.Body)
+	}
+	if len(m.Tail) != 0 {
+		out = append(out, slot.Slice(slotTail, copy(slot.Bytes()[slotTail:], m.Tail)))
+	}
+	if err := p.report.Add(i, out, nil); err != nil {
+		return err
+	}
+	p.free = p.free[:len(p.free)-1]
+	return nil
+}
+
+// Flush implements [agent.Transport].
+func (p *PCI) Flush() { p.report.Kick() }
+
+// Drain implements [agent.Transport].
+func (p *PCI) Drain(limit time.Duration) error {
+	p.report.Kick()
+	for end := time.Now().Add(limit); ; {
+		if err := p.reap(); err != nil {
+			return err
+		}
+		if p.report.InFlight() == 0 {
+			return nil
+		}
+		if err := p.waitForOne(end); err != nil {
+			return err
+		}
+	}
+}
+
+// waitForOne waits until the device has read another message.
+func (p *PCI) waitForOne(end time.Time) error {
+	p.report.WantInterrupts(true)
+	defer p.report.WantInterrupts(false)
+	for before := len(p.free); ; {
+		if err := p.reap(); err != nil {
+			return err
+		}
+		if len(p.free) > before {
+			return nil
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		// An interrupted wait goes on: the agent looks at its context between
+		// events, and an exchange is short.
+		if err := p.wait(left); err != nil && !errors.Is(err, agent.ErrInterrupted) {
+			return err
+		}
+	}
+}
+
+// reap takes back the slots of messages that the device has read.
+func (p *PCI) reap() error {
+	for {
+		i, _, ok, err := p.report.Used()
+		if !ok || err != nil {
+			return err
+		}
+		p.free = append(p.free, i)
+	}
+}
+
+// Interrupt implements [agent.Transport].
+func (p *PCI) Interrupt() { p.device.Interrupt() }
+
+// Close resets the device and gives it back.
+func (p *PCI) Close() error { return errors.Join(p.device.Close(), p.memory.Close()) }
