@@ -53,6 +53,11 @@ func (l *Log) Harvest() []uint64 {
 	return pages
 }
 
+// Give passes the log's description and descriptor to f.
+func (l *Log) Give(f func(v wire.Log, fd int) error) error {
+	return f(wire.Log{Size: uint64(len(l.mapping.Bytes()))}, l.fd)
+}
+
 // Truncate takes the memory away from under the backend's mapping.
 func (l *Log) Truncate() error {
 	return os.NewSyscallError("ftruncate", unix.Ftruncate(l.fd, 0))

@@ -99,7 +99,8 @@ func (q *Queue) Close() {
 	q.Call.Close()
 }
 
-func (q *Queue) addr(flags uint32) wire.VringAddr {
+// Addr describes where the ring is, as SET_VRING_ADDR does.
+func (q *Queue) Addr(flags uint32) wire.VringAddr {
 	return wire.VringAddr{
 		Index: uint32(q.Index), Flags: flags,
 		Desc: q.guest.User(q.Desc), Avail: q.guest.User(q.Avail), Used: q.guest.User(q.UsedRing),

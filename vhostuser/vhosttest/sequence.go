@@ -180,7 +180,7 @@ func (f *Frontend) SetAddr(q *Queue) error {
 	if f.logAll {
 		flags = wire.VringFLog
 	}
-	return f.TellSync(wire.SetVringAddr, q.addr(flags).AppendTo(nil))
+	return f.TellSync(wire.SetVringAddr, q.Addr(flags).AppendTo(nil))
 }
 
 // SetCall sends the eventfd for interrupts.

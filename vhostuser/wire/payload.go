@@ -147,7 +147,7 @@ func (v MemTable) AppendTo(b []byte) []byte {
 }
 
 // String prints the regions.
-func (v MemTable) String() string { return fmt.Sprint([]MemRegion(v)) }
+func (v MemTable) String() string { return fmt.Sprintf("%d regions: %v", len(v), []MemRegion(v)) }
 
 // DecodeMemTable decodes a MemTable of at most MaxMemRegions.
 func DecodeMemTable(p []byte) (MemTable, error) {
