@@ -34,7 +34,11 @@ func TestDriverInTheGuest(t *testing.T) {
 	}
 	for _, series := range guest.AllSeries() {
 		t.Run(string(series), func(t *testing.T) {
-			m := boot(t, setup{series: series, memoryMiB: 1024, noAgent: true, noIntegrity: true, files: files})
+			m := boot(t, setup{
+				series: series, memoryMiB: 1024, noAgent: true, noIntegrity: true, files: files,
+				// A device of QEMU's own that the virtio package is tried on.
+				devices: []string{"virtio-rng-pci,disable-legacy=on"},
+			})
 			for _, p := range packages {
 				t.Run(path.Base(p), func(t *testing.T) { runInGuest(t, m, inGuest(p)) })
 			}

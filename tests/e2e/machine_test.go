@@ -33,6 +33,7 @@ type setup struct {
 	noIntegrity bool
 	backendArgs []string
 	device      map[string]string // further properties of the device
+	devices     []string          // further devices
 	kernelLine  []string
 	files       map[string]string // more files for the guest
 }
@@ -40,7 +41,8 @@ type setup struct {
 // machine is a guest that moves from one QEMU to the next, with an fbppd
 // beside each of them.
 type machine struct {
-	t       testing.TB
+	t       testing.TB   // the test or subtest that uses it now
+	cleanup func(func()) // of the test that booted it: a guest may outlive a subtest
 	ctx     context.Context
 	config  vm.Config
 	setup   setup
@@ -67,8 +69,8 @@ func boot(t testing.TB, s setup) *machine {
 	// tests it sets its own.
 	config.Device = map[string]string{"hint-timeout": "20000"}
 	maps.Copy(config.Device, s.device)
-	config.Append = s.kernelLine
-	m := &machine{t: t, ctx: ctx, config: config, setup: s}
+	config.Append, config.Devices = s.kernelLine, s.devices
+	m := &machine{t: t, cleanup: t.Cleanup, ctx: ctx, config: config, setup: s}
 	t.Cleanup(m.explain)
 	m.vm, m.backend = m.start(vm.Start, nil)
 	if _, err := m.vm.Boot(ctx); err != nil {
@@ -86,6 +88,14 @@ func boot(t testing.TB, s setup) *machine {
 	return m
 }
 
+// in makes a subtest the one that fails, until the function it returns is
+// called.
+func (m *machine) in(t testing.TB) (out func()) {
+	outer := m.t
+	m.t = t
+	return func() { m.t = outer }
+}
+
 // start starts a QEMU and its fbppd. change, unless nil, alters its
 // configuration.
 func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), change func(*vm.Config)) (*vm.VM, *vm.Backend) {
@@ -97,7 +107,7 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 		if backend, err = vm.StartBackend(m.ctx, parts.FBPPD, m.setup.backendArgs...); err != nil {
 			m.t.Fatal(err)
 		}
-		m.t.Cleanup(func() { backend.Close() })
+		m.cleanup(func() { backend.Close() })
 		config.Backend = backend.Socket
 	}
 	if change != nil {
@@ -107,7 +117,7 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.t.Cleanup(func() { v.Close() })
+	m.cleanup(func() { v.Close() })
 	return v, backend
 }
 

@@ -26,6 +26,8 @@ type Config struct {
 	Backend string
 	// Device holds further properties of the device.
 	Device map[string]string
+	// Devices are further devices, as in QEMU's option -device.
+	Devices []string
 }
 
 // deviceID is the free page device's name inside QEMU.
@@ -67,6 +69,9 @@ func (c *Config) args(dir string, incoming bool) []string {
 			device += "," + key + "=" + c.Device[key]
 		}
 		args = append(args, "-device", device)
+	}
+	for _, d := range c.Devices {
+		args = append(args, "-device", d)
 	}
 	if incoming {
 		args = append(args, "-incoming", "unix:"+dir+"/"+migrateSocket)

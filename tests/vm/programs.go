@@ -53,7 +53,7 @@ func (v *VM) Keep(ctx context.Context, mib int) error {
 	if err := v.Spawn(ctx, keepName, "/init", "keep", fmt.Sprint(mib)); err != nil {
 		return err
 	}
-	_, err := v.tell(ctx, keepName, "are you done?")
+	_, err := v.Tell(ctx, keepName, "are you done?")
 	return err
 }
 
@@ -68,7 +68,7 @@ func (v *VM) StartIntegrity(ctx context.Context, o memory.PoolOptions) error {
 // or "resume".
 func (v *VM) Integrity(ctx context.Context, order string) (memory.Report, error) {
 	var r memory.Report
-	line, err := v.tell(ctx, integrityName, order)
+	line, err := v.Tell(ctx, integrityName, order)
 	if err != nil {
 		return r, err
 	}
@@ -78,7 +78,9 @@ func (v *VM) Integrity(ctx context.Context, order string) (memory.Report, error)
 	return r, nil
 }
 
-func (v *VM) tell(ctx context.Context, name, line string) (string, error) {
+// Tell writes a line to a program in the background and returns the next line
+// that the program prints.
+func (v *VM) Tell(ctx context.Context, name, line string) (string, error) {
 	r, err := v.Guest.Do(ctx, ctl.Request{Op: ctl.OpTell, Name: name, Line: line})
 	return r.Output, err
 }

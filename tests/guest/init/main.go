@@ -7,6 +7,7 @@
 //	/init fill MIB               touch memory, give it back, print what is free
 //	/init keep MIB               touch memory and hold it until the input ends
 //	/init memory                 print what is free, in pages
+//	/init activity COMMAND       print what a program has used so far
 //	/init integrity [FLAGS]      keep churning checksummed memory, answer on stdin
 package main
 
@@ -40,6 +41,8 @@ func run(args []string) error {
 		return keep(args[1:])
 	case "memory":
 		return printMemory()
+	case "activity":
+		return printActivity(args[1:])
 	case "integrity":
 		return integrity(args[1:])
 	}

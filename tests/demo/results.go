@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// method is how a migration treats free memory.
+type method string
+
+// The methods.
+const (
+	stock method = "stock" // hints switched off: what QEMU does by itself
+	fbpp  method = "fbpp"  // hints switched on
+)
+
+// title describes the method in a line.
+func (m method) title() string {
+	if m == fbpp {
+		return "Hints on: the guest says what is free, and QEMU leaves it out."
+	}
+	return "Hints off: QEMU as it is."
+}
+
+// hints tells whether hints are used.
+func (m method) hints() string {
+	if m == fbpp {
+		return "on"
+	}
+	return "off"
+}
+
+// results is the demo's outcome, and what build/demo.json holds.
+type results struct {
+	FloorBytes  int64     `json:"floor_bytes"`        // the least that the fbpp run could send
+	DeviceBytes int64     `json:"device_state_bytes"` // part of the floor
+	UsedPages   int64     `json:"used_pages"`         // pages that were not free, part of the floor
+	AboveFloor  float64   `json:"above_floor"`        // the fbpp run's bytes, as a share of the floor less 1
+	Runs        []outcome `json:"runs"`
+	Integrity   integrity `json:"integrity"`
+
+	plan  plan
+	accel string
+}
+
+// outcome is one migration.
+type outcome struct {
+	Method      method    `json:"method"`
+	Transferred int64     `json:"transferred_bytes"`
+	SetupMS     int64     `json:"setup_ms"`
+	TotalMS     int64     `json:"total_ms"`
+	DowntimeMS  int64     `json:"downtime_ms"`
+	Skipped     int64     `json:"skipped_pages"`
+	HintStatus  string    `json:"hint_status"`
+	Exchange    *exchange `json:"exchange_us,omitempty"` // nil when nothing was asked
+	Floor       int64     `json:"floor_bytes"`
+	Integrity   integrity `json:"integrity"`
+
+	release string
+	used    int64 // pages that were not free
+	state   int64 // bytes beside pages
+	free    int64 // pages that were free
+}
+
+// exchange splits the time between the question and the last page that was
+// skipped, in microseconds.
+type exchange struct {
+	Arm      int64 `json:"arm"` // before the question
+	Wakeup   int64 `json:"wakeup"`
+	Walk     int64 `json:"walk"`
+	Transfer int64 `json:"transfer"`
+	Decode   int64 `json:"decode"`
+	Clear    int64 `json:"clear"`
+	Total    int64 `json:"total"` // from the question on
+	HoldMax  int64 `json:"hold_max"`
+}
+
+// integrity is what the guest found on the destination.
+type integrity struct {
+	CountBefore   uint64 `json:"count_before"`
+	CountAfter    uint64 `json:"count_after"`
+	VerifiedPages uint64 `json:"verified_pages"`
+	Mismatches    uint64 `json:"mismatches"`
+}
+
+// newOutcome turns the figures of a migration into a result. free is what the guest
+// had free just before.
+func newOutcome(m method, release string, f *vm.Migration, free memory.Info, i *integrity) *outcome {
+	r := &outcome{
+		Method:      m,
+		Transferred: f.RAM.Transferred,
+		SetupMS:     f.SetupTime,
+		TotalMS:     f.TotalTime,
+		DowntimeMS:  f.Downtime,
+		HintStatus:  f.HintStatus(),
+		Integrity:   *i,
+		release:     release,
+		used:        f.RAM.Total/memory.PageSize - free.Buddy,
+		free:        free.Buddy,
+		state:       max(f.RAM.Transferred-f.RAM.Normal*vm.PageCost-f.RAM.Duplicate*vm.ZeroPageCost, 0),
+	}
+	r.Floor = r.used*vm.PageCost + r.state
+	if h := f.Hints; h != nil && h.Generation != 0 {
+		r.Skipped = h.Skipped
+		r.Exchange = &exchange{
+			Arm: h.Arm, Wakeup: h.Wakeup, Walk: h.Walk, Transfer: h.Transfer, Decode: h.Decode,
+			Clear: h.Clear, Total: h.Exchange, HoldMax: h.HoldMax,
+		}
+	}
+	return r
+}
+
+// conclude computes what compares the runs.
+func (r *results) conclude() {
+	for _, run := range r.Runs {
+		r.Integrity.CountBefore += run.Integrity.CountBefore
+		r.Integrity.CountAfter += run.Integrity.CountAfter
+		r.Integrity.VerifiedPages += run.Integrity.VerifiedPages
+		r.Integrity.Mismatches += run.Integrity.Mismatches
+	}
+	on := r.Runs[len(r.Runs)-1]
+	r.FloorBytes, r.DeviceBytes, r.UsedPages = on.Floor, on.state, on.used
+	r.AboveFloor = float64(on.Transferred)/float64(on.Floor) - 1
+}
+
+// Targets of the demo.
+const (
+	floorMargin   = 0.05
+	exchangeLimit = 25_000 // µs: what the exchange added to the setup in the published work
+)
+
+// verdict returns an error when the demo did not show what it is to show.
+func (r *results) verdict() error {
+	var errs []error
+	for _, run := range r.Runs {
+		if run.Integrity.Mismatches != 0 {
+			errs = append(errs, fmt.Errorf("%s: the guest found %d damaged pages", run.Method, run.Integrity.Mismatches))
+		}
+	}
+	on := r.Runs[len(r.Runs)-1]
+	switch {
+	case on.HintStatus != "ok":
+		errs = append(errs, fmt.Errorf("hints ended with status %q", on.HintStatus))
+	case r.AboveFloor > floorMargin:
+		errs = append(errs, fmt.Errorf("sent %.1f %% more than the floor", r.AboveFloor*100))
+	}
+	return errors.Join(errs...)
+}
+
+// write stores the results as JSON.
+func (r *results) write(path string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the results: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("write the results: %w", err)
+	}
+	if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write the results: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// print shows the results.
+func (r *results) print(out *screen) {
+	off, on := r.Runs[0], r.Runs[len(r.Runs)-1]
+	out.line("\nLinux %s, %s, 2 CPUs, %s", on.release, gib(r.plan.guestMiB), strings.ToUpper(r.accel))
+	out.line("")
+	rows := [][]string{{"hints", "transferred", "setup", "total", "downtime", "pages skipped", "ratio"}}
+	for _, run := range r.Runs {
+		rows = append(rows, []string{
+			run.Method.hints(), size(run.Transferred), ms(run.SetupMS), ms(run.TotalMS), ms(run.DowntimeMS),
+			thousands(run.Skipped), fmt.Sprintf("%.1f×", float64(off.Transferred)/float64(run.Transferred)),
+		})
+	}
+	rows = append(rows, []string{"floor", size(r.FloorBytes), "", "", "", thousands(on.free),
+		fmt.Sprintf("%.1f×", float64(off.Transferred)/float64(r.FloorBytes))})
+	for _, line := range table(rows) {
+		out.line("  %s", line)
+	}
+	out.line("\nThe floor is the least that can be sent: %s pages that are not free × 4104 B + %s of device state.\n"+
+		"Hints on sent %+.1f %% of it more. A page of zeroes costs 9 B, and so less than the floor says.",
+		thousands(r.UsedPages), size(r.DeviceBytes), r.AboveFloor*100)
+	if x := on.Exchange; x != nil {
+		out.line("\nThe exchange with the guest took %s of the setup, the published limit is %s:", us(x.Total), us(exchangeLimit))
+		out.line("  interrupt to wake-up %s, walk %s, transfer %s, decode %s, clear %s.", us(x.Wakeup), us(x.Walk), us(x.Transfer), us(x.Decode), us(x.Clear))
+		out.line("  Before it, arming the dirty log took %s. The guest held a zone lock for at most %s.", us(x.Arm), us(x.HoldMax))
+	}
+	for _, run := range r.Runs {
+		i := run.Integrity
+		out.line("\nThe guest on the destination (hints %s): it counted %s → %s, and is still counting;\n  %s pages of its memory verified, %d mismatches.",
+			run.Method.hints(), thousands(int64(i.CountBefore)), thousands(int64(i.CountAfter)), thousands(int64(i.VerifiedPages)), i.Mismatches)
+	}
+}
+
+// table aligns rows: the first column to the left, the others to the right.
+func table(rows [][]string) []string {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var lines []string
+	for n, row := range rows {
+		var b strings.Builder
+		for i, cell := range row {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == 0 {
+				b.WriteString(cell + pad)
+			} else {
+				b.WriteString("   " + pad + cell)
+			}
+		}
+		line := strings.TrimRight(b.String(), " ")
+		lines = append(lines, line)
+		if n == 0 {
+			lines = append(lines, strings.Repeat("─", utf8.RuneCountInString(line)))
+		}
+	}
+	return lines
+}
+
+// size writes a number of bytes for people.
+func size(bytes int64) string {
+	switch {
+	case bytes >= 1<<30:
+		return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<<30))
+	case bytes >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f KiB", float64(bytes)/(1<<10))
+}
+
+func ms(n int64) string { return fmt.Sprintf("%s ms", thousands(n)) }
+
+func us(n int64) string { return fmt.Sprintf("%.1f ms", float64(n)/1000) }
+
+// thousands writes a number with its digits in groups.
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

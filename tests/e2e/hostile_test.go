@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+// hostilePackage is a driver that breaks the rules; it runs in the agent's place.
+const hostilePackage = "github.com/fbpp-project/fbpp/tests/guest/hostile"
+
+// A guest that says nonsense gets an ordinary migration, and a chance to say
+// something better the next time. One machine goes through all of them.
+func TestHostileReports(t *testing.T) {
+	binary, err := guest.BuildProgram(t.Context(), hostilePackage, filepath.Join(parts.Root, "build", "guest"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := boot(t, setup{
+		noAgent: true,
+		files:   map[string]string{"/hostile": binary},
+		device:  map[string]string{"hint-timeout": "3000"},
+	})
+	for _, tc := range []struct{ name, status string }{
+		{"silent", "driver-timeout"},
+		{"started-and-silent", "driver-timeout"},
+		{"poison", "refused"},
+		{"descending", "ok"},
+		{"overlapping", "bad-report"},
+		{"overlapping-orders", "bad-report"},
+		{"unaligned", "bad-report"},
+		{"out-of-range", "bad-report"},
+		{"end-out-of-range", "bad-report"},
+		{"largest-order", "bad-report"},
+		{"unknown-class", "bad-report"},
+		{"wrong-total", "bad-report"},
+		{"short", "bad-report"},
+		{"long", "bad-report"},
+		{"page-shift", "bad-report"},
+		{"garbage", "bad-report"},
+		{"yesterday", "driver-timeout"},
+		{"tomorrow", "driver-timeout"},
+		{"endless", "bad-report"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			defer m.in(t)()
+			if err := m.vm.Spawn(m.ctx, agentName, "/hostile", tc.name); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.vm.Tell(m.ctx, agentName, ""); err != nil { // its hello was read
+				t.Fatal(err)
+			}
+			requireHints(t, m.migrate(), tc.status)
+			m.requireSound()
+			m.signalAgent(syscall.SIGKILL)
+			m.waitAgent()
+		})
+	}
+	// After all this the device serves an honest driver.
+	m.startAgent()
+	requireHints(t, m.migrate(), "ok")
+	m.requireSound()
+}
