@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where Go's own packages install it, for a root shell that does not look there.
+export PATH := $(PATH):/usr/local/go/bin
+
+# What is built for others to run needs no library of the machine.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath
+
+QEMU := ./qemu-patches/qemu.sh
+
+##@ To see it
+
+.PHONY: demo
+demo: machine qemu-build ## migrate a guest with hints off and on, and compare
+	@go run ./tests/demo $(DEMO_FLAGS)
+
+##@ To work on it
+
+.PHONY: build
+build: go ## build fbppd, fbppctl and fbpp-agent into build/
+	@mkdir -p build
+	@$(GO_BUILD) -o build/ ./cmd/...
+
+.PHONY: test
+test: machine lint qemu-build test-unit test-e2e ## everything: unit tests, drivers in guests, migrations
+
+.PHONY: test-unit
+test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers
+	@packages=$$(go list ./... | grep -v '/tests/e2e$$'); go test -race $$packages
+
+.PHONY: test-e2e
+test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live migrations
+	@cd tests/e2e && go test -v -count=1 -timeout 30m $(E2E_FLAGS)
+
+.PHONY: lint
+lint: go ## what a reviewer should not have to look for
+	@./tests/lint.sh
+
+.PHONY: generate
+generate: go ## make the eBPF objects and their Go code anew (needs clang)
+	@go generate ./...
+
+##@ The patched QEMU
+
+.PHONY: qemu-build
+qemu-build: ## build it, unless the cache has it
+	@$(QEMU) build
+
+.PHONY: qemu-check
+qemu-check: ## lint the series, apply it to a clean tree, compare with a refresh
+	@$(QEMU) check
+
+.PHONY: qemu-bisect
+qemu-bisect: ## build after each patch
+	@$(QEMU) bisect
+
+##@ Other
+
+.PHONY: clean
+clean: ## remove what was built here; the cache with QEMU and the kernels stays
+	@rm -rf build
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s:\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Preconditions, each with one line that says what is wrong.
+.PHONY: machine go
+machine:
+	@./tests/machine.sh
+go:
+	@./tests/machine.sh go
