@@ -42,7 +42,7 @@ func Listen(path string) (_ *Listener, err error) {
 	}()
 	// The socket file inherits the mode of the socket's inode, so that there
 	// is no moment at which others may connect.
-	if err := control(sock, func(fd int) error { return unix.Fchmod(fd, 0o600) }); err != nil {
+	if err := restrict(sock); err != nil {
 		return nil, fmt.Errorf("restrict socket: %w", err)
 	}
 	addr := &unix.SockaddrUnix{Name: path}
@@ -157,14 +157,15 @@ func (l *Listener) accept(ctx context.Context) (*wire.Conn, error) {
 	}
 }
 
-func control(sock *socket.Conn, f func(fd int) error) error {
+// restrict gives a socket that is not bound yet the mode of its future file.
+func restrict(sock *socket.Conn) error {
 	rc, err := sock.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var ferr error
-	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+	var chmodErr error
+	if err := rc.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), 0o600) }); err != nil {
 		return err
 	}
-	return os.NewSyscallError("fchmod", ferr)
+	return os.NewSyscallError("fchmod", chmodErr)
 }

@@ -19,8 +19,8 @@ type Channel struct {
 	conn *wire.Conn
 }
 
-// openChannel makes the channel and gives its other end to the backend.
-func (f *Frontend) openChannel() error {
+// OpenChannel makes the channel and gives its other end to the backend.
+func (f *Frontend) OpenChannel() error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open backend channel: %w", os.NewSyscallError("socketpair", err))

@@ -62,7 +62,7 @@ func (f *Frontend) Realize(o Options) error {
 		}
 	}
 	if f.Negotiated.Has(wire.ProtocolBackendReq) {
-		if err := f.openChannel(); err != nil {
+		if err := f.OpenChannel(); err != nil {
 			return err
 		}
 	}
