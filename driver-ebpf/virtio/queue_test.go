@@ -14,8 +14,7 @@ import (
 )
 
 // ringPair is a queue and a device that plays its other end over the same
-// bytes. Physical memory is one slice that begins at page 1; pages of the
-// regions lie in it in reverse, so that no two are neighbours by chance.
+// bytes. Physical memory is one slice that begins at page 1.
 type ringPair struct {
 	t        *testing.T
 	queue    *Queue

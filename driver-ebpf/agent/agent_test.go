@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+)
+
+var errUnplugged = errors.New("unplugged")
+
+// serve runs the agent until the transport has no more events.
+func serve(t *testing.T, a *Agent, transport *fakeTransport) []sentMessage {
+	t.Helper()
+	transport.fail = errUnplugged
+	close(transport.events)
+	if err := a.Run(t.Context(), transport); !errors.Is(err, errUnplugged) {
+		t.Fatalf("error %v", err)
+	}
+	if transport.flushed != len(transport.sent) {
+		t.Fatalf("the device was told of %d messages of %d", transport.flushed, len(transport.sent))
+	}
+	return transport.sent
+}
+
+func ask(generation uint64) wire.Event {
+	return wire.Event{Type: wire.EventReportFree, Generation: generation, BudgetUS: 700, BudgetEntries: 5000}
+}
+
+// kinds names the messages in short.
+func kinds(sent []sentMessage) (names []string) {
+	for _, m := range sent {
+		name := m.header.Type.String()
+		if m.header.Flags&wire.FlagLast != 0 {
+			name += " last"
+		}
+		if m.header.Status != wire.StatusOK {
+			name += " " + m.header.Status.String()
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func wantKinds(t *testing.T, sent []sentMessage, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, kinds(sent)); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+func TestHelloThenStartedThenReport(t *testing.T) {
+	walker := newFakeWalker(fakeStep{records: 5, state: freepages.Done})
+	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
+	wantKinds(t, sent, "hello", "started", "report last")
+
+	if diff := cmp.Diff(testGuest.Hello, sent[0].hello); diff != "" || sent[0].header.Generation != 0 {
+		t.Errorf("hello of generation %d: %s", sent[0].header.Generation, diff)
+	}
+	report := sent[2]
+	want := wire.Header{Type: wire.MessageReport, Flags: wire.FlagLast, Count: 5, Generation: 7, PageShift: 12}
+	if diff := cmp.Diff(want, report.header); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]uint64{1 << 8, 2 << 8, 3 << 8, 4 << 8, 5 << 8}, report.records); diff != "" {
+		t.Error(diff)
+	}
+	trailer := wire.Trailer{Records: 5, WalkUS: 1500, HoldMaxUS: 3600e6, Holds: 1}
+	if diff := cmp.Diff(trailer, report.trailer); diff != "" {
+		t.Error(diff)
+	}
+	budget := freepages.Budget{Time: 700 * time.Microsecond, Entries: 5000}
+	if diff := cmp.Diff([]freepages.Budget{budget}, walker.budgets); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestStartedIsOutBeforeTheWalk(t *testing.T) {
+	transport := newFakeTransport(ask(7))
+	walker := newFakeWalker(fakeStep{state: freepages.Done})
+	walker.onStep = func(int) {
+		if got := kinds(transport.sent[:transport.flushed]); !slices.Contains(got, "started") {
+			t.Errorf("at the walk the device knows only %v", got)
+		}
+	}
+	serve(t, mustAgent(t, testGuest, walker), transport)
+}
+
+func TestEmptyReportIsStillOne(t *testing.T) {
+	walker := newFakeWalker(fakeStep{state: freepages.Done})
+	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
+	wantKinds(t, sent, "hello", "started", "report last")
+	if sent[2].header.Count != 0 || sent[2].trailer.Records != 0 {
+		t.Fatalf("%+v", sent[2])
+	}
+}
+
+func TestManyRecordsAreSplitAtTheLargestBody(t *testing.T) {
+	transport := newFakeTransport(ask(7))
+	transport.maxBody = 4*8 + 7 // not a multiple of a record
+	walker := newFakeWalker(fakeStep{records: 10, state: freepages.Done})
+	sent := serve(t, mustAgent(t, testGuest, walker), transport)
+	wantKinds(t, sent, "hello", "started", "report", "report", "report last")
+	var all []uint64
+	for _, m := range sent[2:] {
+		all = append(all, m.records...)
+	}
+	if len(all) != 10 || !slices.IsSorted(all) || sent[4].trailer.Records != 10 {
+		t.Fatalf("records %v, trailer %+v", all, sent[4].trailer)
+	}
+}
+
+func TestCutWalkIsResumedAndSaysSo(t *testing.T) {
+	walker := newFakeWalker(
+		fakeStep{records: 2, state: freepages.More},
+		fakeStep{records: 2, state: freepages.More},
+		fakeStep{records: 1, state: freepages.Done})
+	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
+	wantKinds(t, sent, "hello", "started", "report last")
+	if sent[2].header.Flags != wire.FlagLast|wire.FlagResumed || len(sent[2].records) != 5 {
+		t.Fatalf("%v with %d records", sent[2].header, len(sent[2].records))
+	}
+}
+
+func TestFullBufferIsSentAndDrainedBeforeItIsFilledAgain(t *testing.T) {
+	walker := newFakeWalker(
+		fakeStep{records: 3, state: freepages.Full},
+		fakeStep{records: 3, state: freepages.Full},
+		fakeStep{records: 1, state: freepages.Done})
+	transport := newFakeTransport(ask(7))
+	sent := serve(t, mustAgent(t, testGuest, walker), transport)
+	wantKinds(t, sent, "hello", "started", "report", "report", "report last")
+	if walker.released != 2 || transport.drained != 3 { // and once at the beginning
+		t.Fatalf("released %d times, drained %d times", walker.released, transport.drained)
+	}
+	if sent[4].trailer.Records != 7 || len(sent[4].records) != 1 {
+		t.Fatalf("%+v", sent[4])
+	}
+	if sent[4].header.Flags&wire.FlagResumed == 0 {
+		t.Fatal("a walk that let go of its locks does not say so")
+	}
+}
+
+func TestWalkIsCutInTimeForItsDeadline(t *testing.T) {
+	event := ask(7)
+	event.DeadlineMS = 100
+	walker := newFakeWalker(fakeStep{records: 1, state: freepages.More})
+	walker.leftOut = 12
+	a := mustAgent(t, testGuest, walker)
+	clock := time.Unix(0, 0)
+	a.now = func() time.Time { return clock }
+	walker.onStep = func(int) { clock = clock.Add(20 * time.Millisecond) }
+	sent := serve(t, a, newFakeTransport(event))
+	wantKinds(t, sent, "hello", "started", "report last")
+	last := sent[2]
+	if last.header.Flags != wire.FlagLast|wire.FlagTruncated|wire.FlagResumed || last.trailer.LeftOut != 12 {
+		t.Fatalf("%v, %+v", last.header, last.trailer)
+	}
+	if got := clock.Sub(time.Unix(0, 0)); got != 80*time.Millisecond {
+		t.Fatalf("the walk went on for %v of 100 ms", got)
+	}
+}
+
+func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
+	for name, c := range map[string]struct {
+		event wire.Event
+		want  []string
+	}{
+		"cancelled": {
+			wire.Event{Type: wire.EventCancel, Generation: 7},
+			[]string{"hello", "started"},
+		},
+		"another request was cancelled": {
+			wire.Event{Type: wire.EventCancel, Generation: 6},
+			[]string{"hello", "started", "report last"},
+		},
+		"asked anew": {
+			ask(8),
+			[]string{"hello", "started", "started", "report last"},
+		},
+		"the device lost its state": {
+			wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted},
+			[]string{"hello", "started", "hello"},
+		},
+		"the configuration changed": {
+			wire.Event{Type: wire.EventChanged},
+			[]string{"hello", "started", "report last"},
+		},
+		"an event from the future": {
+			wire.Event{Type: 99, Flags: 99, Generation: 7},
+			[]string{"hello", "started", "report last"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			transport := newFakeTransport(ask(7), c.event)
+			walker := newFakeWalker(fakeStep{records: 1, state: freepages.More}, fakeStep{state: freepages.Done})
+			sent := serve(t, mustAgent(t, testGuest, walker), transport)
+			wantKinds(t, sent, c.want...)
+			if last := sent[len(sent)-1]; c.event.Type == wire.EventReportFree && last.header.Generation != 8 {
+				t.Fatalf("the answer is to %d", last.header.Generation)
+			}
+		})
+	}
+}
+
+func TestEventsBetweenRequests(t *testing.T) {
+	walker := newFakeWalker(fakeStep{records: 1, state: freepages.Done})
+	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(
+		wire.Event{Type: 42},
+		wire.Event{Type: wire.EventCancel, Generation: 5},
+		wire.Event{Type: wire.EventChanged},
+		wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted},
+	))
+	wantKinds(t, sent, "hello", "hello")
+	if walker.begun != 0 {
+		t.Fatal("walked unasked")
+	}
+}
+
+func TestGuestThatMustNotReport(t *testing.T) {
+	guest := testGuest
+	guest.Status, guest.Hello.Reason = wire.StatusContentMatters, "page_poison is on"
+	walker := newFakeWalker(fakeStep{records: 1, state: freepages.Done})
+	sent := serve(t, mustAgent(t, guest, walker), newFakeTransport(ask(7)))
+	wantKinds(t, sent, "hello content-matters", "started", "report last content-matters")
+	if sent[0].hello.Reason != guest.Hello.Reason {
+		t.Errorf("reason %q", sent[0].hello.Reason)
+	}
+	if walker.begun != 0 || sent[2].header.Count != 0 || sent[2].header.Generation != 7 {
+		t.Errorf("walked %d times, %v", walker.begun, sent[2].header)
+	}
+	if _, err := New(testGuest, nil, nil); err == nil {
+		t.Error("an agent without a walker and without a reason")
+	}
+}
+
+func TestWalkThatFailsIsReportedAndTheNextOneWorks(t *testing.T) {
+	walker := newFakeWalker(fakeStep{records: 3, err: freepages.ErrLayout})
+	transport := newFakeTransport(ask(7), ask(8))
+	transport.onSend = func(m sentMessage) {
+		if m.header.Status == wire.StatusFailed {
+			walker.script = []fakeStep{{records: 2, state: freepages.Done}}
+		}
+	}
+	sent := serve(t, mustAgent(t, testGuest, walker), transport)
+	// The second question is there when the first one is looked up from: the
+	// walk fails before that.
+	wantKinds(t, sent, "hello", "started", "report last failed", "started", "report last")
+	if sent[2].header.Count != 0 || sent[4].header.Count != 2 {
+		t.Fatalf("%v, %v", sent[2].header, sent[4].header)
+	}
+}
+
+func TestDeviceThatStopsReading(t *testing.T) {
+	t.Run("in the middle of a report, which is given up", func(t *testing.T) {
+		walker := newFakeWalker(fakeStep{records: 3, state: freepages.Full})
+		transport := newFakeTransport(ask(7))
+		walker.onStep = func(int) { transport.stuck = true }
+		sent := serve(t, mustAgent(t, testGuest, walker), transport)
+		wantKinds(t, sent, "hello", "started", "report")
+	})
+	t.Run("before a report, which has the device opened anew", func(t *testing.T) {
+		transport := newFakeTransport(ask(7))
+		transport.stuck = true
+		a := mustAgent(t, testGuest, newFakeWalker(fakeStep{state: freepages.Done}))
+		if err := a.Run(t.Context(), transport); err == nil {
+			t.Fatal("no error")
+		}
+	})
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	transport := newFakeTransport()
+	transport.onSend = func(sentMessage) { cancel() }
+	if err := mustAgent(t, testGuest, newFakeWalker(fakeStep{})).Run(ctx, transport); err != nil {
+		t.Fatal(err)
+	}
+	wantKinds(t, transport.sent, "hello")
+}

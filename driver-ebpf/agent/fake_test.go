@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"encoding/binary"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
+	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+)
+
+// fakeTransport plays a device that reads every message at once.
+type fakeTransport struct {
+	events   chan wire.Event
+	woken    chan struct{}
+	fail     error // what waiting in Receive returns when events is closed
+	sent     []sentMessage
+	flushed  int // messages that the device knows of
+	maxBody  int
+	drained  int // times
+	stuck    bool
+	onSend   func(sentMessage)
+	closings int
+}
+
+type sentMessage struct {
+	header  wire.Header
+	hello   wire.Hello
+	records []uint64
+	trailer wire.Trailer
+}
+
+func newFakeTransport(events ...wire.Event) *fakeTransport {
+	t := &fakeTransport{events: make(chan wire.Event, 16), woken: make(chan struct{}, 1), maxBody: 1 << 20}
+	for _, event := range events {
+		t.events <- event
+	}
+	return t
+}
+
+func (t *fakeTransport) Receive(limit time.Duration) (wire.Event, bool, error) {
+	if limit == 0 {
+		select {
+		case event, ok := <-t.events:
+			return event, ok, nil
+		default:
+			return wire.Event{}, false, nil
+		}
+	}
+	select {
+	case event, ok := <-t.events:
+		if !ok {
+			return event, false, t.fail
+		}
+		return event, true, nil
+	case <-t.woken:
+		return wire.Event{}, false, ErrInterrupted
+	}
+}
+
+func (t *fakeTransport) Send(m Message) error {
+	header, err := wire.DecodeHeader(m.Head)
+	if err != nil {
+		return err
+	}
+	if got := len(m.Head) + m.Body.Len() + len(m.Tail); uint64(got) != header.Size() {
+		return wire.ErrMalformed
+	}
+	message := sentMessage{header: header}
+	if header.Type == wire.MessageHello {
+		if message.hello, err = wire.DecodeHello(m.Head[wire.HeaderSize:]); err != nil {
+			return err
+		}
+	}
+	for body := m.Body.Bytes(); len(body) != 0; body = body[8:] {
+		message.records = append(message.records, binary.LittleEndian.Uint64(body))
+	}
+	if m.Tail != nil {
+		if message.trailer, err = wire.DecodeTrailer(m.Tail); err != nil {
+			return err
+		}
+	}
+	t.sent = append(t.sent, message)
+	if t.onSend != nil {
+		t.onSend(message)
+	}
+	return nil
+}
+
+func (t *fakeTransport) Flush() { t.flushed = len(t.sent) }
+
+func (t *fakeTransport) Drain(time.Duration) error {
+	t.Flush()
+	t.drained++
+	if t.stuck {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+func (t *fakeTransport) MaxBody() int { return t.maxBody }
+
+func (t *fakeTransport) Interrupt() {
+	select {
+	case t.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (t *fakeTransport) Close() error { t.closings++; return nil }
+
+// fakeWalker finds the records of its script, one entry per step.
+type fakeWalker struct {
+	script   []fakeStep
+	step     int
+	begun    int
+	region   *dma.Region
+	count    int
+	total    uint64
+	leftOut  uint64
+	budgets  []freepages.Budget
+	released int
+	onStep   func(n int)
+}
+
+type fakeStep struct {
+	records int
+	state   freepages.State
+	err     error
+}
+
+func newFakeWalker(script ...fakeStep) *fakeWalker {
+	const pages = 16
+	frames := make([]uint64, pages)
+	for i := range frames {
+		frames[i] = uint64(100 + 2*i)
+	}
+	return &fakeWalker{script: script, region: dma.Fixed(make([]byte, pages*4096), 4096, frames)}
+}
+
+func (w *fakeWalker) Begin() { w.begun++; w.step, w.count, w.total = 0, 0, 0 }
+
+func (w *fakeWalker) Step(b freepages.Budget) (freepages.State, error) {
+	step := w.script[min(w.step, len(w.script)-1)]
+	w.step++
+	w.budgets = append(w.budgets, b)
+	for range step.records {
+		w.total++
+		binary.LittleEndian.PutUint64(w.region.Bytes()[w.count*8:], w.total<<8)
+		w.count++
+	}
+	if w.onStep != nil {
+		w.onStep(w.step)
+	}
+	return step.state, step.err
+}
+
+func (w *fakeWalker) Records() dma.Slice { return w.region.Slice(0, w.count*8) }
+func (w *fakeWalker) Release()           { w.released++; w.count = 0 }
+
+func (w *fakeWalker) Stats() freepages.Stats {
+	return freepages.Stats{
+		Records: w.total, WalkTime: 1500 * time.Microsecond, HoldMax: time.Hour, Holds: uint32(w.step),
+		LeftOut: w.leftOut, Resumed: w.step > 1,
+	}
+}
+
+var testGuest = Guest{
+	Hello:     wire.Hello{Features: wire.FeatureInitOnAlloc, MaxOrder: 10, RAMBytes: 8 << 30, Release: "Linux 6.12"},
+	PageShift: 12,
+}
+
+func mustAgent(t *testing.T, guest Guest, walker Walker) *Agent {
+	t.Helper()
+	a, err := New(guest, walker, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+)
+
+func TestDeviceThatReturnsIsGreetedAgain(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := newFakeTransport(), newFakeTransport()
+	first.fail = errUnplugged
+	close(first.events)
+	second.onSend = func(sentMessage) { cancel() }
+	attempts, ready := 0, 0
+	open := func() (ClosingTransport, error) {
+		attempts++
+		switch attempts {
+		case 1:
+			return first, nil
+		case 2:
+			return nil, errors.New("not there yet")
+		}
+		return second, nil
+	}
+	a := mustAgent(t, testGuest, newFakeWalker(fakeStep{state: freepages.Done}))
+	if err := a.Serve(ctx, open, func() { ready++ }); err != nil {
+		t.Fatal(err)
+	}
+	wantKinds(t, first.sent, "hello")
+	wantKinds(t, second.sent, "hello")
+	if attempts != 3 || ready != 1 || first.closings != 1 || second.closings != 1 {
+		t.Fatalf("%d attempts, ready %d times, closed %d and %d times", attempts, ready, first.closings, second.closings)
+	}
+}
+
+func TestDeviceThatIsNotThereAtFirstIsAnError(t *testing.T) {
+	a := mustAgent(t, testGuest, newFakeWalker(fakeStep{}))
+	err := a.Serve(t.Context(), func() (ClosingTransport, error) { return nil, errUnplugged }, nil)
+	if !errors.Is(err, errUnplugged) {
+		t.Fatalf("error %v", err)
+	}
+}

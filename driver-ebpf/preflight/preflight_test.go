@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package preflight
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+)
+
+// fakeVariables are static keys by name.
+type fakeVariables map[string]uint32
+
+func (v fakeVariables) Symbol(name string) (uint64, error) {
+	value, ok := v[name]
+	if !ok {
+		return 0, fmt.Errorf("look up %s: %w", name, kernel.ErrNoSymbol)
+	}
+	return uint64(value), nil // an address that tells its content
+}
+
+func (v fakeVariables) Read(addr uint64, buf []byte) error {
+	if addr == unreadable {
+		return errUnreadable
+	}
+	binary.NativeEndian.PutUint32(buf, uint32(addr))
+	return nil
+}
+
+const unreadable = 666
+
+var errUnreadable = errors.New("unreadable")
+
+func TestContentFeatures(t *testing.T) {
+	for name, c := range map[string]struct {
+		keys    fakeVariables
+		cmdline string
+		want    wire.Features
+	}{
+		"nothing": {fakeVariables{}, "quiet", 0},
+		"all keys on": {
+			fakeVariables{"_page_poisoning_enabled": 1, "_debug_pagealloc_enabled": 1, "init_on_free": 2, "init_on_alloc": 1}, "",
+			wire.FeaturePagePoison | wire.FeatureInitOnFree | wire.FeatureInitOnAlloc,
+		},
+		"a key is believed rather than the command line": {
+			fakeVariables{"_page_poisoning_enabled": 0, "init_on_alloc": 1}, "page_poison=1 init_on_alloc=0",
+			wire.FeatureInitOnAlloc,
+		},
+		"debug_pagealloc counts as poisoning": {
+			fakeVariables{"_debug_pagealloc_enabled": 1}, "", wire.FeaturePagePoison,
+		},
+		"without a key the command line is believed": {
+			fakeVariables{}, "page_poison=on init_on_free=1", wire.FeaturePagePoison | wire.FeatureInitOnFree,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := contentFeatures(c.keys, c.cmdline)
+			if err != nil || got != c.want {
+				t.Fatalf("%v, %v; want %v", got, err, c.want)
+			}
+		})
+	}
+	if _, err := contentFeatures(fakeVariables{"init_on_free": unreadable}, ""); !errors.Is(err, errUnreadable) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestCommandLineAsksFor(t *testing.T) {
+	for cmdline, want := range map[string]bool{
+		"":                              false,
+		"page_poison":                   false,
+		"page_poison=1":                 true,
+		"page_poison=on":                true,
+		"page_poison=ON quiet":          true,
+		"page_poison=Y":                 true,
+		`page_poison="yes"`:             true,
+		"page-poison=1":                 true,
+		"page_poison=0":                 false,
+		"page_poison=off":               false,
+		"page_poison=1 page_poison=0":   false,
+		"xpage_poison=1":                false,
+		"quiet -- page_poison=1":        false,
+		"root=/dev/vda page_poison=1 1": true,
+	} {
+		if got := asksFor(cmdline, "page_poison"); got != want {
+			t.Errorf("%q: %v, want %v", cmdline, got, want)
+		}
+	}
+}
+
+func TestLockdown(t *testing.T) {
+	for text, want := range map[string]bool{
+		"none integrity [confidentiality]\n": true,
+		"[none] integrity confidentiality\n": false,
+		"none [integrity] confidentiality\n": false,
+		"":                                   false,
+	} {
+		if got := lockedDown(text); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestReasonIsOneLine(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"an error":      {errors.New("no BTF"), "no BTF"},
+		"joined errors": {errors.Join(errors.New("first"), errors.New("second")), "first"},
+		"the verifier": {
+			fmt.Errorf("load: %w", &ebpf.VerifierError{Cause: errors.New("EACCES"), Log: []string{"0: r1 = 1", "unknown func"}}),
+			"eBPF program refused: EACCES: unknown func",
+		},
+		"the verifier, silent": {&ebpf.VerifierError{Cause: errors.New("EPERM")}, "eBPF program refused: EPERM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := reason(c.err); got != c.want {
+				t.Fatalf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}

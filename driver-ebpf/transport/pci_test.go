@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package transport
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
+	"github.com/fbpp-project/fbpp/driver-ebpf/virtio"
+)
+
+// fakeQueue keeps chains until the test uses them.
+type fakeQueue struct {
+	size       int
+	chains     []fakeChain
+	used       []fakeUsed
+	kicks      int
+	interrupts bool
+}
+
+type fakeChain struct {
+	token   int
+	out, in []dma.Slice
+}
+
+type fakeUsed struct {
+	token   int
+	written uint32
+}
+
+func (q *fakeQueue) Add(token int, out, in []dma.Slice) error {
+	if len(q.chains) == q.size {
+		return virtio.ErrQueueFull
+	}
+	q.chains = append(q.chains, fakeChain{token, append([]dma.Slice(nil), out...), in})
+	return nil
+}
+
+func (q *fakeQueue) Used() (int, uint32, bool, error) {
+	if len(q.used) == 0 {
+		return 0, 0, false, nil
+	}
+	u := q.used[0]
+	q.used = q.used[1:]
+	return u.token, u.written, true, nil
+}
+
+func (q *fakeQueue) WantInterrupts(want bool) { q.interrupts = want }
+func (q *fakeQueue) Kick()                    { q.kicks++ }
+func (q *fakeQueue) InFlight() int            { return len(q.chains) + len(q.used) }
+func (q *fakeQueue) MaxSegments() int         { return 64 }
+
+// use gives the oldest chain back after writing p into it.
+func (q *fakeQueue) use(p []byte) {
+	chain := q.chains[0]
+	q.chains = q.chains[1:]
+	if p != nil {
+		copy(chain.in[0].Bytes(), p)
+	}
+	q.used = append(q.used, fakeUsed{chain.token, uint32(len(p))})
+}
+
+// content is what the device reads of the i-th chain.
+func (q *fakeQueue) content(i int) []byte {
+	var p []byte
+	for _, s := range q.chains[i].out {
+		p = append(p, s.Bytes()...)
+	}
+	return p
+}
+
+// fakeDevice interrupts when its test says so.
+type fakeDevice struct {
+	config []byte
+	onWait func() (changed bool, err error)
+	health error
+	closed bool
+}
+
+func (d *fakeDevice) Wait(time.Duration) (bool, error) { return d.onWait() }
+func (d *fakeDevice) ReadConfig(p []byte) int          { return copy(p, d.config) }
+func (d *fakeDevice) Healthy() error                   { return d.health }
+func (d *fakeDevice) Interrupt()                       {}
+func (d *fakeDevice) Close() error                     { d.closed = true; return nil }
+
+type fixture struct {
+	*PCI
+	device         *fakeDevice
+	events, report *fakeQueue
+}
+
+func newFixture(t *testing.T, reportSize int) *fixture {
+	t.Helper()
+	f := &fixture{
+		device: &fakeDevice{onWait: func() (bool, error) { return false, errors.New("nothing happens any more") }},
+		events: &fakeQueue{size: 8},
+		report: &fakeQueue{size: reportSize},
+	}
+	config := wire.Config{Flags: wire.ConfigEnabled, BudgetUS: 500}
+	f.device.config = make([]byte, wire.ConfigSize)
+	config.Encode(f.device.config)
+	memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
+	var err error
+	if f.PCI, err = newPCI(f.device, f.events, f.report, memory, nil); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func encodeEvent(e wire.Event) []byte {
+	p := make([]byte, wire.EventSize)
+	e.Encode(p)
+	return p
+}
+
+func TestEventsArriveAndBuffersGoBack(t *testing.T) {
+	f := newFixture(t, 8)
+	if len(f.events.chains) != eventBuffers {
+		t.Fatalf("%d buffers for events", len(f.events.chains))
+	}
+	if _, ok, err := f.Receive(0); ok || err != nil {
+		t.Fatalf("%v, %v", ok, err)
+	}
+	next := uint64(0)
+	f.device.onWait = func() (bool, error) {
+		next++
+		f.events.use(encodeEvent(wire.Event{Type: wire.EventReportFree, Generation: next}))
+		return false, nil
+	}
+	for want := uint64(1); want <= 3*eventBuffers; want++ {
+		event, ok, err := f.Receive(agent.Forever)
+		if err != nil || !ok || event.Generation != want {
+			t.Fatalf("%v, %v, %v; want generation %d", event, ok, err, want)
+		}
+		if len(f.events.chains) != eventBuffers {
+			t.Fatalf("%d buffers left", len(f.events.chains))
+		}
+	}
+}
+
+func TestShortEventIsDropped(t *testing.T) {
+	f := newFixture(t, 8)
+	f.events.use(make([]byte, 31))
+	f.events.use(encodeEvent(wire.Event{Type: wire.EventCancel}))
+	event, ok, err := f.Receive(0)
+	if err != nil || !ok || event.Type != wire.EventCancel {
+		t.Fatalf("%v, %v, %v", event, ok, err)
+	}
+}
+
+func TestConfigurationIsReadAgainWhenItChanges(t *testing.T) {
+	f := newFixture(t, 8)
+	if got := f.Config(); got.BudgetUS != 500 || got.Flags != wire.ConfigEnabled {
+		t.Fatalf("%+v", got)
+	}
+	f.device.onWait = func() (bool, error) {
+		changed := wire.Config{BudgetUS: 900}
+		changed.Encode(f.device.config)
+		f.events.use(encodeEvent(wire.Event{Type: wire.EventChanged}))
+		return true, nil
+	}
+	if _, _, err := f.Receive(agent.Forever); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.Config(); got.BudgetUS != 900 || got.Flags != 0 {
+		t.Fatalf("%+v", got)
+	}
+}
+
+func TestDeviceThatFailsEndsReceive(t *testing.T) {
+	f := newFixture(t, 8)
+	f.device.health = virtio.ErrNeedsReset
+	f.device.onWait = func() (bool, error) { return true, nil }
+	if _, _, err := f.Receive(agent.Forever); !errors.Is(err, virtio.ErrNeedsReset) {
+		t.Fatalf("error %v", err)
+	}
+	f.device.onWait = func() (bool, error) { return false, virtio.ErrInterrupted }
+	if _, _, err := f.Receive(agent.Forever); !errors.Is(err, agent.ErrInterrupted) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestMessageIsOneChainWithoutCopyOfItsBody(t *testing.T) {
+	f := newFixture(t, 8)
+	body := dma.Fixed(bytes.Repeat([]byte{7}, 4096), 4096, []uint64{77}).Slice(16, 64)
+	head := bytes.Repeat([]byte{1}, agent.MaxHead)
+	tail := bytes.Repeat([]byte{2}, agent.MaxTail)
+	if err := f.Send(agent.Message{Head: head, Body: body, Tail: tail}); err != nil {
+		t.Fatal(err)
+	}
+	clear(head)
+	if got := f.report.chains[0].out[1]; got.Addr() != 77*4096+16 {
+		t.Fatalf("the body is read from %#x", got.Addr())
+	}
+	want := bytes.Join([][]byte{bytes.Repeat([]byte{1}, agent.MaxHead), body.Bytes(), tail}, nil)
+	if got := f.report.content(0); !bytes.Equal(got, want) {
+		t.Fatalf("the device reads %x", got)
+	}
+	if f.report.kicks != 0 {
+		t.Fatal("kicked before the flush")
+	}
+	f.Flush()
+	if f.report.kicks != 1 {
+		t.Fatal("not kicked")
+	}
+}
+
+func TestSendWaitsForRoom(t *testing.T) {
+	for name, size := range map[string]int{"in a short queue": 2, "in the slots": 1000} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, size)
+			var waits int
+			f.device.onWait = func() (bool, error) {
+				if !f.report.interrupts {
+					t.Error("waits without interrupts")
+				}
+				waits++
+				f.report.use(nil)
+				return false, nil
+			}
+			for i := range messageSlots + 5 {
+				var head [8]byte
+				binary.LittleEndian.PutUint64(head[:], uint64(i))
+				if err := f.Send(agent.Message{Head: head[:]}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if want := messageSlots + 5 - min(size, messageSlots); waits != want || f.report.interrupts {
+				t.Fatalf("waited %d times, want %d", waits, want)
+			}
+			// What waits for the device is intact, in order.
+			n := len(f.report.chains)
+			for i := range n {
+				if got := binary.LittleEndian.Uint64(f.report.content(i)); got != uint64(messageSlots+5-n+i) {
+					t.Fatalf("message %d of %d is %d", i, n, got)
+				}
+			}
+		})
+	}
+}
+
+func TestDrainWaitsForAll(t *testing.T) {
+	f := newFixture(t, 8)
+	for range 3 {
+		if err := f.Send(agent.Message{Head: []byte{1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.device.onWait = func() (bool, error) { f.report.use(nil); return false, nil }
+	if err := f.Drain(time.Hour); err != nil || f.report.InFlight() != 0 {
+		t.Fatalf("%v, %d in flight", err, f.report.InFlight())
+	}
+	if err := f.Send(agent.Message{Head: []byte{1}}); err != nil {
+		t.Fatal(err)
+	}
+	f.device.onWait = func() (bool, error) { return false, nil }
+	if err := f.Drain(0); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestLargestBodyFitsAChain(t *testing.T) {
+	f := newFixture(t, 8)
+	frames := make([]uint64, 64)
+	for i := range frames {
+		frames[i] = uint64(2 * i) // no two are neighbours
+	}
+	region := dma.Fixed(make([]byte, 64*4096), 4096, frames)
+	worst := region.Slice(8, f.MaxBody())
+	if got := len(worst.AppendSegments(nil)) + 2; got > f.report.MaxSegments() {
+		t.Fatalf("%d segments, at most %d are possible", got, f.report.MaxSegments())
+	}
+}
