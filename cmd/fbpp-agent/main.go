@@ -75,7 +75,7 @@ func newLogger(level zapcore.Level) (*zap.Logger, error) {
 	config := zap.NewProductionConfig()
 	config.Level = zap.NewAtomicLevelAt(level)
 	config.Encoding = "console"
-	config.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	config.EncoderConfig.EncodeTime, config.EncoderConfig.EncodeDuration = zapcore.ISO8601TimeEncoder, zapcore.StringDurationEncoder
 	config.DisableCaller, config.DisableStacktrace, config.Sampling = true, true, nil
 	return config.Build()
 }

@@ -65,10 +65,12 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 			return fmt.Errorf("receive event: %w", err)
 		}
 		for ok { // an event can break in on the answer to the one before
-			a.lg.Debug("event", zap.Stringer("event", event))
+			answered := event
 			if event, ok, err = a.handle(t, event); err != nil {
 				return err
 			}
+			// Not before the answer: a log may end on a slow serial line.
+			a.lg.Debug("event", zap.Stringer("event", answered))
 		}
 	}
 	return nil

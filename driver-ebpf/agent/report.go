@@ -41,6 +41,7 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 		return wire.Event{}, false, err
 	}
 	t.Flush()
+	started := a.now()
 	if a.walker == nil {
 		return wire.Event{}, false, r.refuse(a.guest.Status)
 	}
@@ -82,12 +83,14 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 			a.walker.Release()
 		}
 	}
+	walked := a.now()
 	stats := a.walker.Stats()
 	if err := r.sendRecords(true, stats.LeftOut != 0); err != nil {
 		return wire.Event{}, false, err
 	}
 	a.lg.Info("reported", zap.Uint64("generation", event.Generation), zap.Uint64("records", stats.Records),
-		zap.Duration("took", a.now().Sub(start)), zap.Duration("walk", stats.WalkTime),
+		zap.Duration("took", a.now().Sub(start)), zap.Duration("started", started.Sub(start)),
+		zap.Duration("walked", walked.Sub(started)), zap.Duration("walk", stats.WalkTime),
 		zap.Duration("hold-max", stats.HoldMax), zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut))
 	return wire.Event{}, false, nil
 }

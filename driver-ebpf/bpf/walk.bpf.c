@@ -14,7 +14,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define MAX_NODES 64
 #define MAX_ZONES 8	 /* per node: the kernel has at most 6 kinds */
-#define CLOCK_INTERVAL 64 /* blocks between two looks at the clock */
+#define CLOCK_INTERVAL 16 /* blocks between two looks at the clock */
 
 /* Addresses of kernel variables, and values that do not change after boot. */
 const volatile u64 vmemmap;	     /* first struct page */

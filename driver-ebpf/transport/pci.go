@@ -166,7 +166,8 @@ func (p *PCI) Receive(limit time.Duration) (wire.Event, bool, error) {
 	}
 }
 
-// nextEvent takes an event from the queue and gives its buffer back.
+// nextEvent takes an event from the queue and gives its buffer back. The device
+// hears of the buffer later, in wait: it has others, and the event is urgent.
 func (p *PCI) nextEvent() (wire.Event, bool, error) {
 	for {
 		i, written, ok, err := p.events.Used()
@@ -177,7 +178,6 @@ func (p *PCI) nextEvent() (wire.Event, bool, error) {
 		if offerErr := p.offer(i); offerErr != nil {
 			return wire.Event{}, false, offerErr
 		}
-		p.events.Kick()
 		if err == nil {
 			return event, true, nil
 		}
@@ -187,6 +187,7 @@ func (p *PCI) nextEvent() (wire.Event, bool, error) {
 
 // wait waits for an interrupt and sees to what it says about the device.
 func (p *PCI) wait(limit time.Duration) error {
+	p.events.Kick()
 	changed, err := p.device.Wait(limit)
 	if errors.Is(err, virtio.ErrInterrupted) {
 		return fmt.Errorf("wait for the device: %w", agent.ErrInterrupted)

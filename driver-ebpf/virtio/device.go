@@ -70,7 +70,8 @@ type Device struct {
 	features uint64
 	queues   []*Queue
 	memory   []*dma.Region
-	wake     int // eventfd
+	wake     int  // eventfd
+	masked   bool // uio_pci_generic has masked the interrupt line
 }
 
 // Open binds the PCI device at the address to uio_pci_generic, resets it,

@@ -29,6 +29,15 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		{Fd: int32(d.wake), Events: unix.POLLIN},
 	}
 	var timeout *unix.Timespec
+	// The line is let through again only now, so that this exit to the host is
+	// not on the path of what the interrupt was about. What the device has used
+	// since its status was read holds the line up and fires at once.
+	if d.masked {
+		if err := d.function.enableInterrupt(); err != nil {
+			return false, err
+		}
+		d.masked = false
+	}
 	if limit >= 0 {
 		ts := unix.NsecToTimespec(limit.Nanoseconds())
 		timeout = &ts
@@ -49,13 +58,14 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 	if err := d.function.clearInterrupt(); err != nil {
 		return false, err
 	}
-	// Reading the status takes the interrupt line back, so what the device
-	// uses from here on raises it anew, and it is let through again below.
+	d.masked = true
+	// Reading the status takes the line back: what the device uses from here
+	// on raises it anew.
 	isr := d.isr.read8(0)
 	if isr == statusGone {
 		return false, ErrGone
 	}
-	return isr&isrConfig != 0, d.function.enableInterrupt()
+	return isr&isrConfig != 0, nil
 }
 
 // Interrupt makes the current or the next Wait return [ErrInterrupted]. It may
