@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -10,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
 // guestTag is the build tag of tests that belong into a guest.
@@ -40,7 +43,10 @@ func TestDriverInTheGuest(t *testing.T) {
 				devices: []string{"virtio-rng-pci,disable-legacy=on"},
 			})
 			for _, p := range packages {
-				t.Run(path.Base(p), func(t *testing.T) { runInGuest(t, m, inGuest(p)) })
+				t.Run(path.Base(p), func(t *testing.T) {
+					defer m.in(t)()
+					runInGuest(t, m, inGuest(p))
+				})
 			}
 		})
 	}
@@ -59,10 +65,7 @@ func runInGuest(t *testing.T, m *machine, binary string) {
 	if len(want) == 0 {
 		t.Fatalf("%s holds no tests", binary)
 	}
-	out, err := m.vm.Run(m.ctx, binary, "-test.v", "-test.timeout=120s")
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := m.runToEnd(binary, "-test.v", "-test.timeout=120s")
 	var got []string
 	for _, match := range passed.FindAllStringSubmatch(out, -1) {
 		got = append(got, match[1])
@@ -73,6 +76,27 @@ func runInGuest(t *testing.T, m *machine, binary string) {
 		}
 	}
 	t.Logf("%d of %d tests passed", len(got), len(want))
+}
+
+// runToEnd runs a program in the guest, and returns what it printed. A program
+// that hangs is not worth all of the test's time.
+func (m *machine) runToEnd(args ...string) string {
+	m.t.Helper()
+	const name = "tests"
+	ctx, cancel := context.WithTimeout(m.ctx, 3*time.Minute)
+	defer cancel()
+	if err := m.vm.Spawn(ctx, name, args...); err != nil {
+		m.t.Fatal(err)
+	}
+	r, err := m.vm.Guest.Do(ctx, ctl.Request{Op: ctl.OpWait, Name: name})
+	if err != nil {
+		said, _ := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpOutput, Name: name})
+		m.t.Fatalf("%v; it printed:\n%s", err, said.Output)
+	}
+	if r.Exit != 0 {
+		m.t.Fatalf("exit status %d:\n%s", r.Exit, r.Output)
+	}
+	return r.Output
 }
 
 // guestPackages lists the packages of the driver that have tests for a guest.

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"maps"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,9 +17,9 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// stepTimeout bounds a test that hangs. It asserts nothing: no step takes a
-// tenth of it.
-const stepTimeout = 3 * time.Minute
+// hangTimeout bounds a test that hangs. It asserts nothing: no test takes half
+// of it on a machine that has nothing else to do.
+const hangTimeout = 6 * time.Minute
 
 // agentName is the agent among the programs of a guest.
 const agentName = "agent"
@@ -59,7 +60,7 @@ func boot(t testing.TB, s setup) *machine {
 	if s.memoryMiB == 0 {
 		s.memoryMiB = 320
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	t.Cleanup(cancel)
 	config, err := parts.Config(s.series, s.memoryMiB, s.files)
 	if err != nil {
@@ -127,7 +128,24 @@ func (m *machine) startAgent() {
 	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
 		m.t.Fatal(err)
 	}
+	// fbppd may still know one that was there before.
+	for !strings.Contains(m.agentOutput(), "said hello") {
+		if err := m.ctx.Err(); err != nil {
+			m.t.Fatalf("the agent said no hello: %v", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	m.awaitDriver()
+}
+
+// agentOutput returns what the agent has printed.
+func (m *machine) agentOutput() string {
+	m.t.Helper()
+	r, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpOutput, Name: agentName})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return r.Output
 }
 
 // awaitDriver waits until fbppd could ask the guest.
