@@ -65,7 +65,9 @@ type Device struct {
 	QueueStopping func(q *Queue)
 
 	// Reset says that the driver or the frontend reset the device (RESET_DEVICE
-	// or a status of zero). All queues have been stopped.
+	// or a status of zero). All queues have been stopped. Some frontends, QEMU
+	// 7.2 among them, set the status to zero whenever the VM is stopped, also
+	// at the end of a migration, and continue the same driver afterwards.
 	Reset func()
 
 	// MemoryChanged says that the guest memory table changed. m is valid during

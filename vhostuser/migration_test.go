@@ -151,23 +151,52 @@ func TestOracleSeesAnUnloggedWrite(t *testing.T) {
 }
 
 func TestLogHoldsExactlyWhatWasWritten(t *testing.T) {
-	e := newEcho()
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	v.start()
-	q := v.queues[0]
-	m, err := v.f.StartMigration(v.g, v.queues...)
-	must(t, err)
-	defer m.Close()
-	in, out := v.request("x")
-	_, err = q.Add(in, out)
-	must(t, err)
-	must(t, q.Kick.Raise())
-	v.answer(0, out, "x")
-	must(t, v.f.Stop(v.queues...))
-	want := []uint64{q.UsedRing / vhosttest.PageSize, out.Addr / vhosttest.PageSize}
-	slices.Sort(want)
-	if got := m.Round(); !slices.Equal(got, want) {
-		t.Errorf("logged %#x, want %#x", got, want)
+	const page = vhosttest.PageSize
+	for _, tt := range []struct {
+		name string
+		size int
+		base uint16
+		addr func(a *wire.VringAddr)
+		want func(q *vhosttest.Queue) []uint64 // pages of the used ring
+	}{
+		{"in a ring of one page", 8, 0, func(*wire.VringAddr) {},
+			func(q *vhosttest.Queue) []uint64 { return []uint64{q.UsedRing / page} }},
+		{"with index and element on different pages", 1024, 600, func(*wire.VringAddr) {},
+			func(q *vhosttest.Queue) []uint64 { return []uint64{q.UsedRing / page, q.UsedRing/page + 1} }},
+		{"with an element across two pages", 1024, 511, func(*wire.VringAddr) {},
+			func(q *vhosttest.Queue) []uint64 { return []uint64{q.UsedRing / page, q.UsedRing/page + 1} }},
+		{"with the used ring logged elsewhere", 8, 0, func(a *wire.VringAddr) { a.Log = 7 * page },
+			func(*vhosttest.Queue) []uint64 { return []uint64{7} }},
+		{"with the used ring not logged", 8, 0, func(a *wire.VringAddr) { a.Flags = 0 },
+			func(*vhosttest.Queue) []uint64 { return nil }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := newEcho()
+			v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
+			q, err := vhosttest.NewQueue(v.g, 0, tt.size)
+			must(t, err)
+			t.Cleanup(q.Close)
+			v.queues[0] = q
+			q.Warp(tt.base)
+			v.start()
+			m, err := v.f.StartMigration(v.g, v.queues...)
+			must(t, err)
+			defer m.Close()
+			a := q.Addr(wire.VringFLog)
+			tt.addr(&a)
+			must(t, v.f.Tell(wire.SetVringAddr, a.AppendTo(nil)))
+			in, out := v.request("x")
+			_, err = q.Add(in, out)
+			must(t, err)
+			must(t, q.Kick.Raise())
+			v.answer(0, out, "x")
+			must(t, v.f.Stop(v.queues...))
+			want := append(tt.want(q), out.Addr/page)
+			slices.Sort(want)
+			if got := m.Round(); !slices.Equal(got, want) {
+				t.Errorf("logged %#x, want %#x", got, want)
+			}
+		})
 	}
 }
 

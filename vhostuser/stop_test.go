@@ -357,3 +357,37 @@ func TestKickThatHangsIsLeftBehind(t *testing.T) {
 	close(hang)
 	v.echo(0, "works again")
 }
+
+func TestChainOfAnEarlierRunIsRefused(t *testing.T) {
+	e := newEcho()
+	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
+	v.start()
+	chains, outs := v.hold(e, 1)
+	q := e.connection().Queue(0)
+	must(t, v.f.Stop(v.queues[0]))
+	must(t, v.f.StartRing(v.queues[0]))
+	must(t, v.f.Enable(v.queues[0], true))
+	v.answer(0, outs[0], "a") // the new run has served it
+	if _, err := chains[0].WriteAt([]byte("x"), 0); !errors.Is(err, vhostuser.ErrQueueStopped) {
+		t.Errorf("write: %v", err)
+	}
+	if err := q.Push(chains[0], 1); !errors.Is(err, vhostuser.ErrQueueStopped) {
+		t.Errorf("push: %v", err)
+	}
+	if used := v.queues[0].UsedIdx(); used != 1 {
+		t.Errorf("used index %d, want 1", used)
+	}
+}
+
+func TestRingAsksForKicksWhenItIsEnabled(t *testing.T) {
+	e := newEcho()
+	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
+	must(t, v.f.Start(v.g, virtioFeatures, v.queues[1]))
+	q := v.queues[0]
+	v.g.Write(q.UsedRing, []byte{1, 0}) // an earlier backend suppressed them
+	must(t, v.f.StartRing(q))
+	must(t, v.f.Enable(q, true))
+	if v.g.Read(q.UsedRing, 1)[0] != 0 {
+		t.Error("kicks are still suppressed")
+	}
+}
