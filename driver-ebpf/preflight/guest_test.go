@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build guest
+
+package preflight
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap/zaptest"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+)
+
+// The guest that the tests run in decides which of the cases this is.
+func TestPreflightFitsTheGuest(t *testing.T) {
+	found, err := Run(zaptest.NewLogger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	text, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmdline := string(text)
+	want := wire.StatusOK
+	switch {
+	case strings.Contains(cmdline, "lockdown=confidentiality"):
+		want = wire.StatusLockdown
+	case strings.Contains(cmdline, "page_poison=1"), strings.Contains(cmdline, "debug_pagealloc=on"):
+		want = wire.StatusContentMatters
+	}
+	guest := found.Guest
+	if guest.Status != want {
+		t.Fatalf("status %v (%v), want %v", guest.Status, found.Err, want)
+	}
+	if (found.Walker() != nil) != (want == wire.StatusOK) || (guest.Hello.Reason == "") != (want == wire.StatusOK) {
+		t.Errorf("walker %v, reason %q", found.Walker(), guest.Hello.Reason)
+	}
+	if guest.PageShift != 12 || guest.Hello.RAMBytes < 64<<20 || !strings.HasPrefix(guest.Hello.Release, "Linux ") {
+		t.Errorf("%+v", guest)
+	}
+	if want != wire.StatusOK {
+		return
+	}
+	if strings.Contains(cmdline, "init_on_free=1") != (guest.Hello.Features&wire.FeatureInitOnFree != 0) {
+		t.Errorf("features %v with %q", guest.Hello.Features, cmdline)
+	}
+	if guest.Hello.MaxOrder < 9 || guest.Hello.MaxOrder > 20 {
+		t.Errorf("highest order %d", guest.Hello.MaxOrder)
+	}
+}
