@@ -16,13 +16,13 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
-	"github.com/fbpp-project/fbpp/driver-ebpf/sdnotify"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
 )
 
@@ -98,9 +98,9 @@ func serve(lg *zap.Logger, found *preflight.Result, device string) error {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(-1)
 	err = a.Serve(ctx, open, func() {
-		notify(lg, sdnotify.Ready, sdnotify.Status("waiting; "+found.Guest.Status.String()+" "+found.Guest.Hello.Reason))
+		notify(lg, daemon.SdNotifyReady)
 	})
-	notify(lg, sdnotify.Stopping)
+	notify(lg, daemon.SdNotifyStopping)
 	lg.Info("stopped")
 	return err
 }
@@ -120,9 +120,10 @@ func choose(device string) (string, error) {
 	return found[0], nil
 }
 
-func notify(lg *zap.Logger, states ...string) {
-	if err := sdnotify.Notify(states...); err != nil {
-		lg.Warn("notify", zap.Error(err))
+// notify tells systemd of a state, where systemd started the process.
+func notify(lg *zap.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		lg.Warn("notify systemd", zap.Error(err))
 	}
 }
 
