@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -44,7 +43,8 @@ func run(args []string, stdout io.Writer) error {
 	level := zapcore.InfoLevel
 	flags.Var(&level, "log-level", "debug, info, warn or error")
 	check := flags.Bool("check", false, "say whether this guest can report its free memory, and exit")
-	asJSON := flags.Bool("json", false, "with -check: as JSON")
+	once := flags.Bool("once", false, "take one snapshot, print its figures, and exit")
+	asJSON := flags.Bool("json", false, "with -check or -once: print JSON")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -64,6 +64,9 @@ func run(args []string, stdout io.Writer) error {
 	defer found.Close()
 	if *check {
 		return printCheck(stdout, found, *asJSON)
+	}
+	if *once {
+		return printSnapshot(stdout, found, *asJSON)
 	}
 	if found.Err != nil {
 		lg.Error("this guest reports no free memory", zap.Stringer("status", found.Guest.Status), zap.Error(found.Err))
@@ -125,38 +128,4 @@ func notify(lg *zap.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		lg.Warn("notify systemd", zap.Error(err))
 	}
-}
-
-// checkReport is what -check prints.
-type checkReport struct {
-	Status   string `json:"status"`
-	Reason   string `json:"reason,omitempty"`
-	Release  string `json:"release"`
-	RAMBytes uint64 `json:"ram_bytes"`
-	Features string `json:"features"`
-	MaxOrder uint8  `json:"max_order"`
-	Hook     string `json:"hook,omitempty"`
-}
-
-func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
-	hello := found.Guest.Hello
-	report := checkReport{
-		Status:   found.Guest.Status.String(),
-		Release:  hello.Release,
-		RAMBytes: hello.RAMBytes,
-		Features: hello.Features.String(),
-		MaxOrder: hello.MaxOrder,
-	}
-	if found.Err != nil {
-		report.Reason = found.Err.Error()
-	}
-	if found.Snapshot != nil {
-		report.Hook = found.Snapshot.Hook().String()
-	}
-	if asJSON {
-		return json.NewEncoder(w).Encode(report)
-	}
-	_, err := fmt.Fprintf(w, "status    %s\nreason    %s\nrelease   %s\nram       %d MiB\nfeatures  %s\nmax order %d\nhook      %s\n",
-		report.Status, report.Reason, report.Release, report.RAMBytes>>20, report.Features, report.MaxOrder, report.Hook)
-	return err
 }

@@ -45,8 +45,11 @@ type Budget struct {
 	Entries uint32 // blocks to visit, at most MaxEntries
 }
 
-// DefaultBudget is taken for what a budget leaves at 0.
-var defaultBudget = Budget{Time: time.Millisecond, Entries: 20_000}
+// Taken for what a budget leaves at 0.
+const (
+	defaultTime    = time.Millisecond
+	defaultEntries = 20_000
+)
 
 // Options of Load. The zero value is good.
 type Options struct {
@@ -83,7 +86,7 @@ type Snapshot struct {
 	link      link.Link
 	hook      Hook
 	maxOrder  int
-	buddyinfo *os.File
+	buddyinfo int    // fd of the file
 	text      []byte // of the last read
 	textBuf   []byte
 
@@ -104,7 +107,7 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
-	s := &Snapshot{lg: lg, peek: peek, textBuf: make([]byte, 64<<10)}
+	s := &Snapshot{lg: lg, peek: peek, buddyinfo: -1, textBuf: make([]byte, 64<<10)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -122,9 +125,9 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 		return nil, err
 	}
 	s.control = s.controlMem.Bytes()[:controlSize]
-	s.buddyinfo, err = os.Open("/proc/buddyinfo")
+	s.buddyinfo, err = unix.Open("/proc/buddyinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open /proc/buddyinfo: %w", err)
 	}
 	return s, s.attach()
 }
@@ -216,8 +219,8 @@ func (s *Snapshot) Close() error {
 			errs = append(errs, r.Close())
 		}
 	}
-	if s.buddyinfo != nil {
-		errs = append(errs, s.buddyinfo.Close())
+	if s.buddyinfo >= 0 {
+		errs = append(errs, os.NewSyscallError("close", unix.Close(s.buddyinfo)))
 	}
 	return errors.Join(append(errs, s.objs.Close())...)
 }
@@ -245,10 +248,10 @@ func (s *Snapshot) Step(budget Budget) (State, error) {
 		return More, err
 	}
 	if budget.Time <= 0 {
-		budget.Time = defaultBudget.Time
+		budget.Time = defaultTime
 	}
 	if budget.Entries == 0 {
-		budget.Entries = defaultBudget.Entries
+		budget.Entries = defaultEntries
 	}
 	s.steps++
 	s.control.setU64(controlBudgetNS, uint64(budget.Time))
@@ -293,7 +296,7 @@ func (s *Snapshot) adoptThread() error {
 func (s *Snapshot) readBuddyinfo() error {
 	n := 0
 	for {
-		m, err := unix.Pread(int(s.buddyinfo.Fd()), s.textBuf[n:], int64(n))
+		m, err := unix.Pread(s.buddyinfo, s.textBuf[n:], int64(n))
 		if err == unix.EINTR {
 			continue
 		}

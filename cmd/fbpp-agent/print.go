@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
+)
+
+// checkReport is what -check prints.
+type checkReport struct {
+	Status   string `json:"status"`
+	Reason   string `json:"reason,omitempty"`
+	Release  string `json:"release"`
+	RAMBytes uint64 `json:"ram_bytes"`
+	Features string `json:"features"`
+	MaxOrder uint8  `json:"max_order"`
+	Hook     string `json:"hook,omitempty"`
+}
+
+func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
+	hello := found.Guest.Hello
+	report := checkReport{
+		Status:   found.Guest.Status.String(),
+		Release:  hello.Release,
+		RAMBytes: hello.RAMBytes,
+		Features: hello.Features.String(),
+		MaxOrder: hello.MaxOrder,
+	}
+	if found.Err != nil {
+		report.Reason = found.Err.Error()
+	}
+	if found.Snapshot != nil {
+		report.Hook = found.Snapshot.Hook().String()
+	}
+	if asJSON {
+		return json.NewEncoder(w).Encode(report)
+	}
+	_, err := fmt.Fprintf(w, "status    %s\nreason    %s\nrelease   %s\nram       %d MiB\nfeatures  %s\nmax order %d\nhook      %s\n",
+		report.Status, report.Reason, report.Release, report.RAMBytes>>20, report.Features, report.MaxOrder, report.Hook)
+	return err
+}
+
+// snapshotReport is what -once prints.
+type snapshotReport struct {
+	Records   uint64 `json:"records"`
+	TookUS    int64  `json:"took_us"` // from the first read of buddyinfo to the end
+	WalkUS    int64  `json:"walk_us"` // of these, with a lock held
+	HoldMaxUS int64  `json:"hold_max_us"`
+	Holds     uint32 `json:"holds"`
+	Restarts  uint32 `json:"restarts"`
+	Bytes     uint64 `json:"bytes"`
+}
+
+// printSnapshot takes a snapshot with the default budget.
+func printSnapshot(w io.Writer, found *preflight.Result, asJSON bool) error {
+	s := found.Snapshot
+	if s == nil {
+		return fmt.Errorf("take a snapshot: %v: %w", found.Guest.Status, found.Err)
+	}
+	var report snapshotReport
+	start := time.Now()
+	s.Begin()
+	for state := freepages.More; state != freepages.Done; {
+		var err error
+		if state, err = s.Step(freepages.Budget{}); err != nil {
+			return err
+		}
+		if state == freepages.More {
+			continue
+		}
+		report.TookUS = time.Since(start).Microseconds()
+		for i := range s.Records().Len() / freepages.RecordSize {
+			report.Bytes += 1 << (s.Record(i) & 63) << found.Guest.PageShift
+		}
+		s.Release()
+	}
+	stats := s.Stats()
+	report.Records, report.Holds, report.Restarts = stats.Records, stats.Holds, stats.Restarts
+	report.WalkUS, report.HoldMaxUS = stats.WalkTime.Microseconds(), stats.HoldMax.Microseconds()
+	if asJSON {
+		return json.NewEncoder(w).Encode(report)
+	}
+	_, err := fmt.Fprintf(w, "%d free blocks, %d MiB, in %d µs; %d holds of %d µs in all, the longest %d µs\n",
+		report.Records, report.Bytes>>20, report.TookUS, report.Holds, report.WalkUS, report.HoldMaxUS)
+	return err
+}
