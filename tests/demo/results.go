@@ -40,15 +40,27 @@ func (m method) hints() string {
 
 // results is the demo's outcome, and what build/demo.json holds.
 type results struct {
-	FloorBytes  int64     `json:"floor_bytes"`        // the least that the fbpp run could send
-	DeviceBytes int64     `json:"device_state_bytes"` // part of the floor
-	UsedPages   int64     `json:"used_pages"`         // pages that were not free, part of the floor
-	AboveFloor  float64   `json:"above_floor"`        // the fbpp run's bytes, as a share of the floor less 1
-	Runs        []outcome `json:"runs"`
-	Integrity   integrity `json:"integrity"`
+	Floor      floor     `json:"floor"`
+	FloorBytes int64     `json:"floor_bytes"` // the least that the fbpp run could send
+	AboveFloor float64   `json:"above_floor"` // what it sent beyond that, as a share of the floor
+	Runs       []outcome `json:"runs"`
+	Integrity  integrity `json:"integrity"` // of both guests together
 
 	plan  plan
 	accel string
+}
+
+// floor is the least that a migration can send: the content of each page that
+// is neither free nor zero, a note for each page of zeroes that is not free,
+// and the state of the devices.
+type floor struct {
+	UsedPages   int64 `json:"used_pages"` // not free; zero pages are among them
+	ZeroPages   int64 `json:"zero_pages"`
+	DeviceState int64 `json:"device_state_bytes"`
+}
+
+func (f floor) bytes() int64 {
+	return (f.UsedPages-f.ZeroPages)*vm.PageCost + f.ZeroPages*vm.ZeroPageCost + f.DeviceState
 }
 
 // outcome is one migration.
@@ -61,13 +73,11 @@ type outcome struct {
 	Skipped     int64     `json:"skipped_pages"`
 	HintStatus  string    `json:"hint_status"`
 	Exchange    *exchange `json:"exchange_us,omitempty"` // nil when nothing was asked
-	Floor       int64     `json:"floor_bytes"`
 	Integrity   integrity `json:"integrity"`
 
 	release string
-	used    int64 // pages that were not free
-	state   int64 // bytes beside pages
-	free    int64 // pages that were free
+	free    int64 // pages that the guest had free just before
+	floor   floor
 }
 
 // exchange splits the time between the question and the last page that was
@@ -79,6 +89,7 @@ type exchange struct {
 	Transfer int64 `json:"transfer"`
 	Decode   int64 `json:"decode"`
 	Clear    int64 `json:"clear"`
+	Wait     int64 `json:"wait"`  // the rest: until fbppd and QEMU's thread got the CPU
 	Total    int64 `json:"total"` // from the question on
 	HoldMax  int64 `json:"hold_max"`
 }
@@ -89,6 +100,13 @@ type integrity struct {
 	CountAfter    uint64 `json:"count_after"`
 	VerifiedPages uint64 `json:"verified_pages"`
 	Mismatches    uint64 `json:"mismatches"`
+}
+
+func (i *integrity) add(j integrity) {
+	i.CountBefore += j.CountBefore
+	i.CountAfter += j.CountAfter
+	i.VerifiedPages += j.VerifiedPages
+	i.Mismatches += j.Mismatches
 }
 
 // newOutcome turns the figures of a migration into a result. free is what the guest
@@ -103,16 +121,19 @@ func newOutcome(m method, release string, f *vm.Migration, free memory.Info, i *
 		HintStatus:  f.HintStatus(),
 		Integrity:   *i,
 		release:     release,
-		used:        f.RAM.Total/memory.PageSize - free.Buddy,
 		free:        free.Buddy,
-		state:       max(f.RAM.Transferred-f.RAM.Normal*vm.PageCost-f.RAM.Duplicate*vm.ZeroPageCost, 0),
+		floor: floor{
+			UsedPages:   f.RAM.Total/memory.PageSize - free.Buddy,
+			ZeroPages:   f.RAM.Duplicate,
+			DeviceState: max(f.RAM.Transferred-f.RAM.Normal*vm.PageCost-f.RAM.Duplicate*vm.ZeroPageCost, 0),
+		},
 	}
-	r.Floor = r.used*vm.PageCost + r.state
 	if h := f.Hints; h != nil && h.Generation != 0 {
 		r.Skipped = h.Skipped
 		r.Exchange = &exchange{
 			Arm: h.Arm, Wakeup: h.Wakeup, Walk: h.Walk, Transfer: h.Transfer, Decode: h.Decode,
 			Clear: h.Clear, Total: h.Exchange, HoldMax: h.HoldMax,
+			Wait: h.Exchange - h.Wakeup - h.Walk - h.Transfer - h.Decode - h.Clear,
 		}
 	}
 	return r
@@ -121,14 +142,11 @@ func newOutcome(m method, release string, f *vm.Migration, free memory.Info, i *
 // conclude computes what compares the runs.
 func (r *results) conclude() {
 	for _, run := range r.Runs {
-		r.Integrity.CountBefore += run.Integrity.CountBefore
-		r.Integrity.CountAfter += run.Integrity.CountAfter
-		r.Integrity.VerifiedPages += run.Integrity.VerifiedPages
-		r.Integrity.Mismatches += run.Integrity.Mismatches
+		r.Integrity.add(run.Integrity)
 	}
 	on := r.Runs[len(r.Runs)-1]
-	r.FloorBytes, r.DeviceBytes, r.UsedPages = on.Floor, on.state, on.used
-	r.AboveFloor = float64(on.Transferred)/float64(on.Floor) - 1
+	r.Floor, r.FloorBytes = on.floor, on.floor.bytes()
+	r.AboveFloor = float64(on.Transferred)/float64(r.FloorBytes) - 1
 }
 
 // Targets of the demo.

@@ -15,7 +15,7 @@ import (
 // The guest's integrity program: small and calm, so that what it writes during
 // the migration, which is sent as well, does not hide what is measured.
 func pool() memory.PoolOptions {
-	return memory.PoolOptions{Pages: 8192, Seed: 1, Rate: 1000}
+	return memory.PoolOptions{Pages: 8192, Seed: 1, Rate: 500}
 }
 
 // scenario runs the demo.

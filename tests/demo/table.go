@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // print shows the results.
@@ -20,24 +22,37 @@ func (r *results) print(out *screen) {
 			thousands(run.Skipped), fmt.Sprintf("%.1f×", float64(off.Transferred)/float64(run.Transferred)),
 		})
 	}
-	rows = append(rows, []string{"floor", size(r.FloorBytes), "", "", "", thousands(on.free),
+	rows = append(rows, []string{"floor", size(r.FloorBytes), "", "", "", "",
 		fmt.Sprintf("%.1f×", float64(off.Transferred)/float64(r.FloorBytes))})
 	for _, line := range table(rows) {
 		out.line("  %s", line)
 	}
-	out.line("\nThe floor is the least that can be sent: %s pages that are not free × 4104 B + %s of device state.\n"+
-		"Hints on sent %+.1f %% of it more. A page of zeroes costs 9 B, and so less than the floor says.",
-		thousands(r.UsedPages), size(r.DeviceBytes), r.AboveFloor*100)
+	f := r.Floor
+	out.line("\nThe floor is the least that could be sent: of %s pages that were not free, %s × %d B,\n"+
+		"the others, which are zero, × %d B, and %s of device state. Hints on sent %s.",
+		thousands(f.UsedPages), thousands(f.UsedPages-f.ZeroPages), vm.PageCost, vm.ZeroPageCost,
+		size(f.DeviceState), r.distance())
 	if x := on.Exchange; x != nil {
-		out.line("\nThe exchange with the guest took %s of the setup, the published limit is %s:", us(x.Total), us(exchangeLimit))
-		out.line("  interrupt to wake-up %s, walk %s, transfer %s, decode %s, clear %s.", us(x.Wakeup), us(x.Walk), us(x.Transfer), us(x.Decode), us(x.Clear))
+		out.line("\nThe exchange with the guest took %s of the setup (the published work: %s):", us(x.Total), us(exchangeLimit))
+		out.line("  interrupt to wake-up %s, walk %s, transfer %s, decode %s, clear %s, waiting for a CPU %s.",
+			us(x.Wakeup), us(x.Walk), us(x.Transfer), us(x.Decode), us(x.Clear), us(x.Wait))
 		out.line("  Before it, arming the dirty log took %s. The guest held a zone lock for at most %s.", us(x.Arm), us(x.HoldMax))
 	}
+	out.line("\nThe guests on their destinations:")
 	for _, run := range r.Runs {
 		i := run.Integrity
-		out.line("\nThe guest on the destination (hints %s): it counted %s → %s, and is still counting;\n  %s pages of its memory verified, %d mismatches.",
+		out.line("  hints %-3s  counted to %s before and is still counting, at %s; of %s pages it verified, %d do not match",
 			run.Method.hints(), thousands(int64(i.CountBefore)), thousands(int64(i.CountAfter)), thousands(int64(i.VerifiedPages)), i.Mismatches)
 	}
+}
+
+// distance says how far the fbpp run is from the floor. The guest counts its
+// free pages a moment before it is asked for them, so it can be below.
+func (r *results) distance() string {
+	if r.AboveFloor < 0 {
+		return fmt.Sprintf("%.1f %% less than that,\nas the guest had freed some more since it was counted", -r.AboveFloor*100)
+	}
+	return fmt.Sprintf("%.1f %% more than that", r.AboveFloor*100)
 }
 
 // table aligns rows: the first column to the left, the others to the right.
