@@ -5,6 +5,7 @@ package virtio
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -70,8 +71,10 @@ type Device struct {
 	features uint64
 	queues   []*Queue
 	memory   []*dma.Region
-	wake     int  // eventfd
 	masked   bool // uio_pci_generic has masked the interrupt line
+
+	wakeMu sync.Mutex // guards wake against Close, as Interrupt comes from anywhere
+	wake   int        // eventfd, -1: none
 }
 
 // Open binds the PCI device at the address to uio_pci_generic, resets it,

@@ -69,8 +69,13 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 }
 
 // Interrupt makes the current or the next Wait return [ErrInterrupted]. It may
-// be called from any goroutine, until Close.
+// be called from any goroutine at any time; after Close it does nothing.
 func (d *Device) Interrupt() {
+	d.wakeMu.Lock()
+	defer d.wakeMu.Unlock()
+	if d.wake < 0 {
+		return
+	}
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
 	// EAGAIN means that the counter is full: the wait ends anyway.
@@ -78,7 +83,7 @@ func (d *Device) Interrupt() {
 }
 
 // Close resets the device, so that it lets go of the queues' memory, and gives
-// it back to the kernel. It unblocks nobody.
+// it back to the kernel. No Wait may be under way.
 func (d *Device) Close() error {
 	var errs []error
 	if d.common != nil && d.common.read8(regStatus) != statusGone {
@@ -93,6 +98,8 @@ func (d *Device) Close() error {
 		errs = append(errs, region.Close())
 	}
 	d.memory = nil
+	d.wakeMu.Lock()
+	defer d.wakeMu.Unlock()
 	if d.wake >= 0 {
 		errs = append(errs, os.NewSyscallError("close", unix.Close(d.wake)))
 		d.wake = -1

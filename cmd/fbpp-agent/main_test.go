@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
+)
+
+func TestCommandLineRefuses(t *testing.T) {
+	for name, args := range map[string][]string{
+		"an argument":          {"now"},
+		"an unknown flag":      {"-frobnicate"},
+		"a level that is none": {"-log-level", "loud"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := run(args, io.Discard); err == nil {
+				t.Fatal("no error")
+			}
+		})
+	}
+	if err := run([]string{"-help"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Fatalf("error %v, want ErrHelp", err)
+	}
+}
+
+func TestCheckSaysWhy(t *testing.T) {
+	found := &preflight.Result{
+		Guest: agent.Guest{
+			Hello:  wire.Hello{Release: "Linux 6.12", RAMBytes: 8 << 30, Features: wire.FeaturePagePoison},
+			Status: wire.StatusContentMatters,
+		},
+		Err: errors.New("page_poison is on"),
+	}
+	var text bytes.Buffer
+	if err := printCheck(&text, found, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"content-matters", "page_poison is on", "Linux 6.12", "8192 MiB", "page-poison"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in %q", want, text.String())
+		}
+	}
+	text.Reset()
+	if err := printCheck(&text, found, true); err != nil {
+		t.Fatal(err)
+	}
+	var got checkReport
+	if err := json.Unmarshal(text.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := checkReport{Status: "content-matters", Reason: "page_poison is on", Release: "Linux 6.12",
+		RAMBytes: 8 << 30, Features: "page-poison"}
+	if got != want {
+		t.Fatalf("%+v, want %+v", got, want)
+	}
+	if err := printSnapshot(io.Discard, found, false); !errors.Is(err, found.Err) {
+		t.Fatalf("error %v of a guest that must not report", err)
+	}
+}

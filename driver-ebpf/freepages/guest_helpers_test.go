@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build guest
+
+package freepages
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zaptest"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+)
+
+func mustPeek(tb testing.TB) *kernel.Peek {
+	tb.Helper()
+	peek, err := kernel.OpenPeek()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { peek.Close() })
+	return peek
+}
+
+func mustLoad(tb testing.TB, records int) *Snapshot {
+	tb.Helper()
+	s, err := Load(mustPeek(tb), Options{Records: records, Log: zaptest.NewLogger(tb)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return s
+}
+
+// mustWalk takes a whole snapshot and returns copies of its records.
+func mustWalk(tb testing.TB, s *Snapshot, budget Budget) (records []uint64, steps int) {
+	tb.Helper()
+	s.Begin()
+	for {
+		state, err := s.Step(budget)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		steps++
+		if state == More {
+			continue
+		}
+		for i := range s.Records().Len() / RecordSize {
+			records = append(records, s.Record(i))
+		}
+		s.Release()
+		if state == Done {
+			return records, steps
+		}
+	}
+}
+
+// generous is a budget that no test guest's lists exceed.
+var generous = Budget{Time: time.Second, Entries: MaxEntries}
+
+// shrinkCPULists makes freed pages go to the free lists rather than to those of
+// the CPU that freed them, which keep up to an eighth of the memory.
+func shrinkCPULists(t *testing.T) {
+	t.Helper()
+	const file = "/proc/sys/vm/percpu_pagelist_high_fraction"
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("10000"), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(file, was, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// fragment takes memory and gives every other page back. The result gives back
+// the rest, as the end of the test does.
+func fragment(t *testing.T, size int) (release func()) {
+	t.Helper()
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Error(err)
+		return func() {}
+	}
+	release = sync.OnceFunc(func() {
+		if err := unix.Munmap(mem); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(release)
+	// A kernel without huge pages refuses what it would not do anyway.
+	_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE)
+	for page := 0; page < size; page += 4096 {
+		mem[page] = 1
+	}
+	for page := 0; page < size; page += 8192 {
+		if err := unix.Madvise(mem[page:page+4096], unix.MADV_DONTNEED); err != nil {
+			t.Error(err)
+		}
+	}
+	return release
+}
+
+// pages counts the pages of records, those that are there twice once.
+func pages(records []uint64) (n int) {
+	sorted := slices.Clone(records)
+	slices.Sort(sorted)
+	var end uint64
+	for _, record := range sorted {
+		first, next := record>>8, record>>8+1<<(record&63)
+		if next > end {
+			n += int(next - max(first, end))
+			end = next
+		}
+	}
+	return n
+}
+
+type span struct{ start, end uint64 }
+
+func within(spans []span, start, end uint64) bool {
+	for _, s := range spans {
+		if start >= s.start && end <= s.end {
+			return true
+		}
+	}
+	return false
+}
+
+// systemRAM reads the guest's memory map.
+func systemRAM(tb testing.TB) (spans []span) {
+	tb.Helper()
+	text, err := os.ReadFile("/proc/iomem")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range bytes.Lines(text) {
+		where, what, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), " : ")
+		if what != "System RAM" {
+			continue
+		}
+		from, to, _ := strings.Cut(where, "-")
+		start, err1 := strconv.ParseUint(from, 16, 64)
+		end, err2 := strconv.ParseUint(to, 16, 64)
+		if err1 != nil || err2 != nil {
+			tb.Fatalf("line %q of iomem", line)
+		}
+		spans = append(spans, span{start, end + 1})
+	}
+	if len(spans) == 0 || spans[0].end == 1 {
+		tb.Fatal("/proc/iomem hides the addresses")
+	}
+	return spans
+}

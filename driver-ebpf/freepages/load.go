@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package freepages
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+)
+
+// Load loads the program and attaches it. The peek stays the caller's and has
+// to live as long as the snapshot.
+func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
+	lg := opts.Log
+	if lg == nil {
+		lg = zap.NewNop()
+	}
+	s := &Snapshot{lg: lg, peek: peek, buddyinfo: -1, textBuf: make([]byte, 64<<10)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.load(opts.Records); err != nil {
+		return nil, err
+	}
+	s.records, err = dma.Map(s.objs.Records)
+	if err != nil {
+		return nil, err
+	}
+	s.controlMem, err = dma.Map(s.objs.Control)
+	if err != nil {
+		return nil, err
+	}
+	s.control = s.controlMem.Bytes()[:controlSize]
+	s.buddyinfo, err = unix.Open("/proc/buddyinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /proc/buddyinfo: %w", err)
+	}
+	return s, s.attach()
+}
+
+func (s *Snapshot) load(records int) error {
+	if records == 0 {
+		records = DefaultRecords
+	}
+	s.capacity = uint32(records)
+	spec, err := loadWalk()
+	if err != nil {
+		return fmt.Errorf("parse walk program: %w", err)
+	}
+	spec.Maps["records"].MaxEntries = s.capacity
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("load kernel types: %w", err)
+	}
+	n, err := orders(types)
+	if err != nil {
+		return err
+	}
+	s.maxOrder = n - 1
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		return fmt.Errorf("find kernel version: %w", err)
+	}
+	if err := setLayout(spec, s.peek, version); err != nil {
+		return err
+	}
+	err = spec.LoadAndAssign(&s.objs, &ebpf.CollectionOptions{
+		Programs: ebpf.ProgramOptions{KernelTypes: types},
+	})
+	if err != nil {
+		return fmt.Errorf("load walk program: %w", err)
+	}
+	return nil
+}
+
+// attach takes the first hook that sees every zone of a trial read.
+func (s *Snapshot) attach() error {
+	hooks, err := findHooks(s.peek)
+	if err != nil {
+		s.lg.Warn("the print of a zone was not found; the hook is the slower one", zap.Error(err))
+	}
+	for _, hook := range hooks {
+		if s.link, err = hook.attach(s.objs.WalkZone); err != nil {
+			s.lg.Warn("hook refused", zap.Stringer("hook", hook), zap.Error(err))
+			continue
+		}
+		s.hook = hook
+		if err = s.try(); err == nil {
+			s.lg.Info("walk attached", zap.Stringer("hook", hook))
+			return nil
+		}
+		s.lg.Warn("hook does not work", zap.Stringer("hook", hook), zap.Error(err))
+		err = errors.Join(err, s.link.Close())
+		s.link = nil
+	}
+	return err
+}
+
+// try reads buddyinfo once with a small budget and checks that the program saw
+// what was printed.
+func (s *Snapshot) try() error {
+	s.Begin()
+	defer s.Release()
+	if _, err := s.Step(Budget{Entries: 16}); err != nil {
+		return err
+	}
+	zones, err := ParseBuddyinfo(s.text)
+	if err != nil {
+		return err
+	}
+	if seen := int(s.control.u32(controlZones)); seen < len(zones) || seen == 0 {
+		return fmt.Errorf("walk on %v saw %d of %d zones", s.hook, seen, len(zones))
+	}
+	return nil
+}
+
+// Close detaches and unloads the program. Slices of Records are void then.
+func (s *Snapshot) Close() error {
+	var errs []error
+	if s.link != nil {
+		errs = append(errs, s.link.Close())
+	}
+	for _, r := range []*dma.Region{s.records, s.controlMem} {
+		if r != nil {
+			errs = append(errs, r.Close())
+		}
+	}
+	if s.buddyinfo >= 0 {
+		errs = append(errs, os.NewSyscallError("close", unix.Close(s.buddyinfo)))
+	}
+	return errors.Join(append(errs, s.objs.Close())...)
+}
