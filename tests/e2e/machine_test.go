@@ -42,13 +42,14 @@ type setup struct {
 // machine is a guest that moves from one QEMU to the next, with an fbppd
 // beside each of them.
 type machine struct {
-	t       testing.TB   // the test or subtest that uses it now
-	cleanup func(func()) // of the test that booted it: a guest may outlive a subtest
+	t       testing.TB // the test or subtest that uses it now
+	closers []func()   // undo what was started; a guest may outlive a subtest
 	ctx     context.Context
 	config  vm.Config
 	setup   setup
 	vm      *vm.VM
 	backend *vm.Backend // nil with noDevice
+	earlier string      // what the backend of the host before logged
 }
 
 // boot starts a machine. It ends with the test.
@@ -71,8 +72,13 @@ func boot(t testing.TB, s setup) *machine {
 	config.Device = map[string]string{"hint-timeout": "20000"}
 	maps.Copy(config.Device, s.device)
 	config.Append, config.Devices = s.kernelLine, s.devices
-	m := &machine{t: t, cleanup: t.Cleanup, ctx: ctx, config: config, setup: s}
-	t.Cleanup(m.explain)
+	m := &machine{t: t, ctx: ctx, config: config, setup: s}
+	t.Cleanup(func() {
+		m.explain() // while there is something to ask
+		for _, undo := range m.closers {
+			undo()
+		}
+	})
 	m.vm, m.backend = m.start(vm.Start, nil)
 	if _, err := m.vm.Boot(ctx); err != nil {
 		t.Fatal(err)
@@ -108,7 +114,7 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 		if backend, err = vm.StartBackend(m.ctx, parts.FBPPD, m.setup.backendArgs...); err != nil {
 			m.t.Fatal(err)
 		}
-		m.cleanup(func() { backend.Close() })
+		m.closers = append(m.closers, func() { backend.Close() })
 		config.Backend = backend.Socket
 	}
 	if change != nil {
@@ -118,7 +124,7 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.cleanup(func() { v.Close() })
+	m.closers = append(m.closers, func() { v.Close() })
 	return v, backend
 }
 
@@ -198,6 +204,7 @@ func (m *machine) arrive(dst *vm.VM, backend *vm.Backend) *vm.Migration {
 	}
 	m.vm.Close()
 	if m.backend != nil {
+		m.earlier = m.backend.Log()
 		m.backend.Close()
 	}
 	m.vm, m.backend = dst, backend
@@ -250,11 +257,15 @@ func (m *machine) explain() {
 	}
 	m.t.Logf("where the guest was last: %s", m.vm.Diagnosis())
 	if m.backend != nil {
+		m.t.Logf("fbppd of the host before said:\n%s", m.earlier)
 		m.t.Logf("fbppd said:\n%s", m.backend.Log())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if r, err := m.vm.Guest.Do(ctx, ctl.Request{Op: ctl.OpOutput, Name: agentName}); err == nil {
-		m.t.Logf("the agent said:\n%s", r.Output)
+	r, err := m.vm.Guest.Do(ctx, ctl.Request{Op: ctl.OpOutput, Name: agentName})
+	if err != nil {
+		m.t.Logf("the agent cannot be heard: %v", err)
+		return
 	}
+	m.t.Logf("the agent said:\n%s", r.Output)
 }
