@@ -37,6 +37,12 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 		// The device needs time to read what is reported: a quarter is theirs.
 		r.end = start.Add(time.Duration(event.DeadlineMS) * time.Millisecond * 3 / 4)
 	}
+	// The records of the request before may still be the device's to read. One
+	// that has not done so by now has lost them: opening it anew heals that.
+	// This comes before STARTED, whose reading is nothing to wait for.
+	if err := r.drain(); err != nil {
+		return wire.Event{}, false, fmt.Errorf("wait for the device to read an earlier report: %w", err)
+	}
 	if err := r.send(wire.Header{Type: wire.MessageStarted}, 0, nil); err != nil {
 		return wire.Event{}, false, err
 	}
@@ -44,11 +50,6 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 	started := a.now()
 	if a.walker == nil {
 		return wire.Event{}, false, r.refuse(a.guest.Status)
-	}
-	// The records of the request before may still be the device's to read. One
-	// that has not done so by now has lost them: opening it anew heals that.
-	if err := r.drain(); err != nil {
-		return wire.Event{}, false, fmt.Errorf("wait for the device to read an earlier report: %w", err)
 	}
 	a.walker.Begin()
 	budget := freepages.Budget{
