@@ -19,7 +19,7 @@ run() {
 	shift
 	"$@" >>"$log" 2>&1 || {
 		tail -n 25 "$log" >&2
-		die "'${*:0:4}' failed; whole log: $(keep_log "$log")"
+		die "'${*:1:4} ...' failed; whole log: $(keep_log "$log")"
 	}
 }
 
