@@ -38,6 +38,12 @@ func makePlan(wanted int) (plan, error) {
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the demo: %w", err)
 	}
+	return planFor(host, wanted)
+}
+
+// planFor picks sizes for a host with so much free memory. A wanted size of 0
+// is the usual one.
+func planFor(host, wanted int) (plan, error) {
 	p := plan{hostMiB: host, guestMiB: wanted}
 	if wanted == 0 {
 		p.guestMiB = fullGuest

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+func TestArgsOfBothEndsDifferOnlyInIncoming(t *testing.T) {
+	c := Config{Accel: TCG, Kernel: &guest.Kernel{Image: "/k"}, Initramfs: "/i", MemoryMiB: 256}
+	source, destination := c.args("/d", false), c.args("/d", true)
+	if !slices.Equal(destination[:len(source)], source) {
+		t.Fatalf("source %q\ndestination %q", source, destination)
+	}
+	if extra := destination[len(source):]; !slices.Equal(extra, []string{"-incoming", "unix:/d/migrate.sock"}) {
+		t.Fatalf("the destination has %q more", extra)
+	}
+}
+
+func TestArgsOfTheDevice(t *testing.T) {
+	c := Config{Accel: KVM, Kernel: &guest.Kernel{}, MemoryMiB: 256}
+	if line := commandLine("q", c.args("/d", false)); strings.Contains(line, "fbpp") {
+		t.Fatalf("a guest without a backend has the device: %s", line)
+	}
+	c.Backend, c.Device = "/s", map[string]string{"x-b": "2", "hints": "off"}
+	line := commandLine("q", c.args("/d", false))
+	for _, want := range []string{"id=fbpp,path=/s,reconnect-ms=200", "-device vhost-user-fbpp-pci,id=fbpp0,chardev=fbpp,hints=off,x-b=2", "-cpu host"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("%q is not in %s", want, line)
+		}
+	}
+}
+
+func TestCommandLineQuotes(t *testing.T) {
+	if got := commandLine("p", []string{"a", "b c", "it's $x"}); got != `p a 'b c' 'it'\''s $x'` {
+		t.Fatal(got)
+	}
+}
+
+func TestFloor(t *testing.T) {
+	if got := Floor(10, 4, 100); got != 6*4104+100 {
+		t.Fatal(got)
+	}
+}
+
+// fakeQEMU answers QMP commands by a table, with an event before each answer.
+func fakeQEMU(conn net.Conn, answers map[string]string) {
+	fmt.Fprintln(conn, `{"QMP": {"version": {}, "capabilities": []}}`)
+	scan := bufio.NewScanner(conn)
+	for scan.Scan() {
+		for command, answer := range answers {
+			if strings.Contains(scan.Text(), `"`+command+`"`) {
+				fmt.Fprintf(conn, "{\"event\": \"STOP\", \"data\": {}}\n%s\n", answer)
+			}
+		}
+	}
+}
+
+func TestMonitor(t *testing.T) {
+	here, there := net.Pipe()
+	go fakeQEMU(there, map[string]string{
+		"qmp_capabilities": `{"return": {}}`,
+		"query-migrate":    `{"return": {"status": "completed", "ram": {"transferred": 7}, "free-page-hints": {"status": "ok", "skipped": 3}}}`,
+		"qom-set":          `{"error": {"class": "GenericError", "desc": "no such property"}}`,
+	})
+	m, err := newMonitor(t.Context(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &VM{monitor: m}
+	figures, err := v.QueryMigrate(t.Context())
+	if err != nil || !figures.Ended() || figures.RAM.Transferred != 7 || figures.HintStatus() != "ok" || figures.Hints.Skipped != 3 {
+		t.Fatalf("got %+v, %v", figures, err)
+	}
+	var qmp *QMPError
+	if err := v.SetDevice(t.Context(), "x", 1); !errors.As(err, &qmp) || qmp.Command != "qom-set" {
+		t.Fatalf("got %v, want QEMU's error", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if err := v.Execute(ctx, "never-answered", nil, nil); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want a cancelled command", err)
+	}
+	if err := v.Execute(t.Context(), "query-migrate", nil, nil); err == nil {
+		t.Fatal("a monitor that was cut off answered")
+	}
+}
+
+func TestProcessEnds(t *testing.T) {
+	p, err := startProcess("shell", "/bin/sh", []string{"-c", "echo hello; exec sleep 600"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.await(t.Context(), "its greeting", func() bool { return p.said.String() == "hello\n" }); err != nil {
+		t.Fatal(err)
+	}
+	if p.ended() {
+		t.Fatal("it ended by itself")
+	}
+	p.kill()
+	if err := p.wait(t.Context()); err == nil || !p.ended() {
+		t.Fatalf("got %v, want the status of a killed process", err)
+	}
+	p.signal(syscall.SIGTERM) // does nothing
+	if err := p.await(t.Context(), "nothing", func() bool { return false }); err == nil {
+		t.Fatal("a dead process was waited for")
+	}
+	if _, err := startProcess("none", "/does/not/exist", nil); err == nil {
+		t.Fatal("a program that does not exist was started")
+	}
+}
+
+func TestStartOfABrokenQEMUSaysWhy(t *testing.T) {
+	c := Config{QEMU: "/bin/false", Accel: TCG, Kernel: &guest.Kernel{}, MemoryMiB: 1}
+	_, err := Start(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), "QEMU ended") || !strings.Contains(err.Error(), "reproduce with: /bin/false") {
+		t.Fatalf("got %v", err)
+	}
+}
