@@ -40,7 +40,7 @@ func (m method) hints() string {
 
 // results is the demo's outcome, and what build/demo.json holds.
 type results struct {
-	Floor      floor     `json:"floor"`
+	Floor      vm.Floor  `json:"floor"`
 	FloorBytes int64     `json:"floor_bytes"` // the least that the fbpp run could send
 	AboveFloor float64   `json:"above_floor"` // what it sent beyond that, as a share of the floor
 	Runs       []outcome `json:"runs"`
@@ -48,19 +48,6 @@ type results struct {
 
 	plan  plan
 	accel string
-}
-
-// floor is the least that a migration can send: the content of each page that
-// is neither free nor zero, a note for each page of zeroes that is not free,
-// and the state of the devices.
-type floor struct {
-	UsedPages   int64 `json:"used_pages"` // not free; zero pages are among them
-	ZeroPages   int64 `json:"zero_pages"`
-	DeviceState int64 `json:"device_state_bytes"`
-}
-
-func (f floor) bytes() int64 {
-	return (f.UsedPages-f.ZeroPages)*vm.PageCost + f.ZeroPages*vm.ZeroPageCost + f.DeviceState
 }
 
 // outcome is one migration.
@@ -77,7 +64,7 @@ type outcome struct {
 
 	release string
 	free    int64 // pages that the guest had free just before
-	floor   floor
+	floor   vm.Floor
 }
 
 // exchange splits the time between the question and the last page that was
@@ -122,11 +109,7 @@ func newOutcome(m method, release string, f *vm.Migration, free memory.Info, i *
 		Integrity:   *i,
 		release:     release,
 		free:        free.Buddy,
-		floor: floor{
-			UsedPages:   f.RAM.Total/memory.PageSize - free.Buddy,
-			ZeroPages:   f.RAM.Duplicate,
-			DeviceState: max(f.RAM.Transferred-f.RAM.Normal*vm.PageCost-f.RAM.Duplicate*vm.ZeroPageCost, 0),
-		},
+		floor:       f.Floor(free.Buddy),
 	}
 	if h := f.Hints; h != nil && h.Generation != 0 {
 		r.Skipped = h.Skipped
@@ -145,7 +128,7 @@ func (r *results) conclude() {
 		r.Integrity.add(run.Integrity)
 	}
 	on := r.Runs[len(r.Runs)-1]
-	r.Floor, r.FloorBytes = on.floor, on.floor.bytes()
+	r.Floor, r.FloorBytes = on.floor, on.floor.Bytes()
 	r.AboveFloor = float64(on.Transferred)/float64(r.FloorBytes) - 1
 }
 

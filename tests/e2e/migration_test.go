@@ -6,17 +6,10 @@ import (
 	"testing"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
-	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // floorMargin is how far above the floor a migration may end: 5 %.
 const floorMargin = 1.05
-
-// deviceState is what a migration sends beside pages: all that is not accounted
-// for by their number.
-func deviceState(m *vm.Migration) int64 {
-	return m.RAM.Transferred - m.RAM.Normal*vm.PageCost - m.RAM.Duplicate*vm.ZeroPageCost
-}
 
 func TestFreeMemoryIsNotSent(t *testing.T) {
 	for _, series := range guest.AllSeries() {
@@ -34,7 +27,7 @@ func TestFreeMemoryIsNotSent(t *testing.T) {
 			m.integrity("resume")
 			m.requireSound()
 
-			floor := vm.Floor(figures.RAM.Total/4096, info.Buddy, deviceState(figures))
+			floor := figures.Floor(info.Buddy).Bytes()
 			t.Logf("sent %d bytes, the floor is %d; %+v", figures.RAM.Transferred, floor, figures.Hints)
 			if got := figures.RAM.Transferred; float64(got) > floorMargin*float64(floor) {
 				t.Errorf("sent %d bytes, more than %v times the floor of %d", got, floorMargin, floor)

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -205,4 +206,32 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 	m.capability("return-path", false)
 	requireHints(t, m.migrate(), "ok")
 	m.requireSound()
+}
+
+// A guest whose kernel lets nobody read its memory says so, and is not asked.
+func TestGuestUnderLockdownRefuses(t *testing.T) {
+	m := boot(t, setup{noAgent: true, kernelLine: []string{"lockdown=confidentiality"}})
+	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
+		t.Fatal(err)
+	}
+	state, err := m.backend.AwaitDriver(m.ctx)
+	if err != nil || state != "refuses" {
+		t.Fatalf("the driver is %q: %v", state, err)
+	}
+	requireHints(t, m.migrate(), "refused")
+	m.requireSound()
+}
+
+// A kernel that zeroes pages as they are freed, and relies on it, can be asked:
+// skipped pages are zero on the destination (docs/design.md).
+func TestGuestThatZeroesFreePages(t *testing.T) {
+	m := boot(t, setup{kernelLine: []string{"init_on_free=1"}})
+	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		requireHints(t, m.migrate(), "ok")
+		m.requireSound()
+		m.awaitDriver()
+	}
 }

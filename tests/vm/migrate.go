@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
 )
 
 // Migration is what query-migrate says, as far as tests look at it. Times are
@@ -64,10 +66,30 @@ const PageCost = 4096 + 8
 // ZeroPageCost is what a page of zeroes costs: the header and one byte.
 const ZeroPageCost = 8 + 1
 
-// Floor returns how many bytes a migration must send at least: the content of
-// each page that the guest has not free, and the state of the devices.
-func Floor(ramPages, freePages, deviceState int64) int64 {
-	return (ramPages-freePages)*PageCost + deviceState
+// Floor is the least that a migration can send: the content of each page that
+// is neither free nor zero, a note for each page of zeroes that is not free,
+// and the state of the devices.
+type Floor struct {
+	UsedPages   int64 `json:"used_pages"` // not free; zero pages are among them
+	ZeroPages   int64 `json:"zero_pages"`
+	DeviceState int64 `json:"device_state_bytes"`
+}
+
+// Bytes returns the sum.
+func (f Floor) Bytes() int64 {
+	return (f.UsedPages-f.ZeroPages)*PageCost + f.ZeroPages*ZeroPageCost + f.DeviceState
+}
+
+// Floor returns the least that a migration without free pages had to send, when
+// so many pages were free. The state of the devices is what was sent and is no
+// page.
+func (m *Migration) Floor(freePages int64) Floor {
+	pages := m.RAM.Normal*PageCost + m.RAM.Duplicate*ZeroPageCost
+	return Floor{
+		UsedPages:   m.RAM.Total/memory.PageSize - freePages,
+		ZeroPages:   m.RAM.Duplicate,
+		DeviceState: max(m.RAM.Transferred-pages, 0),
+	}
 }
 
 // Ended tells whether the migration goes on no more.

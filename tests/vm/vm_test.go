@@ -49,8 +49,12 @@ func TestCommandLineQuotes(t *testing.T) {
 }
 
 func TestFloor(t *testing.T) {
-	if got := Floor(10, 4, 100); got != 6*4104+100 {
-		t.Fatal(got)
+	var m Migration
+	m.RAM.Total = 10 * 4096
+	m.RAM.Normal, m.RAM.Duplicate = 5, 2 // one page was sent twice
+	m.RAM.Transferred = 5*4104 + 2*9 + 100
+	if got := m.Floor(4); got != (Floor{UsedPages: 6, ZeroPages: 2, DeviceState: 100}) || got.Bytes() != 4*4104+2*9+100 {
+		t.Fatalf("got %+v, %d bytes", got, got.Bytes())
 	}
 }
 
