@@ -210,7 +210,11 @@ func (d *Device) queueStopping(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if q.Index() == wire.EventQueue {
-		d.eventq = nil
+		// A guest that resets the device, perhaps to boot another kernel, stops
+		// the queues like one that is paused. Whoever starts them again is
+		// asked for a HELLO [FBPP-INIT-2].
+		d.eventq, d.driver = nil, nil
+		d.broadcast()
 	}
 	d.finish(window.StatusNoDriver, "queues were stopped")
 }
