@@ -85,8 +85,10 @@ func (r *Result) describe() error {
 
 // prepare loads the programs. The error is why the status is not OK.
 func (r *Result) prepare(lg *zap.Logger) (wire.Status, error) {
-	if text, err := os.ReadFile(lockdownFile); err == nil && lockedDown(string(text)) {
-		return wire.StatusLockdown, errors.New("kernel lockdown is at confidentiality")
+	if text, err := os.ReadFile(lockdownFile); err == nil {
+		if mode := lockdown(string(text)); mode != "" {
+			return wire.StatusLockdown, fmt.Errorf("kernel lockdown is at %s", mode)
+		}
 	}
 	peek, err := kernel.OpenPeek()
 	if err != nil {
@@ -119,8 +121,17 @@ func (r *Result) prepare(lg *zap.Logger) (wire.Status, error) {
 	return wire.StatusOK, nil
 }
 
-// lockedDown reads the lockdown file: the mode in brackets is in force.
-func lockedDown(text string) bool { return strings.Contains(text, "[confidentiality]") }
+// lockdown returns the mode in force, which the file has in brackets, or "" for
+// none. At confidentiality eBPF programs read no kernel memory; at integrity
+// already the kernel gives no PCI device to user space.
+func lockdown(text string) string {
+	_, rest, _ := strings.Cut(text, "[")
+	mode, _, ok := strings.Cut(rest, "]")
+	if !ok || mode == "none" {
+		return ""
+	}
+	return mode
+}
 
 // reason makes one short line of an error.
 func reason(err error) string {

@@ -95,14 +95,15 @@ func TestCommandLineAsksFor(t *testing.T) {
 }
 
 func TestLockdown(t *testing.T) {
-	for text, want := range map[string]bool{
-		"none integrity [confidentiality]\n": true,
-		"[none] integrity confidentiality\n": false,
-		"none [integrity] confidentiality\n": false,
-		"":                                   false,
+	for text, want := range map[string]string{
+		"none integrity [confidentiality]\n": "confidentiality",
+		"none [integrity] confidentiality\n": "integrity",
+		"[none] integrity confidentiality\n": "",
+		"none [":                             "",
+		"":                                   "",
 	} {
-		if got := lockedDown(text); got != want {
-			t.Errorf("%q: %v, want %v", text, got, want)
+		if got := lockdown(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 }

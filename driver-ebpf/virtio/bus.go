@@ -53,7 +53,10 @@ func openFunction(h host, bdf string) (_ *pciFunction, err error) {
 	f.command = binary.LittleEndian.Uint16(command[:])
 	f.command |= commandMemory | commandMaster
 	f.command &^= commandNoINTx
-	return f, f.enableInterrupt()
+	if err := f.enableInterrupt(); err != nil {
+		return nil, fmt.Errorf("%w (refused under lockdown)", err)
+	}
+	return f, nil
 }
 
 // capabilities reads the virtio capabilities.
