@@ -19,7 +19,7 @@ import (
 
 // hangTimeout bounds a test that hangs. It asserts nothing: no test takes half
 // of it on a machine that has nothing else to do.
-const hangTimeout = 6 * time.Minute
+const hangTimeout = 4 * time.Minute
 
 // agentName is the agent among the programs of a guest.
 const agentName = "agent"
