@@ -109,7 +109,7 @@ func TestBadReportsAreDiscardedWhole(t *testing.T) {
 		}, window.StatusBadReport},
 		{"an endless report", func(m *machine, g uint64) {
 			p := reportMessage(g, wire.FlagResumed, 0, slices.Repeat([]wire.Record{ok}, 1000)...)
-			for range 5 { // the guest has 4096 pages
+			for range 9 { // the guest has 4096 pages
 				m.post(p)
 			}
 		}, window.StatusBadReport},

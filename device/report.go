@@ -107,7 +107,7 @@ func (d *Device) report(h wire.Header, c *vhostuser.Chain, arrived time.Time) er
 	x.resumed = x.resumed || h.Flags&wire.FlagResumed != 0
 	x.truncated = x.truncated || h.Flags&wire.FlagTruncated != 0
 	x.records += uint64(h.Count)
-	if x.records > d.free.Capacity() { // also what bounds an endless report [FBPP-REP-7]
+	if x.records > 2*d.free.Capacity() { // also what bounds an endless report [FBPP-REP-7]
 		return fmt.Errorf("%d records for %d pages of memory: %w", x.records, d.free.Capacity(), wire.ErrMalformed)
 	}
 	if h.Status != wire.StatusOK {

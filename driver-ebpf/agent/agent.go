@@ -21,6 +21,11 @@ type Guest struct {
 	PageShift uint8
 }
 
+// pages is how many records a walk may have before it is cut: one that keeps
+// meeting the same blocks would otherwise have too many [FBPP-REP-7]. A single
+// step adds at most as many again.
+func (g *Guest) pages() uint64 { return g.Hello.RAMBytes >> g.PageShift }
+
 // Agent answers the device's questions. It is for one goroutine.
 type Agent struct {
 	lg     *zap.Logger

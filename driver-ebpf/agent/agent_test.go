@@ -169,6 +169,17 @@ func TestWalkIsCutInTimeForItsDeadline(t *testing.T) {
 	}
 }
 
+func TestWalkThatGoesRoundInCirclesIsCut(t *testing.T) {
+	guest := testGuest
+	guest.Hello.RAMBytes = 10 << guest.PageShift
+	w := newFakeWalker(fakeStep{records: 4, state: freepages.More}) // for ever
+	sent := serve(t, mustAgent(t, guest, w), newFakeTransport(ask(7)))
+	last := sent[len(sent)-1]
+	if last.header.Flags&wire.FlagLast == 0 || last.trailer.Records != 12 {
+		t.Fatalf("the last message is %v with %d records, want LAST after 12", last.header, last.trailer.Records)
+	}
+}
+
 func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 	for name, c := range map[string]struct {
 		event wire.Event

@@ -70,8 +70,8 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 			a.lg.Info("request is void", zap.Uint64("generation", event.Generation), zap.Stringer("by", next))
 			return next, true, nil
 		}
-		cut := state != freepages.Done && !r.end.IsZero() && a.now().After(r.end)
-		if state == freepages.Done || cut {
+		late := !r.end.IsZero() && a.now().After(r.end)
+		if state == freepages.Done || late || a.walker.Stats().Records >= a.guest.pages() {
 			break
 		}
 		if state == freepages.Full {
