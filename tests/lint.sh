@@ -34,5 +34,7 @@ expect_none "unsafe outside of *_unsafe.go" unsafe_elsewhere
 expect_none "500 lines or more" too_long
 go vet ./... || failed=1
 go vet -tags=guest ./driver-ebpf/... || failed=1
+go tool staticcheck -tags=guest ./... || failed=1
+go mod tidy -diff || failed=1
 
 exit $failed
