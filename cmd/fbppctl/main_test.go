@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/device/window"
+)
+
+// mustServe serves an idle device until the test ends.
+func mustServe(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ctl")
+	l, err := control.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- control.Serve(ctx, l, device.New(device.Options{}), zap.NewNop()) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+func TestCommands(t *testing.T) {
+	path := mustServe(t)
+	for _, tc := range []struct{ command, want string }{
+		{"status", "hints      enabled\n"},
+		{"disable", "hints      disabled\n"},
+		{"status", "hints      disabled\n"},
+		{"enable", "hints      enabled\n"},
+	} {
+		var out strings.Builder
+		if err := run(t.Context(), []string{"--control-path", path, tc.command}, &out); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), tc.want) {
+			t.Errorf("%s printed %q, want %q in it", tc.command, out.String(), tc.want)
+		}
+	}
+}
+
+func TestJSONIsTheStatus(t *testing.T) {
+	var out strings.Builder
+	if err := run(t.Context(), []string{"--control-path", mustServe(t), "--json", "status"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	var s device.Status
+	if err := json.Unmarshal([]byte(out.String()), &s); err != nil || !s.Enabled || s.DriverState != "none" {
+		t.Fatalf("printed %q: %v", out.String(), err)
+	}
+}
+
+// full ends a watch as a closed pipe does.
+type full struct{ strings.Builder }
+
+var errFull = errors.New("full")
+
+func (f *full) Write(p []byte) (int, error) {
+	f.Builder.Write(p)
+	return 0, errFull
+}
+
+func TestWatchEndsWithItsOutput(t *testing.T) {
+	var out full
+	err := run(t.Context(), []string{"--control-path", mustServe(t), "watch"}, &out)
+	if !errors.Is(err, errFull) || !strings.Contains(out.String(), "enabled") {
+		t.Fatalf("got %v after %q", err, out.String())
+	}
+}
+
+func TestWrongCommandLines(t *testing.T) {
+	t.Setenv("FBPP_CONTROL_PATH", "")
+	for name, args := range map[string][]string{
+		"no command":         {"--control-path=/x"},
+		"an unknown command": {"--control-path=/x", "destroy"},
+		"two commands":       {"--control-path=/x", "status", "enable"},
+		"no socket":          {"status"},
+		"an unknown flag":    {"--color", "status"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := run(t.Context(), args, &strings.Builder{}); !errors.As(err, new(usageError)) {
+				t.Fatalf("got %v, want a usage error", err)
+			}
+		})
+	}
+}
+
+func TestPrintShowsWhatAnOperatorNeeds(t *testing.T) {
+	var out strings.Builder
+	err := print(&out, device.Status{
+		Enabled: true, Connected: true, Asking: true, DriverState: "refuses",
+		Driver: &device.Driver{Release: "Linux 6.1", Reason: "page_poison is on"},
+		Last: &device.Exchange{
+			Ended: time.Unix(0, 0), Status: "ok", Records: 3, Ranges: 2, FreeBytes: 3 << 20, Truncated: true,
+			Times: window.Times{Wakeup: 1, Walk: 2, Transfer: 3, Decode: 4, HoldMax: 5, Holds: 6},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"page_poison is on", "Linux 6.1", "request    open", "3.0 MiB in 2 ranges from 3 records, truncated",
+		"wakeup 1 µs, walk 2 µs, transfer 3 µs, decode 4 µs", "longest hold 5 µs, 6 holds",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}

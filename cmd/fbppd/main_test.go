@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+)
+
+func TestWrongCommandLines(t *testing.T) {
+	for name, args := range map[string][]string{
+		"neither a path nor a descriptor": {},
+		"both of them":                    {"--socket-path=/x", "--fd=3"},
+		"a stray argument":                {"--socket-path=/x", "y"},
+		"an unknown flag":                 {"--sockets=/x"},
+		"a budget of a nanosecond":        {"--socket-path=/x", "--hold-budget=1ns"},
+		"a budget of a minute":            {"--socket-path=/x", "--hold-budget=1m"},
+		"no entries":                      {"--socket-path=/x", "--hold-entries=0"},
+		"an unknown log level":            {"--socket-path=/x", "--log-level=loud"},
+		"an unknown log format":           {"--socket-path=/x", "--log-format=xml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := run(args, &strings.Builder{}); !errors.As(err, new(usageError)) {
+				t.Fatalf("got %v, want a usage error", err)
+			}
+		})
+	}
+}
+
+func TestPrintCapabilitiesIgnoresOtherOptions(t *testing.T) {
+	var out strings.Builder
+	if err := run([]string{"--print-capabilities", "--fd=99", "--socket-path=/x"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	var printed struct{ Type string }
+	if err := json.Unmarshal([]byte(out.String()), &printed); err != nil || printed.Type == "" {
+		t.Fatalf("printed %q: %v", out.String(), err)
+	}
+}
+
+// mustParse returns the options of a command line.
+func mustParse(t *testing.T, args ...string) options {
+	t.Helper()
+	o, _, err := parse(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// start serves until the test ends, and returns what serve does.
+func start(t *testing.T, ctx context.Context, o options) <-chan error {
+	t.Helper()
+	served := make(chan error, 1)
+	go func() { served <- serve(ctx, o, zap.NewNop()) }()
+	return served
+}
+
+func TestServesUntilItIsToldToEnd(t *testing.T) {
+	dir := t.TempDir()
+	path, ctl := filepath.Join(dir, "vhost"), filepath.Join(dir, "ctl")
+	ctx, cancel := context.WithCancel(t.Context())
+	served := start(t, ctx, mustParse(t, "--socket-path="+path, "--control-path="+ctl, "--disabled"))
+
+	client := control.NewClient(ctl)
+	var s device.Status
+	for {
+		var err error
+		if s, err = client.Status(t.Context()); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if s.Enabled {
+		t.Error("--disabled has no effect")
+	}
+	fe, err := vhosttest.Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fe.Close()
+	if err := fe.Realize(vhosttest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Fatalf("serve: %v, want a clean end", err)
+	}
+	for _, p := range []string{path, ctl} {
+		if _, err := os.Stat(p); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s after the end: %v, want it gone", p, err)
+		}
+	}
+}
+
+func TestAConnectedDescriptorIsServedOnce(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	fe, err := vhosttest.Dial(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	f, err := conn.(*net.UnixConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.Dup(int(f.Fd())) // which serve takes over
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := mustParse(t, "--socket-path=unused")
+	o.socketPath, o.fd = "", fd
+	served := start(t, t.Context(), o)
+	if err := fe.Realize(vhosttest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	fe.Close()
+	if err := <-served; err != nil {
+		t.Fatalf("serve: %v, want a clean end with the connection", err)
+	}
+}
