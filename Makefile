@@ -26,7 +26,7 @@ build: go ## build fbppd, fbppctl and fbpp-agent into build/
 	@$(GO_BUILD) -o build/ ./cmd/...
 
 .PHONY: test
-test: machine lint qemu-build test-unit test-e2e ## everything: unit tests, drivers in guests, migrations
+test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit tests, drivers in guests, migrations
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers
@@ -43,6 +43,10 @@ lint: go ## what a reviewer should not have to look for
 .PHONY: generate
 generate: go ## make the eBPF objects and their Go code anew (needs clang)
 	@go generate ./...
+
+.PHONY: generate-check
+generate-check: machine ## compare the committed eBPF objects with their sources
+	@./tests/generated.sh
 
 ##@ The patched QEMU
 
@@ -68,7 +72,7 @@ clean: ## remove what was built here; the cache with QEMU and the kernels stays
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s:\n", substr($$0, 5) } \
-		/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Preconditions, each with one line that says what is wrong.
 .PHONY: machine go
