@@ -92,6 +92,9 @@ func boot(t testing.TB, s setup) *machine {
 	if err := m.vm.StartIntegrity(ctx, memory.PoolOptions{Pages: 16384, Seed: uint64(len(t.Name()))}); err != nil {
 		t.Fatal(err)
 	}
+	for m.integrity("status").Live == 0 {
+		time.Sleep(time.Millisecond) // a test may pause the guest at once
+	}
 	return m
 }
 
