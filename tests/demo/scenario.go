@@ -46,27 +46,17 @@ func (s *scenario) migrate(ctx context.Context, m method) (*outcome, error) {
 		return nil, err
 	}
 	s.out.line("\n%s", m.title())
-	source, err := s.end(ctx, config, vm.Start)
+	var source *end
+	var release string
+	lost := func(error) { s.out.line("  The emulated guest died while it booted; once more.") }
+	err = vm.RetryBoot(config.Accel, lost, func() error {
+		source, release, err = s.boot(ctx, config)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer source.close()
-
-	s.out.step("boot the guest")
-	release, err := source.vm.Boot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := source.vm.Spawn(ctx, "agent", lab.AgentPath); err != nil {
-		return nil, err
-	}
-	if state, err := source.backend.AwaitDriver(ctx); err != nil || state != "ready" {
-		return nil, fmt.Errorf("start the agent: its state is %q (%v)\n%s", state, err, source.backend.Log())
-	}
-	if err := source.vm.StartIntegrity(ctx, pool()); err != nil {
-		return nil, err
-	}
-	s.out.done("Linux " + release)
 	if err := s.fill(ctx, source.vm); err != nil {
 		return nil, err
 	}
@@ -102,6 +92,39 @@ func (s *scenario) migrate(ctx context.Context, m method) (*outcome, error) {
 		return nil, err
 	}
 	return newOutcome(m, release, figures, info, check), nil
+}
+
+// bootTimeout bounds a boot that hangs; under emulation it takes ten seconds.
+const bootTimeout = 3 * time.Minute
+
+// boot starts a guest and its programs, and returns when it is ready.
+func (s *scenario) boot(ctx context.Context, c vm.Config) (_ *end, release string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	s.out.step("boot the guest")
+	source, err := s.end(ctx, c, vm.Start)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() {
+		if err != nil {
+			source.close()
+		}
+	}()
+	if release, err = source.vm.Boot(ctx); err != nil {
+		return nil, "", err
+	}
+	if err := source.vm.Spawn(ctx, "agent", lab.AgentPath); err != nil {
+		return nil, "", err
+	}
+	if state, err := source.backend.AwaitDriver(ctx); err != nil || state != "ready" {
+		return nil, "", fmt.Errorf("start the agent: its state is %q (%v)\n%s", state, err, source.backend.Log())
+	}
+	if err := source.vm.StartIntegrity(ctx, pool()); err != nil {
+		return nil, "", err
+	}
+	s.out.done("Linux " + release)
+	return source, release, nil
 }
 
 // fill has the guest touch memory and give it back, and says how far it is.

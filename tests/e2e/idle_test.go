@@ -14,8 +14,8 @@ import (
 )
 
 // An agent that polls at whatever interval below idleTime is found out. The Go
-// runtime has things of its own to end after some work, so it takes several
-// looks to see a time without any.
+// runtime looks up once a minute (runtime.sysmon) and has things of its own to
+// end after some work, so it may take several looks to see a time without any.
 const (
 	idleTime  = 5 * time.Second
 	idleLooks = 6

@@ -217,11 +217,12 @@ func TestGuestUnderLockdownHasNoDriver(t *testing.T) {
 	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
 		t.Fatal(err)
 	}
-	for !strings.Contains(m.agentOutput(), "lockdown") {
-		if err := m.ctx.Err(); err != nil {
+	for said := ""; !strings.Contains(said, "lockdown"); {
+		time.Sleep(10 * time.Millisecond)
+		var err error
+		if said, err = m.agentOutput(); err != nil {
 			t.Fatalf("the agent does not say why: %v", err)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	requireHints(t, m.migrate(), "no-driver")
 	m.requireSound()

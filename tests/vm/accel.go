@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
 // Accel is how QEMU runs the guest's code.
@@ -36,6 +38,24 @@ func (a Accel) cpu() string {
 	// prefer where they are said to be fast: filling memory takes several
 	// times as long.
 	return "max,-erms,-fsrm"
+}
+
+// bootAttempts is how often an emulated guest may die before it is ready.
+const bootAttempts = 3
+
+// RetryBoot calls boot, and again when the guest died in it and is emulated.
+// While a kernel starts it patches its own code, and with several CPUs QEMU's
+// TCG now and then runs the breakpoint that guards a patch after it is gone: the
+// kernel ends in an "Oops: int3" that no real processor causes. lost is called
+// with the reason before each further attempt.
+func RetryBoot(a Accel, lost func(error), boot func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := boot()
+		if err == nil || a != TCG || attempt == bootAttempts || !errors.Is(err, ctl.ErrClosed) {
+			return err
+		}
+		lost(err)
+	}
 }
 
 // probeTimeout is how long a guest gets to boot under KVM; it takes a second.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
 func TestArgsOfBothEndsDifferOnlyInIncoming(t *testing.T) {
@@ -130,5 +131,35 @@ func TestStartOfABrokenQEMUSaysWhy(t *testing.T) {
 	_, err := Start(t.Context(), c)
 	if err == nil || !strings.Contains(err.Error(), "QEMU ended") || !strings.Contains(err.Error(), "reproduce with: /bin/false") {
 		t.Fatalf("got %v", err)
+	}
+}
+
+func TestRetryBoot(t *testing.T) {
+	died := fmt.Errorf("boot: %w", ctl.ErrClosed)
+	for name, tc := range map[string]struct {
+		accel  Accel
+		err    error
+		deaths int // before it succeeds
+		calls  int
+	}{
+		"at once":                             {TCG, died, 0, 1},
+		"after two deaths under emulation":    {TCG, died, 2, 3},
+		"not for ever":                        {TCG, died, 9, 3},
+		"not under KVM":                       {KVM, died, 9, 1},
+		"not for another reason than a death": {TCG, errors.New("no kernel"), 9, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls, lost := 0, 0
+			err := RetryBoot(tc.accel, func(error) { lost++ }, func() error {
+				calls++
+				if calls <= tc.deaths {
+					return tc.err
+				}
+				return nil
+			})
+			if calls != tc.calls || lost != calls-1 || (err == nil) != (calls > tc.deaths) {
+				t.Fatalf("%d calls, %d deaths told, error %v", calls, lost, err)
+			}
+		})
 	}
 }
