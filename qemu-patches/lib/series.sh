@@ -79,7 +79,7 @@ compile() {
 	local build=$1 log=$work/ninja.log
 	NINJA_STATUS='%p ' ninja -C "$build" qemu-system-x86_64 2>&1 |
 		tee "$log" | progress || {
-		grep -A 10 -E 'FAILED|error:' "$log" | head -n 40 >&2
+		grep -A 10 -E 'FAILED|error:' "$log" 2>/dev/null | head -n 40 >&2 || true
 		die "QEMU does not build; whole log: $(keep_log "$log")"
 	}
 }
