@@ -204,6 +204,11 @@ func (d *Device) queueStarted(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.eventq, d.wanted = q, false
+	if d.driver != nil && d.driver.outside {
+		// Who said that it cannot drive the queues is not who does so now.
+		d.driver = nil
+		d.broadcast()
+	}
 }
 
 func (d *Device) queueStopping(q *vhostuser.Queue) {

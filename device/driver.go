@@ -22,6 +22,8 @@ type Driver struct {
 	MaxOrder  uint8         `json:"max_order"`
 	PageShift uint8         `json:"page_shift"`
 	RAMBytes  uint64        `json:"ram_bytes"`
+
+	outside bool // it refused through the serial port: it drives no queues
 }
 
 // refuses says whether the driver must not be asked. A guest that checks the
@@ -54,6 +56,24 @@ func (d *Device) hello(h wire.Header, c *vhostuser.Chain) error {
 	if err != nil {
 		return err
 	}
+	d.introduce(h, body, false)
+	return nil
+}
+
+// Refuse takes the HELLO of a guest that cannot reach the device and says by
+// another way why [FBPP-PORT-1]. One that does not refuse is an error.
+func (d *Device) Refuse(h wire.Header, body wire.Hello) error {
+	if h.Type != wire.MessageHello || h.Generation != 0 || h.Status == wire.StatusOK {
+		return fmt.Errorf("refuse: %v: %w", h, wire.ErrMalformed)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.introduce(h, body, true)
+	return nil
+}
+
+// introduce makes who said HELLO the driver. d.mu is held.
+func (d *Device) introduce(h wire.Header, body wire.Hello, outside bool) {
 	d.driver = &Driver{
 		Release:   body.Release,
 		Status:    h.Status,
@@ -62,14 +82,17 @@ func (d *Device) hello(h wire.Header, c *vhostuser.Chain) error {
 		MaxOrder:  body.MaxOrder,
 		PageShift: h.PageShift,
 		RAMBytes:  body.RAMBytes,
+		outside:   outside,
 	}
-	d.lg.Info("driver said hello", zap.String("release", body.Release), zap.Stringer("status", h.Status),
-		zap.String("reason", body.Reason), zap.Stringer("features", body.Features))
+	fields := []zap.Field{zap.String("release", body.Release), zap.Stringer("status", h.Status),
+		zap.String("reason", body.Reason), zap.Stringer("features", body.Features)}
 	if d.driver.refuses() {
+		d.lg.Warn("driver refuses", append(fields, zap.Bool("outside", outside))...)
 		d.finish(window.StatusRefused, d.driver.refusal())
+	} else {
+		d.lg.Info("driver said hello", fields...)
 	}
 	d.broadcast()
-	return nil
 }
 
 // wantHello asks for a HELLO once after the event queue started: the driver

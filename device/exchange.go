@@ -80,11 +80,11 @@ func (d *Device) begin(r window.Request) {
 	case d.config.Flags&wire.ConfigEnabled == 0:
 		d.finish(window.StatusDisabled, "switched off by the operator")
 		return
+	case d.driver != nil && d.driver.refuses(): // even one that has no queues
+		d.finish(window.StatusRefused, d.driver.refusal())
+		return
 	case d.driver == nil || d.eventq == nil:
 		d.finish(window.StatusNoDriver, "no driver said hello")
-		return
-	case d.driver.refuses():
-		d.finish(window.StatusRefused, d.driver.refusal())
 		return
 	}
 	wait := min(time.Duration(r.DeadlineNS-monotonic()), maxWait)

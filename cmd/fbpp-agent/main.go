@@ -21,6 +21,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/port"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
 )
@@ -90,12 +91,17 @@ func serve(lg *zap.Logger, found *preflight.Result, device string) error {
 	if err != nil {
 		return err
 	}
+	reached := false
 	open := func() (agent.ClosingTransport, error) {
-		bdf, err := choose(device)
-		if err != nil {
-			return nil, err
+		t, err := openDevice(device, lg)
+		if err == nil {
+			reached = true
+			return t, nil
 		}
-		return transport.Open(bdf, lg.With(zap.String("device", bdf)))
+		if !reached && found.Guest.Status != wire.StatusOK {
+			refuse(lg, &found.Guest)
+		}
+		return nil, err
 	}
 	debug.FreeOSMemory() // what loading took
 	debug.SetMemoryLimit(memoryLimit)
@@ -106,6 +112,28 @@ func serve(lg *zap.Logger, found *preflight.Result, device string) error {
 	notify(lg, daemon.SdNotifyStopping)
 	lg.Info("stopped")
 	return err
+}
+
+func openDevice(device string, lg *zap.Logger) (agent.ClosingTransport, error) {
+	bdf, err := choose(device)
+	if err != nil {
+		return nil, err
+	}
+	return transport.Open(bdf, lg.With(zap.String("device", bdf)))
+}
+
+// refuse tells the host why nothing is reported, where the kernel lets nobody
+// reach the device to say so. A VM need not have the port for it.
+func refuse(lg *zap.Logger, guest *agent.Guest) {
+	err := port.Write(guest.Message())
+	switch {
+	case err == nil:
+		lg.Info("told the host by its serial port")
+	case errors.Is(err, os.ErrNotExist):
+		lg.Debug("the host is not told", zap.Error(err))
+	default:
+		lg.Warn("the host is not told", zap.Error(err))
+	}
 }
 
 // choose returns the address of the device to drive.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/device/unixsock"
 	"github.com/fbpp-project/fbpp/device/window"
 )
 
@@ -22,7 +23,7 @@ import (
 func mustServe(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ctl")
-	l, err := control.Listen(path)
+	l, err := unixsock.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}

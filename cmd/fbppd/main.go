@@ -23,6 +23,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/device/unixsock"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
@@ -51,6 +52,7 @@ type options struct {
 	socketPath  string
 	fd          int
 	controlPath string
+	agentPath   string
 	logLevel    string
 	logFormat   string
 	device      device.Options
@@ -67,6 +69,7 @@ func parse(args []string) (o options, print bool, err error) {
 	fs.IntVar(&o.fd, "fd", -1, "use the inherited socket `N`, listening or connected")
 	fs.BoolVar(&print, "print-capabilities", false, "print the capabilities as JSON and exit")
 	fs.StringVar(&o.controlPath, "control-path", "", "listen for fbppctl and Prometheus on the unix socket at `PATH`")
+	fs.StringVar(&o.agentPath, "agent-socket", "", "listen for the guest's serial port on the unix socket at `PATH`")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	fs.DurationVar(&o.device.HoldBudget, "hold-budget", device.DefaultHoldBudget, "longest `time` that the guest holds one zone's lock")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -150,10 +153,16 @@ func serve(ctx context.Context, o options, lg *zap.Logger) error {
 	if err != nil {
 		return err
 	}
-	var ctl net.Listener
+	var ctl, port net.Listener
+	if o.agentPath != "" {
+		if port, err = unixsock.Listen(o.agentPath); err != nil {
+			return fmt.Errorf("--agent-socket: %w", err)
+		}
+		defer port.Close()
+	}
 	if o.controlPath != "" {
-		if ctl, err = control.Listen(o.controlPath); err != nil {
-			return err
+		if ctl, err = unixsock.Listen(o.controlPath); err != nil {
+			return fmt.Errorf("--control-path: %w", err)
 		}
 		defer ctl.Close()
 	}
@@ -171,6 +180,9 @@ func serve(ctx context.Context, o options, lg *zap.Logger) error {
 	})
 	if ctl != nil {
 		group.Go(func() error { return control.Serve(ctx, ctl, dev, lg) })
+	}
+	if port != nil {
+		group.Go(func() error { return servePort(ctx, port, dev, lg) })
 	}
 	// Without systemd these do nothing.
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)

@@ -72,9 +72,9 @@ func start(t *testing.T, ctx context.Context, o options) <-chan error {
 
 func TestServesUntilItIsToldToEnd(t *testing.T) {
 	dir := t.TempDir()
-	path, ctl := filepath.Join(dir, "vhost"), filepath.Join(dir, "ctl")
+	path, ctl, agent := filepath.Join(dir, "vhost"), filepath.Join(dir, "ctl"), filepath.Join(dir, "agent")
 	ctx, cancel := context.WithCancel(t.Context())
-	served := start(t, ctx, mustParse(t, "--socket-path="+path, "--control-path="+ctl, "--disabled"))
+	served := start(t, ctx, mustParse(t, "--socket-path="+path, "--control-path="+ctl, "--agent-socket="+agent, "--disabled"))
 
 	client := control.NewClient(ctl)
 	var s device.Status
@@ -96,11 +96,16 @@ func TestServesUntilItIsToldToEnd(t *testing.T) {
 	if err := fe.Realize(vhosttest.Options{}); err != nil {
 		t.Fatal(err)
 	}
+	port, err := net.Dial("unix", agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
 	cancel()
 	if err := <-served; err != nil {
 		t.Fatalf("serve: %v, want a clean end", err)
 	}
-	for _, p := range []string{path, ctl} {
+	for _, p := range []string{path, ctl, agent} {
 		if _, err := os.Stat(p); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s after the end: %v, want it gone", p, err)
 		}

@@ -16,13 +16,14 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/unixsock"
 )
 
 // mustServe serves a device without frontend on a socket until the test ends.
 func mustServe(t *testing.T) (*device.Device, *Client, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "control.sock")
-	l, err := Listen(path)
+	l, err := unixsock.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,37 +81,6 @@ func TestWatchSeesEveryState(t *testing.T) {
 	})
 	if !errors.Is(err, stop) || !seen[0] || seen[1] || !seen[2] {
 		t.Fatalf("saw %v, %v; want true, false, true", seen, err)
-	}
-}
-
-func TestASocketInUseIsNotTaken(t *testing.T) {
-	_, _, path := mustServe(t)
-	if l, err := Listen(path); err == nil {
-		l.Close()
-		t.Fatal("a second server got the socket of a live one")
-	}
-}
-
-func TestAStaleSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	first, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path, path+"x"); err != nil { // survives Close, as after SIGKILL
-		t.Fatal(err)
-	}
-	first.Close()
-	if err := os.Rename(path+"x", path); err != nil {
-		t.Fatal(err)
-	}
-	second, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
-		t.Fatalf("socket has mode %v, %v; want 0600", fi.Mode(), err)
 	}
 }
 

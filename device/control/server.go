@@ -9,40 +9,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 // maxBody bounds a request's body.
 const maxBody = 4096
-
-// Listen creates the socket at path, for its owner alone. A socket that a dead
-// process left behind is replaced; one that answers is not. Close removes it.
-func Listen(path string) (net.Listener, error) {
-	l, err := net.Listen("unix", path)
-	if errors.Is(err, unix.EADDRINUSE) {
-		if c, dialErr := net.Dial("unix", path); dialErr == nil {
-			c.Close()
-			return nil, fmt.Errorf("listen on control socket: %w", err)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove stale control socket: %w", err)
-		}
-		l, err = net.Listen("unix", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listen on control socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("protect control socket: %w", err), l.Close())
-	}
-	return l, nil
-}
 
 // Serve answers requests on l until ctx ends. It closes l, and returns nil at
 // the end of ctx.

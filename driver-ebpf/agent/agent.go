@@ -21,6 +21,15 @@ type Guest struct {
 	PageShift uint8
 }
 
+// Message returns the HELLO that says it.
+func (g *Guest) Message() []byte {
+	var p [wire.HeaderSize + wire.HelloSize]byte
+	header := wire.Header{Type: wire.MessageHello, Status: g.Status, PageShift: g.PageShift}
+	header.Encode(p[:])
+	g.Hello.Encode(p[wire.HeaderSize:])
+	return p[:]
+}
+
 // pages is how many records a walk may have before it is cut: one that keeps
 // meeting the same blocks would otherwise have too many [FBPP-REP-7]. A single
 // step adds at most as many again.
@@ -97,11 +106,7 @@ func (a *Agent) handle(t Transport, event wire.Event) (next wire.Event, ok bool,
 }
 
 func (a *Agent) sayHello(t Transport) error {
-	var head [wire.HeaderSize + wire.HelloSize]byte
-	header := wire.Header{Type: wire.MessageHello, Status: a.guest.Status, PageShift: a.guest.PageShift}
-	header.Encode(head[:])
-	a.guest.Hello.Encode(head[wire.HeaderSize:])
-	if err := t.Send(Message{Head: head[:]}); err != nil {
+	if err := t.Send(Message{Head: a.guest.Message()}); err != nil {
 		return fmt.Errorf("send hello: %w", err)
 	}
 	t.Flush()

@@ -33,6 +33,7 @@ type setup struct {
 	noAgent     bool
 	noDevice    bool
 	noIntegrity bool
+	agentPort   bool // the serial port by which an agent refuses
 	backendArgs []string
 	device      map[string]string // further properties of the device
 	devices     []string          // further devices
@@ -136,6 +137,9 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 		}
 		m.closers = append(m.closers, func() { backend.Close() })
 		config.Backend = backend.Socket
+		if m.setup.agentPort {
+			config.AgentSocket = backend.AgentSocket
+		}
 	}
 	if change != nil {
 		change(&config)

@@ -210,12 +210,25 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 }
 
 // A guest whose kernel lets nobody read its memory lets nobody reach a device
-// from user space either: the agent says why in its own log, and the host finds
-// no driver.
-func TestGuestUnderLockdownHasNoDriver(t *testing.T) {
-	m := boot(t, setup{noAgent: true, kernelLine: []string{"lockdown=confidentiality"}})
+// from user space either: the agent says why in its own log and by the serial
+// port, and QEMU finds a device that no driver has started.
+func TestGuestUnderLockdownRefuses(t *testing.T) {
+	m := boot(t, setup{noAgent: true, agentPort: true, kernelLine: []string{"lockdown=confidentiality"}})
 	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
 		t.Fatal(err)
+	}
+	state, err := m.backend.AwaitDriver(m.ctx)
+	if err != nil || state != "refuses" {
+		said, _ := m.agentOutput()
+		t.Fatalf("the driver is %q: %v; the agent says: %s", state, err, said)
+	}
+	status, err := m.backend.Control.Status(m.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const why = "kernel lockdown is at confidentiality"
+	if status.Driver.Reason != why || !strings.Contains(m.backend.Log(), why) {
+		t.Errorf("fbppd says %q, want %q; its log:\n%s", status.Driver.Reason, why, m.backend.Log())
 	}
 	for said := ""; !strings.Contains(said, "lockdown"); {
 		time.Sleep(10 * time.Millisecond)

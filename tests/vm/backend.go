@@ -17,6 +17,7 @@ import (
 // can be killed and started again at the same place.
 type Backend struct {
 	Socket      string // for [Config].Backend
+	AgentSocket string // for [Config].AgentSocket
 	ControlPath string
 	Control     *control.Client
 
@@ -36,12 +37,14 @@ func StartBackend(ctx context.Context, path string, args ...string) (*Backend, e
 	}
 	b := &Backend{
 		Socket:      filepath.Join(dir, "fbpp.sock"),
+		AgentSocket: filepath.Join(dir, "agent.sock"),
 		ControlPath: filepath.Join(dir, "control.sock"),
 		path:        path,
 		dir:         dir,
 	}
 	b.Control = control.NewClient(b.ControlPath)
-	b.args = append([]string{"--socket-path=" + b.Socket, "--control-path=" + b.ControlPath, "--log-level=debug"}, args...)
+	b.args = append([]string{"--socket-path=" + b.Socket, "--control-path=" + b.ControlPath,
+		"--agent-socket=" + b.AgentSocket, "--log-level=debug"}, args...)
 	if err := b.Restart(ctx); err != nil {
 		b.Close()
 		return nil, err

@@ -26,6 +26,9 @@ type Config struct {
 	Backend string
 	// Device holds further properties of the device.
 	Device map[string]string
+	// AgentSocket is the backend's socket for the serial port by which an agent
+	// refuses. Without it the guest has no such port.
+	AgentSocket string
 	// Devices are further devices, as in QEMU's option -device.
 	Devices []string
 }
@@ -69,6 +72,10 @@ func (c *Config) args(dir string, incoming bool) []string {
 			device += "," + key + "=" + c.Device[key]
 		}
 		args = append(args, "-device", device)
+	}
+	if c.AgentSocket != "" {
+		args = append(args, "-chardev", "socket,id=agent,path="+c.AgentSocket+",reconnect-ms=200",
+			"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.fbpp-project.agent.0")
 	}
 	for _, d := range c.Devices {
 		args = append(args, "-device", d)

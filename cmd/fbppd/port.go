@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/wire"
+)
+
+// servePort takes the refusals that the guest writes to its serial port, from
+// one connection after the other, which are QEMU's. It closes l, and returns
+// nil at the end of ctx. What it holds of a guest's words is one message.
+func servePort(ctx context.Context, l net.Listener, dev *device.Device, lg *zap.Logger) error {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		conn, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accept on agent socket: %w", err)
+		}
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		err = readRefusals(conn, dev)
+		stop()
+		conn.Close()
+		if err != nil && ctx.Err() == nil {
+			lg.Warn("agent socket: connection closed", zap.Error(err))
+		}
+	}
+}
+
+// readRefusals passes each HELLO of r to dev, until r ends, which is no error.
+// One that is wrong ends it too: where the next would begin is unknown.
+func readRefusals(r io.Reader, dev *device.Device) error {
+	var p [wire.HeaderSize + wire.HelloSize]byte
+	for {
+		if _, err := io.ReadFull(r, p[:]); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read hello: %w", err)
+		}
+		header, err := wire.DecodeHeader(p[:])
+		if err != nil {
+			return err
+		}
+		body, err := wire.DecodeHello(p[wire.HeaderSize:])
+		if err != nil {
+			return err
+		}
+		if err := dev.Refuse(header, body); err != nil {
+			return err
+		}
+	}
+}

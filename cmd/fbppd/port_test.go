@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/unixsock"
+	"github.com/fbpp-project/fbpp/device/wire"
+)
+
+func helloMessage(status wire.Status, reason string) []byte {
+	p := make([]byte, wire.HeaderSize+wire.HelloSize)
+	h := wire.Header{Type: wire.MessageHello, Status: status, PageShift: 12}
+	h.Encode(p)
+	b := wire.Hello{Reason: reason}
+	b.Encode(p[wire.HeaderSize:])
+	return p
+}
+
+func TestReadRefusals(t *testing.T) {
+	good := helloMessage(wire.StatusLockdown, "first")
+	report := wire.Header{Type: wire.MessageReport, PageShift: 12}
+	other := make([]byte, len(good))
+	report.Encode(other)
+	for _, tc := range []struct {
+		name   string
+		stream []byte
+		reason string // of the driver; "": there is none
+		err    error
+	}{
+		{"nothing", nil, "", nil},
+		{"one message", good, "first", nil},
+		{"a later message replaces an earlier one", slices.Concat(good, helloMessage(wire.StatusFailed, "second")), "second", nil},
+		{"a message that ends early", good[:len(good)-1], "", io.ErrUnexpectedEOF},
+		{"a whole message, then half a one", slices.Concat(good, good[:40]), "first", io.ErrUnexpectedEOF},
+		{"garbage", bytes.Repeat([]byte{0xa5}, 4096), "", wire.ErrMalformed},
+		{"garbage after a message", slices.Concat(good, bytes.Repeat([]byte{0xa5}, 192), helloMessage(wire.StatusFailed, "second")), "first", wire.ErrMalformed},
+		{"a message that is no hello", other, "", wire.ErrMalformed},
+		{"a hello that does not refuse", helloMessage(wire.StatusOK, ""), "", wire.ErrMalformed},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dev := device.New(device.Options{})
+			if err := readRefusals(bytes.NewReader(tc.stream), dev); !errors.Is(err, tc.err) {
+				t.Errorf("error %v, want %v", err, tc.err)
+			}
+			s := dev.Status()
+			if tc.reason == "" {
+				if s.Driver != nil {
+					t.Errorf("driver %+v, want none", s.Driver)
+				}
+			} else if s.DriverState != "refuses" || s.Driver.Reason != tc.reason {
+				t.Errorf("driver %q, %+v, want that it refuses because of %q", s.DriverState, s.Driver, tc.reason)
+			}
+		})
+	}
+}
+
+func FuzzReadRefusals(f *testing.F) {
+	f.Add(helloMessage(wire.StatusLockdown, "kernel lockdown is at integrity"))
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		dev := device.New(device.Options{})
+		_ = readRefusals(bytes.NewReader(stream), dev)
+		if s := dev.Status(); s.DriverState == "ready" {
+			t.Fatalf("a guest became ready without the device: %+v", s.Driver)
+		}
+	})
+}
+
+func TestAgentSocketTakesTheNextConnectionAfterGarbage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent")
+	l, err := unixsock.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := device.New(device.Options{})
+	served := make(chan error, 1)
+	go func() { served <- servePort(t.Context(), l, dev, zap.NewNop()) }()
+	connect := func(stream []byte) net.Conn {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			_, err = conn.Write(stream)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	bad := connect([]byte(strings.Repeat("x", 192)))
+	defer bad.Close()
+	changed := dev.Changed()
+	good := connect(helloMessage(wire.StatusLockdown, "second")) // while the first is open at this end
+	defer good.Close()
+	<-changed
+	if s := dev.Status(); s.DriverState != "refuses" || s.Driver.Reason != "second" {
+		t.Errorf("driver %q, %+v", s.DriverState, s.Driver)
+	}
+	if n, err := bad.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("the connection with garbage is open: %d, %v", n, err)
+	}
+	l.Close()
+	good.Close()
+	if err := <-served; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("serve: %v", err)
+	}
+}

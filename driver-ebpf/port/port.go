@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package port
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// name is the port's, as the host gives it (docs/spec.md, section 7.4).
+const name = "org.fbpp-project.agent.0"
+
+// patience is how long the host may take to open its side. QEMU looks for
+// fbppd once a second.
+const patience = 3 * time.Second
+
+// Write writes a message to the port. Without such a port the error is
+// os.ErrNotExist; when nobody reads at the other side, it is
+// os.ErrDeadlineExceeded after three seconds.
+func Write(message []byte) error {
+	path, err := find("/sys/class/virtio-ports", "/dev")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open agent port: %w", err)
+	}
+	err = f.SetWriteDeadline(time.Now().Add(patience))
+	if err == nil {
+		_, err = f.Write(message) // in one piece: the driver makes one buffer of it
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write to agent port: %w", err)
+	}
+	return nil
+}
+
+// find returns the device node of the port. It goes by what the kernel shows in
+// class, since the link in /dev/virtio-ports is made by udev alone.
+func find(class, dev string) (string, error) {
+	names, err := filepath.Glob(filepath.Join(class, "*", "name"))
+	if err != nil {
+		return "", fmt.Errorf("find agent port: %w", err)
+	}
+	for _, path := range names {
+		text, err := os.ReadFile(path)
+		if err == nil && string(bytes.TrimSpace(text)) == name {
+			return filepath.Join(dev, filepath.Base(filepath.Dir(path))), nil
+		}
+	}
+	return "", fmt.Errorf("find agent port %s: %w", name, os.ErrNotExist)
+}
