@@ -12,6 +12,9 @@ GO_BUILD := CGO_ENABLED=0 go build -trimpath
 
 QEMU := ./qemu-patches/qemu.sh
 
+# Test packages that boot guests. They run one after the other.
+E2E := ./tests/e2e
+
 ##@ To see it
 
 .PHONY: demo
@@ -30,11 +33,11 @@ test: machine lint generate-check qemu-build test-unit test-e2e ## everything: u
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers
-	@packages=$$(go list ./... | grep -v '/tests/e2e$$'); go test -race $$packages
+	@packages=$$(go list ./... | grep -vxF "$$(go list $(E2E))"); go test -race $$packages
 
 .PHONY: test-e2e
 test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live migrations
-	@cd tests/e2e && go test -v -count=1 -timeout 30m $(E2E_FLAGS)
+	@go test -v -p 1 -count=1 -timeout 30m $(E2E_FLAGS) $(E2E)
 
 .PHONY: lint
 lint: go ## what a reviewer should not have to look for
