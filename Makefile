@@ -24,9 +24,9 @@ demo: machine qemu-build ## migrate a guest with hints off and on, and compare
 ##@ To work on it
 
 .PHONY: build
-build: go ## build fbppd, fbppctl and fbpp-agent into build/
+build: go ## build fbppd, fbppctl, fbpp-agent and fbpp-conform into build/
 	@mkdir -p build
-	@$(GO_BUILD) -o build/ ./cmd/...
+	@$(GO_BUILD) -o build/ ./cmd/... ./tests/conformance/fbpp-conform
 
 .PHONY: test
 test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit tests, drivers in guests, migrations

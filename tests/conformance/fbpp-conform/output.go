@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+// output says where results go.
+type output struct {
+	format, jsonFile string
+}
+
+func (o *output) flags(fs *flag.FlagSet) {
+	fs.StringVar(&o.format, "format", "tap", "write results to stdout as `tap|json`")
+	fs.StringVar(&o.jsonFile, "json", "", "also write results to `FILE`, as JSON")
+}
+
+// sinks opens what was asked for. The caller calls the function at the end.
+func (o *output) sinks(out io.Writer) ([]report.Sink, func() error, error) {
+	var sinks []report.Sink
+	switch o.format {
+	case "tap":
+		sinks = append(sinks, report.NewTAP(out))
+	case "json":
+		sinks = append(sinks, report.NewJSON(out))
+	default:
+		return nil, nil, usageError{fmt.Errorf("unknown format %q", o.format)}
+	}
+	if o.jsonFile == "" {
+		return sinks, func() error { return nil }, nil
+	}
+	file, err := os.Create(o.jsonFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("write results: %w", err)
+	}
+	return append(sinks, report.NewJSON(file)), file.Close, nil
+}
+
+// listRules prints the rules of all suites, a line each.
+func listRules(out io.Writer) error {
+	for _, s := range suites() {
+		for _, r := range s.rules() {
+			if _, err := fmt.Fprintf(out, "%-8s %-16s %s [%s]\n", s.name, r.ID, r.Text, r.Source); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
