@@ -81,7 +81,12 @@ const AgentPath = "/fbpp-agent"
 // extra maps paths in the guest to further files on the host. The caller adds a
 // backend.
 func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm.Config, error) {
-	files := guest.NewInitramfs(l.init, l.kernels[s])
+	return l.ConfigFor(l.kernels[s], memoryMiB, extra)
+}
+
+// ConfigFor is Config for a kernel with modules of the caller's choice.
+func (l *Lab) ConfigFor(k *guest.Kernel, memoryMiB int, extra map[string]string) (vm.Config, error) {
+	files := guest.NewInitramfs(l.init, k)
 	files[strings.TrimPrefix(AgentPath, "/")] = l.agent
 	for path, source := range extra {
 		files[strings.TrimPrefix(path, "/")] = source
@@ -93,7 +98,7 @@ func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm
 	return vm.Config{
 		QEMU:      l.QEMU,
 		Accel:     l.Accel,
-		Kernel:    l.kernels[s],
+		Kernel:    k,
 		Initramfs: archive,
 		MemoryMiB: memoryMiB,
 	}, nil

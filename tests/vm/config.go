@@ -31,6 +31,8 @@ type Config struct {
 	AgentSocket string
 	// Devices are further devices, as in QEMU's option -device.
 	Devices []string
+	// Options are further words of QEMU's command line.
+	Options []string
 }
 
 // deviceID is the free page device's name inside QEMU.
@@ -77,6 +79,7 @@ func (c *Config) args(dir string, incoming bool) []string {
 		args = append(args, "-chardev", "socket,id=agent,path="+c.AgentSocket+",reconnect-ms=200",
 			"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.fbpp-project.agent.0")
 	}
+	args = append(args, c.Options...) // devices may refer to them
 	for _, d := range c.Devices {
 		args = append(args, "-device", d)
 	}
