@@ -9,8 +9,9 @@ export LC_ALL=C
 # The oldest Go that fetches the toolchain which go.mod names by itself.
 oldest_go=1.21
 
-# xz and the keyring are for kernels from Debian, gcc is for the race detector.
-packages=(ca-certificates debian-archive-keyring xz-utils gcc libc6-dev)
+# xz and the keyring are for kernels from Debian, gcc is for the race detector,
+# and Debian's own QEMU runs the example backends.
+packages=(ca-certificates debian-archive-keyring xz-utils gcc libc6-dev qemu-system-x86)
 
 die() {
 	echo "fbpp: $*" >&2

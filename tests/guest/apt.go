@@ -98,6 +98,16 @@ func (a *apt) unpack(ctx context.Context, name, version, dir string) error {
 	return os.Remove(debs[0])
 }
 
+// downloadAll downloads packages and all that they depend on, and returns the
+// paths of their files.
+func (a *apt) downloadAll(ctx context.Context, names []string) ([]string, error) {
+	args := append([]string{"install", "--yes", "--download-only", "--no-install-recommends"}, names...)
+	if _, err := a.run(ctx, "apt-get", args...); err != nil {
+		return nil, fmt.Errorf("download %q: %w", names, err)
+	}
+	return filepath.Glob(filepath.Join(a.dir, "archives", "*.deb"))
+}
+
 // run runs an apt program on this source alone and returns its output.
 func (a *apt) run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	options := []string{
@@ -114,6 +124,8 @@ func (a *apt) run(ctx context.Context, program string, args ...string) ([]byte, 
 		"Acquire::Languages=none",
 		"Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
 		"Acquire::Retries=3",
+		// dpkg's lock is for who installs, which nobody does here.
+		"Debug::NoLocking=1",
 		// The download belongs to us, not to a package state that another user
 		// has to be kept from.
 		"APT::Sandbox::User=root",

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package guest makes what a test guest boots: an unmodified Debian cloud
-// kernel with the few modules it needs, and an initramfs whose only programs
-// are ours.
+// kernel with the few modules it needs, and an initramfs whose programs are ours
+// and, where a test asks for them, those of Debian packages.
 //
-// Kernels come from the Debian mirror that the machine's own apt configuration
+// Kernels and packages come from the Debian mirror that the machine's own apt configuration
 // names, through a private sources list and state folder, so that the system's
 // are left alone; they need apt, dpkg-deb, xz and Debian's archive keyring,
 // and work on Debian 12 and 13. What was fetched stays in the project's cache

@@ -35,9 +35,9 @@ func (s Series) suite() (string, error) {
 	return "", fmt.Errorf("kernel series %q is not one of %v", s, AllSeries())
 }
 
-// guestModules are the modules a guest loads, with what they depend on.
-// virtio_pci is there because a Debian guest has it, and it holds the device
-// before the agent takes it over.
+// guestModules are the modules that every guest loads. virtio_pci is there
+// because a Debian guest has it, and it holds the device before the agent takes
+// it over.
 func guestModules() []string { return []string{"virtio_pci", "uio_pci_generic"} }
 
 // Kernel is an unpacked kernel: what a guest boots and loads.
@@ -46,6 +46,8 @@ type Kernel struct {
 	Version string   // of the Debian package
 	Image   string   // path of vmlinuz
 	Modules []string // paths of uncompressed modules, in the order to load them
+
+	dir string // in the cache
 }
 
 // FetchKernel returns the newest kernel of a series that the cache holds, and
@@ -61,12 +63,12 @@ func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel,
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Join(cache, "kernels", string(s))
+	base := filepath.Join(cache, "linux", string(s))
 	current := filepath.Join(base, "current")
 	if os.Getenv("FBPP_REFRESH_KERNELS") == "" {
 		version, err := os.ReadFile(current)
 		if err == nil {
-			if k, err := loadKernel(base, s, strings.TrimSpace(string(version))); err == nil {
+			if k, err := loadKernel(ctx, base, s, strings.TrimSpace(string(version))); err == nil {
 				return k, nil
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -80,7 +82,7 @@ func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel,
 	if err != nil {
 		return nil, fmt.Errorf("fetch kernel %s: %w", s, err)
 	}
-	k, err := loadKernel(base, s, version)
+	k, err := loadKernel(ctx, base, s, version)
 	if err != nil {
 		return nil, err
 	}
@@ -110,61 +112,77 @@ func downloadKernel(ctx context.Context, base, suite string) (version string, er
 		if err := source.unpack(ctx, name, version, tree); err != nil {
 			return err
 		}
-		return installKernel(ctx, tree, dir)
+		return installKernel(tree, dir)
 	})
 }
 
-// installKernel copies the image and the modules of an unpacked package to dir,
-// the modules uncompressed and numbered in the order to load them.
-func installKernel(ctx context.Context, tree, dir string) error {
+// installKernel puts the image and all modules of an unpacked package into dir,
+// the modules as Debian compressed them.
+func installKernel(tree, dir string) error {
 	images, err := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
 	if err != nil || len(images) != 1 {
 		return fmt.Errorf("find the kernel image: %q (%v)", images, err)
 	}
+	if err := os.Rename(images[0], filepath.Join(dir, "vmlinuz")); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(dir, "modules"), 0o755); err != nil {
+		return err
+	}
 	// /lib and /usr/lib are one place in a system, and two in packages.
-	var available map[string]string
 	for _, lib := range []string{"usr/lib/modules", "lib/modules"} {
 		found, err := indexModules(filepath.Join(tree, lib))
 		if err != nil {
 			return err
 		}
-		if len(found) > 0 {
-			available = found
-			break
+		for _, path := range found {
+			if err := os.Rename(path, filepath.Join(dir, "modules", filepath.Base(path))); err != nil {
+				return err
+			}
 		}
 	}
-	order, err := loadOrder(ctx, available, guestModules())
-	if err != nil {
-		return err
-	}
-	for i, m := range order {
-		path := filepath.Join(dir, fmt.Sprintf("%02d-%s.ko", i, m.name))
-		if err := os.WriteFile(path, m.content, 0o644); err != nil {
-			return err
-		}
-	}
-	image, err := os.ReadFile(images[0])
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "vmlinuz"), image, 0o644)
+	return nil
 }
 
 // loadKernel describes a kernel that the cache holds.
-func loadKernel(base string, s Series, version string) (*Kernel, error) {
+func loadKernel(ctx context.Context, base string, s Series, version string) (*Kernel, error) {
 	if version == "" {
 		return nil, errors.New("load kernel: no version")
 	}
 	dir := filepath.Join(base, version)
-	image := filepath.Join(dir, "vmlinuz")
-	if _, err := os.Stat(image); err != nil {
+	k := &Kernel{Series: s, Version: version, Image: filepath.Join(dir, "vmlinuz"), dir: dir}
+	if _, err := os.Stat(k.Image); err != nil {
 		return nil, fmt.Errorf("load kernel: %w", err)
 	}
-	modules, err := filepath.Glob(filepath.Join(dir, "*.ko")) // sorted
-	if err != nil || len(modules) == 0 {
+	return k.WithModules(ctx)
+}
+
+// WithModules returns the kernel with further modules to load, by their names.
+// A name that the package does not have is taken for a part of the image.
+func (k *Kernel) WithModules(ctx context.Context, names ...string) (*Kernel, error) {
+	wanted := append(guestModules(), names...)
+	dir := filepath.Join(k.dir, strings.Join(wanted, "+"))
+	err := makeOnce(dir, func(dir string) error {
+		available, err := indexModules(filepath.Join(k.dir, "modules"))
+		if err != nil {
+			return err
+		}
+		order, err := loadOrder(ctx, available, wanted)
+		for i, m := range order {
+			path := filepath.Join(dir, fmt.Sprintf("%02d-%s.ko", i, m.name))
+			err = errors.Join(err, os.WriteFile(path, m.content, 0o644))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("uncompress the kernel's modules: %w", err)
+	}
+	more := *k
+	more.Modules, err = filepath.Glob(filepath.Join(dir, "*.ko")) // sorted
+	if err != nil || len(more.Modules) == 0 {
 		return nil, fmt.Errorf("load kernel: no modules in %s (%v)", dir, err)
 	}
-	return &Kernel{Series: s, Version: version, Image: image, Modules: modules}, nil
+	return &more, nil
 }
 
 // replaceFile writes a file so that a reader sees the old or the new content.
