@@ -15,6 +15,7 @@ import (
 const (
 	integrityName = "integrity"
 	keepName      = "keep"
+	fragmentName  = "fragment"
 )
 
 // Run runs a program in the guest to its end and returns what it printed. An
@@ -55,6 +56,21 @@ func (v *VM) Keep(ctx context.Context, mib int) error {
 	}
 	_, err := v.Tell(ctx, keepName, "are you done?")
 	return err
+}
+
+// Fragment has the guest touch memory, give most of it back in pieces of up to
+// 32 KiB, and hold the rest until its end. It returns when that is done.
+func (v *VM) Fragment(ctx context.Context, mib int) error {
+	if err := v.Spawn(ctx, fragmentName, "/init", "fragment", fmt.Sprint(mib)); err != nil {
+		return err
+	}
+	_, err := v.Tell(ctx, fragmentName, "are you done?")
+	return err
+}
+
+// Cache has the guest read files, which leaves their pages in its page cache.
+func (v *VM) Cache(ctx context.Context, paths ...string) (memory.Info, error) {
+	return parseInfo(v.Run(ctx, append([]string{"/init", "cache"}, paths...)...))
 }
 
 // StartIntegrity has the guest churn checksummed memory, with a worker on each

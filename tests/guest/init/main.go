@@ -6,6 +6,8 @@
 //	/init                        set the guest up and take orders (process 1)
 //	/init fill MIB               touch memory, give it back, print what is free
 //	/init keep MIB               touch memory and hold it until the input ends
+//	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
+//	/init cache FILE...          read files, so that their pages are cached
 //	/init memory                 print what is free, in pages
 //	/init activity COMMAND       print what a program has used so far
 //	/init integrity [FLAGS]      keep churning checksummed memory, answer on stdin
@@ -39,6 +41,10 @@ func run(args []string) error {
 		return fill(args[1:])
 	case "keep":
 		return keep(args[1:])
+	case "fragment":
+		return fragment(args[1:])
+	case "cache":
+		return cache(args[1:])
 	case "memory":
 		return printMemory()
 	case "activity":

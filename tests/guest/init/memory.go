@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -57,6 +58,40 @@ func keep(args []string) error {
 		return err
 	}
 	return block.Free()
+}
+
+// fragment leaves the guest's free memory in small pieces until the input ends.
+// It answers each line.
+func fragment(args []string) error {
+	bytes, err := megabytes(args)
+	if err != nil {
+		return err
+	}
+	block, err := memory.Fragment(bytes)
+	if err != nil {
+		return err
+	}
+	err = answerLines(func(string) (any, error) { return memory.ReadInfo() })
+	if err != nil {
+		return err
+	}
+	return block.Free()
+}
+
+// cache reads files to their end, and leaves their pages in the page cache.
+func cache(paths []string) error {
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return printMemory()
 }
 
 func printMemory() error {

@@ -24,6 +24,14 @@ func Fill(bytes int64, workers int) (*Block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes: %w", bytes, err)
 	}
+	b := &Block{mem: mem}
+	b.write(workers)
+	return b, nil
+}
+
+// write writes every page.
+func (b *Block) write(workers int) {
+	mem := b.mem
 	template := make([]byte, templateSize+PageSize)
 	random := rand.NewChaCha8([32]byte{1})
 	random.Read(template) // never fails
@@ -42,7 +50,6 @@ func Fill(bytes int64, workers int) (*Block, error) {
 		})
 	}
 	wait.Wait()
-	return &Block{mem: mem}, nil
 }
 
 // Free gives the memory back to the kernel.
