@@ -162,7 +162,7 @@ func (c *Chain) collect(r *ring, indirectOK bool) error {
 			return errors.New("chain is longer than 4 GiB")
 		}
 		var err error
-		if c.segs, err = c.mem.Segments(c.segs, d.addr, uint64(d.len)); err != nil {
+		if c.segs, err = c.mem.dma(c.segs, d.addr, uint64(d.len), writing); err != nil {
 			return err
 		}
 		if len(c.segs) > maxSegments {
@@ -190,7 +190,7 @@ func (c *Chain) indirectTable(d desc) ([]byte, error) {
 	if d.len == 0 || d.len%descSize != 0 || d.len > maxIndirect*descSize {
 		return nil, fmt.Errorf("indirect table has a length of %d bytes", d.len)
 	}
-	segs, err := c.mem.Segments(c.segs[len(c.segs):], d.addr, uint64(d.len))
+	segs, err := c.mem.dma(c.segs[len(c.segs):], d.addr, uint64(d.len), false)
 	if err != nil {
 		return nil, err
 	}

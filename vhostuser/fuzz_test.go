@@ -81,7 +81,7 @@ func (r *rig) restart(t testing.TB) {
 	if err := errors.Join(r.q.setNum(8, 8), r.q.setBase(0), r.q.setAddr(r.vq.Addr(wire.VringFLog)), r.q.open()); err != nil {
 		t.Fatal(err)
 	}
-	r.q.enabled, r.q.running = true, true
+	r.q.enabled, r.q.running, r.q.halting = true, true, make(chan struct{})
 }
 
 // FuzzChains gives the queue a hostile ring: a descriptor table, an indirect

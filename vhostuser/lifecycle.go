@@ -60,12 +60,12 @@ func (q *Queue) setAddr(a wire.VringAddr) error {
 		return errors.New("set ring address: ring has no size yet")
 	}
 	r, err := mapRing(q.mem, q.set.size, a, q.log)
-	if err != nil {
+	if err != nil && !isMiss(err) {
 		return fmt.Errorf("set ring address: %w", err)
 	}
 	q.set.addr, q.set.hasAddr = a, true
 	if q.started {
-		q.ring, q.mapped = r, true
+		q.ring, q.mapped = r, err == nil
 	}
 	return nil
 }
@@ -102,16 +102,13 @@ func (q *Queue) open() error {
 		return errors.New("start ring: its size or address is unknown")
 	}
 	r, err := mapRing(q.mem, q.set.size, q.set.addr, q.log)
-	if err != nil {
+	if err != nil && !isMiss(err) {
 		return fmt.Errorf("start ring: %w", err)
 	}
-	if err := shm.Guard(func() error {
-		q.usedIdx = r.usedIdx()
-		return nil
-	}); err != nil {
+	q.ring, q.mapped, q.usedKnown = r, err == nil, false
+	if err := q.readUsedLocked(); err != nil {
 		return fmt.Errorf("start ring: %w", err)
 	}
-	q.ring, q.mapped = r, true
 	q.broken = nil
 	q.epoch++
 	q.pending = make([]*Chain, r.size)
@@ -120,6 +117,17 @@ func (q *Queue) open() error {
 	// A backend before us may have died between a completion and its
 	// interrupt. One interrupt too many does no harm.
 	return q.call.raise()
+}
+
+// readUsedLocked learns where the used ring goes on, once the ring is mapped.
+func (q *Queue) readUsedLocked() error {
+	if !q.mapped || q.usedKnown {
+		return nil
+	}
+	return shm.Guard(func() error {
+		q.usedIdx, q.usedKnown = q.ring.usedIdx(), true
+		return nil
+	})
 }
 
 func (q *Queue) enable(on bool) {
@@ -141,6 +149,9 @@ func (q *Queue) update() {
 	run := q.started && q.enabled && q.broken == nil && q.life.kick != nil
 	begin := run && !q.running
 	q.running = q.running || run
+	if begin {
+		q.halting = make(chan struct{})
+	}
 	q.mu.Unlock()
 	if begin {
 		q.admit()
@@ -178,6 +189,9 @@ func (q *Queue) halt() {
 	q.mu.Lock()
 	was := q.running
 	q.running = false
+	if was {
+		close(q.halting)
+	}
 	q.mu.Unlock()
 	if was {
 		call(q.life.dev.QueueStopping, q)
@@ -260,6 +274,9 @@ func (q *Queue) setMemory(m *Memory) {
 		if err != nil {
 			q.lg.Debug("ring is paused: its memory was removed", zap.Int("queue", q.index), zap.Error(err))
 		}
+		if err := q.readUsedLocked(); err != nil {
+			_ = q.breakLocked(err) // the worker sees it
+		}
 		if back {
 			q.flushLocked()
 		}
@@ -271,6 +288,7 @@ func (q *Queue) setMemory(m *Memory) {
 	if back && q.life.worker != nil {
 		// Kicks were consumed while the ring was away: look once.
 		q.stopWorker()
+		q.admit()
 		q.update()
 	}
 }

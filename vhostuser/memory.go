@@ -146,6 +146,22 @@ func (m *Memory) ReadAt(p []byte, addr int64) (n int, err error) {
 	return n, err
 }
 
+// dma appends the n bytes that a descriptor names to dst. write says that the
+// device writes them. An error may be a [delay].
+func (m *Memory) dma(dst []Segment, addr, n uint64, write bool) ([]Segment, error) {
+	return m.Segments(dst, addr, n)
+}
+
+// ring returns the n bytes at an address of SET_VRING_ADDR, and the guest
+// address of the first. An error may be a [delay].
+func (m *Memory) ring(addr, n uint64, write bool) (b []byte, guest uint64, err error) {
+	b, err = m.user(addr, n)
+	return b, 0, err
+}
+
+// translated says whether the driver's addresses are I/O virtual ones.
+func (m *Memory) translated() bool { return false }
+
 // user translates n bytes at an address of the frontend's process, which must
 // lie in one region, and returns its memory.
 func (m *Memory) user(addr, n uint64) ([]byte, error) {

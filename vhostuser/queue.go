@@ -35,8 +35,9 @@ type Queue struct {
 	set     setup
 	started bool
 	enabled bool
-	running bool  // QueueStarted was called, and QueueStopping was not since
-	broken  error // a *RingError
+	running bool          // QueueStarted was called, and QueueStopping was not since
+	halting chan struct{} // closed when running ends
+	broken  error         // a *RingError
 	epoch   uint64
 	mem     *Memory // retained
 
@@ -44,6 +45,7 @@ type Queue struct {
 	mapped    bool
 	lastAvail uint16 // next position to take from the available ring
 	usedIdx   uint16 // next position to fill in the used ring
+	usedKnown bool   // usedIdx was read, at the first mapping since the start
 
 	pending  []*Chain // outstanding chains, by position modulo the ring's size
 	deferred []usedEntry
@@ -84,6 +86,23 @@ func (q *Queue) Running() bool {
 // was stopped: it keeps the guest memory mapped until then. The Chain must not
 // be used after that.
 func (q *Queue) Pop() (*Chain, error) {
+	for {
+		c, err := q.tryPop()
+		if err == nil {
+			return c, nil
+		}
+		wait := asDelay(err)
+		if wait == nil {
+			return nil, err
+		}
+		if err := wait.await(q.stopSignal()); err != nil {
+			q.fail(err)
+		}
+	}
+}
+
+// tryPop is Pop, but for memory that has to be waited for: that is a delay.
+func (q *Queue) tryPop() (*Chain, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
@@ -99,10 +118,13 @@ func (q *Queue) Pop() (*Chain, error) {
 		c, err = q.popLocked()
 		return err
 	})
-	if err != nil {
-		return nil, q.breakLocked(err)
+	switch {
+	case err == nil:
+		return c, nil
+	case asDelay(err) != nil:
+		return nil, err
 	}
-	return c, nil
+	return nil, q.breakLocked(err)
 }
 
 func (q *Queue) popLocked() (*Chain, error) {
@@ -233,6 +255,13 @@ func (q *Queue) Notify() error {
 		return nil
 	}
 	return q.call.raise()
+}
+
+// stopSignal is closed when the queue stops to run.
+func (q *Queue) stopSignal() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.halting
 }
 
 // ownsLocked says whether c was popped in the current run of the queue.

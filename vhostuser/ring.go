@@ -61,14 +61,18 @@ type ring struct {
 func mapRing(mem *Memory, size int, addr wire.VringAddr, log *dirtyLog) (ring, error) {
 	r := ring{size: size, log: log, usedAddr: addr.Log, logUsed: addr.Flags&wire.VringFLog != 0}
 	var err error
-	if r.desc, err = mem.user(addr.Desc, uint64(size)*descSize); err != nil {
+	if r.desc, _, err = mem.ring(addr.Desc, uint64(size)*descSize, false); err != nil {
 		return ring{}, fmt.Errorf("map descriptor table: %w", err)
 	}
-	if r.avail, err = mem.user(addr.Avail, uint64(availHeader+size*availElem+ringTailEvent)); err != nil {
+	if r.avail, _, err = mem.ring(addr.Avail, uint64(availHeader+size*availElem+ringTailEvent), false); err != nil {
 		return ring{}, fmt.Errorf("map available ring: %w", err)
 	}
-	if r.used, err = mem.user(addr.Used, uint64(usedHeader+size*usedElem+ringTailEvent)); err != nil {
+	var usedAddr uint64
+	if r.used, usedAddr, err = mem.ring(addr.Used, uint64(usedHeader+size*usedElem+ringTailEvent), true); err != nil {
 		return ring{}, fmt.Errorf("map used ring: %w", err)
+	}
+	if mem.translated() {
+		r.usedAddr = usedAddr // the address to log by is one to translate, too
 	}
 	if !shm.Aligned(r.desc, 16) || !shm.Aligned(r.avail, 2) || !shm.Aligned(r.used, 4) {
 		return ring{}, errors.New("map ring: its parts are not aligned")
