@@ -47,7 +47,7 @@ func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
 			return nil, errors.New("check device: an extension has no Handle")
 		case wire.Request(e.Request).Known() || e.Request == 0:
 			return nil, fmt.Errorf("check device: extension's request %v is not private", wire.Request(e.Request))
-		case e.ProtocolFeature <= wire.ProtocolDeviceState || e.ProtocolFeature > 63:
+		case e.ProtocolFeature <= wire.LastProtocolFeature || e.ProtocolFeature > 63:
 			return nil, fmt.Errorf("check device: extension's protocol feature %d is not private", e.ProtocolFeature)
 		}
 	}

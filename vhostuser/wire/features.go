@@ -21,6 +21,9 @@ const (
 	FeatureProtocolFeatures = 30
 	// FeatureVersion1 is VIRTIO_F_VERSION_1.
 	FeatureVersion1 = 32
+	// FeatureAccessPlatform is VIRTIO_F_ACCESS_PLATFORM, which vhost-user.rst
+	// calls by its old name, VIRTIO_F_IOMMU_PLATFORM.
+	FeatureAccessPlatform = 33
 )
 
 // Protocol feature bits, as VHOST_USER_PROTOCOL_F_*.
@@ -45,13 +48,17 @@ const (
 	ProtocolXenMMap           = 17
 	ProtocolSharedObject      = 18
 	ProtocolDeviceState       = 19
+
+	// LastProtocolFeature is the highest bit that the protocol has given out,
+	// in versions after QEMU 10.0 too.
+	LastProtocolFeature = 21
 )
 
 var protocolNames = [...]string{
 	"MQ", "LOG_SHMFD", "RARP", "REPLY_ACK", "MTU", "BACKEND_REQ", "CROSS_ENDIAN",
 	"CRYPTO_SESSION", "PAGEFAULT", "CONFIG", "BACKEND_SEND_FD", "HOST_NOTIFIER",
 	"INFLIGHT_SHMFD", "RESET_DEVICE", "INBAND_NOTIFICATIONS", "CONFIGURE_MEM_SLOTS",
-	"STATUS", "XEN_MMAP", "SHARED_OBJECT", "DEVICE_STATE",
+	"STATUS", "XEN_MMAP", "SHARED_OBJECT", "DEVICE_STATE", "GET_VRING_BASE_INFLIGHT", "SHMEM",
 }
 
 // ProtocolFeatures is a set of protocol feature bits that prints its names.
@@ -90,6 +97,8 @@ func (f Features) String() string {
 			return "PROTOCOL_FEATURES"
 		case FeatureVersion1:
 			return "VERSION_1"
+		case FeatureAccessPlatform:
+			return "ACCESS_PLATFORM"
 		}
 		return ""
 	})

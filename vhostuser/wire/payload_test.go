@@ -22,6 +22,10 @@ var decoders = map[string]func([]byte) (payload, error){
 	"SingleMemRegion": func(p []byte) (payload, error) { return DecodeSingleMemRegion(p) },
 	"Log":             func(p []byte) (payload, error) { return DecodeLog(p) },
 	"Config":          func(p []byte) (payload, error) { return DecodeConfig(p) },
+	"IOTLB":           func(p []byte) (payload, error) { return DecodeIOTLB(p) },
+	"DeviceState":     func(p []byte) (payload, error) { return DecodeDeviceState(p) },
+	"UUID":            func(p []byte) (payload, error) { return DecodeUUID(p) },
+	"VringArea":       func(p []byte) (payload, error) { return DecodeVringArea(p) },
 }
 
 func samples() []payload {
@@ -35,6 +39,10 @@ func samples() []payload {
 		SingleMemRegion{region},
 		Log{Size: 1 << 20, Offset: 4096},
 		Config{Offset: 1, Flags: ConfigMigration, Data: []byte("data")}, Config{Data: make([]byte, MaxConfigSize)},
+		IOTLB{IOVA: 1 << 40, Size: 4096, UserAddr: 1 << 46, Perm: IOTLBRead | IOTLBWrite, Type: IOTLBUpdate},
+		DeviceState{Direction: Load, Phase: PhaseStopped}, DeviceState{Direction: 7, Phase: 1},
+		UUID{0: 1, 15: 2},
+		VringArea{VringFD: VringFD{Index: 3}, Size: 4096, Offset: 8192}, VringArea{VringFD: VringFD{NoFD: true}},
 	}
 }
 
@@ -74,6 +82,10 @@ func TestPayloadLayoutIsThatOfTheSpecification(t *testing.T) {
 		{MemTable{{1, 2, 3, 4}}, "0100000000000000" + "0100000000000000" + "0200000000000000" + "0300000000000000" + "0400000000000000"},
 		{SingleMemRegion{MemRegion{1, 2, 3, 4}}, "0000000000000000" + "0100000000000000" + "0200000000000000" + "0300000000000000" + "0400000000000000"},
 		{Log{1, 2}, "0100000000000000" + "0200000000000000"},
+		{IOTLB{1, 2, 3, 1, 4}, "0100000000000000" + "0200000000000000" + "0300000000000000" + "0104000000000000"},
+		{DeviceState{Load, 2}, "0100000002000000"},
+		{UUID{1, 2, 15: 9}, "01020000000000000000000000000009"},
+		{VringArea{VringFD{Index: 3, NoFD: true}, 1, 2}, "0301000000000000" + "0100000000000000" + "0200000000000000"},
 		{Config{Offset: 1, Flags: 2, Data: []byte{9}}, "01000000" + "01000000" + "02000000" + "09"},
 	} {
 		if got := fmt.Sprintf("%x", tt.p.AppendTo(nil)); got != tt.want {
@@ -120,6 +132,12 @@ func TestNames(t *testing.T) {
 		{Features(1<<FeatureVersion1 | 1<<FeatureLogAll | 1), "bit0|LOG_ALL|VERSION_1"},
 		{Features(1<<FeatureIndirectDesc | 1<<FeatureEventIdx | 1<<FeatureProtocolFeatures), "INDIRECT_DESC|EVENT_IDX|PROTOCOL_FEATURES"},
 		{ProtocolFeatures(1<<ProtocolMQ | 1<<ProtocolDeviceState | 1<<48), "MQ|DEVICE_STATE|bit48"},
+		{ProtocolFeatures(3 << 20), "GET_VRING_BASE_INFLIGHT|SHMEM"},
+		{Features(1 << FeatureAccessPlatform), "ACCESS_PLATFORM"},
+		{Save, "save"},
+		{Load, "load"},
+		{Direction(2), "direction 2"},
+		{UUID{0x12, 0x34, 0x56, 0x78, 0x9a}, "12345678-9a00-0000-0000-000000000000"},
 		{Header{Request: uint32(SetOwner), Flags: Version}, "SET_OWNER flags 0x1 size 0"},
 	} {
 		if got := tt.v.String(); got != tt.want {
