@@ -35,15 +35,6 @@ func TestPlanFitsTheHost(t *testing.T) {
 	}
 }
 
-func TestAvailableMiB(t *testing.T) {
-	if got, err := availableMiB("MemTotal: 9 kB\nMemAvailable:  2048 kB\n"); err != nil || got != 2 {
-		t.Fatalf("got %d, %v", got, err)
-	}
-	if _, err := availableMiB("MemTotal: 9 kB\n"); err == nil {
-		t.Fatal("a missing field was found")
-	}
-}
-
 // example returns the results of two made-up migrations.
 func example(t *testing.T, mismatches uint64) *results {
 	t.Helper()

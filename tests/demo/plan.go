@@ -4,11 +4,10 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
 // Sizes in MiB. Both ends of a migration hold the whole guest, and what else
@@ -30,11 +29,7 @@ type plan struct {
 
 // makePlan picks sizes for the memory that this machine has free now.
 func makePlan(wanted int) (plan, error) {
-	meminfo, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return plan{}, fmt.Errorf("plan the demo: %w", err)
-	}
-	host, err := availableMiB(string(meminfo))
+	host, err := lab.HostMemoryMiB()
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the demo: %w", err)
 	}
@@ -57,17 +52,6 @@ func planFor(host, wanted int) (plan, error) {
 	}
 	p.fillMiB = p.guestMiB * 7 / 8
 	return p, nil
-}
-
-// availableMiB returns MemAvailable of /proc/meminfo.
-func availableMiB(meminfo string) (int, error) {
-	for line := range strings.Lines(meminfo) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemAvailable:" {
-			kib, err := strconv.Atoi(f[1])
-			return kib / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("/proc/meminfo has no MemAvailable")
 }
 
 // String implements fmt.Stringer.
