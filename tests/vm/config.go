@@ -18,8 +18,12 @@ type Config struct {
 	Kernel    *guest.Kernel // what it boots
 	Initramfs string        // path of the archive
 	MemoryMiB int
-	CPUs      int      // 0: 2
-	Append    []string // further words of the kernel's command line
+	// Memory are the backends of the guest's memory, as in QEMU's option
+	// -object. One with the id "ram" is all of it; where there is none, Options
+	// say what each is for. nil: one memfd.
+	Memory []string
+	CPUs   int      // 0: 2
+	Append []string // further words of the kernel's command line
 
 	// Backend is the socket of the vhost-user backend that serves the free page
 	// device. Without it the guest has no such device.
@@ -56,15 +60,19 @@ func (c *Config) args(dir string, incoming bool) []string {
 	kernelLine := append([]string{"console=ttyS0", "panic=-1", "quiet"}, c.Append...)
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35,memory-backend=ram", "-accel", string(c.Accel), "-cpu", c.Accel.cpu(),
+		"-machine", "q35", "-accel", string(c.Accel), "-cpu", c.Accel.cpu(),
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		// The backend maps the guest's memory by this file.
-		"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", c.MemoryMiB),
 		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(kernelLine, " "),
 		"-chardev", "file,id=console,path=" + dir + "/" + consoleLog, "-serial", "chardev:console",
 		// QEMU connects to the test, so that no early byte is lost.
 		"-chardev", "socket,id=orders,path=" + dir + "/" + orderSocket, "-serial", "chardev:orders",
 		"-chardev", "socket,id=monitor,path=" + dir + "/" + monitorSocket, "-mon", "chardev=monitor,mode=control",
+	}
+	for _, m := range c.memory() {
+		args = append(args, "-object", m)
+		if strings.Contains(m, ",id=ram,") {
+			args = append(args, "-machine", "memory-backend=ram")
+		}
 	}
 	if c.Backend != "" {
 		// The connection is made anew when the backend was restarted.
@@ -84,9 +92,18 @@ func (c *Config) args(dir string, incoming bool) []string {
 		args = append(args, "-device", d)
 	}
 	if incoming {
-		args = append(args, "-incoming", "unix:"+dir+"/"+migrateSocket)
+		args = append(args, "-incoming", "defer")
 	}
 	return args
+}
+
+// memory returns the backends. They are shared, as fbppd maps the guest's
+// memory by their files.
+func (c *Config) memory() []string {
+	if c.Memory != nil {
+		return c.Memory
+	}
+	return []string{fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", c.MemoryMiB)}
 }
 
 // commandLine writes a command so that a shell reads it back.

@@ -5,7 +5,6 @@ package vm
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
@@ -113,15 +112,8 @@ func (v *VM) QueryMigrate(ctx context.Context) (*Migration, error) {
 // StartMigration begins to migrate v to dst. Bandwidth is in bytes per second;
 // 0 is as fast as it goes.
 func (v *VM) StartMigration(ctx context.Context, dst *VM, bandwidth int64) error {
-	if bandwidth == 0 {
-		bandwidth = 1 << 40
-	}
-	err := v.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": bandwidth}, nil)
-	if err != nil {
-		return err
-	}
-	uri := "unix:" + filepath.Join(dst.dir, migrateSocket)
-	return v.Execute(ctx, "migrate", map[string]any{"uri": uri}, nil)
+	t := Transfer{Bandwidth: bandwidth}
+	return t.start(ctx, v, dst)
 }
 
 // CancelMigration gives the source's migration up.
@@ -157,17 +149,7 @@ func (v *VM) WaitMigration(ctx context.Context, progress func(*Migration)) (*Mig
 // Migrate migrates v to dst and waits until the guest runs there. A migration
 // that ends otherwise is an error.
 func (v *VM) Migrate(ctx context.Context, dst *VM, progress func(*Migration)) (*Migration, error) {
-	if err := v.StartMigration(ctx, dst, 0); err != nil {
-		return nil, err
-	}
-	m, err := v.WaitMigration(ctx, progress)
-	if err != nil {
-		return nil, err
-	}
-	if m.Status != "completed" {
-		return m, fmt.Errorf("migrate: it %s: %s\nsource: %sdestination: %s", m.Status, m.ErrorDesc, v.Diagnosis(), dst.Diagnosis())
-	}
-	return m, dst.Arrive(ctx)
+	return v.MigrateBy(ctx, dst, Transfer{}, progress)
 }
 
 // Arrive waits until a destination has its guest, which runs if it ran on the

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
@@ -20,10 +21,11 @@ type VM struct {
 	Config Config
 	Guest  *ctl.Client // orders to the guest
 
-	dir      string
-	incoming bool
-	process  *process
-	monitor  *monitor
+	dir       string
+	incoming  bool
+	receiving atomic.Bool // an incoming QEMU was told where to listen
+	process   *process
+	monitor   *monitor
 }
 
 // Start starts QEMU with a guest that boots, and returns when QEMU runs. The

@@ -24,7 +24,7 @@ func TestArgsOfBothEndsDifferOnlyInIncoming(t *testing.T) {
 	if !slices.Equal(destination[:len(source)], source) {
 		t.Fatalf("source %q\ndestination %q", source, destination)
 	}
-	if extra := destination[len(source):]; !slices.Equal(extra, []string{"-incoming", "unix:/d/migrate.sock"}) {
+	if extra := destination[len(source):]; !slices.Equal(extra, []string{"-incoming", "defer"}) {
 		t.Fatalf("the destination has %q more", extra)
 	}
 }
@@ -40,6 +40,18 @@ func TestArgsOfTheDevice(t *testing.T) {
 		if !strings.Contains(line, want) {
 			t.Errorf("%q is not in %s", want, line)
 		}
+	}
+}
+
+func TestArgsOfMemory(t *testing.T) {
+	c := Config{Kernel: &guest.Kernel{}, MemoryMiB: 256}
+	line := commandLine("q", c.args("/d", false))
+	if want := "-object memory-backend-memfd,id=ram,size=256M,share=on -machine memory-backend=ram"; !strings.Contains(line, want) {
+		t.Errorf("%q is not in %s", want, line)
+	}
+	c.Memory = []string{"memory-backend-memfd,id=a,size=1M", "memory-backend-memfd,id=b,size=1M"}
+	if line := commandLine("q", c.args("/d", false)); strings.Contains(line, "memory-backend=ram") || !strings.Contains(line, "id=b") {
+		t.Errorf("backends of two nodes: %s", line)
 	}
 }
 

@@ -52,6 +52,9 @@ func (b *Block) write(workers int) {
 	wait.Wait()
 }
 
+// Bytes returns the memory. It is valid until Free.
+func (b *Block) Bytes() []byte { return b.mem }
+
 // Free gives the memory back to the kernel.
 func (b *Block) Free() error {
 	mem := b.mem
