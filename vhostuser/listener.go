@@ -27,6 +27,20 @@ type Listener struct {
 	dev, ino uint64 // of the socket file that we made
 }
 
+// Open returns the listener that the options --socket-path and --fd of a backend
+// program ask for (vhost-user.rst, "Backend program conventions"): it calls
+// Listen for a path that is not empty, or FromFD for a descriptor that is not
+// negative. Neither and both are errors.
+func Open(socketPath string, fd int) (*Listener, error) {
+	switch {
+	case (socketPath == "") == (fd < 0):
+		return nil, errors.New("give either --socket-path or --fd")
+	case fd >= 0:
+		return FromFD(fd)
+	}
+	return Listen(socketPath)
+}
+
 // Listen listens on a Unix socket at path, which only the owner of the process
 // may connect to (mode 0600). A socket file that nobody listens on any more is
 // replaced; any other file is left alone and is an error.

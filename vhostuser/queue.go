@@ -96,7 +96,7 @@ func (q *Queue) Pop() (*Chain, error) {
 			return nil, err
 		}
 		if err := wait.await(q.stopSignal()); err != nil {
-			q.fail(err)
+			q.Fail(err)
 		}
 	}
 }
@@ -297,8 +297,10 @@ func (q *Queue) releaseLocked(c *Chain) {
 
 // eventFD is an eventfd of the frontend that we raise. The zero value has none.
 type eventFD struct {
-	fd  int
-	has bool
+	fd     int
+	has    bool
+	polled bool   // the frontend asked not to be notified
+	inband func() // notifies without a descriptor; nil if there is no way
 }
 
 // replace closes the old descriptor and owns the new one; negative means none.
@@ -306,12 +308,15 @@ func (e *eventFD) replace(fd int) {
 	if e.has {
 		unix.Close(e.fd)
 	}
-	e.fd, e.has = fd, fd >= 0
+	e.fd, e.has, e.polled = fd, fd >= 0, fd < 0
 }
 
 // raise adds one to the eventfd. A full counter, EAGAIN, is as good.
 func (e *eventFD) raise() error {
 	if !e.has {
+		if !e.polled && e.inband != nil {
+			e.inband()
+		}
 		return nil
 	}
 	one := [8]byte{1}

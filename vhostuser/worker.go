@@ -135,12 +135,12 @@ func (q *Queue) work(w, prev *worker, kick *kickFD) {
 		default:
 		}
 		if err := shm.Guard(func() error { q.life.dev.Kick(q); return nil }); err != nil {
-			q.fail(fmt.Errorf("handle kick: %w", err))
+			q.Fail(fmt.Errorf("handle kick: %w", err))
 			return
 		}
 		if err := q.waitKick(w, kick); err != nil {
 			if !errors.Is(err, errWorkerQuit) {
-				q.fail(fmt.Errorf("wait for kick: %w", err))
+				q.Fail(fmt.Errorf("wait for kick: %w", err))
 			}
 			return
 		}
@@ -196,8 +196,10 @@ func (q *Queue) waiting() (yes bool) {
 	return yes
 }
 
-// fail breaks the queue from outside its methods.
-func (q *Queue) fail(err error) {
+// Fail breaks the queue with the given reason, as a malformed ring does: for a
+// request that leaves no place for an answer. The driver has to reset the
+// device. It does nothing to a queue that is stopped or broken.
+func (q *Queue) Fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.started && q.broken == nil {
