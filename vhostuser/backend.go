@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -21,34 +22,43 @@ const vhostFeatures = 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures
 // Backend is the backend's end of one connection with a frontend. Its exported
 // methods may be called from any goroutine.
 type Backend struct {
-	dev    *Device
-	lg     *zap.Logger
-	conn   *wire.Conn
-	rules  map[wire.Request]rule
-	cancel context.CancelCauseFunc
-	log    dirtyLog
-	notes  notifier
-	queues []*Queue
+	dev     *Device
+	lg      *zap.Logger
+	conn    *wire.Conn
+	rules   map[wire.Request]rule
+	cancel  context.CancelCauseFunc
+	log     dirtyLog
+	channel channel
+	queues  []*Queue
 
 	features atomic.Uint64 // acknowledged by the frontend, with vhost's own
 	protocol atomic.Uint64
 
-	mem    atomic.Pointer[Memory] // replaced by the message goroutine alone
-	status uint8                  // of the message goroutine
+	mem atomic.Pointer[Memory] // replaced by the message goroutine alone
+
+	// Of the message goroutine alone.
+	status       uint8
+	inband       []eventFD // kick rings that were started by VRING_KICK
+	transfer     *transfer // of the device's state, or nil
+	stateTimeout time.Duration
+	ended        <-chan struct{} // closed when the connection is to end
 }
 
 // errClosed is the reason of a connection that the device closed.
 var errClosed = errors.New("connection closed by the device")
 
 func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger) *Backend {
-	b := &Backend{dev: dev, lg: lg, conn: conn}
-	b.notes.init(lg)
+	b := &Backend{dev: dev, lg: lg, conn: conn, stateTimeout: stateTimeout}
+	b.inband = make([]eventFD, dev.NumQueues)
+	b.channel.init(lg)
 	b.rules = b.newRules()
 	m, _ := newMemory(nil) // an empty table has nothing to fail on
 	b.mem.Store(m)
 	for i := range dev.NumQueues {
 		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), indirectOK: b.indirectOK}
 		q.life.dev = dev
+		q.call.inband = func() { b.tellVring(wire.BackendVringCall, i) }
+		q.errfd.inband = func() { b.tellVring(wire.BackendVringErr, i) }
 		q.setMemory(m)
 		b.queues = append(b.queues, q)
 	}
@@ -84,7 +94,7 @@ func (b *Backend) Memory() *Memory {
 // space changed. It does not block: notifications are sent in the background
 // and several pending ones become one. It does nothing if the frontend gave no
 // backend channel.
-func (b *Backend) ConfigChanged() { b.notes.request() }
+func (b *Backend) ConfigChanged() { b.channel.notify(note{req: wire.BackendConfigChange}) }
 
 // Close ends the connection. A listening server then waits for the next one.
 func (b *Backend) Close() { b.cancel(errClosed) }
@@ -100,9 +110,16 @@ func (b *Backend) offered() uint64 {
 func (b *Backend) offeredProtocol() uint64 {
 	f := uint64(1<<wire.ProtocolMQ | 1<<wire.ProtocolLogSHMFD | 1<<wire.ProtocolReplyAck |
 		1<<wire.ProtocolBackendReq | 1<<wire.ProtocolBackendSendFD | 1<<wire.ProtocolResetDevice |
-		1<<wire.ProtocolConfigureMemSlots | 1<<wire.ProtocolStatus)
+		1<<wire.ProtocolConfigureMemSlots | 1<<wire.ProtocolStatus | 1<<wire.ProtocolHostNotifier |
+		1<<wire.ProtocolInbandNotify)
 	if b.dev.ReadConfig != nil {
 		f |= 1 << wire.ProtocolConfig
+	}
+	if b.dev.SaveState != nil {
+		f |= 1 << wire.ProtocolDeviceState
+	}
+	if b.dev.SharedObject != nil {
+		f |= 1 << wire.ProtocolSharedObject
 	}
 	for _, e := range b.dev.Extensions {
 		f |= 1 << e.ProtocolFeature
@@ -114,6 +131,7 @@ func (b *Backend) offeredProtocol() uint64 {
 // closes it. It returns nil when the frontend hung up between two messages.
 func (b *Backend) run(ctx context.Context) (err error) {
 	ctx, b.cancel = context.WithCancelCause(ctx)
+	b.ended = ctx.Done()
 	call(b.dev.Connected, b)
 	defer func() {
 		b.cancel(nil)
@@ -146,10 +164,14 @@ func (b *Backend) run(ctx context.Context) (err error) {
 // close stops and frees everything that belongs to the connection. The guest
 // may be alive: nothing is written to its memory any more.
 func (b *Backend) close() {
-	for _, q := range b.queues {
-		q.close()
+	if err := b.endTransfer(); err != nil {
+		b.lg.Error("leaving a callback behind", zap.Error(err))
 	}
-	b.notes.close()
+	for i, q := range b.queues {
+		q.close()
+		b.inband[i].replace(-1)
+	}
+	b.channel.close()
 	b.log.setAll(false)
 	b.log.close()
 	// Memory may still be called by the device: leave an empty table.

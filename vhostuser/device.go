@@ -2,7 +2,12 @@
 
 package vhostuser
 
-import "os"
+import (
+	"io"
+	"os"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
 
 // Device describes a virtio device to a [Server]: what it offers and what it
 // does. The zero value of every optional callback does nothing.
@@ -73,6 +78,21 @@ type Device struct {
 	// MemoryChanged says that the guest memory table changed. m is valid during
 	// the call; use [Memory.Retain] to keep it.
 	MemoryChanged func(m *Memory)
+
+	// SaveState writes what the device remembers beyond its queues' indices,
+	// and LoadState makes it the state of this device, at the source and at the
+	// destination of a migration. All queues are stopped. Either runs on a
+	// goroutine of its own beside the message goroutine, and returns soon after
+	// an error of w or r: the frontend may lose interest. LoadState reads to
+	// the end. A device has both, and is offered DEVICE_STATE then, or neither.
+	SaveState func(w io.Writer) error
+	LoadState func(r io.Reader) error
+
+	// SharedObject returns a descriptor of the object that the device exports
+	// under id (GET_SHARED_OBJECT). It stays the device's own. SHARED_OBJECT is
+	// offered to devices that have this callback; one that only imports
+	// objects returns an error. See [Backend.AddSharedObject].
+	SharedObject func(id wire.UUID) (fd int, err error)
 
 	// Extensions are private messages that the device understands.
 	Extensions []Extension

@@ -22,8 +22,10 @@ type rule struct {
 	feature int
 	// replies says that the frontend waits for a reply whatever happens. A
 	// handler's error then ends the connection, which is all that the
-	// frontend can understand, unless the handler answers errors itself.
+	// frontend can understand, unless there is a refusal.
 	replies bool
+	// refusal is the payload of a reply that tells of an error, or nil.
+	refusal []byte
 	// handle does the work. It may take descriptors from the message.
 	handle func(m *wire.Message) (reply, error)
 }
@@ -39,10 +41,13 @@ type reply struct {
 	fds     []int // stay the property of whoever made the reply
 }
 
-var (
-	errUnknown       = errors.New("request is not supported")
-	errNotNegotiated = errors.New("its protocol feature was not negotiated")
-)
+// fatalError is an error after which the connection is of no use.
+type fatalError struct{ error }
+
+// Unwrap returns the cause.
+func (e fatalError) Unwrap() error { return e.error }
+
+var errUnknown = errors.New("request is not supported")
 
 // dispatch is the one path that every request takes: framing, negotiated
 // feature, descriptors, size, handler, answer. An error ends the connection.
@@ -53,12 +58,19 @@ func (b *Backend) dispatch(ctx context.Context, m *wire.Message) error {
 	req := wire.Request(m.Request)
 	r, known := b.rules[req]
 	ans, err := b.apply(r, known, m)
+	if errors.As(err, new(fatalError)) {
+		return err
+	}
 	b.lg.Debug("request", zap.Stringer("request", req), zap.Uint32("size", m.Size), zap.Error(err))
 
 	switch {
 	case known && r.replies:
-		if err != nil {
+		if err != nil && r.refusal == nil {
 			return err
+		}
+		if err != nil {
+			b.lg.Warn("request refused", zap.Stringer("request", req), zap.Error(err))
+			ans = reply{payload: r.refusal}
 		}
 		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, ans.payload, ans.fds...)
 	case m.NeedReply() && b.ProtocolFeature(wire.ProtocolReplyAck):
@@ -81,7 +93,7 @@ func (b *Backend) apply(r rule, known bool, m *wire.Message) (reply, error) {
 	case !known:
 		return reply{}, errUnknown
 	case r.feature != always && !b.ProtocolFeature(uint(r.feature)):
-		return reply{}, errNotNegotiated
+		return reply{}, ErrNotNegotiated
 	case n < r.minFDs || n > r.maxFDs:
 		return reply{}, fmt.Errorf("%d descriptors came with it, not %d to %d", n, r.minFDs, r.maxFDs)
 	case r.size != anySize && len(m.Payload) != r.size:
@@ -97,6 +109,8 @@ const (
 	sizeAddr      = 40
 	sizeLog       = 16
 	sizeMemRegion = 40
+	sizeTransfer  = 8
+	sizeUUID      = 16
 )
 
 // newRules lists the requests that the backend understands.
@@ -149,6 +163,7 @@ func (b *Backend) newRules() map[wire.Request]rule {
 		wire.GetStatus:   ask(wire.ProtocolStatus, func() uint64 { return uint64(b.status) }),
 		wire.SetStatus:   tell(wire.ProtocolStatus, sizeU64, 0, b.setStatus),
 	}
+	b.addOptionalRules(rules)
 	for _, e := range b.dev.Extensions {
 		rules[wire.Request(e.Request)] = rule{
 			size: anySize, maxFDs: wire.MaxMemRegions, feature: int(e.ProtocolFeature), replies: e.Replies,

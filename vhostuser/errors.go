@@ -17,6 +17,9 @@ var ErrQueueStopped = errors.New("queue is stopped")
 // popped last.
 var ErrUnpopOrder = errors.New("chain is not the last one popped")
 
+// ErrNotNegotiated is returned for what the frontend did not agree to.
+var ErrNotNegotiated = errors.New("its feature was not negotiated")
+
 // RingError reports a ring that the driver filled against the rules, or whose
 // memory went away. The queue stays broken until the frontend sets it up anew.
 type RingError struct {

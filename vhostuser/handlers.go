@@ -43,6 +43,9 @@ func (b *Backend) setProtocolFeatures(m *wire.Message) error {
 	if extra := uint64(v) &^ b.offeredProtocol(); extra != 0 {
 		return fmt.Errorf("protocol features were not offered: %v", wire.ProtocolFeatures(extra))
 	}
+	if err := checkInband(wire.ProtocolFeatures(v)); err != nil {
+		return err
+	}
 	b.protocol.Store(uint64(v))
 	b.lg.Debug("protocol features", zap.Stringer("features", wire.ProtocolFeatures(v)))
 	return nil
@@ -56,7 +59,7 @@ func (b *Backend) setBackendReqFD(m *wire.Message) error {
 	if err != nil {
 		return err
 	}
-	b.notes.start(conn, b.ProtocolFeature(wire.ProtocolReplyAck))
+	b.channel.start(conn, b.ProtocolFeature(wire.ProtocolReplyAck))
 	return nil
 }
 

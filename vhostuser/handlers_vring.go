@@ -5,6 +5,9 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -70,6 +73,9 @@ func (b *Backend) getVringBase(m *wire.Message) (reply, error) {
 		return reply{}, err
 	}
 	state := wire.VringState{Index: uint32(q.index), Num: uint32(q.stop(true))}
+	b.inband[q.index].replace(-1)
+	b.channel.forget(q.index)
+	b.channel.suspend(!slices.ContainsFunc(b.queues, (*Queue).isStarted))
 	return reply{payload: state.AppendTo(nil)}, nil
 }
 
@@ -79,7 +85,7 @@ func (b *Backend) setVringEnable(m *wire.Message) error {
 	case err != nil:
 		return err
 	case !wire.Features(b.features.Load()).Has(wire.FeatureProtocolFeatures):
-		return errNotNegotiated
+		return ErrNotNegotiated
 	case on > 1:
 		return fmt.Errorf("enable vring: %d is neither 0 nor 1", on)
 	}
@@ -111,7 +117,17 @@ func (b *Backend) setVringKick(m *wire.Message) error {
 	if err != nil {
 		return err
 	}
-	return q.start(newKickFD(fd, q.lg))
+	b.inband[q.index].replace(-1)
+	return b.startQueue(q, fd)
+}
+
+// startQueue starts a ring. It consumes the kick descriptor, also when it fails.
+func (b *Backend) startQueue(q *Queue, kick int) error {
+	if err := b.endTransfer(); err != nil {
+		b.lg.Error("device runs while its state is transferred", zap.Error(err))
+	}
+	b.channel.suspend(false)
+	return q.start(newKickFD(kick, q.lg))
 }
 
 func (b *Backend) setVringCall(m *wire.Message) error {

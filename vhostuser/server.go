@@ -35,6 +35,8 @@ func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
 		return nil, errors.New("check device: it has no Kick")
 	case dev.NumQueues < 1 || dev.NumQueues > maxQueues:
 		return nil, fmt.Errorf("check device: %d queues are not 1 to %d", dev.NumQueues, maxQueues)
+	case (dev.SaveState == nil) != (dev.LoadState == nil):
+		return nil, errors.New("check device: it has one of SaveState and LoadState only")
 	case size < 0 || size > 32768 || size&(size-1) != 0:
 		return nil, fmt.Errorf("check device: queue size %d is not a power of two up to 32768", size)
 	case dev.Features&(vhostFeatures|1<<wire.FeatureEventIdx|1<<33|1<<34) != 0:

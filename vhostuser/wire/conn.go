@@ -42,6 +42,22 @@ func NewConnFD(fd int, name string) (*Conn, error) {
 // Close closes the socket and ends a blocked Recv or Send.
 func (c *Conn) Close() error { return c.sock.Close() }
 
+// HungUp says whether the peer has closed the connection, also while messages
+// of it are left to receive.
+func (c *Conn) HungUp() bool {
+	rc, err := c.sock.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	err = rc.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(p, 0)
+		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	})
+	return gone || err != nil
+}
+
 // Message is a received message.
 type Message struct {
 	Header

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// The methods below send requests to the frontend and wait for its answer, for
+// at most five seconds. They must not be called on the message goroutine: the
+// frontend waits for that one, and does not answer meanwhile. While the
+// frontend has stopped all queues of a device that ran they send nothing and
+// fail.
+
+// SetHostNotifier lets the driver notify queue i by a page of the device's own,
+// instead of through the frontend: size bytes, the page size of the host, at
+// offset in the file of fd, which stays the caller's. It needs HOST_NOTIFIER.
+func (b *Backend) SetHostNotifier(i int, fd int, offset, size uint64) error {
+	if err := b.needs(wire.ProtocolHostNotifier, wire.ProtocolBackendSendFD); err != nil {
+		return fmt.Errorf("set host notifier: %w", err)
+	}
+	v := wire.VringArea{VringFD: wire.VringFD{Index: uint32(i)}, Size: size, Offset: offset}
+	return b.request(wire.BackendVringHostNotifier, v.AppendTo(nil), fd)
+}
+
+// ClearHostNotifier takes back what SetHostNotifier gave.
+func (b *Backend) ClearHostNotifier(i int) error {
+	if err := b.needs(wire.ProtocolHostNotifier); err != nil {
+		return fmt.Errorf("clear host notifier: %w", err)
+	}
+	v := wire.VringArea{VringFD: wire.VringFD{Index: uint32(i), NoFD: true}}
+	return b.request(wire.BackendVringHostNotifier, v.AppendTo(nil))
+}
+
+// AddSharedObject announces an object that [Device.SharedObject] exports to
+// other devices of the virtual machine. It needs SHARED_OBJECT.
+func (b *Backend) AddSharedObject(id wire.UUID) error {
+	return b.sharedObject(wire.BackendSharedObjectAdd, id)
+}
+
+// RemoveSharedObject withdraws an object.
+func (b *Backend) RemoveSharedObject(id wire.UUID) error {
+	return b.sharedObject(wire.BackendSharedObjectRemove, id)
+}
+
+func (b *Backend) sharedObject(req wire.BackendRequest, id wire.UUID) error {
+	if err := b.needs(wire.ProtocolSharedObject); err != nil {
+		return fmt.Errorf("send %v: %w", req, err)
+	}
+	return b.request(req, id.AppendTo(nil))
+}
+
+// LookupSharedObject returns the object, a dma-buf, that another device of the
+// virtual machine exports. The caller closes it. It needs SHARED_OBJECT.
+// QEMU 10.0 sends no descriptor with its answer, and the lookup fails.
+func (b *Backend) LookupSharedObject(id wire.UUID) (*os.File, error) {
+	if err := b.needs(wire.ProtocolSharedObject); err != nil {
+		return nil, fmt.Errorf("look up shared object %v: %w", id, err)
+	}
+	fd, err := b.channel.ask(&exchange{
+		req: wire.BackendSharedObjectLookup, payload: id.AppendTo(nil), replies: true,
+	}, nil)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("look up shared object %v: %w", id, err)
+	case fd < 0:
+		return nil, fmt.Errorf("look up shared object %v: no descriptor came with the answer", id)
+	}
+	return os.NewFile(uintptr(fd), "shared object "+id.String()), nil
+}
+
+func (b *Backend) request(req wire.BackendRequest, payload []byte, fds ...int) error {
+	fd, err := b.channel.ask(&exchange{req: req, payload: payload, fds: fds}, nil)
+	if fd >= 0 {
+		unix.Close(fd)
+		err = errors.Join(err, fmt.Errorf("answer to %v: a descriptor came with it", req))
+	}
+	return err
+}
+
+// needs checks that protocol features were negotiated.
+func (b *Backend) needs(bits ...uint) error {
+	for _, bit := range bits {
+		if !b.ProtocolFeature(bit) {
+			return fmt.Errorf("%v: %w", wire.ProtocolFeatures(1)<<bit, ErrNotNegotiated)
+		}
+	}
+	return nil
+}
