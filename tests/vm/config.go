@@ -15,6 +15,9 @@ import (
 type Config struct {
 	QEMU      string        // path of the program
 	Accel     Accel         // how the guest's code runs
+	AccelWith string        // further properties of the accelerator, as in QEMU's option -accel
+	CPU       string        // as in QEMU's option -cpu; "": what goes with the accelerator
+	Firmware  string        // path of a ROM image that runs instead of a kernel
 	Kernel    *guest.Kernel // what it boots
 	Initramfs string        // path of the archive
 	MemoryMiB int
@@ -57,17 +60,23 @@ func (c *Config) args(dir string, incoming bool) []string {
 	if cpus == 0 {
 		cpus = 2
 	}
-	kernelLine := append([]string{"console=ttyS0", "panic=-1", "quiet"}, c.Append...)
+	accel, cpu := string(c.Accel), c.CPU
+	if c.AccelWith != "" {
+		accel += "," + c.AccelWith
+	}
+	if cpu == "" {
+		cpu = c.Accel.cpu()
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35", "-accel", string(c.Accel), "-cpu", c.Accel.cpu(),
+		"-machine", "q35", "-accel", accel, "-cpu", cpu,
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(kernelLine, " "),
 		"-chardev", "file,id=console,path=" + dir + "/" + consoleLog, "-serial", "chardev:console",
 		// QEMU connects to the test, so that no early byte is lost.
 		"-chardev", "socket,id=orders,path=" + dir + "/" + orderSocket, "-serial", "chardev:orders",
 		"-chardev", "socket,id=monitor,path=" + dir + "/" + monitorSocket, "-mon", "chardev=monitor,mode=control",
 	}
+	args = append(args, c.boot()...)
 	for _, m := range c.memory() {
 		args = append(args, "-object", m)
 		if strings.Contains(m, ",id=ram,") {
@@ -95,6 +104,15 @@ func (c *Config) args(dir string, incoming bool) []string {
 		args = append(args, "-incoming", "defer")
 	}
 	return args
+}
+
+// boot returns what says where the guest's first instruction comes from.
+func (c *Config) boot() []string {
+	if c.Firmware != "" {
+		return []string{"-bios", c.Firmware}
+	}
+	line := append([]string{"console=ttyS0", "panic=-1", "quiet"}, c.Append...)
+	return []string{"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(line, " ")}
 }
 
 // memory returns the backends. They are shared, as fbppd maps the guest's

@@ -55,6 +55,19 @@ func TestArgsOfMemory(t *testing.T) {
 	}
 }
 
+func TestArgsOfAGuestThatIsNoLinux(t *testing.T) {
+	c := Config{Accel: KVM, AccelWith: "dirty-ring-size=4096", CPU: "qemu64", Firmware: "/rom", MemoryMiB: 64}
+	line := commandLine("q", c.args("/d", false))
+	for _, want := range []string{"-accel kvm,dirty-ring-size=4096 ", "-cpu qemu64 ", "-bios /rom "} {
+		if !strings.Contains(line, want) {
+			t.Errorf("%q is not in %s", want, line)
+		}
+	}
+	if strings.Contains(line, "-kernel") {
+		t.Errorf("a kernel is in %s", line)
+	}
+}
+
 func TestCommandLineQuotes(t *testing.T) {
 	if got := commandLine("p", []string{"a", "b c", "it's $x"}); got != `p a 'b c' 'it'\''s $x'` {
 		t.Fatal(got)
