@@ -37,6 +37,8 @@ type setup struct {
 	backendArgs []string
 	device      map[string]string // further properties of the device
 	devices     []string          // further devices
+	memory      []string          // what its memory is made of; see vm.Config
+	options     []string          // further options of QEMU
 	kernelLine  []string
 	files       map[string]string // more files for the guest
 }
@@ -74,6 +76,7 @@ func boot(t testing.TB, s setup) *machine {
 	config.Device = map[string]string{"hint-timeout": "20000"}
 	maps.Copy(config.Device, s.device)
 	config.Append, config.Devices = s.kernelLine, s.devices
+	config.Memory, config.Options = s.memory, s.options
 	m := &machine{t: t, ctx: ctx, config: config, setup: s}
 	t.Cleanup(func() {
 		m.explain() // while there is something to ask
@@ -233,13 +236,18 @@ func (m *machine) arrive(dst *vm.VM, backend *vm.Backend) *vm.Migration {
 	if err := dst.Arrive(m.ctx); err != nil {
 		m.t.Fatal(err)
 	}
+	m.moveTo(dst, backend)
+	return figures
+}
+
+// moveTo makes a destination the place where the guest is.
+func (m *machine) moveTo(dst *vm.VM, backend *vm.Backend) {
 	m.vm.Close()
 	if m.backend != nil {
 		m.earlier = m.backend.Log()
 		m.backend.Close()
 	}
 	m.vm, m.backend = dst, backend
-	return figures
 }
 
 // migrate moves the guest to a new QEMU.

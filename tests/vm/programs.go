@@ -48,6 +48,19 @@ func (v *VM) Fill(ctx context.Context, mib int) (memory.Info, error) {
 	return parseInfo(v.Run(ctx, "/init", "fill", fmt.Sprint(mib)))
 }
 
+// Zeroes has the guest take so much new memory and look whether it is zero.
+func (v *VM) Zeroes(ctx context.Context, mib int) (memory.Zeroes, error) {
+	var z memory.Zeroes
+	text, err := v.Run(ctx, "/init", "zeroes", fmt.Sprint(mib))
+	if err != nil {
+		return z, err
+	}
+	if err := json.Unmarshal([]byte(text), &z); err != nil {
+		return z, fmt.Errorf("decode what new memory holds: %w", err)
+	}
+	return z, nil
+}
+
 // Keep has the guest touch memory and hold it until its end. It returns when
 // all of it is touched.
 func (v *VM) Keep(ctx context.Context, mib int) error {

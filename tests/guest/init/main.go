@@ -8,6 +8,8 @@
 //	/init keep MIB               touch memory and hold it until the input ends
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
 //	/init cache FILE...          read files, so that their pages are cached
+//	/init zeroes MIB             print whether new memory is zero
+//	/init show FILE              print a file
 //	/init memory                 print what is free, in pages
 //	/init activity COMMAND       print what a program has used so far
 //	/init integrity [FLAGS]      keep churning checksummed memory, answer on stdin
@@ -45,6 +47,10 @@ func run(args []string) error {
 		return fragment(args[1:])
 	case "cache":
 		return cache(args[1:])
+	case "zeroes":
+		return zeroes(args[1:])
+	case "show":
+		return show(args[1:])
 	case "memory":
 		return printMemory()
 	case "activity":

@@ -94,6 +94,32 @@ func cache(paths []string) error {
 	return printMemory()
 }
 
+// zeroes looks whether new memory is zero.
+func zeroes(args []string) error {
+	bytes, err := megabytes(args)
+	if err != nil {
+		return err
+	}
+	z, err := memory.CheckZeroes(bytes)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(z)
+}
+
+// show prints a file, such as one of the kernel's.
+func show(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("expected a file, got %q", args)
+	}
+	text, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(text)
+	return err
+}
+
 func printMemory() error {
 	info, err := memory.ReadInfo()
 	if err != nil {

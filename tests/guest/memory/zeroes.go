@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Zeroes says what new memory held.
+type Zeroes struct {
+	Pages int        `json:"pages"` // looked at
+	Wrong int        `json:"wrong"` // held something
+	First []Mismatch `json:"first,omitempty"`
+}
+
+// CheckZeroes maps the given number of bytes and counts the pages that are not
+// zero when they come. Each page is written first, since one that is only read
+// stands for none, and none comes as a part of a huge page, which the kernel
+// clears in another way.
+func CheckZeroes(bytes int64) (_ Zeroes, err error) {
+	mem, err := unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return Zeroes{}, fmt.Errorf("map %d bytes: %w", bytes, err)
+	}
+	defer func() { err = errors.Join(err, unix.Munmap(mem)) }()
+	if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
+		return Zeroes{}, fmt.Errorf("refuse huge pages: %w", err)
+	}
+	var z Zeroes
+	for off := 0; off < len(mem); off += PageSize {
+		page := mem[off : off+PageSize]
+		page[PageSize-1] = 1
+		page[PageSize-1] = 0
+		z.look(page)
+	}
+	return z, nil
+}
+
+// look counts a page.
+func (z *Zeroes) look(page []byte) {
+	z.Pages++
+	offset := content{}.check(page)
+	if offset < 0 {
+		return
+	}
+	z.Wrong++
+	if len(z.First) < mismatchLimit {
+		z.First = append(z.First, newMismatch(page, content{}, offset))
+	}
+}
