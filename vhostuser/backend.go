@@ -55,7 +55,7 @@ func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger) *Backend {
 	m, _ := newMemory(nil) // an empty table has nothing to fail on
 	b.mem.Store(m)
 	for i := range dev.NumQueues {
-		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), indirectOK: b.indirectOK}
+		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), dialect: b.dialect}
 		q.life.dev = dev
 		q.call.inband = func() { b.tellVring(wire.BackendVringCall, i) }
 		q.errfd.inband = func() { b.tellVring(wire.BackendVringErr, i) }
@@ -99,12 +99,11 @@ func (b *Backend) ConfigChanged() { b.channel.notify(note{req: wire.BackendConfi
 // Close ends the connection. A listening server then waits for the next one.
 func (b *Backend) Close() { b.cancel(errClosed) }
 
-func (b *Backend) indirectOK() bool {
-	return wire.Features(b.features.Load()).Has(wire.FeatureIndirectDesc)
-}
+func (b *Backend) dialect() dialect { return dialectOf(wire.Features(b.features.Load())) }
 
 func (b *Backend) offered() uint64 {
-	return b.dev.Features | vhostFeatures | 1<<wire.FeatureVersion1 | 1<<wire.FeatureIndirectDesc
+	return b.dev.Features | vhostFeatures | 1<<wire.FeatureVersion1 |
+		1<<wire.FeatureIndirectDesc | 1<<wire.FeatureEventIdx
 }
 
 func (b *Backend) offeredProtocol() uint64 {

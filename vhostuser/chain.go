@@ -33,15 +33,27 @@ type Segment struct {
 // concurrent use.
 type Chain struct {
 	q     *Queue
-	mem   *Memory // retained while outstanding, nil otherwise
+	mem   *Memory // retained until the device gives the chain back, then nil
 	epoch uint64  // of the queue's run that popped it
-	pos   uint16  // position in the available ring
-	head  uint16
+
+	id    uint16 // as the used element names it
+	slots int    // of the ring, that it takes
+	raw   []desc // of a packed ring; kept where they are tracked in flight
 
 	segs     []Segment // readable ones, then writable ones
+	writing  bool      // there is a writable one
 	nread    int       // how many of segs are readable
 	readLen  uint32
 	writeLen uint32
+	scratch  []byte // an indirect table that spans regions
+
+	// While it is outstanding, from the driver's point of view.
+	prev, next *Chain
+	seq        uint64 // order of popping
+	resubmit   bool   // left by a backend before us
+	flight     uint16 // where the inflight area has it
+	done       bool   // pushed, with so many bytes:
+	written    uint32
 }
 
 // Readable returns the part that the device reads, without empty descriptors.
@@ -121,73 +133,54 @@ func forRange(segs []Segment, off, n uint64, f func(b []byte, addr uint64)) {
 	}
 }
 
-// collect follows the chain that begins at c.head. It reads every descriptor
-// once, and never more of them than the table holds, so a loop is found.
-func (c *Chain) collect(r *ring, indirectOK bool) error {
-	c.segs, c.nread, c.readLen, c.writeLen = c.segs[:0], 0, 0, 0
-	table, limit := r.desc, r.size
-	var (
-		indirect, writing bool
-		total             uint64
-	)
-	for i, seen := int(c.head), 0; ; seen++ {
-		if seen == limit {
-			return errors.New("descriptors form a loop")
-		}
-		d := readDesc(table, i)
-		if d.flags&descIndirect != 0 {
-			switch {
-			case !indirectOK:
-				return errors.New("indirect descriptor was not negotiated")
-			case indirect:
-				return errors.New("indirect descriptor inside an indirect table")
-			case d.flags&descNext != 0:
-				return errors.New("indirect descriptor has a successor")
-			}
-			var err error
-			if table, err = c.indirectTable(d); err != nil {
-				return err
-			}
-			indirect, limit = true, len(table)/descSize
-			i, seen = 0, -1
-			continue
-		}
-
-		if d.flags&descWrite != 0 {
-			writing = true
-		} else if writing {
-			return errors.New("readable descriptor after a writable one")
-		}
-		if total += uint64(d.len); total > math.MaxUint32 {
-			return errors.New("chain is longer than 4 GiB")
-		}
-		var err error
-		if c.segs, err = c.mem.dma(c.segs, d.addr, uint64(d.len), writing); err != nil {
-			return err
-		}
-		if len(c.segs) > maxSegments {
-			return fmt.Errorf("chain has more than %d segments", maxSegments)
-		}
-		if writing {
-			c.writeLen += d.len
-		} else {
-			c.readLen += d.len
-			c.nread = len(c.segs)
-		}
-
-		if d.flags&descNext == 0 {
-			return nil
-		}
-		if i = int(d.next); i >= limit {
-			return fmt.Errorf("next descriptor %d is outside a table of %d", i, limit)
-		}
-	}
+// dropMemory ends the device's access to guest memory.
+func (c *Chain) dropMemory() {
+	c.mem.Release()
+	c.mem = nil
+	clear(c.segs) // the memory may be unmapped from now on
 }
 
-// indirectTable returns the table that d points to: guest memory itself, or a
+// clear forgets an earlier chain's descriptors.
+func (c *Chain) clear() {
+	c.segs, c.writing, c.nread, c.readLen, c.writeLen = c.segs[:0], false, 0, 0, 0
+	c.raw = c.raw[:0]
+}
+
+// add adds the buffer that d describes.
+func (c *Chain) add(d desc) error {
+	if d.flags&descWrite != 0 {
+		c.writing = true
+	} else if c.writing {
+		return errors.New("readable descriptor after a writable one")
+	}
+	if uint64(c.readLen)+uint64(c.writeLen)+uint64(d.len) > math.MaxUint32 {
+		return errors.New("chain is longer than 4 GiB")
+	}
+	var err error
+	if c.segs, err = c.mem.dma(c.segs, d.addr, uint64(d.len), c.writing); err != nil {
+		return err
+	}
+	if len(c.segs) > maxSegments {
+		return fmt.Errorf("chain has more than %d segments", maxSegments)
+	}
+	if c.writing {
+		c.writeLen += d.len
+	} else {
+		c.readLen += d.len
+		c.nread = len(c.segs)
+	}
+	return nil
+}
+
+// table returns the indirect table that d points to: guest memory itself, or a
 // copy if the table spans regions.
-func (c *Chain) indirectTable(d desc) ([]byte, error) {
-	if d.len == 0 || d.len%descSize != 0 || d.len > maxIndirect*descSize {
+func (c *Chain) table(d desc, negotiated bool) ([]byte, error) {
+	switch {
+	case !negotiated:
+		return nil, errors.New("indirect descriptor was not negotiated")
+	case d.flags&descNext != 0:
+		return nil, errors.New("indirect descriptor has a successor")
+	case d.len == 0 || d.len%descSize != 0 || d.len > maxIndirect*descSize:
 		return nil, fmt.Errorf("indirect table has a length of %d bytes", d.len)
 	}
 	segs, err := c.mem.dma(c.segs[len(c.segs):], d.addr, uint64(d.len), false)
@@ -197,9 +190,42 @@ func (c *Chain) indirectTable(d desc) ([]byte, error) {
 	if len(segs) == 1 {
 		return segs[0].Bytes, nil
 	}
-	var table []byte
+	c.scratch = c.scratch[:0]
 	for _, s := range segs {
-		table = append(table, s.Bytes...)
+		c.scratch = append(c.scratch, s.Bytes...)
 	}
-	return table, nil
+	return c.scratch, nil
+}
+
+// full says whether the chain's used element may be left out of a batch: the
+// driver takes the buffers of such a chain for completely written.
+func (c *Chain) full() bool { return c.written == c.writeLen }
+
+// chainList is a list of outstanding chains in the order of popping.
+type chainList struct {
+	first, last *Chain
+}
+
+func (l *chainList) add(c *Chain) {
+	c.prev, c.next = l.last, nil
+	if l.last != nil {
+		l.last.next = c
+	} else {
+		l.first = c
+	}
+	l.last = c
+}
+
+func (l *chainList) remove(c *Chain) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.first = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		l.last = c.prev
+	}
+	c.prev, c.next = nil, nil
 }

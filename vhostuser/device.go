@@ -5,6 +5,7 @@ package vhostuser
 import (
 	"io"
 	"os"
+	"time"
 
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -18,8 +19,11 @@ import (
 type Device struct {
 	// Features are the device's own feature bits to offer (bits 0 to 23 and 50
 	// up, and those transport bits whose promise the device itself keeps). The
-	// library adds VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC, VHOST_F_LOG_ALL
-	// and VHOST_USER_F_PROTOCOL_FEATURES.
+	// library adds VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC,
+	// VIRTIO_F_EVENT_IDX, VHOST_F_LOG_ALL and VHOST_USER_F_PROTOCOL_FEATURES.
+	// It also implements VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER, and offers
+	// each to a device that has it here: see wire.FeatureRingPacked and
+	// wire.FeatureInOrder.
 	Features uint64
 
 	// NumQueues is how many virtqueues the device has, 1 to 128.
@@ -28,6 +32,12 @@ type Device struct {
 	// MaxQueueSize bounds the size that a driver may choose for a queue. It is
 	// a power of two up to 32768; zero means 1024.
 	MaxQueueSize int
+
+	// SpinTime is how long a queue's goroutine looks for more buffers, after a
+	// Kick that popped some, before it sleeps. Meanwhile the driver need not
+	// kick, and its next request is served at once, at the cost of a busy
+	// processor. Zero means 20 microseconds, and a negative time none.
+	SpinTime time.Duration
 
 	// ReadConfig fills p with the bytes of the device's config space that
 	// begin at offset off. Reading past the end is an error. A nil ReadConfig

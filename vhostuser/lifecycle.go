@@ -5,6 +5,7 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -25,11 +26,11 @@ type lifecycle struct {
 func (q *Queue) setNum(n uint32, limit int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	switch {
-	case q.started:
+	if q.started {
 		return errors.New("set ring size: ring is started")
-	case n == 0 || n&(n-1) != 0 || n > uint32(limit):
-		return fmt.Errorf("set ring size: %d is not a power of two up to %d", n, limit)
+	}
+	if err := q.dialect().checkSize(n, limit); err != nil {
+		return fmt.Errorf("set ring size: %w", err)
 	}
 	q.set.size = int(n)
 	return nil
@@ -38,13 +39,13 @@ func (q *Queue) setNum(n uint32, limit int) error {
 func (q *Queue) setBase(n uint32) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	switch {
-	case q.started:
+	if q.started {
 		return errors.New("set ring base: ring is started")
-	case n > 0xffff:
-		return fmt.Errorf("set ring base: %#x is not an index of a split ring", n)
 	}
-	q.lastAvail = uint16(n)
+	if err := q.dialect().checkBase(n, q.set.size); err != nil {
+		return fmt.Errorf("set ring base: %w", err)
+	}
+	q.set.base = n
 	return nil
 }
 
@@ -52,21 +53,30 @@ func (q *Queue) setBase(n uint32) error {
 // logging of the used ring that way.
 func (q *Queue) setAddr(a wire.VringAddr) error {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	if a.Flags&^uint32(wire.VringFLog) != 0 {
+		q.mu.Unlock()
 		return fmt.Errorf("set ring address: unknown flags in %v", a)
 	}
 	if q.set.size == 0 {
+		q.mu.Unlock()
 		return errors.New("set ring address: ring has no size yet")
 	}
-	r, err := mapRing(q.mem, q.set.size, a, q.log)
-	if err != nil && !isMiss(err) {
+	back := false
+	var err error
+	if q.started {
+		back, err = q.attachLocked(a)
+	} else {
+		err = newRing(q.dialect(), q.set.size).attach(q.mem, a, q.log)
+	}
+	if err == nil || isMiss(err) {
+		q.set.addr, q.set.hasAddr = a, true
+		err = nil
+	}
+	q.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("set ring address: %w", err)
 	}
-	q.set.addr, q.set.hasAddr = a, true
-	if q.started {
-		q.ring, q.mapped = r, err == nil
-	}
+	q.resume(back)
 	return nil
 }
 
@@ -101,31 +111,37 @@ func (q *Queue) open() error {
 	if q.set.size == 0 || !q.set.hasAddr {
 		return errors.New("start ring: its size or address is unknown")
 	}
-	r, err := mapRing(q.mem, q.set.size, q.set.addr, q.log)
+	d := q.dialect()
+	if err := errors.Join(d.checkSize(uint32(q.set.size), q.set.size), d.checkBase(q.set.base, q.set.size)); err != nil {
+		return fmt.Errorf("start ring: %w", err)
+	}
+	r := newRing(d, q.set.size)
+	err := r.attach(q.mem, q.set.addr, q.log)
 	if err != nil && !isMiss(err) {
 		return fmt.Errorf("start ring: %w", err)
 	}
-	q.ring, q.mapped, q.usedKnown = r, err == nil, false
-	if err := q.readUsedLocked(); err != nil {
+	q.ring, q.inOrder = r, d.inOrder
+	q.mapped, q.begun = err == nil, false
+	if err := q.beginLocked(); err != nil {
 		return fmt.Errorf("start ring: %w", err)
 	}
 	q.broken = nil
 	q.epoch++
-	q.pending = make([]*Chain, r.size)
-	q.deferred = nil
+	q.seq, q.outstanding, q.pushed = 0, chainList{}, nil
 	q.started = true
 	// A backend before us may have died between a completion and its
 	// interrupt. One interrupt too many does no harm.
 	return q.call.raise()
 }
 
-// readUsedLocked learns where the used ring goes on, once the ring is mapped.
-func (q *Queue) readUsedLocked() error {
-	if !q.mapped || q.usedKnown {
+// beginLocked learns where the ring goes on, once it is mapped.
+func (q *Queue) beginLocked() error {
+	if !q.mapped || q.begun {
 		return nil
 	}
 	return shm.Guard(func() error {
-		q.usedIdx, q.usedKnown = q.ring.usedIdx(), true
+		q.ring.begin(q.set.base)
+		q.begun = true
 		return nil
 	})
 }
@@ -154,32 +170,10 @@ func (q *Queue) update() {
 	}
 	q.mu.Unlock()
 	if begin {
-		q.admit()
 		call(q.life.dev.QueueStarted, q)
 	}
 	if run {
 		q.startWorker()
-	}
-}
-
-// admit asks the driver for kicks, which a backend before us may have
-// suppressed. It waits until the ring is enabled, since a frontend that
-// restarts a device while it migrates gives the dirty log between start and
-// enable.
-func (q *Queue) admit() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.mapped {
-		return
-	}
-	if err := shm.Guard(func() error {
-		if q.ring.usedFlags() != 0 {
-			q.ring.publish(q.usedIdx)
-		}
-		return nil
-	}); err != nil {
-		// The worker and the device see the broken queue themselves.
-		_ = q.breakLocked(err)
 	}
 }
 
@@ -199,23 +193,24 @@ func (q *Queue) halt() {
 	q.stopWorker()
 }
 
-// stop stops the ring and returns the index of the first available entry that
-// the next one to start it has to process. With complete, outstanding chains
-// that this index cannot express are completed; without, as for a frontend
-// that is gone, nothing is written.
-func (q *Queue) stop(complete bool) uint16 {
+// stop stops the ring and returns the base from which the next one to start it
+// has to go on. With complete, outstanding chains that this base cannot express
+// are completed; without, as for a frontend that is gone, nothing is written.
+func (q *Queue) stop(complete bool) uint32 {
 	if complete {
 		// The device may still complete or give back chains.
 		q.halt()
 	}
 	q.mu.Lock()
 	if q.started {
-		q.started = false
 		q.rollBackLocked(complete)
-		q.mapped = false
-		q.ring = ring{}
+		q.started = false
+		if q.begun {
+			q.set.base = q.ring.base()
+		}
+		q.ring, q.mapped = nil, false
 	}
-	base := q.lastAvail
+	base := q.set.base
 	q.mu.Unlock()
 
 	q.halt()
@@ -224,36 +219,41 @@ func (q *Queue) stop(complete bool) uint16 {
 	return base
 }
 
-// rollBackLocked makes lastAvail the base to report.
+// rollBackLocked leaves no chain outstanding: it makes those popped last
+// available again, and completes the others with nothing written.
 func (q *Queue) rollBackLocked(complete bool) {
-	slot := func(pos uint16) **Chain { return &q.pending[int(pos)&(len(q.pending)-1)] }
-	for {
-		p := slot(q.lastAvail - 1)
-		if *p == nil || (*p).pos != q.lastAvail-1 {
-			break
-		}
-		*p = nil
-		q.lastAvail--
+	for c := q.outstanding.last; c != nil && c.seq == q.seq-1; c = q.outstanding.last {
+		q.unfetchLocked(c)
 	}
-	var lost []usedEntry
-	for _, c := range q.pending {
-		if c != nil {
-			lost = append(lost, usedEntry{pos: c.pos, head: c.head})
+	lost := 0
+	for c := q.outstanding.first; c != nil; c = c.next {
+		if !c.done {
+			lost++
+			c.done, c.written = true, 0
+			q.pushed = append(q.pushed, c)
 		}
 	}
-	clear(q.pending)
-	if len(lost) == 0 {
+	if lost > 0 {
+		q.lg.Warn("stopped queue has chains outstanding before completed ones", zap.Int("chains", lost))
+	}
+	q.pushed = slices.DeleteFunc(q.pushed, func(c *Chain) bool { return c.seq >= q.seq })
+	if complete && q.mapped && q.broken == nil {
+		q.leaveLocked(lost > 0)
+	}
+	q.outstanding, q.pushed = chainList{}, nil
+}
+
+// leaveLocked leaves the ring as whoever starts it next expects it.
+func (q *Queue) leaveLocked(interrupt bool) {
+	if q.publishLocked() != nil {
+		return // logged and reported there
+	}
+	if err := shm.Guard(func() error { q.ring.askKicks(); return nil }); err != nil {
+		_ = q.breakLocked(err)
 		return
 	}
-	q.lg.Warn("stopped queue has chains outstanding before completed ones", zap.Int("queue", q.index),
-		zap.Int("chains", len(lost)))
-	if !complete || !q.mapped || q.broken != nil {
+	if !interrupt {
 		return
-	}
-	for _, e := range lost {
-		if q.completeLocked(e) != nil {
-			return
-		}
 	}
 	if err := q.call.raise(); err != nil {
 		q.lg.Warn("cannot interrupt the driver", zap.Error(err))
@@ -268,47 +268,48 @@ func (q *Queue) setMemory(m *Memory) {
 	q.mem = m
 	back := false
 	if q.started {
-		r, err := mapRing(m, q.set.size, q.set.addr, q.log)
-		back = err == nil && !q.mapped
-		q.ring, q.mapped = r, err == nil
-		if err != nil {
-			q.lg.Debug("ring is paused: its memory was removed", zap.Int("queue", q.index), zap.Error(err))
-		}
-		if err := q.readUsedLocked(); err != nil {
-			_ = q.breakLocked(err) // the worker sees it
-		}
-		if back {
-			q.flushLocked()
+		var err error
+		if back, err = q.attachLocked(q.set.addr); err != nil {
+			q.mapped = false
+			q.lg.Debug("ring is paused: its memory was removed", zap.Error(err))
 		}
 	}
 	q.mu.Unlock()
 	if old != nil {
 		old.Release()
 	}
-	if back && q.life.worker != nil {
-		// Kicks were consumed while the ring was away: look once.
-		q.stopWorker()
-		q.admit()
-		q.update()
-	}
+	q.resume(back)
 }
 
-// flushLocked puts the completions on the used ring that could not be put
-// there while the ring had no memory.
-func (q *Queue) flushLocked() {
-	if len(q.deferred) == 0 {
-		return
+// attachLocked finds the started ring in memory, and says whether it was not
+// there before: then it goes on with what waited. An error leaves it as it is,
+// but a translation that is missing pauses it.
+func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
+	if err := q.ring.attach(q.mem, a, q.log); err != nil {
+		q.mapped = q.mapped && !isMiss(err)
+		return false, err
 	}
-	entries := q.deferred
-	q.deferred = nil
-	for _, e := range entries {
-		q.pending[q.ring.slot(e.pos)] = nil
-		if q.broken == nil {
-			_ = q.completeLocked(e) // breaks the queue, which Pop reports
+	if q.mapped {
+		return false, nil
+	}
+	q.mapped = true
+	if err := q.beginLocked(); err != nil {
+		_ = q.breakLocked(err) // the worker sees it
+		return true, nil
+	}
+	if len(q.pushed) > 0 && q.publishLocked() == nil {
+		if err := q.call.raise(); err != nil {
+			q.lg.Warn("cannot interrupt the driver", zap.Error(err))
 		}
 	}
-	if err := q.call.raise(); err != nil {
-		q.lg.Warn("cannot interrupt the driver", zap.Error(err))
+	return true, nil
+}
+
+// resume looks at a ring that is back once: kicks were consumed meanwhile.
+func (q *Queue) resume(back bool) {
+	if back && q.life.worker != nil {
+		q.stopWorker()
+		q.update()
 	}
 }
 

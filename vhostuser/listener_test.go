@@ -197,8 +197,7 @@ func TestServerRefusesDevicesItCannotServe(t *testing.T) {
 		{"with too many queues", func(d *vhostuser.Device) { d.NumQueues = 129 }},
 		{"with an odd queue size", func(d *vhostuser.Device) { d.MaxQueueSize = 100 }},
 		{"with a queue size that is too large", func(d *vhostuser.Device) { d.MaxQueueSize = 1 << 16 }},
-		{"with packed rings", func(d *vhostuser.Device) { d.Features = 1 << 34 }},
-		{"with event indices", func(d *vhostuser.Device) { d.Features = 1 << wire.FeatureEventIdx }},
+		{"with an IOMMU", func(d *vhostuser.Device) { d.Features = 1 << 33 }},
 		{"with an extension that does nothing", func(d *vhostuser.Device) {
 			d.Extensions = []vhostuser.Extension{{ProtocolFeature: 48, Request: 1000}}
 		}},

@@ -192,7 +192,7 @@ func TestFeaturesReachTheDevice(t *testing.T) {
 	e := newEcho()
 	e.Device.Features = 1 | 1<<50
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	if want := wire.Features(1 | 1<<50 | virtioFeatures | 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures); v.f.Offered != want {
+	if want := wire.Features(1 | 1<<50 | virtioFeatures | 1<<wire.FeatureEventIdx | 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures); v.f.Offered != want {
 		t.Errorf("offered %v, want %v", v.f.Offered, want)
 	}
 	must(t, v.f.SetFeatures(1<<50|virtioFeatures))

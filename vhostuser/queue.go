@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -22,10 +23,10 @@ import (
 // regions one by one) is paused: Pop finds nothing, and Push keeps the
 // completion until the ring is back.
 type Queue struct {
-	index      int
-	log        *dirtyLog
-	lg         *zap.Logger
-	indirectOK func() bool
+	index   int
+	log     *dirtyLog
+	lg      *zap.Logger
+	dialect func() dialect // as negotiated
 
 	life lifecycle // of the message goroutine alone
 
@@ -41,17 +42,17 @@ type Queue struct {
 	epoch   uint64
 	mem     *Memory // retained
 
-	ring      ring // valid while mapped
-	mapped    bool
-	lastAvail uint16 // next position to take from the available ring
-	usedIdx   uint16 // next position to fill in the used ring
-	usedKnown bool   // usedIdx was read, at the first mapping since the start
+	ring    ring // nil while stopped
+	inOrder bool
+	mapped  bool // ring is attached to memory
+	begun   bool // ring has its positions, since it was mapped once
 
-	pending  []*Chain // outstanding chains, by position modulo the ring's size
-	deferred []usedEntry
-	free     []*Chain
-	call     eventFD // raised to interrupt the driver
-	errfd    eventFD // raised when the queue breaks
+	seq         uint64    // of the next chain to pop
+	outstanding chainList // popped, and not published as used
+	pushed      []*Chain  // the ones among them that wait to be published
+	free        []*Chain
+	call        eventFD // raised to interrupt the driver
+	errfd       eventFD // raised when the queue breaks
 }
 
 // setup is what the frontend told about a ring that is not running.
@@ -59,11 +60,7 @@ type setup struct {
 	size    int // zero: not told yet
 	addr    wire.VringAddr
 	hasAddr bool
-}
-
-type usedEntry struct {
-	pos, head uint16
-	written   uint32
+	base    uint32
 }
 
 // Index returns the queue's number.
@@ -113,95 +110,144 @@ func (q *Queue) tryPop() (*Chain, error) {
 	case !q.running || !q.mapped:
 		return nil, nil
 	}
-	var c *Chain
+	c := q.newChainLocked()
+	ok := false
 	err := shm.Guard(func() (err error) {
-		c, err = q.popLocked()
+		ok, err = q.ring.fetch(c)
 		return err
 	})
 	switch {
-	case err == nil:
+	case ok:
+		c.seq = q.seq
+		q.seq++
+		q.outstanding.add(c)
 		return c, nil
-	case asDelay(err) != nil:
+	case err == nil:
+		q.releaseLocked(c)
+		return nil, nil
+	}
+	q.releaseLocked(c)
+	if asDelay(err) != nil {
 		return nil, err
 	}
 	return nil, q.breakLocked(err)
 }
 
-func (q *Queue) popLocked() (*Chain, error) {
-	waiting := q.ring.availIdx() - q.lastAvail
-	if waiting == 0 {
-		return nil, nil
-	}
-	if int(waiting) > q.ring.size {
-		return nil, fmt.Errorf("available index is %d ahead in a ring of %d", waiting, q.ring.size)
-	}
-	slot := &q.pending[q.ring.slot(q.lastAvail)]
-	if *slot != nil {
-		return nil, fmt.Errorf("driver has more than %d buffers outstanding", q.ring.size)
-	}
-	head := q.ring.availHead(q.lastAvail)
-	if int(head) >= q.ring.size {
-		return nil, fmt.Errorf("available descriptor %d is outside a table of %d", head, q.ring.size)
-	}
-
-	c := q.newChainLocked()
-	c.pos, c.head, c.epoch = q.lastAvail, head, q.epoch
-	c.mem = q.mem
-	c.mem.Retain()
-	// Also when collect faults: the chain holds a reference.
-	ok := false
-	defer func() {
-		if !ok {
-			q.releaseLocked(c)
-		}
-	}()
-	if err := c.collect(&q.ring, q.indirectOK()); err != nil {
-		return nil, fmt.Errorf("descriptor chain %d: %w", head, err)
-	}
-	ok = true
-	*slot = c
-	q.lastAvail++
-	return c, nil
+// Completion is a chain that the device is done with.
+type Completion struct {
+	Chain *Chain
+	// Written is how many bytes of its writable part the device wrote.
+	Written uint32
 }
 
-// Push completes c: it puts c on the used ring with the number of bytes that
-// the device wrote, at most c.WritableLen. It does not interrupt the driver;
-// see Notify. After the queue was stopped it returns [ErrQueueStopped] and only
-// frees c.
+// Push completes c: the driver finds it on the used ring with the number of
+// bytes that the device wrote, at most c.WritableLen. It does not interrupt
+// the driver; see Notify. After the queue was stopped it returns
+// [ErrQueueStopped] and only frees c.
+//
+// With VIRTIO_F_IN_ORDER the driver finds c once all chains that were popped
+// before it were completed, too.
 func (q *Queue) Push(c *Chain, written uint32) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if c.q != q || c.mem == nil {
-		return errors.New("push chain: it is not outstanding on this queue")
+	if err := q.acceptLocked(c, written); err != nil {
+		return err
 	}
-	defer q.releaseLocked(c)
-	if !q.ownsLocked(c) {
+	return q.publishLocked()
+}
+
+// PushBatch is Push for several chains, of which the driver sees all at once:
+// its used index moves one time. An error does not keep the other chains from
+// being completed; the first one is returned.
+func (q *Queue) PushBatch(done []Completion) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var first error
+	for _, d := range done {
+		if err := q.acceptLocked(d.Chain, d.Written); err != nil && first == nil {
+			first = err
+		}
+	}
+	if err := q.publishLocked(); err != nil && first == nil {
+		first = err
+	}
+	return first
+}
+
+// acceptLocked takes c back from the device.
+func (q *Queue) acceptLocked(c *Chain, written uint32) error {
+	switch {
+	case c.q != q || c.mem == nil:
+		return errors.New("push chain: it is not outstanding on this queue")
+	case !q.ownsLocked(c):
+		q.releaseLocked(c)
 		return ErrQueueStopped
+	case q.broken != nil:
+		q.outstanding.remove(c)
+		q.releaseLocked(c)
+		return q.broken
+	}
+	c.dropMemory()
+	c.done, c.written = true, min(written, c.writeLen)
+	q.pushed = append(q.pushed, c)
+	return nil
+}
+
+// publishLocked puts the chains that were pushed on the used ring, as far as
+// the driver may see them. A ring without memory keeps them for later.
+func (q *Queue) publishLocked() error {
+	if !q.mapped || len(q.pushed) == 0 {
+		return nil
 	}
 	if q.broken != nil {
 		return q.broken
 	}
-	e := usedEntry{pos: c.pos, head: c.head, written: min(written, c.writeLen)}
-	if !q.mapped {
-		q.deferred = append(q.deferred, e)
+	if err := shm.Guard(func() error {
+		if q.inOrder {
+			q.putInOrder()
+		} else {
+			q.putAll()
+		}
+		q.ring.publish()
 		return nil
-	}
-	q.pending[q.ring.slot(c.pos)] = nil
-	return q.completeLocked(e)
-}
-
-// completeLocked puts one completion on the used ring.
-func (q *Queue) completeLocked(e usedEntry) error {
-	err := shm.Guard(func() error {
-		q.ring.putUsed(q.usedIdx, e.head, e.written)
-		q.usedIdx++
-		q.ring.publish(q.usedIdx)
-		return nil
-	})
-	if err != nil {
+	}); err != nil {
 		return q.breakLocked(err)
 	}
+	for _, c := range q.pushed {
+		if c.done {
+			continue
+		}
+		q.outstanding.remove(c)
+		if c.mem == nil { // else the device has yet to give it back
+			q.free = append(q.free, c)
+		}
+	}
+	q.pushed = slices.DeleteFunc(q.pushed, func(c *Chain) bool { return !c.done })
 	return nil
+}
+
+// putAll puts every chain that was pushed. It clears done of those.
+func (q *Queue) putAll() {
+	for _, c := range q.pushed {
+		q.ring.put(usedElem{id: c.id, slots: c.slots, written: c.written})
+		c.done = false
+	}
+}
+
+// putInOrder puts the chains at the head of the outstanding ones, as long as
+// they were pushed. An element stands for all chains before it whose buffers
+// were used completely (VIRTIO 1.2, 2.7.9 and 2.8.9).
+func (q *Queue) putInOrder() {
+	slots := 0
+	for c := q.outstanding.first; c != nil && c.done; c = c.next {
+		slots += c.slots
+		if c.full() && c.next != nil && c.next.done {
+			c.done = false
+			continue
+		}
+		q.ring.put(usedElem{id: c.id, slots: slots, written: c.written})
+		c.done, slots = false, 0
+	}
 }
 
 // Unpop gives back the chain that was popped last, unused: the next Pop, of
@@ -222,17 +268,23 @@ func (q *Queue) Unpop(c *Chain) error {
 		q.releaseLocked(c)
 		return ErrQueueStopped
 	}
-	if c.pos != q.lastAvail-1 {
+	if c.seq != q.seq-1 {
 		return ErrUnpopOrder
 	}
-	q.pending[int(c.pos)&(len(q.pending)-1)] = nil
-	q.lastAvail--
+	q.unfetchLocked(c)
 	q.releaseLocked(c)
 	return nil
 }
 
-// Notify interrupts the driver, unless the driver asked not to be. One call
-// serves any number of preceding Pushes.
+// unfetchLocked makes c, the chain popped last, available again.
+func (q *Queue) unfetchLocked(c *Chain) {
+	q.outstanding.remove(c)
+	q.seq--
+	q.ring.unfetch(c.slots)
+}
+
+// Notify interrupts the driver if it wants that for what was pushed since the
+// last time. One call serves any number of preceding Pushes.
 func (q *Queue) Notify() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -244,14 +296,14 @@ func (q *Queue) Notify() error {
 	case !q.mapped:
 		return nil // the driver is interrupted when the ring is back
 	}
-	var flags uint16
+	wanted := false
 	if err := shm.Guard(func() error {
-		flags = q.ring.availFlags()
+		wanted = q.ring.wantsCall()
 		return nil
 	}); err != nil {
 		return q.breakLocked(err)
 	}
-	if flags&availNoInterrupt != 0 {
+	if !wanted {
 		return nil
 	}
 	return q.call.raise()
@@ -279,19 +331,21 @@ func (q *Queue) breakLocked(err error) error {
 	return q.broken
 }
 
+// newChainLocked returns an empty chain of the current run.
 func (q *Queue) newChainLocked() *Chain {
+	var c *Chain
 	if n := len(q.free); n > 0 {
-		c := q.free[n-1]
-		q.free = q.free[:n-1]
-		return c
+		c, q.free = q.free[n-1], q.free[:n-1]
+	} else {
+		c = &Chain{q: q}
 	}
-	return &Chain{q: q}
+	c.epoch, c.mem, c.done = q.epoch, q.mem, false
+	c.mem.Retain()
+	return c
 }
 
 func (q *Queue) releaseLocked(c *Chain) {
-	c.mem.Release()
-	c.mem = nil
-	clear(c.segs) // the memory may be unmapped from now on
+	c.dropMemory()
 	q.free = append(q.free, c)
 }
 

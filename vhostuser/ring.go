@@ -4,113 +4,148 @@ package vhostuser
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// Layout of a split virtqueue, VIRTIO 1.2 section 2.7.
+// ring is a virtqueue in one of its two formats: its memory, and the positions
+// that the device has reached in it. Methods that touch guest memory must be
+// called inside a Guard, by the holder of the queue's lock, while the ring is
+// attached. Package shm says why the order of accesses is right.
+type ring interface {
+	// attach finds the ring's parts in mem. The positions stay. An error may
+	// be a delay.
+	attach(mem *Memory, a wire.VringAddr, log *dirtyLog) error
+	// begin takes the positions from the base of SET_VRING_BASE and, where the
+	// format has them there, from memory.
+	begin(base uint32)
+	// base returns the positions, for GET_VRING_BASE.
+	base() uint32
+
+	// fetch fills c with the next available chain. It returns false if there
+	// is none, or if it fails: the position is then as before.
+	fetch(c *Chain) (bool, error)
+	// unfetch steps back over n slots of chains that were fetched last.
+	unfetch(n int)
+	// put writes a used element, which the driver does not see yet.
+	put(e usedElem)
+	// publish makes visible what was put.
+	publish()
+	// wantsCall says whether the driver wants to be interrupted for what was
+	// published since the last time it was asked.
+	wantsCall() bool
+
+	// fresh says whether the driver made buffers available since it was last
+	// asked, or since fetch found none.
+	fresh() bool
+	// refuseKicks asks the driver not to kick.
+	refuseKicks()
+	// askKicks asks the driver to kick when it makes more buffers available
+	// than fresh knows of. A call of fresh must follow, in case that it just
+	// did.
+	askKicks()
+}
+
+// usedElem is an element to put on the used side of a ring.
+type usedElem struct {
+	id      uint16 // head of the chain (split) or buffer id (packed)
+	slots   int    // of the ring, that it completes
+	written uint32
+}
+
+// dialect is what the negotiated features say about a ring.
+type dialect struct {
+	packed, indirect, eventIdx, inOrder bool
+}
+
+func dialectOf(f wire.Features) dialect {
+	return dialect{
+		packed:   f.Has(wire.FeatureRingPacked),
+		indirect: f.Has(wire.FeatureIndirectDesc),
+		eventIdx: f.Has(wire.FeatureEventIdx),
+		inOrder:  f.Has(wire.FeatureInOrder),
+	}
+}
+
+func newRing(d dialect, size int) ring {
+	if d.packed {
+		return &packedRing{dialect: d, size: size}
+	}
+	return &splitRing{dialect: d, size: size}
+}
+
+// checkSize checks the number of descriptors of a ring.
+func (d dialect) checkSize(n uint32, limit int) error {
+	switch {
+	case n == 0 || n > uint32(limit):
+		return fmt.Errorf("%d is not 1 to %d", n, limit)
+	case n&(n-1) != 0 && !d.packed:
+		return fmt.Errorf("%d is not a power of two", n)
+	}
+	return nil
+}
+
+// checkBase checks the positions of SET_VRING_BASE.
+func (d dialect) checkBase(base uint32, size int) error {
+	if !d.packed {
+		if base > 0xffff {
+			return fmt.Errorf("%#x is not an index of a split ring", base)
+		}
+		return nil
+	}
+	for _, half := range []uint32{base, base >> 16} {
+		if i := int(half & packedIndex); size != 0 && i >= size {
+			return fmt.Errorf("index %d is outside a packed ring of %d", i, size)
+		}
+	}
+	return nil
+}
+
+// Descriptors have the same size in both formats, and these flags.
 const (
-	descSize      = 16
-	availHeader   = 4 // le16 flags, le16 idx
-	availElem     = 2
-	usedHeader    = 4 // le16 flags, le16 idx
-	usedElem      = 8 // le32 id, le32 len
-	ringTailEvent = 2 // used_event or avail_event
+	descSize = 16
 
 	descNext     = 1
 	descWrite    = 2
 	descIndirect = 4
-
-	availNoInterrupt = 1
 )
 
 // desc is a copy of a descriptor: guest memory is read once, and then judged.
+// The fields of the two formats are in different places.
 type desc struct {
 	addr  uint64
 	len   uint32
 	flags uint16
-	next  uint16
+	next  uint16 // split
+	id    uint16 // packed
 }
 
-func readDesc(table []byte, i int) desc {
-	var b [descSize]byte
-	copy(b[:], table[i*descSize:])
-	return desc{
-		addr:  binary.LittleEndian.Uint64(b[0:]),
-		len:   binary.LittleEndian.Uint32(b[8:]),
-		flags: binary.LittleEndian.Uint16(b[12:]),
-		next:  binary.LittleEndian.Uint16(b[14:]),
+// part is a part of a ring that the device writes, and where the dirty log has
+// it. Each write is followed by its mark.
+type part struct {
+	bytes []byte
+	addr  uint64    // guest address to log by
+	log   *dirtyLog // nil: not logged
+}
+
+func (p *part) load16(off int) uint16 { return shm.Load16(p.bytes, off) }
+
+// store16 has release semantics.
+func (p *part) store16(off int, v uint16) {
+	shm.Store16(p.bytes, off, v)
+	p.mark(off, 2)
+}
+
+// store64 is a plain store, of two 32-bit fields.
+func (p *part) store64(off int, lo, hi uint32) {
+	binary.LittleEndian.PutUint64(p.bytes[off:], uint64(hi)<<32|uint64(lo))
+	p.mark(off, 8)
+}
+
+func (p *part) mark(off, n int) {
+	if p.log != nil {
+		p.log.mark(p.addr+uint64(off), uint64(n))
 	}
 }
-
-// ring is the memory of a split virtqueue. Its methods access guest memory and
-// must be called inside a Guard, by the holder of the queue's lock.
-type ring struct {
-	size              int
-	desc, avail, used []byte
-	log               *dirtyLog
-	usedAddr          uint64 // guest address to log writes to used by
-	logUsed           bool
-}
-
-// mapRing finds the ring's parts in mem. VIRTIO wants 16, 2 and 4 as
-// alignments; those of avail and used are needed for atomic access.
-func mapRing(mem *Memory, size int, addr wire.VringAddr, log *dirtyLog) (ring, error) {
-	r := ring{size: size, log: log, usedAddr: addr.Log, logUsed: addr.Flags&wire.VringFLog != 0}
-	var err error
-	if r.desc, _, err = mem.ring(addr.Desc, uint64(size)*descSize, false); err != nil {
-		return ring{}, fmt.Errorf("map descriptor table: %w", err)
-	}
-	if r.avail, _, err = mem.ring(addr.Avail, uint64(availHeader+size*availElem+ringTailEvent), false); err != nil {
-		return ring{}, fmt.Errorf("map available ring: %w", err)
-	}
-	var usedAddr uint64
-	if r.used, usedAddr, err = mem.ring(addr.Used, uint64(usedHeader+size*usedElem+ringTailEvent), true); err != nil {
-		return ring{}, fmt.Errorf("map used ring: %w", err)
-	}
-	if mem.translated() {
-		r.usedAddr = usedAddr // the address to log by is one to translate, too
-	}
-	if !shm.Aligned(r.desc, 16) || !shm.Aligned(r.avail, 2) || !shm.Aligned(r.used, 4) {
-		return ring{}, errors.New("map ring: its parts are not aligned")
-	}
-	return r, nil
-}
-
-func (r *ring) availIdx() uint16   { return shm.Load16(r.avail, 2) }
-func (r *ring) availFlags() uint16 { return shm.Load16(r.avail, 0) }
-
-// availHead returns the head that the driver put at position pos, an index
-// that counts modulo 2^16.
-func (r *ring) availHead(pos uint16) uint16 {
-	return shm.Load16(r.avail, availHeader+r.slot(pos)*availElem)
-}
-
-func (r *ring) usedIdx() uint16   { return shm.Load16(r.used, 2) }
-func (r *ring) usedFlags() uint16 { return shm.Load16(r.used, 0) }
-
-// putUsed writes the element at position pos of the used ring.
-func (r *ring) putUsed(pos, head uint16, written uint32) {
-	off := usedHeader + r.slot(pos)*usedElem
-	shm.Store32(r.used, off, uint32(head))
-	shm.Store32(r.used, off+4, written)
-	r.mark(off, usedElem)
-}
-
-// publish makes the elements before idx visible to the driver. It stores
-// used.flags, which is always zero, along with used.idx: see package shm.
-func (r *ring) publish(idx uint16) {
-	shm.Store32(r.used, 0, uint32(idx)<<16)
-	r.mark(0, usedHeader)
-}
-
-func (r *ring) mark(off, n int) {
-	if r.logUsed {
-		r.log.mark(r.usedAddr+uint64(off), uint64(n))
-	}
-}
-
-func (r *ring) slot(pos uint16) int { return int(pos) & (r.size - 1) }

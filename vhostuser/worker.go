@@ -21,6 +21,10 @@ const (
 	// pollInterval is how often a ring without a usable kick descriptor is
 	// looked at.
 	pollInterval = time.Millisecond
+	// defaultSpin is how long a worker looks for new buffers before it sleeps.
+	defaultSpin = 20 * time.Microsecond
+	// spinPauses is how many pauses a spinning worker makes between two looks.
+	spinPauses = 8
 )
 
 // kickFD is where the kicks of a started ring come from. The open file
@@ -134,9 +138,13 @@ func (q *Queue) work(w, prev *worker, kick *kickFD) {
 			return
 		default:
 		}
+		popped := q.quiet()
 		if err := shm.Guard(func() error { q.life.dev.Kick(q); return nil }); err != nil {
 			q.Fail(fmt.Errorf("handle kick: %w", err))
 			return
+		}
+		if q.spin(w, popped) {
+			continue
 		}
 		if err := q.waitKick(w, kick); err != nil {
 			if !errors.Is(err, errWorkerQuit) {
@@ -147,12 +155,70 @@ func (q *Queue) work(w, prev *worker, kick *kickFD) {
 	}
 }
 
+// quiet asks the driver not to kick, and returns how many chains were popped so
+// far. What is available now is known when it returns.
+func (q *Queue) quiet() (popped uint64) {
+	q.ifActive(func() {
+		q.ring.fresh()
+		q.ring.refuseKicks()
+		popped = q.seq
+	})
+	return popped
+}
+
+// spin looks for new buffers for a short time before the worker sleeps, and
+// returns true when there are. It does nothing after a Kick that popped nothing.
+func (q *Queue) spin(w *worker, popped uint64) (more bool) {
+	limit := q.life.dev.SpinTime
+	if limit == 0 {
+		limit = defaultSpin
+	}
+	for start := time.Now(); ; {
+		busy := false
+		q.ifActive(func() {
+			more = q.ring.fresh()
+			busy = q.seq != popped
+		})
+		if more || !busy || time.Since(start) >= limit {
+			return more
+		}
+		select {
+		case <-w.quit:
+			return true
+		default:
+		}
+		for range spinPauses {
+			shm.Pause()
+		}
+	}
+}
+
+// ifActive calls f, which may access the ring, if the queue runs.
+func (q *Queue) ifActive(f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.running || !q.mapped || q.broken != nil {
+		return
+	}
+	if err := shm.Guard(func() error { f(); return nil }); err != nil {
+		_ = q.breakLocked(err) // logged and reported there
+	}
+}
+
 var errWorkerQuit = errors.New("worker is told to end")
 
 // waitKick waits for a kick.
 func (q *Queue) waitKick(w *worker, kick *kickFD) error {
 	if kick.file == nil {
 		return q.pollRing(w)
+	}
+	more := false
+	q.ifActive(func() {
+		q.ring.askKicks()
+		more = q.ring.fresh()
+	})
+	if more {
+		return nil
 	}
 	_, err := kick.file.Read(w.buf[:])
 	switch {
@@ -164,36 +230,19 @@ func (q *Queue) waitKick(w *worker, kick *kickFD) error {
 	return nil
 }
 
-// pollRing waits until buffers are available.
+// pollRing waits until new buffers are available.
 func (q *Queue) pollRing(w *worker) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	for {
+	for more := false; !more; {
 		select {
 		case <-w.quit:
 			return errWorkerQuit
 		case <-tick.C:
-			if q.waiting() {
-				return nil
-			}
+			q.ifActive(func() { more = q.ring.fresh() })
 		}
 	}
-}
-
-// waiting says whether Pop would not come back empty-handed.
-func (q *Queue) waiting() (yes bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.running || !q.mapped || q.broken != nil {
-		return false
-	}
-	if err := shm.Guard(func() error {
-		yes = q.ring.availIdx() != q.lastAvail
-		return nil
-	}); err != nil {
-		_ = q.breakLocked(err) // logged and reported there
-	}
-	return yes
+	return nil
 }
 
 // Fail breaks the queue with the given reason, as a malformed ring does: for a

@@ -21,6 +21,10 @@ const (
 	FeatureProtocolFeatures = 30
 	// FeatureVersion1 is VIRTIO_F_VERSION_1.
 	FeatureVersion1 = 32
+	// FeatureRingPacked is VIRTIO_F_RING_PACKED.
+	FeatureRingPacked = 34
+	// FeatureInOrder is VIRTIO_F_IN_ORDER.
+	FeatureInOrder = 35
 	// FeatureAccessPlatform is VIRTIO_F_ACCESS_PLATFORM, which vhost-user.rst
 	// calls by its old name, VIRTIO_F_IOMMU_PLATFORM.
 	FeatureAccessPlatform = 33
@@ -97,6 +101,10 @@ func (f Features) String() string {
 			return "PROTOCOL_FEATURES"
 		case FeatureVersion1:
 			return "VERSION_1"
+		case FeatureRingPacked:
+			return "RING_PACKED"
+		case FeatureInOrder:
+			return "IN_ORDER"
 		case FeatureAccessPlatform:
 			return "ACCESS_PLATFORM"
 		}
