@@ -28,6 +28,7 @@ type Backend struct {
 	rules   map[wire.Request]rule
 	cancel  context.CancelCauseFunc
 	log     dirtyLog
+	tlb     *iotlb
 	channel channel
 	queues  []*Queue
 
@@ -52,7 +53,9 @@ func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger) *Backend {
 	b.inband = make([]eventFD, dev.NumQueues)
 	b.channel.init(lg)
 	b.rules = b.newRules()
+	b.initIOTLB()
 	m, _ := newMemory(nil) // an empty table has nothing to fail on
+	m.tlb = b.tlb
 	b.mem.Store(m)
 	for i := range dev.NumQueues {
 		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), dialect: b.dialect}

@@ -26,6 +26,8 @@ type Segment struct {
 	// time: read a field once, and inside [Guard]. It must not be written to,
 	// since such writes are missing from the dirty log.
 	Bytes []byte
+
+	iova uint64 // the driver's name for it, where there is an IOMMU
 }
 
 // Chain is a chain of descriptors: a request of the driver, with a part that
@@ -100,6 +102,9 @@ func (c *Chain) WriteAt(p []byte, off int64) (n int, err error) {
 	defer c.q.mu.Unlock()
 	if !c.q.ownsLocked(c) {
 		return 0, ErrQueueStopped
+	}
+	if err := c.mem.check(c.Writable(), uint64(off), uint64(len(p))); err != nil {
+		return 0, fmt.Errorf("write chain: %w", err)
 	}
 	err = shm.Guard(func() error {
 		forRange(c.Writable(), uint64(off), uint64(len(p)), func(b []byte, addr uint64) {

@@ -22,9 +22,9 @@ const (
 	// and to answer it.
 	answerTimeout = 5 * time.Second
 	// maxNotes bounds the notifications that wait for a slow frontend. There
-	// are two for each queue, one for the config space, and some for addresses
-	// to translate, which are asked for again if they are lost.
-	maxNotes = 3 * maxQueues
+	// are two for each queue, three for the translations of its ring, and one
+	// for the config space.
+	maxNotes = 6 * maxQueues
 )
 
 // note is a notification: equal ones that wait become one.

@@ -25,4 +25,4 @@ func asDelay(err error) delay {
 
 // isMiss says whether err is about a translation that was asked for. A ring
 // that waits for one is paused.
-func isMiss(err error) bool { return false }
+func isMiss(err error) bool { return errors.As(err, new(*miss)) }

@@ -111,6 +111,7 @@ const (
 	sizeMemRegion = 40
 	sizeTransfer  = 8
 	sizeUUID      = 16
+	sizeIOTLB     = 32
 )
 
 // newRules lists the requests that the backend understands.

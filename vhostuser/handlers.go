@@ -23,6 +23,7 @@ func (b *Backend) setFeatures(m *wire.Message) error {
 		return fmt.Errorf("features were not offered: %v", wire.Features(extra))
 	}
 	b.features.Store(f)
+	b.tlb.on.Store(wire.Features(f).Has(wire.FeatureAccessPlatform))
 	b.log.setAll(wire.Features(f).Has(wire.FeatureLogAll))
 	call(b.dev.FeaturesAcked, f&^vhostFeatures)
 	if !wire.Features(f).Has(wire.FeatureProtocolFeatures) {

@@ -90,7 +90,7 @@ func (b *Backend) remMemReg(m *wire.Message) error {
 		return err
 	}
 	mem := b.mem.Load()
-	reg := mem.find(v.MemRegion)
+	reg := mem.entry(v.MemRegion)
 	if reg == nil {
 		return errors.New("there is no such memory region")
 	}
@@ -108,6 +108,7 @@ func (b *Backend) useMemory(mem *Memory) {
 	if mem == nil {
 		mem, _ = newMemory(nil)
 	}
+	mem.tlb = b.tlb
 	old := b.mem.Swap(mem)
 	for _, q := range b.queues {
 		q.setMemory(mem)

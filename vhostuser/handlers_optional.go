@@ -26,6 +26,9 @@ func (b *Backend) addOptionalRules(rules map[wire.Request]rule) {
 	rules[wire.GetSharedObject] = rule{
 		size: sizeUUID, feature: wire.ProtocolSharedObject, replies: true, refusal: []byte{}, handle: b.getSharedObject,
 	}
+	rules[wire.IOTLBMsg] = rule{
+		size: sizeIOTLB, feature: always, replies: true, refusal: failed, handle: b.iotlbMsg,
+	}
 	rules[wire.VringKick] = rule{
 		size: sizeState, feature: wire.ProtocolInbandNotify,
 		handle: func(m *wire.Message) (reply, error) { return reply{}, b.vringKick(m) },

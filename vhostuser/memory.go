@@ -25,6 +25,7 @@ type Region struct {
 type Memory struct {
 	regions []*region // ascending by guest address, disjoint
 	refs    atomic.Int64
+	tlb     *iotlb // of the connection
 }
 
 // region is one mapped region. Snapshots share it.
@@ -149,34 +150,129 @@ func (m *Memory) ReadAt(p []byte, addr int64) (n int, err error) {
 // dma appends the n bytes that a descriptor names to dst. write says that the
 // device writes them. An error may be a [delay].
 func (m *Memory) dma(dst []Segment, addr, n uint64, write bool) ([]Segment, error) {
-	return m.Segments(dst, addr, n)
+	if !m.translated() {
+		return m.Segments(dst, addr, n)
+	}
+	perm := uint8(wire.IOTLBRead)
+	if write {
+		perm = wire.IOTLBWrite
+	}
+	return m.translate(dst, addr, n, perm)
+}
+
+// translate is dma for an I/O virtual address. A range may be scattered.
+func (m *Memory) translate(dst []Segment, addr, n uint64, perm uint8) ([]Segment, error) {
+	for n > 0 {
+		e, ok := m.tlb.find(addr, perm)
+		if !ok {
+			return dst, &miss{m.tlb, addr, perm}
+		}
+		k := min(n, e.Size)
+		r, b, err := m.find(e.UserAddr, k)
+		if err != nil {
+			return dst, err
+		}
+		dst = append(dst, Segment{Addr: r.GuestAddr + e.UserAddr - r.UserAddr, Bytes: b, iova: addr})
+		addr, n = addr+k, n-k
+	}
+	return dst, nil
+}
+
+// check says whether the n bytes at off of the writable segments are still
+// where they were when the driver made them available. Where there is an IOMMU
+// the driver can take them away.
+func (m *Memory) check(segs []Segment, off, n uint64) error {
+	if !m.translated() {
+		return nil
+	}
+	for _, s := range segs {
+		size := uint64(len(s.Bytes))
+		switch {
+		case n == 0:
+			return nil
+		case off >= size:
+			off -= size
+			continue
+		}
+		now, err := m.translate(nil, s.iova, size, wire.IOTLBWrite)
+		if err != nil {
+			return fmt.Errorf("memory was taken from the device: %w", err)
+		}
+		for _, piece := range now {
+			if piece.Addr != s.Addr+(piece.iova-s.iova) {
+				return fmt.Errorf("memory at I/O virtual address %#x was taken from the device", piece.iova)
+			}
+		}
+		n -= min(n, size-off)
+		off = 0
+	}
+	return nil
 }
 
 // ring returns the n bytes at an address of SET_VRING_ADDR, and the guest
 // address of the first. An error may be a [delay].
 func (m *Memory) ring(addr, n uint64, write bool) (b []byte, guest uint64, err error) {
-	b, err = m.user(addr, n)
-	return b, 0, err
+	user := addr
+	if m.translated() {
+		if user, err = m.translateRing(addr, n, write); err != nil {
+			return nil, 0, err
+		}
+	}
+	r, b, err := m.find(user, n)
+	if err != nil {
+		return nil, 0, err
+	}
+	return b, r.GuestAddr + user - r.UserAddr, nil
+}
+
+// translateRing returns the frontend's address for a part of a ring. A miss is
+// asked for in the background, since the message goroutine cannot wait for it.
+func (m *Memory) translateRing(addr, n uint64, write bool) (user uint64, err error) {
+	perm := uint8(wire.IOTLBRead)
+	if write {
+		perm |= wire.IOTLBWrite // we read our own index there
+	}
+	for done := uint64(0); done < n; {
+		e, ok := m.tlb.find(addr+done, perm)
+		if !ok {
+			d := &miss{m.tlb, addr + done, perm}
+			m.tlb.want(d.message())
+			return 0, d
+		}
+		if done == 0 {
+			user = e.UserAddr
+		} else if e.UserAddr != user+done {
+			return 0, fmt.Errorf("translate %#x bytes at I/O virtual address %#x: they are scattered", n, addr)
+		}
+		done += min(n-done, e.Size)
+	}
+	return user, nil
 }
 
 // translated says whether the driver's addresses are I/O virtual ones.
-func (m *Memory) translated() bool { return false }
+func (m *Memory) translated() bool { return m.tlb != nil && m.tlb.on.Load() }
 
 // user translates n bytes at an address of the frontend's process, which must
 // lie in one region, and returns its memory.
 func (m *Memory) user(addr, n uint64) ([]byte, error) {
+	_, b, err := m.find(addr, n)
+	return b, err
+}
+
+// find is user, and returns the region, too.
+func (m *Memory) find(addr, n uint64) (*region, []byte, error) {
 	for _, r := range m.regions {
 		off := addr - r.UserAddr
 		if addr >= r.UserAddr && off < r.Size && n <= r.Size-off {
-			return r.data[off : off+n : off+n], nil
+			return r, r.data[off : off+n : off+n], nil
 		}
 	}
-	return nil, fmt.Errorf("translate %#x bytes at frontend address %#x: no region holds them", n, addr)
+	return nil, nil, fmt.Errorf("translate %#x bytes at frontend address %#x: no region holds them", n, addr)
 }
 
-// find returns the region that r describes, for removal. The offset does not
+// entry returns the region that r describes, for removal. The offset does not
 // identify a region (vhost-user.rst, VHOST_USER_REM_MEM_REG).
-func (m *Memory) find(r wire.MemRegion) *region {
+func (m *Memory) entry(r wire.MemRegion) *region {
 	for _, have := range m.regions {
 		if have.GuestAddr == r.GuestAddr && have.UserAddr == r.UserAddr && have.Size == r.Size {
 			return have

@@ -309,6 +309,13 @@ func (q *Queue) Notify() error {
 	return q.call.raise()
 }
 
+// paused says whether the queue is started, but its ring is not mapped.
+func (q *Queue) paused() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.started && !q.mapped
+}
+
 // stopSignal is closed when the queue stops to run.
 func (q *Queue) stopSignal() <-chan struct{} {
 	q.mu.Lock()

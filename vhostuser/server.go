@@ -39,8 +39,7 @@ func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
 		return nil, errors.New("check device: it has one of SaveState and LoadState only")
 	case size < 0 || size > 32768 || size&(size-1) != 0:
 		return nil, fmt.Errorf("check device: queue size %d is not a power of two up to 32768", size)
-	case dev.Features&(vhostFeatures|1<<33) != 0:
-		// 33 is ACCESS_PLATFORM, which needs IOTLB messages.
+	case dev.Features&vhostFeatures != 0:
 		return nil, fmt.Errorf("check device: the library cannot keep the promise of %v", wire.Features(dev.Features))
 	}
 	for _, e := range dev.Extensions {
