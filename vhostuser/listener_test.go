@@ -5,6 +5,7 @@ package vhostuser_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -197,7 +198,8 @@ func TestServerRefusesDevicesItCannotServe(t *testing.T) {
 		{"with too many queues", func(d *vhostuser.Device) { d.NumQueues = 129 }},
 		{"with an odd queue size", func(d *vhostuser.Device) { d.MaxQueueSize = 100 }},
 		{"with a queue size that is too large", func(d *vhostuser.Device) { d.MaxQueueSize = 1 << 16 }},
-		{"with an IOMMU", func(d *vhostuser.Device) { d.Features = 1 << 33 }},
+		{"with a feature of the library", func(d *vhostuser.Device) { d.Features = 1 << wire.FeatureLogAll }},
+		{"that saves what it cannot load", func(d *vhostuser.Device) { d.SaveState = func(io.Writer) error { return nil } }},
 		{"with an extension that does nothing", func(d *vhostuser.Device) {
 			d.Extensions = []vhostuser.Extension{{ProtocolFeature: 48, Request: 1000}}
 		}},
