@@ -33,28 +33,15 @@ const commands = "github.com/fbpp-project/fbpp/cmd/"
 
 // Open builds or finds every part. progress gets a line for each slow step.
 func Open(ctx context.Context, progress func(string)) (*Lab, error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("guests need root: they read the kernel images and use /dev/kvm")
-	}
-	root, err := findRoot()
+	l, err := OpenHost(ctx, progress)
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Root: root, kernels: make(map[guest.Series]*guest.Kernel)}
-	if l.QEMU, l.Version, err = findQEMU(ctx, root); err != nil {
+	if l.agent, err = l.build(ctx, commands+"fbpp-agent"); err != nil {
 		return nil, err
 	}
-	out := filepath.Join(root, "build")
-	progress("building fbppd, fbppctl and what runs in the guest")
-	for pkg, path := range map[string]*string{
-		commands + "fbppd":      &l.FBPPD,
-		commands + "fbppctl":    &l.FBPPCtl,
-		commands + "fbpp-agent": &l.agent,
-		guest.InitPackage:       &l.init,
-	} {
-		if *path, err = guest.BuildProgram(ctx, pkg, out); err != nil {
-			return nil, err
-		}
+	if l.init, err = l.build(ctx, guest.InitPackage); err != nil {
+		return nil, err
 	}
 	for _, s := range guest.AllSeries() {
 		if l.kernels[s], err = guest.FetchKernel(ctx, s, progress); err != nil {
@@ -69,6 +56,33 @@ func Open(ctx context.Context, progress func(string)) (*Lab, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// OpenHost is Open without what a Linux guest needs: no kernels, no agent, and
+// no look at which accelerator runs it.
+func OpenHost(ctx context.Context, progress func(string)) (*Lab, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("guests need root: they read the kernel images and use /dev/kvm")
+	}
+	root, err := findRoot()
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{Root: root, kernels: make(map[guest.Series]*guest.Kernel)}
+	if l.QEMU, l.Version, err = findQEMU(ctx, root); err != nil {
+		return nil, err
+	}
+	progress("building fbppd, fbppctl and what runs in the guest")
+	if l.FBPPD, err = l.build(ctx, commands+"fbppd"); err != nil {
+		return nil, err
+	}
+	l.FBPPCtl, err = l.build(ctx, commands+"fbppctl")
+	return l, err
+}
+
+// build builds a program of this module and returns its path.
+func (l *Lab) build(ctx context.Context, pkg string) (string, error) {
+	return guest.BuildProgram(ctx, pkg, filepath.Join(l.Root, "build"))
 }
 
 // Kernel returns the kernel of a series.
