@@ -41,7 +41,7 @@ type Program struct {
 // end, and exits. It does not return.
 func (p Program) Main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	lg, err := zap.NewDevelopment(zap.WithCaller(false), zap.AddStacktrace(zap.DPanicLevel))
+	lg, err := zap.NewDevelopment(zap.WithCaller(false), zap.AddStacktrace(zap.DPanicLevel), zap.IncreaseLevel(zap.InfoLevel))
 	if err == nil {
 		err = p.Run(ctx, os.Args[1:], os.Stdout, lg)
 	}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stock
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// backend is a process of one of the examples, and the place where frontends
+// find it: it can be killed and started again.
+type backend struct {
+	t      *testing.T
+	socket string
+	path   string
+	args   []string
+	cmd    *exec.Cmd
+	said   output
+}
+
+// startBackend starts a program and returns when it listens. It ends with the
+// test.
+func startBackend(t *testing.T, path string, args ...string) *backend {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "fbpp-be-") // short, for a socket's name
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{t: t, socket: filepath.Join(dir, "vhost.sock"), path: path}
+	b.args = append([]string{"--socket-path=" + b.socket}, args...)
+	t.Cleanup(func() {
+		b.end(syscall.SIGKILL)
+		if t.Failed() {
+			t.Logf("%s said:\n%s", filepath.Base(path), b.said.String())
+		}
+		os.RemoveAll(dir)
+	})
+	b.start()
+	return b
+}
+
+// start starts the program, also after its end.
+func (b *backend) start() {
+	b.t.Helper()
+	b.cmd = exec.Command(b.path, b.args...)
+	b.cmd.Stdout, b.cmd.Stderr = &b.said, &b.said
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := b.cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = b.cmd.Wait() // its end is for end to judge
+		close(ended)
+	}()
+	for {
+		if conn, err := net.Dial("unix", b.socket); err == nil {
+			conn.Close()
+			return
+		}
+		select {
+		case <-ended:
+			b.t.Fatalf("%s ended: %v\n%s", b.path, b.cmd.ProcessState, b.said.String())
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// end sends a signal and waits for the end of the process.
+func (b *backend) end(s syscall.Signal) {
+	if b.cmd == nil || b.cmd.Process == nil {
+		return
+	}
+	_ = b.cmd.Process.Signal(s) // it may have ended
+	for b.cmd.Process.Signal(syscall.Signal(0)) == nil {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// output collects what a process says.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
