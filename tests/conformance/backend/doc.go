@@ -1,5 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package backend checks vhost-user backends, rule by rule, as a frontend would
-// meet them.
+// Package backend checks vhost-user backends, rule by rule, the way a frontend
+// meets them. It needs nothing of a backend but the socket that it listens on.
+//
+// The rules VHU-* are those of docs/interop/vhost-user.rst of QEMU 10.0, of
+// VIRTIO 1.2 as far as it shows on the rings, and of what QEMU 10.0 does that
+// the document leaves open. A feature that the backend does not offer makes
+// its rules not applicable. Rules that need a device to work on buffers take a
+// [Profile], which knows what the device does with them; the rules
+// FBPP-* belong to the profile of the free page device.
+//
+// Each check has a connection of its own. Checks of hostile input end with the
+// question whether the backend still serves.
 package backend

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// peer is the backend under test. A suite uses it from one goroutine at a time.
+type peer struct {
+	path    string
+	command []string
+	process *process
+	// formatted says that the profile has put its data on the device.
+	formatted bool
+}
+
+// process is a running backend.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended; err is set then
+	err  error
+}
+
+// start starts the backend if it is ours to start and is not running, and waits
+// until it listens.
+func (p *peer) start(ctx context.Context) error {
+	if len(p.command) == 0 || p.process != nil && !p.process.ended() {
+		return nil
+	}
+	cmd := exec.Command(p.command[0], p.command[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	_ = unix.Unlink(p.path) // of one that ended without
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start backend: %w", err)
+	}
+	p.process = &process{cmd: cmd, done: make(chan struct{})}
+	go p.process.wait()
+	for !listens(p.path) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for backend to listen: %w", ctx.Err())
+		case <-p.process.done:
+			return fmt.Errorf("backend ended at its start: %w", p.process.failure())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// listens asks the kernel, and not the backend, which may serve one connection
+// and no other.
+func listens(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK
+}
+
+func (p *process) wait() {
+	p.err = p.cmd.Wait()
+	close(p.done)
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// failure says how a process that has ended did so.
+func (p *process) failure() error {
+	if p.err == nil {
+		return errors.New("exit status 0")
+	}
+	return p.err
+}
+
+// stop ends what start began.
+func (p *peer) stop() {
+	if p.process == nil {
+		return
+	}
+	_ = p.process.cmd.Process.Signal(unix.SIGTERM)
+	select {
+	case <-p.process.done:
+	case <-time.After(2 * time.Second):
+		_ = p.process.cmd.Process.Kill()
+		<-p.process.done
+	}
+	p.process = nil
+}
+
+// crashed returns how the backend died, if it is known to have.
+func (p *peer) crashed() error {
+	if p.process == nil {
+		return nil
+	}
+	select {
+	case <-p.process.done:
+		return p.process.err
+	case <-time.After(50 * time.Millisecond):
+		return nil
+	}
+}
+
+// dial connects, and waits until the backend serves the connection: it may not
+// have noticed yet that the one before is gone.
+func (p *peer) dial(ctx context.Context, patience time.Duration) (*vhosttest.Frontend, error) {
+	deadline := time.Now().Add(patience)
+	for {
+		f, err := p.try(ctx, patience)
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return f, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (p *peer) try(ctx context.Context, patience time.Duration) (*vhosttest.Frontend, error) {
+	if err := p.start(ctx); err != nil {
+		return nil, err
+	}
+	f, err := vhosttest.Dial(p.path)
+	if err != nil {
+		return nil, err
+	}
+	f.Timeout = patience
+	if err := f.Send(wire.GetFeatures, 0, nil); err != nil {
+		f.Close()
+		return nil, err
+	}
+	m, err := f.Recv()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("wait for a first answer: %w", err)
+	}
+	m.Close()
+	return f, nil
+}
+
+// pid returns the process that listens.
+func (p *peer) pid() (int, error) {
+	conn, err := net.Dial("unix", p.path)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, err
+	}
+	if credErr != nil {
+		return 0, credErr
+	}
+	return int(cred.Pid), nil
+}
+
+// closed says whether err means that the backend closed the connection.
+func closed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}

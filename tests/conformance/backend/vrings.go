@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// vrings are the rules of setting rings up, and of enabling and disabling them.
+func vrings() []check {
+	const states = "vhost-user.rst, Ring states"
+	return []check{
+		{id: "VHU-RING-1", source: "vhost-user.rst, Starting and stopping rings; VIRTIO 1.2, 2.7",
+			text: "Each chain that the driver makes available is used once, with a length that its buffers have.", run: ringWorks},
+		{id: "VHU-RING-2", source: "vhost-user.rst, VHOST_USER_SET_VRING_BASE",
+			text: "A ring starts at its base, and its indices wrap at 65536.", run: ringWraps},
+		{id: "VHU-RING-3", source: states,
+			text: "A kick that comes between SET_VRING_KICK and SET_VRING_ENABLE is not lost.", run: kickBeforeEnable},
+		{id: "VHU-RING-4", source: states,
+			text: "A kick that was raised before SET_VRING_KICK is not lost.", run: kickBeforeStart},
+		{id: "VHU-RING-5", source: states,
+			text: "A ring that is started but disabled causes no side effects.", run: disabledQuiet},
+		{id: "VHU-RING-6", source: states,
+			text: "Without PROTOCOL_FEATURES acknowledged a ring starts enabled.", run: startsEnabled},
+		{id: "VHU-RING-7", source: states,
+			text: "A ring that is disabled and enabled under load loses nothing and repeats nothing.", run: toggled},
+		{id: "VHU-RING-8", source: "VIRTIO 1.2, 2.7.5.3",
+			text: "An indirect table is followed.", run: indirect},
+		{id: "VHU-RING-9", source: "vhost-user.rst, VHOST_USER_SET_VRING_ADDR", advice: true,
+			text: "A ring outside of the memory table is refused.", run: ringOutside},
+		{id: "VHU-RING-10", source: "VIRTIO 1.2, 2.7", advice: true,
+			text: "A ring size that is 0, not a power of two or above 32768 is refused.", run: badSizes},
+		{id: "VHU-RING-11", source: "vhost-user.rst, VHOST_USER_SET_VRING_BASE", advice: true,
+			text: "A base that is no index of a split ring is refused.", run: badBase},
+		{id: "VHU-RING-12", source: "VIRTIO 1.2, 2.7",
+			text: "Rings of 2 and of 256 entries work.", run: ringSizes},
+		{id: "VHU-RING-13", source: "VIRTIO 1.2, 3.1.1; the driver chooses a size at each start",
+			text: "A ring can be set up anew, elsewhere and of another size, after it was stopped.", run: ringMoves},
+	}
+}
+
+func ringWorks(s *session) {
+	m := s.boot(bootOptions{})
+	for n := 1; n <= slots; n *= 2 {
+		m.work(n)
+	}
+	for range ringSize / slots * 2 { // around the ring, twice
+		m.work(slots)
+	}
+}
+
+func ringWraps(s *session) {
+	m := s.boot(bootOptions{stopped: true})
+	m.configure()
+	m.q.Warp(65536 - 10)
+	m.startRings(true)
+	m.work(slots)
+	m.work(slots)
+	if base := m.stopQueue(); base != uint16(2*slots-10) {
+		s.Failf("after %d requests from index %d the base is %d", 2*slots, 65536-10, base)
+	}
+}
+
+func kickBeforeEnable(s *session) {
+	for range 8 {
+		m := s.boot(bootOptions{stopped: true})
+		m.needProtocolFeatures()
+		m.configure()
+		m.startRings(false)
+		m.put(3)
+		m.kick()
+		time.Sleep(5 * time.Millisecond) // the backend may see it now, and must remember
+		m.enable(true)
+		m.collect(3)
+		m.f.Close()
+	}
+}
+
+func (m *machine) needProtocolFeatures() {
+	m.need(m.f.Offered.Has(wire.FeatureProtocolFeatures), "backend does not offer PROTOCOL_FEATURES")
+}
+
+func kickBeforeStart(s *session) {
+	m := s.boot(bootOptions{stopped: true})
+	m.configure()
+	m.put(3)
+	m.kick()
+	m.startRings(true)
+	m.collect(3)
+}
+
+func disabledQuiet(s *session) {
+	m := s.boot(bootOptions{stopped: true})
+	m.needProtocolFeatures()
+	m.configure()
+	m.startRings(false)
+	r := m.request()
+	s.need(r.Data != 0, "the device writes no data")
+	m.putRequest(r)
+	m.kick()
+	m.must(m.f.Barrier(), "ask")
+	m.idles("of a ring that was never enabled")
+	if m.g.Read(r.Data, 1)[0] != blank {
+		s.Failf("the device wrote a buffer of a ring that was never enabled")
+	}
+	m.enable(true)
+	m.collect(1)
+	m.enable(false)
+	m.put(1)
+	m.kick()
+	m.idles("of a ring that was disabled")
+	m.enable(true)
+	m.collect(1)
+}
+
+func startsEnabled(s *session) {
+	m := s.boot(bootOptions{stopped: true, Options: vhosttest.Options{Without: ^wire.ProtocolFeatures(0)}})
+	m.must(m.f.Send(wire.SetFeatures, 0, wire.U64(m.features&^(1<<wire.FeatureProtocolFeatures)).AppendTo(nil)), "set features")
+	m.must(m.f.SetTable(m.g), "set memory")
+	m.startRings(false)
+	m.work(2)
+}
+
+func toggled(s *session) {
+	m := s.boot(bootOptions{})
+	m.needProtocolFeatures()
+	for range 20 {
+		m.put(slots)
+		m.kick()
+		m.enable(false)
+		m.enable(true)
+		m.collect(slots)
+	}
+}
+
+func indirect(s *session) {
+	m := s.boot(bootOptions{features: 1 << wire.FeatureIndirectDesc})
+	s.need(m.f.Offered.Has(wire.FeatureIndirectDesc), "backend does not offer INDIRECT_DESC")
+	table := m.g.Alloc(vhosttest.PageSize)
+	for range 4 {
+		r := m.request()
+		head, err := m.q.AddIndirect(table, r.Buffers...)
+		if err != nil {
+			s.Errorf("%v", err)
+		}
+		m.busy[head] = r
+		m.kick()
+		m.collect(1)
+	}
+}
+
+func ringOutside(s *session) {
+	for _, part := range []string{"descriptor table", "available ring", "used ring"} {
+		m := s.boot(bootOptions{stopped: true})
+		s.need(m.f.Negotiated.Has(wire.ProtocolReplyAck), "backend does not offer REPLY_ACK")
+		m.configure()
+		m.must(m.f.Tell(wire.SetVringNum, wire.VringState{Index: uint32(m.q.Index), Num: ringSize}.AppendTo(nil)), "set ring size")
+		a := m.q.Addr(0)
+		switch part {
+		case "descriptor table":
+			a.Desc = 0x1000
+		case "available ring":
+			a.Avail = 0x1000
+		case "used ring":
+			a.Used = 0x1000
+		}
+		s.refuse(m.f, "a "+part+" outside of memory", wire.SetVringAddr, a.AppendTo(nil))
+	}
+}
+
+func badSizes(s *session) {
+	for _, n := range []uint32{0, 3, 1 << 16, 1 << 31} {
+		f := s.realizeWith(wire.ProtocolReplyAck)
+		s.refuse(f, fmt.Sprintf("%d entries", n), wire.SetVringNum, wire.VringState{Num: n}.AppendTo(nil))
+	}
+}
+
+func badBase(s *session) {
+	f := s.realizeWith(wire.ProtocolReplyAck)
+	s.must(f.SetFeatures(uint64(f.Offered)&(1<<wire.FeatureVersion1)), "set features")
+	s.refuse(f, "65536", wire.SetVringBase, wire.VringState{Num: 1 << 16}.AppendTo(nil))
+}
+
+func ringSizes(s *session) {
+	for _, size := range []int{2, 256} {
+		m := s.boot(bootOptions{stopped: true})
+		m.replaceQueue(size)
+		m.configure()
+		m.startRings(true)
+		if len(m.request().Buffers) > size {
+			s.Skipf("the device's requests take more than %d descriptors", size)
+		}
+		for range 5 {
+			m.work(1)
+		}
+		m.f.Close()
+	}
+}
+
+// replaceQueue gives the request queue a new ring.
+func (m *machine) replaceQueue(size int) {
+	index := m.q.Index
+	m.q = m.newQueue(index, size)
+	m.queues[index] = m.q
+}
+
+func ringMoves(s *session) {
+	m := s.boot(bootOptions{})
+	for _, size := range []int{ringSize, 16, 128} {
+		m.work(3)
+		m.stopQueue()
+		m.replaceQueue(size)
+		m.must(m.f.StartRing(m.q), "start the ring elsewhere")
+		m.must(m.f.Enable(m.q, true), "enable the ring")
+	}
+	m.work(3)
+}
