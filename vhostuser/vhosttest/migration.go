@@ -116,7 +116,9 @@ func (f *Frontend) SetLog(l *Log, size uint64) error {
 		return err
 	}
 	defer r.Close()
-	if status, err := wire.DecodeU64(r.Payload); err == nil && status != 0 {
+	// The protocol leaves the reply's payload open: libvhost-user sends the size
+	// back, vhostuser an error other than 0.
+	if status, err := wire.DecodeU64(r.Payload); err == nil && status != 0 && uint64(status) != size {
 		return &Refused{Request: wire.SetLogBase, Status: status}
 	}
 	return nil
