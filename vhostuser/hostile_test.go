@@ -44,7 +44,7 @@ func TestBadRequestsAreRefusedAndTheConnectionGoesOn(t *testing.T) {
 		{"many surplus descriptors", wire.SetFeatures, u64(0), 16},
 		{"a missing descriptor", wire.SetBackendReqFD, nil, 0},
 		{"a channel that is no socket", wire.SetBackendReqFD, nil, 1},
-		{"features that were not offered", wire.SetFeatures, u64(1 << 34), 0},
+		{"features that were not offered", wire.SetFeatures, u64(1 << 33), 0},
 		{"protocol features that were not offered", wire.SetProtocolFeatures, u64(1 << 12), 0},
 		{"a ring that does not exist", wire.SetVringNum, state(2, 8), 0},
 		{"a ring far outside", wire.SetVringEnable, state(^uint32(0), 1), 0},
@@ -83,7 +83,7 @@ func TestBadRequestsAreRefusedAndTheConnectionGoesOn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			e := newEcho()
 			v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-			must(t, v.f.Start(v.g, virtioFeatures, v.queues[0]))
+			must(t, v.f.Start(v.g, v.features, v.queues[0]))
 			file, err := vhosttest.NewGuest(page)
 			must(t, err)
 			defer file.Close()

@@ -97,6 +97,7 @@ type echo struct {
 func newEcho() *echo {
 	e := &echo{config: []byte("configuration of the echo device")}
 	e.Device = vhostuser.Device{
+		Features:  1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder,
 		NumQueues: 2,
 		ReadConfig: func(p []byte, off uint32) error {
 			e.mu.Lock()
@@ -256,6 +257,8 @@ type vm struct {
 	f      *vhosttest.Frontend
 	g      *vhosttest.Guest
 	queues []*vhosttest.Queue
+	// features are what the drivers accept.
+	features uint64
 }
 
 const virtioFeatures = 1<<wire.FeatureVersion1 | 1<<wire.FeatureIndirectDesc
@@ -269,7 +272,7 @@ func newVM(t testing.TB, path string, o vhosttest.Options, sizes ...uint64) *vm 
 	g, err := vhosttest.NewGuest(sizes...)
 	must(t, err)
 	t.Cleanup(g.Close)
-	v := &vm{t: t, g: g}
+	v := &vm{t: t, g: g, features: virtioFeatures}
 	for i := range 2 {
 		q, err := vhosttest.NewQueue(g, i, 8)
 		must(t, err)
@@ -293,7 +296,7 @@ func (v *vm) connect(path string, o vhosttest.Options) {
 
 func (v *vm) start() {
 	v.t.Helper()
-	must(v.t, v.f.Start(v.g, virtioFeatures, v.queues...))
+	must(v.t, v.f.Start(v.g, v.features, v.queues...))
 }
 
 // echo sends text through queue i and checks what comes back.

@@ -96,7 +96,7 @@ func TestMemorySlotsUpToTheMaximum(t *testing.T) {
 	if n != 509 {
 		t.Fatalf("%d slots", n)
 	}
-	must(t, v.f.SetFeatures(virtioFeatures))
+	must(t, v.f.SetFeatures(v.features))
 	must(t, v.f.SetMemory(v.g))
 	var blocks []*vhosttest.Block
 	for range n - 1 {

@@ -46,90 +46,92 @@ func (v *vm) traffic(i int, stop <-chan struct{}) {
 }
 
 func TestMigrationFindsEveryWriteInTheLog(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		without wire.ProtocolFeatures
-		during  func(v *vm, m *vhosttest.Migration)
-	}{
-		{"plainly", 0, func(v *vm, m *vhosttest.Migration) {}},
-		{"without REPLY_ACK", 1 << wire.ProtocolReplyAck, func(v *vm, m *vhosttest.Migration) {}},
-		{"with many rounds", 0, func(v *vm, m *vhosttest.Migration) {
-			for range 50 {
-				m.Round()
-			}
-		}},
-		{"while the log is swapped", 0, func(v *vm, m *vhosttest.Migration) {
-			for range 20 {
+	eachDialect(t, func(t *testing.T, features uint64) {
+		for _, tt := range []struct {
+			name    string
+			without wire.ProtocolFeatures
+			during  func(v *vm, m *vhosttest.Migration)
+		}{
+			{"plainly", 0, func(v *vm, m *vhosttest.Migration) {}},
+			{"without REPLY_ACK", 1 << wire.ProtocolReplyAck, func(v *vm, m *vhosttest.Migration) {}},
+			{"with many rounds", 0, func(v *vm, m *vhosttest.Migration) {
+				for range 50 {
+					m.Round()
+				}
+			}},
+			{"while the log is swapped", 0, func(v *vm, m *vhosttest.Migration) {
+				for range 20 {
+					must(v.t, m.SwapLog())
+					m.Round()
+				}
+			}},
+			{"while memory is added", 0, func(v *vm, m *vhosttest.Migration) {
+				b, err := v.g.AddBlock(v.g.End()+1<<20, 1<<16)
+				must(v.t, err)
+				must(v.t, v.f.AddBlock(b))
 				must(v.t, m.SwapLog())
-				m.Round()
-			}
-		}},
-		{"while memory is added", 0, func(v *vm, m *vhosttest.Migration) {
-			b, err := v.g.AddBlock(v.g.End()+1<<20, 1<<16)
-			must(v.t, err)
-			must(v.t, v.f.AddBlock(b))
-			must(v.t, m.SwapLog())
-			in, _ := v.request("new")
-			out := vhosttest.Buffer{Addr: b.Alloc(3), Len: 3, Write: true}
-			_, err = v.queues[1].Add(in, out)
-			must(v.t, err)
-			must(v.t, v.queues[1].Kick.Raise())
-			v.answer(1, out, "new")
-		}},
-		{"while the memory table is sent again", 1 << wire.ProtocolConfigureMemSlots, func(v *vm, m *vhosttest.Migration) {
-			for range 20 {
-				must(v.t, v.f.SetTable(v.g))
-				m.Round()
-			}
-		}},
-		{"while a ring's memory goes and comes back", 0, func(v *vm, m *vhosttest.Migration) {
-			for range 20 {
-				must(v.t, v.f.RemoveBlock(v.g.Blocks[0]))
-				must(v.t, v.f.AddBlock(v.g.Blocks[0]))
-				m.Round()
-			}
-		}},
-		{"while a ring is restarted", 0, func(v *vm, m *vhosttest.Migration) {
-			for range 20 {
-				must(v.t, v.f.Stop(v.queues[1]))
-				must(v.t, v.f.StartRing(v.queues[1]))
-				must(v.t, v.f.Enable(v.queues[1], true))
-				m.Round()
-			}
-		}},
-		{"again after a cancelled one", 0, nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			e := newEcho()
-			v := newVM(t, serve(t, &e.Device), vhosttest.Options{Without: tt.without}, 2<<20, 1<<20)
-			v.queues[0].Warp(0xffe0)
-			v.start()
-			stop := make(chan struct{})
-			var wg sync.WaitGroup
-			wg.Go(func() { v.traffic(0, stop) })
-			if tt.during == nil {
+				in, _ := v.request("new")
+				out := vhosttest.Buffer{Addr: b.Alloc(3), Len: 3, Write: true}
+				_, err = v.queues[1].Add(in, out)
+				must(v.t, err)
+				must(v.t, v.queues[1].Kick.Raise())
+				v.answer(1, out, "new")
+			}},
+			{"while the memory table is sent again", 1 << wire.ProtocolConfigureMemSlots, func(v *vm, m *vhosttest.Migration) {
+				for range 20 {
+					must(v.t, v.f.SetTable(v.g))
+					m.Round()
+				}
+			}},
+			{"while a ring's memory goes and comes back", 0, func(v *vm, m *vhosttest.Migration) {
+				for range 20 {
+					must(v.t, v.f.RemoveBlock(v.g.Blocks[0]))
+					must(v.t, v.f.AddBlock(v.g.Blocks[0]))
+					m.Round()
+				}
+			}},
+			{"while a ring is restarted", 0, func(v *vm, m *vhosttest.Migration) {
+				for range 20 {
+					must(v.t, v.f.Stop(v.queues[1]))
+					must(v.t, v.f.StartRing(v.queues[1]))
+					must(v.t, v.f.Enable(v.queues[1], true))
+					m.Round()
+				}
+			}},
+			{"again after a cancelled one", 0, nil},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				e := newEcho()
+				v := newVM(t, serve(t, &e.Device), vhosttest.Options{Without: tt.without}, 2<<20, 1<<20).speak(features)
+				v.queues[0].Warp(0xffe0)
+				v.start()
+				stop := make(chan struct{})
+				var wg sync.WaitGroup
+				wg.Go(func() { v.traffic(0, stop) })
+				if tt.during == nil {
+					m, err := v.f.StartMigration(v.g, v.queues...)
+					must(t, err)
+					m.Round()
+					must(t, m.Cancel())
+					tt.during = func(*vm, *vhosttest.Migration) {}
+				}
 				m, err := v.f.StartMigration(v.g, v.queues...)
 				must(t, err)
-				m.Round()
-				must(t, m.Cancel())
-				tt.during = func(*vm, *vhosttest.Migration) {}
-			}
-			m, err := v.f.StartMigration(v.g, v.queues...)
-			must(t, err)
-			tt.during(v, m)
-			eventually(t, "traffic is logged", func() bool { return len(m.Round()) > 2 })
-			must(t, v.f.Stop(v.queues...))
-			if missing := m.Missing(); len(missing) != 0 {
-				t.Errorf("pages not in the log: %#x", missing)
-			}
-			// At the destination, which does not log, the rings go on.
-			m.Close()
-			must(t, v.f.SetFeatures(virtioFeatures))
-			v.start2(t)
-			close(stop)
-			wg.Wait()
-		})
-	}
+				tt.during(v, m)
+				eventually(t, "traffic is logged", func() bool { return len(m.Round()) > 2 })
+				must(t, v.f.Stop(v.queues...))
+				if missing := m.Missing(); len(missing) != 0 {
+					t.Errorf("pages not in the log: %#x", missing)
+				}
+				// At the destination, which does not log, the rings go on.
+				m.Close()
+				must(t, v.f.SetFeatures(v.features))
+				v.start2(t)
+				close(stop)
+				wg.Wait()
+			})
+		}
+	})
 }
 
 func TestOracleSeesAnUnloggedWrite(t *testing.T) {
@@ -258,7 +260,7 @@ func TestRingStartedDuringAMigrationWaitsForTheLog(t *testing.T) {
 func TestLogAllWithoutALogIsHarmless(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	must(t, v.f.SetFeatures(virtioFeatures))
+	must(t, v.f.SetFeatures(v.features))
 	must(t, v.f.Tell(wire.SetFeatures, wire.U64(virtioFeatures|1<<wire.FeatureLogAll|1<<wire.FeatureProtocolFeatures).AppendTo(nil)))
 	must(t, v.f.SetMemory(v.g))
 	v.start2(t)

@@ -14,77 +14,79 @@ import (
 )
 
 func TestRingsWrapTheirIndices(t *testing.T) {
-	e := newEcho()
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	v.queues[0].Warp(0xfffa)
-	v.start()
-	for range 20 {
-		v.echo(0, "around")
-	}
-	base, err := v.f.StopRing(v.queues[0])
-	must(t, err)
-	if base != 14 || v.queues[0].UsedIdx() != 14 {
-		t.Errorf("base %d, used index %d, want 14", base, v.queues[0].UsedIdx())
-	}
+	eachDialect(t, func(t *testing.T, features uint64) {
+		e := newEcho()
+		v := newVM(t, serve(t, &e.Device), vhosttest.Options{}).speak(features)
+		v.queues[0].Warp(0xfffa)
+		v.start()
+		for range 20 {
+			v.echo(0, "around")
+		}
+		_, err := v.f.StopRing(v.queues[0])
+		must(t, err)
+		v.checkDrained(0, 14)
+	})
 }
 
 func TestChainsOfEveryShape(t *testing.T) {
-	const text = "a text that is cut into pieces"
-	e := newEcho()
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{}, 1<<20, 1<<16)
-	v.start()
-	q := v.queues[0]
-	// pieces cuts n bytes at addr into buffers of the given sizes.
-	pieces := func(addr uint64, write bool, sizes ...uint32) (bufs []vhosttest.Buffer) {
-		for _, n := range sizes {
-			bufs = append(bufs, vhosttest.Buffer{Addr: addr, Len: n, Write: write})
-			addr += uint64(n)
+	eachDialect(t, func(t *testing.T, features uint64) {
+		const text = "a text that is cut into pieces"
+		e := newEcho()
+		v := newVM(t, serve(t, &e.Device), vhosttest.Options{}, 1<<20, 1<<16).speak(features)
+		v.start()
+		q := v.queues[0]
+		// pieces cuts n bytes at addr into buffers of the given sizes.
+		pieces := func(addr uint64, write bool, sizes ...uint32) (bufs []vhosttest.Buffer) {
+			for _, n := range sizes {
+				bufs = append(bufs, vhosttest.Buffer{Addr: addr, Len: n, Write: write})
+				addr += uint64(n)
+			}
+			return bufs
 		}
-		return bufs
-	}
-	border := v.g.Blocks[1].Addr - 10
-	for _, tt := range []struct {
-		name     string
-		in, out  []vhosttest.Buffer
-		outAddr  uint64
-		table    uint64
-		wantUsed uint32
-	}{
-		{"several descriptors", pieces(v.g.Alloc(64), false, 10, 1, 19), pieces(v.g.Alloc(64), true, 29, 1), 0, 0, 30},
-		{"empty descriptors", pieces(v.g.Alloc(64), false, 0, 30, 0), pieces(v.g.Alloc(64), true, 0, 30), 0, 0, 30},
-		{"an indirect table", pieces(v.g.Alloc(64), false, 10, 10, 10), pieces(v.g.Alloc(64), true, 15, 15), 0, v.g.Alloc(4096), 30},
-		{"an indirect table longer than the ring", pieces(v.g.Alloc(64), false, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3), pieces(v.g.Alloc(64), true, 30), 0, v.g.Alloc(4096), 30},
-		{"an indirect table across two regions", pieces(v.g.Alloc(64), false, 30), pieces(v.g.Alloc(64), true, 30), 0, border, 30},
-		{"a buffer across two regions", pieces(v.g.Alloc(64), false, 30), pieces(border, true, 30), 0, 0, 30},
-		{"a writable part that is too short", pieces(v.g.Alloc(64), false, 30), pieces(v.g.Alloc(64), true, 5), 0, 0, 5},
-		{"no writable part", pieces(v.g.Alloc(64), false, 30), nil, 0, 0, 0},
-		{"no readable part", nil, pieces(v.g.Alloc(64), true, 30), 0, 0, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if len(tt.in) > 0 {
-				v.g.Write(tt.in[0].Addr, []byte(text))
-			}
-			bufs := append(append([]vhosttest.Buffer(nil), tt.in...), tt.out...)
-			var err error
-			if tt.table != 0 {
-				_, err = q.AddIndirect(tt.table, bufs...)
-			} else {
-				_, err = q.Add(bufs...)
-			}
-			must(t, err)
-			must(t, q.Kick.Raise())
-			u, err := q.Wait(10 * time.Second)
-			must(t, err)
-			if u.Len != tt.wantUsed {
-				t.Fatalf("used length %d, want %d", u.Len, tt.wantUsed)
-			}
-			if u.Len > 0 {
-				if got := v.g.Read(tt.out[0].Addr, uint64(u.Len)); string(got) != text[:u.Len] {
-					t.Errorf("got %q", got)
+		border := v.g.Blocks[1].Addr - 10
+		for _, tt := range []struct {
+			name     string
+			in, out  []vhosttest.Buffer
+			outAddr  uint64
+			table    uint64
+			wantUsed uint32
+		}{
+			{"several descriptors", pieces(v.g.Alloc(64), false, 10, 1, 19), pieces(v.g.Alloc(64), true, 29, 1), 0, 0, 30},
+			{"empty descriptors", pieces(v.g.Alloc(64), false, 0, 30, 0), pieces(v.g.Alloc(64), true, 0, 30), 0, 0, 30},
+			{"an indirect table", pieces(v.g.Alloc(64), false, 10, 10, 10), pieces(v.g.Alloc(64), true, 15, 15), 0, v.g.Alloc(4096), 30},
+			{"an indirect table longer than the ring", pieces(v.g.Alloc(64), false, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3), pieces(v.g.Alloc(64), true, 30), 0, v.g.Alloc(4096), 30},
+			{"an indirect table across two regions", pieces(v.g.Alloc(64), false, 30), pieces(v.g.Alloc(64), true, 30), 0, border, 30},
+			{"a buffer across two regions", pieces(v.g.Alloc(64), false, 30), pieces(border, true, 30), 0, 0, 30},
+			{"a writable part that is too short", pieces(v.g.Alloc(64), false, 30), pieces(v.g.Alloc(64), true, 5), 0, 0, 5},
+			{"no writable part", pieces(v.g.Alloc(64), false, 30), nil, 0, 0, 0},
+			{"no readable part", nil, pieces(v.g.Alloc(64), true, 30), 0, 0, 0},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				if len(tt.in) > 0 {
+					v.g.Write(tt.in[0].Addr, []byte(text))
 				}
-			}
-		})
-	}
+				bufs := append(append([]vhosttest.Buffer(nil), tt.in...), tt.out...)
+				var err error
+				if tt.table != 0 {
+					_, err = q.AddIndirect(tt.table, bufs...)
+				} else {
+					_, err = q.Add(bufs...)
+				}
+				must(t, err)
+				must(t, q.Kick.Raise())
+				u, err := q.Wait(10 * time.Second)
+				must(t, err)
+				if u.Len != tt.wantUsed {
+					t.Fatalf("used length %d, want %d", u.Len, tt.wantUsed)
+				}
+				if u.Len > 0 {
+					if got := v.g.Read(tt.out[0].Addr, uint64(u.Len)); string(got) != text[:u.Len] {
+						t.Errorf("got %q", got)
+					}
+				}
+			})
+		}
+	})
 }
 
 func TestHostileRingsBreakTheQueueAndNothingElse(t *testing.T) {
@@ -216,22 +218,24 @@ func TestDriverCannotHaveMoreBuffersOutstandingThanTheRingHolds(t *testing.T) {
 }
 
 func TestInterruptsAreSuppressedOnRequest(t *testing.T) {
-	e := newEcho()
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	v.start()
-	q := v.queues[0]
-	in, out := v.request("quiet")
-	_, err := q.Add(in, out)
-	must(t, err)
-	q.SetNoInterrupt(true)
-	q.Call.Clear()
-	must(t, q.Kick.Raise())
-	eventually(t, "used", func() bool { return q.UsedIdx() == 1 })
-	must(t, v.f.Barrier())
-	if _, err := v.f.StopRing(q); err != nil {
-		t.Fatal(err)
-	}
-	if q.Call.Clear() {
-		t.Error("the driver was interrupted")
-	}
+	eachDialect(t, func(t *testing.T, features uint64) {
+		e := newEcho()
+		v := newVM(t, serve(t, &e.Device), vhosttest.Options{}).speak(features)
+		v.start()
+		q := v.queues[0]
+		in, out := v.request("quiet")
+		_, err := q.Add(in, out)
+		must(t, err)
+		q.SetNoInterrupt(true)
+		q.Call.Clear()
+		must(t, q.Kick.Raise())
+		eventually(t, "used", func() bool { return q.UsedIdx() == 1 })
+		must(t, v.f.Barrier())
+		if _, err := v.f.StopRing(q); err != nil {
+			t.Fatal(err)
+		}
+		if q.Call.Clear() {
+			t.Error("the driver was interrupted")
+		}
+	})
 }

@@ -13,39 +13,41 @@ import (
 )
 
 func TestSessions(t *testing.T) {
-	memSlots := wire.ProtocolFeatures(1 << wire.ProtocolConfigureMemSlots)
-	ack := wire.ProtocolFeatures(1 << wire.ProtocolReplyAck)
-	for _, tt := range []struct {
-		name    string
-		without wire.ProtocolFeatures
-		ackAll  bool
-	}{
-		{"with everything negotiated and acknowledged", 0, true},
-		{"acknowledging what QEMU wants acknowledged", 0, false},
-		{"with a memory table", memSlots, true},
-		{"without REPLY_ACK", ack, false},
-		{"with no optional protocol feature", ^wire.ProtocolFeatures(0), false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			e := newEcho()
-			v := newVM(t, serve(t, &e.Device), vhosttest.Options{Without: tt.without})
-			v.f.AckAll = tt.ackAll
-			v.start()
-			for i := range 2 {
-				for range 40 { // several times around a ring of 8
-					v.echo(i, "hello")
+	eachDialect(t, func(t *testing.T, features uint64) {
+		memSlots := wire.ProtocolFeatures(1 << wire.ProtocolConfigureMemSlots)
+		ack := wire.ProtocolFeatures(1 << wire.ProtocolReplyAck)
+		for _, tt := range []struct {
+			name    string
+			without wire.ProtocolFeatures
+			ackAll  bool
+		}{
+			{"with everything negotiated and acknowledged", 0, true},
+			{"acknowledging what QEMU wants acknowledged", 0, false},
+			{"with a memory table", memSlots, true},
+			{"without REPLY_ACK", ack, false},
+			{"with no optional protocol feature", ^wire.ProtocolFeatures(0), false},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				e := newEcho()
+				v := newVM(t, serve(t, &e.Device), vhosttest.Options{Without: tt.without}).speak(features)
+				v.f.AckAll = tt.ackAll
+				v.start()
+				for i := range 2 {
+					for range 40 { // several times around a ring of 8
+						v.echo(i, "hello")
+					}
 				}
-			}
-			must(t, v.f.Stop(v.queues...))
-			v.start2(t)
-			v.echo(0, "and again")
-			v.f.Close()
-			eventually(t, "disconnected", func() bool { return slices.Contains(e.recorded(), "disconnected") })
-			if err := e.lastError(); err != nil {
-				t.Errorf("disconnected because of %v", err)
-			}
-		})
-	}
+				must(t, v.f.Stop(v.queues...))
+				v.start2(t)
+				v.echo(0, "and again")
+				v.f.Close()
+				eventually(t, "disconnected", func() bool { return slices.Contains(e.recorded(), "disconnected") })
+				if err := e.lastError(); err != nil {
+					t.Errorf("disconnected because of %v", err)
+				}
+			})
+		}
+	})
 }
 
 // start2 starts a device again whose memory the backend still knows.

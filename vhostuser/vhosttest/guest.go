@@ -184,15 +184,6 @@ func (g *Guest) Read(addr, n uint64) []byte {
 	return p
 }
 
-// store32 stores an aligned word that the backend reads concurrently.
-func (g *Guest) store32(addr uint64, v uint32) {
-	shm.Store32(g.at(addr), 0, v)
-	g.touch(addr, 4)
-}
-
-func (g *Guest) load16(addr uint64) uint16 { return shm.Load16(g.at(addr), 0) }
-func (g *Guest) load32(addr uint64) uint32 { return shm.Load32(g.at(addr), 0) }
-
 // touch records a write of the guest, as KVM's dirty log does.
 func (g *Guest) touch(addr, n uint64) {
 	g.mu.Lock()

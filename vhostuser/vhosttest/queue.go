@@ -9,14 +9,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
-)
-
-// Descriptor flags, VIRTIO 1.2 section 2.7.5.
-const (
-	DescNext     = 1
-	DescWrite    = 2
-	DescIndirect = 4
 )
 
 // ErrTimeout is returned when the backend does not do in time what is waited for.
@@ -31,29 +25,74 @@ type Buffer struct {
 	Write bool
 }
 
-// Used is an element of the used ring.
-type Used struct {
-	Head, Len uint32
+func (b Buffer) flags() uint16 {
+	if b.Write {
+		return DescWrite
+	}
+	return 0
 }
 
-// Queue is the driver's side of a split virtqueue. It is not safe for
-// concurrent use.
+// Used is a chain that the device has used.
+type Used struct {
+	// Head is what Add returned: the head of the chain in a split ring, the
+	// buffer id in a packed one.
+	Head uint32
+	// Len is how many bytes the device wrote.
+	Len uint32
+}
+
+// Queue is the driver's side of a virtqueue, split or packed. It is not safe
+// for concurrent use.
 type Queue struct {
 	Index, Size int
-	// Desc, Avail and UsedRing are guest physical addresses.
+	// Desc, Avail and UsedRing are guest physical addresses: the descriptor
+	// table, the available and the used ring, or, of a packed ring, the
+	// descriptors and the event suppression structures of driver and device.
 	Desc, Avail, UsedRing uint64
 	// Kick and Call are the eventfds. They belong to the queue.
 	Kick, Call *Event
 
 	guest    *Guest
-	availIdx uint16 // next position to fill
-	usedIdx  uint16 // next position to look at
-	free     []uint16
-	chains   map[uint32][]uint16 // descriptors by head
-	base     uint16              // for the next start
+	features wire.Features
+	ring     driverRing
+	base     uint32 // for the next start
+
+	chains  map[uint32]chain // outstanding ones
+	order   []uint32         // of them, with IN_ORDER
+	skipped []Used           // chains of a batch that has a single used element
+	added   int              // slots made available since KickWanted
+	err     error            // what the device did wrong
 }
 
-// NewQueue allocates a ring of the given size in the guest.
+// chain is what the driver remembers of a chain.
+type chain struct {
+	ids      []uint16 // descriptors of a split ring
+	slots    int      // of the ring
+	writable uint32   // length of the part that the device writes
+}
+
+// driverRing is a ring in one of the two formats.
+type driverRing interface {
+	// reset clears the memory and starts at position idx.
+	reset(idx uint16)
+	base() uint32
+	// add makes descriptors available as one chain.
+	add(ds []Desc) (id uint32, c chain, err error)
+	// used returns the next used element, if there is one. The driver goes on
+	// behind it by skip, with all chains that it stands for.
+	used() (Used, bool)
+	skip(cs []chain)
+	// kickWanted is asked after n slots were made available.
+	kickWanted(n int) bool
+	askCalls()
+	refuseCalls(on bool)
+	// usedBase returns the base at which a backend goes on that knows only
+	// what the device has used.
+	usedBase(chains map[uint32]chain, order []uint32) (base uint32, used uint16)
+}
+
+// NewQueue allocates a ring of the given size in the guest. It is a split ring
+// until Negotiate says otherwise.
 func NewQueue(g *Guest, index, size int) (*Queue, error) {
 	kick, err := NewEvent()
 	if err != nil {
@@ -68,29 +107,41 @@ func NewQueue(g *Guest, index, size int) (*Queue, error) {
 	q.Desc = g.Alloc(uint64(size) * 16)
 	q.Avail = g.Alloc(uint64(size)*2 + 6)
 	q.UsedRing = g.Alloc(uint64(size)*8 + 6)
+	q.ring = newSplit(q)
 	q.Reset()
 	return q, nil
 }
 
-// Reset forgets all buffers and clears the ring, as a driver does that
-// initialises the device.
-func (q *Queue) Reset() {
-	q.guest.Write(q.Desc, make([]byte, q.Size*16))
-	q.guest.Write(q.Avail, make([]byte, q.Size*2+6))
-	q.guest.Write(q.UsedRing, make([]byte, q.Size*8+6))
-	q.availIdx, q.usedIdx, q.base = 0, 0, 0
-	q.chains = make(map[uint32][]uint16)
-	q.free = nil
-	for i := range q.Size {
-		q.free = append(q.free, uint16(i))
+// Negotiate makes the driver use RING_PACKED, EVENT_IDX and IN_ORDER as f says.
+// A change of the ring's format resets it. Frontend.Start calls it.
+func (q *Queue) Negotiate(f wire.Features) {
+	packed := q.Packed()
+	q.features = f
+	switch {
+	case q.Packed() == packed:
+		return
+	case q.Packed():
+		q.ring = newPacked(q)
+	default:
+		q.ring = newSplit(q)
 	}
+	q.Reset()
 }
 
-// Warp makes all indices of an idle ring start at idx, to reach their wrap soon.
+// Packed says whether the ring is a packed one.
+func (q *Queue) Packed() bool { return q.features.Has(wire.FeatureRingPacked) }
+
+func (q *Queue) eventIdx() bool { return q.features.Has(wire.FeatureEventIdx) }
+
+// Reset forgets all buffers and clears the ring, as a driver does that
+// initialises the device.
+func (q *Queue) Reset() { q.Warp(0) }
+
+// Warp makes an idle ring start at position idx, to reach its wrap soon.
 func (q *Queue) Warp(idx uint16) {
-	q.availIdx, q.usedIdx, q.base = idx, idx, idx
-	q.guest.store32(q.Avail, uint32(idx)<<16)
-	q.guest.store32(q.UsedRing, uint32(idx)<<16)
+	q.chains, q.order, q.skipped, q.added, q.err = make(map[uint32]chain), nil, nil, 0, nil
+	q.ring.reset(idx)
+	q.base = q.ring.base()
 }
 
 // Close closes the eventfds.
@@ -108,57 +159,21 @@ func (q *Queue) Addr(flags uint32) wire.VringAddr {
 	}
 }
 
-// SetDesc writes descriptor i.
-func (q *Queue) SetDesc(i int, addr uint64, n uint32, flags, next uint16) {
-	q.guest.Write(q.Desc+uint64(i)*16, EncodeDesc(addr, n, flags, next))
-}
+// Base returns the base at which the next start begins.
+func (q *Queue) Base() uint32 { return q.base }
 
-// EncodeDesc encodes a descriptor.
-func EncodeDesc(addr uint64, n uint32, flags, next uint16) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, addr)
-	b = binary.LittleEndian.AppendUint32(b, n)
-	b = binary.LittleEndian.AppendUint16(b, flags)
-	return binary.LittleEndian.AppendUint16(b, next)
-}
-
-// PutAvail makes the chain at head available, whatever it is.
-func (q *Queue) PutAvail(head uint16) {
-	slot := uint64(int(q.availIdx) % q.Size)
-	q.guest.Write(q.Avail+4+2*slot, binary.LittleEndian.AppendUint16(nil, head))
-	q.availIdx++
-	q.SetAvailIdx(q.availIdx)
-}
-
-// SetAvailIdx publishes an index, whatever it is. It clears avail.flags.
-func (q *Queue) SetAvailIdx(idx uint16) { q.guest.store32(q.Avail, uint32(idx)<<16) }
-
-// SetNoInterrupt sets or clears VIRTQ_AVAIL_F_NO_INTERRUPT.
-func (q *Queue) SetNoInterrupt(on bool) {
-	v := uint32(q.availIdx) << 16
-	if on {
-		v |= 1
-	}
-	q.guest.store32(q.Avail, v)
-}
+// Resume makes the next start begin at what the device has used, as QEMU does
+// when it lost the backend. (QEMU cannot do it for a packed ring, of which the
+// driver alone knows.)
+func (q *Queue) Resume() { q.base, _ = q.ring.usedBase(q.chains, q.order) }
 
 // Add makes a chain of bufs available, without a kick, and returns its head.
 func (q *Queue) Add(bufs ...Buffer) (uint32, error) {
-	if len(bufs) == 0 || len(bufs) > len(q.free) {
-		return 0, fmt.Errorf("add %d buffers: %d descriptors are free", len(bufs), len(q.free))
-	}
-	ids := q.free[:len(bufs):len(bufs)]
-	q.free = q.free[len(bufs):]
+	ds := make([]Desc, len(bufs))
 	for i, b := range bufs {
-		flags, next := b.flags(), uint16(0)
-		if i+1 < len(bufs) {
-			flags, next = flags|DescNext, ids[i+1]
-		}
-		q.SetDesc(int(ids[i]), b.Addr, b.Len, flags, next)
+		ds[i] = Desc{Addr: b.Addr, Len: b.Len, Flags: b.flags()}
 	}
-	head := uint32(ids[0])
-	q.chains[head] = ids
-	q.PutAvail(ids[0])
-	return head, nil
+	return q.add(ds, bufs)
 }
 
 // AddIndirect makes a chain of bufs available through a table at the guest
@@ -166,50 +181,118 @@ func (q *Queue) Add(bufs ...Buffer) (uint32, error) {
 func (q *Queue) AddIndirect(table uint64, bufs ...Buffer) (uint32, error) {
 	var b []byte
 	for i, buf := range bufs {
-		flags := buf.flags()
-		if i+1 < len(bufs) {
-			flags |= DescNext
+		d := Desc{Addr: buf.Addr, Len: buf.Len, Flags: buf.flags()}
+		if i+1 < len(bufs) && !q.Packed() {
+			d.Flags, d.Last = d.Flags|DescNext, uint16(i+1)
 		}
-		b = append(b, EncodeDesc(buf.Addr, buf.Len, flags, uint16(i+1))...)
-	}
-	if len(q.free) == 0 {
-		return 0, errors.New("add indirect buffers: no descriptor is free")
+		b = d.appendTo(b, q.Packed())
 	}
 	q.guest.Write(table, b)
-	id := q.free[0]
-	q.free = q.free[1:]
-	q.SetDesc(int(id), table, uint32(len(b)), DescIndirect, 0)
-	q.chains[uint32(id)] = []uint16{id}
-	q.PutAvail(id)
-	return uint32(id), nil
+	return q.add([]Desc{{Addr: table, Len: uint32(len(b)), Flags: DescIndirect}}, bufs)
 }
 
-func (b Buffer) flags() uint16 {
-	if b.Write {
-		return DescWrite
+func (q *Queue) add(ds []Desc, bufs []Buffer) (uint32, error) {
+	id, c, err := q.ring.add(ds)
+	if err != nil {
+		return 0, err
 	}
-	return 0
+	for _, b := range bufs {
+		if b.Write {
+			c.writable += b.Len
+		}
+	}
+	q.chains[id] = c
+	q.added += c.slots
+	if q.features.Has(wire.FeatureInOrder) {
+		q.order = append(q.order, id)
+	}
+	return id, nil
 }
 
-// Poll takes the next used element, if there is one.
+// KickWanted says whether the device wants a kick for what was added since
+// the last call.
+func (q *Queue) KickWanted() bool {
+	shm.Fence()
+	n := q.added
+	q.added = 0
+	return n > 0 && q.ring.kickWanted(n)
+}
+
+// Submit kicks the device if it wants that.
+func (q *Queue) Submit() error {
+	if !q.KickWanted() {
+		return nil
+	}
+	return q.Kick.Raise()
+}
+
+// SetNoInterrupt asks the device not to interrupt, or to do so.
+func (q *Queue) SetNoInterrupt(on bool) { q.ring.refuseCalls(on) }
+
+// Poll takes the next used chain, if there is one. It takes none after the
+// device did something wrong, which Wait reports.
 func (q *Queue) Poll() (Used, bool) {
-	if q.guest.load16(q.UsedRing+2) == q.usedIdx {
+	if len(q.skipped) > 0 {
+		u := q.skipped[0]
+		q.skipped = q.skipped[1:]
+		return u, true
+	}
+	if q.err != nil {
 		return Used{}, false
 	}
-	off := q.UsedRing + 4 + 8*uint64(int(q.usedIdx)%q.Size)
-	u := Used{Head: q.guest.load32(off), Len: q.guest.load32(off + 4)}
-	q.usedIdx++
-	q.free = append(q.free, q.chains[u.Head]...)
+	u, ok := q.ring.used()
+	if !ok {
+		return Used{}, false
+	}
+	c, ok := q.chains[u.Head]
+	if !ok {
+		q.err = fmt.Errorf("queue %d: used element names %d, which is not outstanding", q.Index, u.Head)
+		return Used{}, false
+	}
+	if q.features.Has(wire.FeatureInOrder) {
+		return q.takeBatch(u)
+	}
 	delete(q.chains, u.Head)
+	q.ring.skip([]chain{c})
 	return u, true
 }
 
-// Wait takes the next used element; it waits for interrupts.
+// takeBatch takes the chains up to and with u, in the order in which they were
+// added. Those before u count as completely written.
+func (q *Queue) takeBatch(u Used) (Used, bool) {
+	var cs []chain
+	for {
+		id := q.order[0]
+		q.order = q.order[1:]
+		c := q.chains[id]
+		delete(q.chains, id)
+		cs = append(cs, c)
+		if id == u.Head {
+			q.skipped = append(q.skipped, u)
+			break
+		}
+		q.skipped = append(q.skipped, Used{Head: id, Len: c.writable})
+	}
+	q.ring.skip(cs)
+	return q.Poll()
+}
+
+// Wait takes the next used chain; it waits for interrupts.
 func (q *Queue) Wait(timeout time.Duration) (Used, error) {
 	deadline := time.Now().Add(timeout)
 	for {
 		if u, ok := q.Poll(); ok {
 			return u, nil
+		}
+		if q.err != nil {
+			return Used{}, q.err
+		}
+		if q.eventIdx() {
+			q.ring.askCalls()
+			shm.Fence()
+			if u, ok := q.Poll(); ok {
+				return u, nil
+			}
 		}
 		if err := q.Call.Wait(time.Until(deadline)); err != nil {
 			return Used{}, fmt.Errorf("wait for used buffer of queue %d: %w", q.Index, err)
@@ -220,14 +303,38 @@ func (q *Queue) Wait(timeout time.Duration) (Used, error) {
 // Outstanding returns how many chains the device has not used yet.
 func (q *Queue) Outstanding() int { return len(q.chains) }
 
-// UsedIdx returns the device's index, as it is in memory.
-func (q *Queue) UsedIdx() uint16 { return q.guest.load16(q.UsedRing + 2) }
-
-// AvailIdx returns the driver's index.
-func (q *Queue) AvailIdx() uint16 { return q.availIdx }
+// UsedIdx returns the device's index. That of a packed ring, which has none in
+// memory, counts the chains that the driver took or can see as used.
+func (q *Queue) UsedIdx() uint16 {
+	_, used := q.ring.usedBase(q.chains, q.order)
+	return used
+}
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
-// Resume makes the next start begin at what the device has used, as QEMU does
-// when it lost the backend.
-func (q *Queue) Resume() { q.base = q.UsedIdx() }
+// ringMem is memory of a ring.
+type ringMem struct {
+	g    *Guest
+	addr uint64
+	b    []byte
+}
+
+func (g *Guest) ringMem(addr, n uint64) ringMem { return ringMem{g: g, addr: addr, b: g.at(addr)[:n]} }
+
+func (m ringMem) load16(off int) uint16 { return shm.Load16(m.b, off) }
+func (m ringMem) load32(off int) uint32 { return binary.LittleEndian.Uint32(m.b[off:]) }
+
+func (m ringMem) store16(off int, v uint16) {
+	shm.Store16(m.b, off, v)
+	m.g.touch(m.addr+uint64(off), 2)
+}
+
+func (m ringMem) write(off int, p []byte) {
+	copy(m.b[off:], p)
+	m.g.touch(m.addr+uint64(off), uint64(len(p)))
+}
+
+func (m ringMem) clear() {
+	clear(m.b)
+	m.g.touch(m.addr, uint64(len(m.b)))
+}

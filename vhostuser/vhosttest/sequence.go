@@ -99,6 +99,7 @@ func (f *Frontend) Start(g *Guest, features uint64, queues ...*Queue) error {
 		return err
 	}
 	for _, q := range queues {
+		q.Negotiate(f.Features)
 		if err := f.StartRing(q); err != nil {
 			return err
 		}
@@ -213,7 +214,8 @@ func (f *Frontend) Stop(queues ...*Queue) error {
 	return nil
 }
 
-// StopRing stops a ring and returns its base.
+// StopRing stops a ring and returns the index of its base; Queue.Base returns
+// all of it.
 func (f *Frontend) StopRing(q *Queue) (uint16, error) {
 	m, err := f.Ask(wire.GetVringBase, wire.VringState{Index: uint32(q.Index)}.AppendTo(nil))
 	if err != nil {
@@ -224,8 +226,8 @@ func (f *Frontend) StopRing(q *Queue) (uint16, error) {
 	if err == nil && s.Index != uint32(q.Index) {
 		err = fmt.Errorf("stop ring: reply is about ring %d", s.Index)
 	}
-	q.base = uint16(s.Num)
-	return q.base, err
+	q.base = s.Num
+	return uint16(s.Num), err
 }
 
 // GetConfig reads config space.
