@@ -21,6 +21,12 @@ E2E := ./tests/e2e ./tests/stock
 demo: machine qemu-build ## migrate a guest with hints off and on, and compare
 	@go run ./tests/demo $(DEMO_FLAGS)
 
+.PHONY: bench bench-quick
+bench: machine qemu-build ## measure every load with every method, for hours; continues when interrupted
+	@go run ./tests/bench $(BENCH_FLAGS)
+bench-quick: machine qemu-build ## measure what tells most, in some minutes
+	@go run ./tests/bench -quick $(BENCH_FLAGS)
+
 ##@ To work on it
 
 .PHONY: build

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+func mustSizes(t *testing.T, host, wanted int) sizes {
+	t.Helper()
+	s, err := planSizes(host, wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestSizesFitTheHost(t *testing.T) {
+	for name, tc := range map[string]struct{ host, wanted, guest int }{
+		"a large host":           {64 << 10, 0, 8 << 10},
+		"half of what is wanted": {10 << 10, 0, 4 << 10},
+		"a wish":                 {64 << 10, 2048, 2048},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mustSizes(t, tc.host, tc.wanted)
+			if s.Guest != tc.guest || (s.note == "") != (s.Guest == fullGuest) {
+				t.Errorf("got %+v", s)
+			}
+		})
+	}
+	if _, err := planSizes(1000, 0); err == nil {
+		t.Error("a host without memory was accepted")
+	}
+}
+
+func TestBalloonsLeaveWhatTheLoadKeeps(t *testing.T) {
+	s := mustSizes(t, 64<<10, 0)
+	for _, p := range fullMatrix(s, 3) {
+		if keep, ok := s.Balloons[p.Method]; ok && s.keeps(p.Load) > keep {
+			t.Errorf("%v: the balloon leaves %d MiB, the load keeps %d", p.benchCase, keep, s.keeps(p.Load))
+		}
+	}
+	if s.fits(highLoad, balloon4) || !s.fits(noLoad, balloon1) {
+		t.Error("balloons are judged the wrong way round")
+	}
+}
+
+func TestScheduleTakesCasesInTurn(t *testing.T) {
+	a, b := benchCase{Load: fresh, Method: stock}, benchCase{Load: fresh, Method: fbpp}
+	got := schedule([]planned{{a, 1}, {b, 3}})
+	want := []run{{a, 1}, {b, 1}, {b, 2}, {b, 3}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// made returns a record with figures.
+func made(l load, m method, round int, ms, bytes int64) record {
+	r := record{run: run{benchCase{l, m, unlimited, stream}, round}, TotalMS: ms, Transferred: bytes, Normal: 1, Verified: 1}
+	if m == fbpp {
+		r.FloorBytes = bytes * 100 / 102
+		r.FreePages = 1000
+		r.Skipped = 990
+		r.Exchange = &vm.Hints{Generation: 7, Exchange: 11700, Skipped: 990}
+	}
+	return r
+}
+
+func TestRowsAreMediansWithTheirSpread(t *testing.T) {
+	records := []record{
+		made(noLoad, fbpp, 1, 300, 100), made(noLoad, fbpp, 2, 500, 100), made(noLoad, fbpp, 3, 400, 100),
+		made(noLoad, stock, 1, 4000, 700),
+	}
+	rows := summarize([]planned{
+		{benchCase{noLoad, fbpp, unlimited, stream}, 3}, {benchCase{noLoad, stock, unlimited, stream}, 3},
+	}, records)
+	if got, want := rows[0].Total, (spread{400, 300, 500, 3}); got != want {
+		t.Errorf("total time %+v, want %+v", got, want)
+	}
+	if got := rows[0].AboveFloor.Median; got < 0.019 || got > 0.041 {
+		t.Errorf("fbpp is %f above the floor, want 0.02", got)
+	}
+	if got := rows[1].AboveFloor.Median; got < 6 || got > 6.5 {
+		t.Errorf("stock is %f above fbpp's floor, want 6.1", got)
+	}
+	if text := figure(rows[0].Total, "%.0f", "ms"); text != "400 (300–500) ms" {
+		t.Errorf("a figure is written as %q", text)
+	}
+	if even := newSpread([]float64{4, 1}); even.Median != 2.5 {
+		t.Errorf("median of two: %v", even.Median)
+	}
+}
+
+func TestTargetsAreJudgedFromTheFigures(t *testing.T) {
+	good := []record{made(noLoad, fbpp, 1, 100, 100), made(noLoad, freePageHint, 1, 1000, 800),
+		made(fresh, fbpp, 1, 50, 100), made(fresh, stock, 1, 50, 100), made(fragmented, fbpp, 1, 1, 100)}
+	bad := []record{made(noLoad, fbpp, 1, 101, 101), made(noLoad, freePageHint, 1, 1000, 800),
+		made(fresh, fbpp, 1, 51, 100), made(fresh, stock, 1, 50, 100), made(fragmented, fbpp, 1, 1, 100)}
+	for i := range bad {
+		bad[i].FloorBytes = bad[i].Transferred / 2
+		if bad[i].Load == fragmented {
+			bad[i].Skipped = 900
+		}
+	}
+	cases := fullMatrix(mustSizes(t, 64<<10, 0), 1)
+	for _, tt := range targets(summarize(cases, good)) {
+		if !tt.Met {
+			t.Errorf("good figures miss %q: %s", tt.Text, tt.Seen)
+		}
+	}
+	missed := targets(summarize(cases, bad))
+	if len(missed) != 7 {
+		t.Errorf("%d targets were judged, want 7", len(missed))
+	}
+	for _, tt := range missed {
+		if tt.Met {
+			t.Errorf("bad figures meet %q: %s", tt.Text, tt.Seen)
+		}
+	}
+}
+
+func TestResultsAreContinued(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bench", "results.json")
+	here := origin{Command: "first", QEMU: "10"}
+	s := mustSizes(t, 64<<10, 2048)
+	r, err := openResults(path, here, s, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound, failed := made(noLoad, fbpp, 1, 1, 1), made(noLoad, fbpp, 2, 1, 1)
+	failed.Error = "no"
+	for _, rec := range []record{sound, failed} {
+		if err := r.add(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := here
+	again.Command = "second"
+	r, err = openResults(path, again, s, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.done(sound.run) || r.done(failed.run) {
+		t.Errorf("sound run done: %v, failed run done: %v", r.done(sound.run), r.done(failed.run))
+	}
+	// The failed one is run again and replaced.
+	failed.Error = ""
+	if err := r.add(failed); err != nil || len(r.Records) != 2 || !r.done(failed.run) {
+		t.Errorf("after the second try: %d records, %v", len(r.Records), err)
+	}
+	other := here
+	other.QEMU = "11"
+	for name, open := range map[string]func() (*results, error){
+		"another QEMU": func() (*results, error) { return openResults(path, other, s, false) },
+		"anew":         func() (*results, error) { return openResults(path, here, s, true) },
+	} {
+		r, err := open()
+		if err != nil || len(r.Records) != 0 {
+			t.Errorf("%s: %d records, %v", name, len(r.Records), err)
+		}
+		if _, err := os.Stat(path + ".old"); err != nil {
+			t.Errorf("%s: earlier results are gone: %v", name, err)
+		}
+		if err := os.Rename(path+".old", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openResults(path, here, s, false); err == nil {
+		t.Error("a damaged file was accepted")
+	}
+}
+
+func TestReportShowsFailures(t *testing.T) {
+	dead := record{run: run{benchCase{fresh, stock, unlimited, stream}, 1}, Error: "the guest did not boot\nconsole"}
+	damaged := made(noLoad, fbpp, 1, 1, 1)
+	damaged.Mismatched = 3
+	cases := []planned{
+		{dead.benchCase, 1}, {damaged.benchCase, 1}, {benchCase{midLoad, stock, unlimited, stream}, 1},
+		{benchCase{noLoad, stock, unlimited, multifd}, 1},
+	}
+	multi := made(noLoad, stock, 1, 5, 5)
+	multi.Transport = multifd
+	r := newReport(&results{Records: []record{dead, damaged, multi}, Sizes: mustSizes(t, 64<<10, 0)}, cases)
+	want := []string{"fresh, stock: round 1: the guest did not boot", "no load, fbpp: round 1: the guest found 3 damaged pages"}
+	if diff := cmp.Diff(want, r.failures()); diff != "" {
+		t.Error(diff)
+	}
+	text := r.markdown()
+	for _, s := range []string{"FAILED", "not run", "| 1, 1 FAILED |", "Transport: multifd", "3 of 4 migrations"} {
+		if !strings.Contains(text, s) {
+			t.Errorf("the report does not say %q:\n%s", s, text)
+		}
+	}
+	dir := t.TempDir()
+	if err := r.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "report.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(page, []byte("<svg")) || bytes.Contains(page, []byte("<?xml")) || !bytes.Contains(page, []byte("did not boot")) {
+		t.Error("the page lacks its pictures or its failures")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "total-1g.svg")); err == nil {
+		t.Error("there is a picture of a link that nobody used")
+	}
+}
+
+func TestProgressLeavesOutWhatIsDone(t *testing.T) {
+	var out bytes.Buffer
+	done, todo := made(noLoad, fbpp, 1, 1, 1), made(noLoad, fbpp, 2, 1, 1)
+	p := newProgress(&out, []run{done.run, todo.run}, &results{Records: []record{done}})
+	var ran []run
+	for r := range p.left() {
+		ran = append(ran, r)
+		p.say("boot")
+		p.done(&todo)
+	}
+	if !slices.Equal(ran, []run{todo.run}) {
+		t.Errorf("ran %v", ran)
+	}
+	if !strings.Contains(out.String(), "[2/2] no load, fbpp, round 2") {
+		t.Errorf("it said %q", out.String())
+	}
+	p.spent, p.ran = 10*time.Minute, 5
+	if left := p.remaining(3); !strings.Contains(left, "6m0s") {
+		t.Errorf("remaining: %q", left)
+	}
+}
+
+func TestUsageOfAProcess(t *testing.T) {
+	u, err := readUsage(os.Getpid())
+	if err != nil || u.resident < 1<<20 {
+		t.Errorf("own usage: %+v, %v", u, err)
+	}
+	cpu, err := parseCPU("1 (a b) c) S 1 1 1 1 1 1 1 1 1 1 150 50 0 0")
+	if err != nil || cpu != 2*time.Second {
+		t.Errorf("got %v, %v", cpu, err)
+	}
+	for _, bad := range []string{"", "1 (x) S 1", "1 (x) S 1 1 1 1 1 1 1 1 1 1 x 50 0"} {
+		if _, err := parseCPU(bad); err == nil {
+			t.Errorf("%q was parsed", bad)
+		}
+	}
+	if _, err := parseResident("VmSize: 1 kB\n"); err == nil {
+		t.Error("a missing field was found")
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, args := range [][]string{{"-rounds=0"}, {"-kernel=5.4"}, {"extra"}, {"-only=("}} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%q was accepted", args)
+		}
+	}
+	o, err := parse([]string{"-only", "^no load, fbpp$"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := o.matrix(mustSizes(t, 64<<10, 0)); len(m) != 1 || m[0].Method != fbpp {
+		t.Errorf("selected %v", m)
+	}
+	o.quick = true
+	if m := o.matrix(mustSizes(t, 64<<10, 0)); len(m) != 1 || m[0].rounds != 1 {
+		t.Errorf("selected %v", m)
+	}
+}

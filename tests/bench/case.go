@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "strings"
+
+// load is what a guest did with its memory before it migrates.
+type load string
+
+// The loads. The first three are those of the published measurements.
+const (
+	noLoad     load = "no load"
+	midLoad    load = "mid load"
+	highLoad   load = "high load"
+	fresh      load = "fresh"
+	fragmented load = "fragmented"
+	pageCache  load = "page cache"
+	churning   load = "churning"
+)
+
+func allLoads() []load {
+	return []load{noLoad, midLoad, highLoad, fresh, fragmented, pageCache, churning}
+}
+
+func paperLoads() []load { return []load{noLoad, midLoad, highLoad} }
+
+// method is how a migration treats free memory.
+type method string
+
+// The methods.
+const (
+	stock         method = "stock"
+	balloon1      method = "balloon 1 GiB" // the guest keeps as much
+	balloon4      method = "balloon 4 GiB"
+	freePageHint  method = "free-page-hint"
+	freeReporting method = "free-page-reporting"
+	fbpp          method = "fbpp"
+)
+
+func allMethods() []method {
+	return []method{stock, balloon1, balloon4, freePageHint, freeReporting, fbpp}
+}
+
+// link is what a migration may use of the network, in bytes per second; 0 is
+// all there is.
+type link int64
+
+// The links.
+const (
+	unlimited link = 0
+	gigabit   link = 1 << 30 / 8
+	gigabit10 link = 10 << 30 / 8
+)
+
+// String implements fmt.Stringer.
+func (l link) String() string {
+	switch l {
+	case gigabit:
+		return "1 Gib/s"
+	case gigabit10:
+		return "10 Gib/s"
+	}
+	return "unlimited"
+}
+
+// transport is how QEMU sends.
+type transport string
+
+// The transports.
+const (
+	stream    transport = "stream"
+	multifd   transport = "multifd"
+	mappedRAM transport = "mapped-ram"
+)
+
+// benchCase is one kind of migration, of which several are run.
+type benchCase struct {
+	Load      load      `json:"load"`
+	Method    method    `json:"method"`
+	Link      link      `json:"link_bytes_per_second"` // 0: unlimited
+	Transport transport `json:"transport"`
+}
+
+// String implements fmt.Stringer.
+func (c benchCase) String() string {
+	words := []string{string(c.Load), string(c.Method)}
+	if c.Link != unlimited {
+		words = append(words, c.Link.String())
+	}
+	if c.Transport != stream {
+		words = append(words, string(c.Transport))
+	}
+	return strings.Join(words, ", ")
+}
+
+// planned is a case that is run so often.
+type planned struct {
+	benchCase
+	rounds int
+}
+
+// fullMatrix is everything.
+func fullMatrix(p sizes, rounds int) []planned {
+	var m []planned
+	for _, l := range allLoads() {
+		for _, how := range allMethods() {
+			if p.fits(l, how) {
+				m = append(m, planned{benchCase{l, how, unlimited, stream}, rounds})
+			}
+		}
+	}
+	for _, link := range []link{gigabit10, gigabit} {
+		for _, l := range paperLoads() {
+			for _, how := range []method{stock, freePageHint, fbpp} {
+				m = append(m, planned{benchCase{l, how, link, stream}, rounds})
+			}
+		}
+	}
+	for _, t := range []transport{multifd, mappedRAM} {
+		for _, how := range []method{stock, fbpp} {
+			m = append(m, planned{benchCase{noLoad, how, unlimited, t}, 1})
+		}
+	}
+	return m
+}
+
+// quickMatrix is what tells most in a few minutes.
+func quickMatrix() []planned {
+	return []planned{
+		{benchCase{fresh, stock, unlimited, stream}, 1},
+		{benchCase{fresh, fbpp, unlimited, stream}, 1},
+		{benchCase{noLoad, stock, unlimited, stream}, 1},
+		{benchCase{noLoad, freePageHint, unlimited, stream}, 1},
+		{benchCase{noLoad, fbpp, unlimited, stream}, 1},
+		{benchCase{fragmented, fbpp, unlimited, stream}, 1},
+	}
+}
+
+// run is one migration of the plan.
+type run struct {
+	benchCase
+	Round int `json:"round"` // counts from 1
+}
+
+// schedule puts the runs of all cases in turn: what changes on the machine
+// while the matrix runs hits all methods alike.
+func schedule(m []planned) []run {
+	var runs []run
+	for round := 1; ; round++ {
+		before := len(runs)
+		for _, p := range m {
+			if round <= p.rounds {
+				runs = append(runs, run{p.benchCase, round})
+			}
+		}
+		if len(runs) == before {
+			return runs
+		}
+	}
+}

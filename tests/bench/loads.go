@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// apply has the guest do what its load says.
+func (l load) apply(ctx context.Context, v *vm.VM, s sizes) error {
+	fill := func(mib int) error {
+		_, err := v.Fill(ctx, mib)
+		return err
+	}
+	keep := func(mib int) error {
+		if err := v.Keep(ctx, mib); err != nil {
+			return err
+		}
+		if rest := s.Touched - mib; rest > 0 {
+			return fill(rest)
+		}
+		return nil
+	}
+	switch l {
+	case fresh:
+		return nil
+	case midLoad:
+		return keep(s.Mid)
+	case highLoad:
+		return keep(s.High)
+	case fragmented:
+		return v.Fragment(ctx, s.Touched)
+	case pageCache:
+		if err := fill(s.Touched); err != nil {
+			return err
+		}
+		var disks []string
+		for i := range cacheDisks {
+			disks = append(disks, fmt.Sprintf("/dev/vd%c", 'a'+i))
+		}
+		_, err := v.Cache(ctx, disks...)
+		return err
+	}
+	return fill(s.Touched)
+}
+
+// pool is the guest's integrity program, which finds a page that was lost. It
+// is small and calm, so that what it writes during the migration does not hide
+// what is measured, but for the load that is about that.
+func (l load) pool() memory.PoolOptions {
+	if l == churning {
+		return memory.PoolOptions{Pages: 64 << 10, Seed: 1, Rate: 20_000}
+	}
+	return memory.PoolOptions{Pages: 8192, Seed: 1, Rate: 500}
+}
+
+// cacheDisks is how many disks the guest reads to fill its page cache. All show
+// the same image, which so takes less of the host.
+const cacheDisks = 8
+
+// modules are what the guest's kernel needs to know.
+func (l load) modules() []string {
+	if l == pageCache {
+		return []string{"virtio_blk"}
+	}
+	return nil
+}
+
+// configure gives the guest what the load needs.
+func (l load) configure(c *vm.Config, s sizes, dir string) error {
+	if l != pageCache {
+		return nil
+	}
+	image := filepath.Join(dir, "disk.img")
+	if err := writeImage(image, int64(s.Cache)<<20/cacheDisks); err != nil {
+		return err
+	}
+	for i := range cacheDisks {
+		c.Options = append(c.Options, "-drive",
+			fmt.Sprintf("if=none,id=disk%d,file=%s,format=raw,read-only=on,cache=none", i, image))
+		c.Devices = append(c.Devices, fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
+	}
+	return nil
+}
+
+// writeImage makes a file of that size that has no page of zeroes, unless it
+// is there.
+func writeImage(path string, size int64) error {
+	if info, err := os.Stat(path); err == nil && info.Size() == size {
+		return nil
+	}
+	block, err := memory.Fill(size, 1)
+	if err != nil {
+		return fmt.Errorf("make the disk image: %w", err)
+	}
+	defer block.Free()
+	if err := os.WriteFile(path, block.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("make the disk image: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench runs a matrix of live migrations, of guests with different
+// loads and by different methods, and writes a report.
+//
+// Run it by "make bench" or "make bench-quick", which build what it needs. The
+// report and the raw results go to build/bench. A run that was interrupted is
+// continued by the same command; -anew begins from nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/lab"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	switch err := bench(ctx, os.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the command line says.
+type options struct {
+	quick, anew    bool
+	rounds, memory int
+	only           *regexp.Regexp
+	series         guest.Series
+}
+
+func parse(args []string) (options, error) {
+	o := options{only: regexp.MustCompile("")}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.BoolVar(&o.quick, "quick", false, "run the few migrations that tell most")
+	flags.BoolVar(&o.anew, "anew", false, "do not continue earlier results")
+	flags.IntVar(&o.rounds, "rounds", 3, "how often each migration is run, in turn with the others")
+	flags.IntVar(&o.memory, "memory", 0, "the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
+	flags.Func("only", "run the migrations whose name, like \"no load, fbpp, 1 Gib/s\", matches `regexp`", func(s string) (err error) {
+		o.only, err = regexp.Compile(s)
+		return err
+	})
+	kernel := flags.String("kernel", string(guest.Linux6_12), "kernel `series` of the guest: 6.1 or 6.12")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.series = guest.Series(*kernel)
+	switch {
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("parse flags: %q is not a flag", flags.Arg(0))
+	case o.rounds < 1:
+		return o, fmt.Errorf("parse flags: %d rounds", o.rounds)
+	case !slices.Contains(guest.AllSeries(), o.series):
+		return o, fmt.Errorf("parse flags: kernel series %q is not one of %v", o.series, guest.AllSeries())
+	}
+	return o, nil
+}
+
+// matrix returns what is to be run.
+func (o *options) matrix(s sizes) []planned {
+	all := fullMatrix(s, o.rounds)
+	if o.quick {
+		all = quickMatrix()
+	}
+	return slices.DeleteFunc(all, func(p planned) bool { return !o.only.MatchString(p.benchCase.String()) })
+}
+
+func bench(ctx context.Context, args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	free, err := lab.HostMemoryMiB()
+	if err != nil {
+		return fmt.Errorf("plan the guest: %w", err)
+	}
+	s, err := planSizes(free, o.memory)
+	if err != nil {
+		return err
+	}
+	cases := o.matrix(s)
+	if len(cases) == 0 {
+		return fmt.Errorf("no migration is called %v", o.only)
+	}
+	parts, err := lab.Open(ctx, func(line string) { fmt.Println(line) })
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(parts.Root, "build", "bench")
+	name := "results.json"
+	if o.quick {
+		name = "results-quick.json"
+	}
+	r, err := openResults(filepath.Join(dir, name), describe(parts, o.series, args), s, o.anew)
+	if err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "fbpp-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	if s.note != "" {
+		fmt.Println(s.note)
+	}
+	p := newProgress(os.Stdout, schedule(cases), r)
+	runner := &runner{lab: parts, series: o.series, sizes: s, dir: scratch, say: p.say}
+	for what := range p.left() {
+		rec := runner.run(ctx, what)
+		if ctx.Err() != nil {
+			break // an interrupted run says nothing
+		}
+		p.done(&rec)
+		if err := r.add(rec); err != nil {
+			return err
+		}
+	}
+	rep := newReport(r, cases)
+	if err := rep.write(dir); err != nil {
+		return err
+	}
+	fmt.Printf("\nThe report is %s, the figures are in %s.\n", filepath.Join(dir, "report.html"), r.path)
+	for _, t := range rep.Targets {
+		fmt.Printf("%-7s %s: %s\n", t.verdict(), t.Text, t.Seen)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("interrupted with %d of %d migrations done: the same command continues", len(r.Records), rep.Planned)
+	}
+	if failed := rep.failures(); len(failed) > 0 {
+		return fmt.Errorf("%d migrations failed:\n%s", len(failed), strings.Join(failed, "\n"))
+	}
+	return nil
+}
+
+// describe says where and with what the figures are made.
+func describe(parts *lab.Lab, series guest.Series, args []string) origin {
+	cpuinfo, _ := os.ReadFile("/proc/cpuinfo") // "unknown" without it
+	var info unix.Sysinfo_t
+	_ = unix.Sysinfo(&info) // fails for a bad address only
+	return origin{
+		Command: strings.Join(append([]string{"go run ./tests/bench"}, args...), " "),
+		Commit:  commit(), QEMU: parts.Version, Kernel: parts.Kernel(series).Version, Accel: string(parts.Accel),
+		Host: hostKernel(), CPU: cpuModel(string(cpuinfo)), CPUs: runtime.NumCPU(),
+		MemoryMB: int(uint64(info.Totalram) * uint64(info.Unit) >> 20),
+	}
+}

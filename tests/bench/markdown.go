@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// report is all that the Markdown table and the page show.
+type report struct {
+	*results
+	Rows    []row
+	Targets []target
+	Planned int // migrations, of which len(Records) were run
+}
+
+func newReport(r *results, cases []planned) *report {
+	rows := summarize(cases, r.Records)
+	return &report{results: r, Rows: rows, Targets: targets(rows), Planned: len(schedule(cases))}
+}
+
+// failures lists what went wrong, a line each.
+func (r *report) failures() []string {
+	var all []string
+	for _, row := range r.Rows {
+		for _, f := range row.Failures {
+			all = append(all, fmt.Sprintf("%s: %s", row.benchCase, f))
+		}
+	}
+	return all
+}
+
+// reason says in a line why a record is not sound.
+func (r *record) reason() string {
+	if r.Error == "" {
+		return fmt.Sprintf("round %d: the guest found %d damaged pages", r.Round, r.Mismatched)
+	}
+	line, _, _ := strings.Cut(r.Error, "\n")
+	return fmt.Sprintf("round %d: %s", r.Round, line)
+}
+
+// tables returns the rows in tables of their own: one for each link and
+// transport.
+func (r *report) tables() []table {
+	var ts []table
+	for _, row := range r.Rows {
+		title := "Link: " + row.Link.String()
+		if row.Transport != stream {
+			title = "Transport: " + string(row.Transport)
+		}
+		if len(ts) == 0 || ts[len(ts)-1].Title != title {
+			ts = append(ts, table{Title: title, Head: head()})
+		}
+		t := &ts[len(ts)-1]
+		t.Rows = append(t.Rows, row.cells())
+	}
+	return ts
+}
+
+// table is a table of text.
+type table struct {
+	Title string
+	Head  []string
+	Rows  [][]string
+}
+
+func head() []string {
+	return []string{"load", "method", "transferred", "above floor", "total", "setup", "down", "prepare",
+		"normal pages", "zero pages", "skipped pages", "source CPU", "destination memory", "rounds"}
+}
+
+// cells writes a row for people. A case without any figures shows that.
+func (r *row) cells() []string {
+	if r.Total.N == 0 {
+		why := "not run"
+		if len(r.Failures) > 0 {
+			why = "FAILED"
+		}
+		cells := []string{string(r.Load), string(r.Method), why}
+		for len(cells) < len(head())-1 {
+			cells = append(cells, "")
+		}
+		return append(cells, "0")
+	}
+	floor := ""
+	if r.AboveFloor.N > 0 {
+		floor = fmt.Sprintf("%+.1f %%", r.AboveFloor.Median*100)
+	}
+	rounds := fmt.Sprint(r.Total.N)
+	if n := len(r.Failures); n > 0 {
+		rounds += fmt.Sprintf(", %d FAILED", n)
+	}
+	return []string{
+		string(r.Load), string(r.Method), mib(r.Transferred), floor, ms(r.Total), ms(r.Setup), ms(r.Downtime), ms(r.Prepare),
+		count(r.Normal), count(r.Zero), count(r.Skipped), ms(r.SourceCPU), mib(r.Resident), rounds,
+	}
+}
+
+// exchangeTable splits the time that the guest was asked.
+func (r *report) exchangeTable() table {
+	t := table{Title: "The exchange with the guest", Head: []string{"load", "exchange", "arm", "wake-up", "walk", "transfer",
+		"decode", "clear", "longest hold", "holds", "ranges"}}
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if len(row.hints) == 0 {
+			continue
+		}
+		cells := []string{row.benchCase.String()}
+		for _, part := range []func(*record) int64{
+			func(r *record) int64 { return r.Exchange.Exchange }, func(r *record) int64 { return r.Exchange.Arm },
+			func(r *record) int64 { return r.Exchange.Wakeup }, func(r *record) int64 { return r.Exchange.Walk },
+			func(r *record) int64 { return r.Exchange.Transfer }, func(r *record) int64 { return r.Exchange.Decode },
+			func(r *record) int64 { return r.Exchange.Clear }, func(r *record) int64 { return r.Exchange.HoldMax },
+		} {
+			s := row.exchange(part)
+			s.Median, s.Min, s.Max = s.Median/1000, s.Min/1000, s.Max/1000
+			cells = append(cells, figure(s, "%.1f", "ms"))
+		}
+		cells = append(cells, count(row.exchange(func(r *record) int64 { return r.Exchange.Holds })),
+			count(row.exchange(func(r *record) int64 { return r.Exchange.Ranges })))
+		t.Rows = append(t.Rows, cells)
+	}
+	return t
+}
+
+// figure writes a median, and the spread where there is one.
+func figure(s spread, format, unit string) string {
+	text := fmt.Sprintf(format, s.Median)
+	low, high := fmt.Sprintf(format, s.Min), fmt.Sprintf(format, s.Max)
+	if low != high {
+		text += fmt.Sprintf(" (%s–%s)", low, high)
+	}
+	return text + " " + unit
+}
+
+func ms(s spread) string { return figure(s, "%.0f", "ms") }
+
+func mib(s spread) string {
+	s.Median, s.Min, s.Max = s.Median/(1<<20), s.Min/(1<<20), s.Max/(1<<20)
+	return figure(s, "%.0f", "MiB")
+}
+
+func count(s spread) string { return strings.TrimSpace(figure(s, "%.0f", "")) }
+
+// markdown writes the whole report as Markdown.
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Benchmarks\n\n%s\n\n", r.summary())
+	for _, f := range r.failures() {
+		fmt.Fprintf(&b, "- **FAILED** %s\n", f)
+	}
+	b.WriteString("\n## Targets\n\n| target | seen | |\n|---|---|---|\n")
+	for _, t := range r.Targets {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", t.Text, t.Seen, t.verdict())
+	}
+	for _, t := range append(r.tables(), r.exchangeTable()) {
+		fmt.Fprintf(&b, "\n## %s\n\n| %s |\n|%s\n", t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
+		for _, cells := range t.Rows {
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
+		}
+	}
+	fmt.Fprintf(&b, "\n%s\n", legend)
+	return b.String()
+}
+
+func (t target) verdict() string {
+	if t.Met {
+		return "met"
+	}
+	return "MISSED"
+}
+
+// summary says what was run on what.
+func (r *report) summary() string {
+	o := r.Origin
+	text := fmt.Sprintf("%d of %d migrations of a guest with %d MiB and 2 CPUs, Linux %s, %s under %s. Host: %s, %d CPUs, %d MiB, Linux %s. "+
+		"Source revision %s. Command: `%s`.",
+		len(r.Records), r.Planned, r.Sizes.Guest, o.Kernel, o.QEMU, strings.ToUpper(o.Accel), o.CPU, o.CPUs, o.MemoryMB, o.Host, o.Commit, o.Command)
+	if r.Sizes.note != "" {
+		text += " " + r.Sizes.note
+	}
+	return text
+}
+
+// legend explains the columns.
+const legend = `Figures are medians; where rounds differ, the lowest and the highest follow in parentheses. The floor is the
+least that can be sent: 4,104 bytes for each page that is neither free nor zero, 9 for each page of zeroes that is not
+free, and the state of the devices. For methods that do not know the guest's free pages it is taken from fbpp's runs of
+the same load. "Prepare" is what a method costs before the migration begins: to inflate a balloon, or to wait until the
+guest has reported its free pages. "Source CPU" has the emulated processors in it.`

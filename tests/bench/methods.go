@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// modules are what the guest's kernel needs to know.
+func (m method) modules() []string {
+	switch m {
+	case stock, fbpp:
+		return nil
+	}
+	return []string{"virtio_balloon"}
+}
+
+// configure gives the guest the device that the method is about.
+func (m method) configure(c *vm.Config, backend *vm.Backend) {
+	switch m {
+	case fbpp:
+		c.Backend = backend.Socket
+	case balloon1, balloon4:
+		c.Devices = append(c.Devices, "virtio-balloon-pci")
+	case freePageHint:
+		c.Options = append(c.Options, "-object", "iothread,id=hinting")
+		c.Devices = append(c.Devices, "virtio-balloon-pci,free-page-hint=on,iothread=hinting")
+	case freeReporting:
+		c.Devices = append(c.Devices, "virtio-balloon-pci,free-page-reporting=on")
+	}
+}
+
+// begin starts what the method has in the guest.
+func (m method) begin(ctx context.Context, e *end) error {
+	if m != fbpp {
+		return nil
+	}
+	if err := e.vm.Spawn(ctx, "agent", lab.AgentPath); err != nil {
+		return err
+	}
+	if state, err := e.backend.AwaitDriver(ctx); err != nil || state != "ready" {
+		return fmt.Errorf("start the agent: its state is %q (%v)\n%s", state, err, e.backend.Log())
+	}
+	return nil
+}
+
+// prepare does what comes between the load and the migration, and costs time of
+// its own.
+func (m method) prepare(ctx context.Context, v *vm.VM, s sizes) error {
+	switch m {
+	case balloon1, balloon4:
+		return inflate(ctx, v, s.Balloons[m])
+	case freeReporting:
+		return awaitReporting(ctx, v)
+	}
+	return nil
+}
+
+// methodTimeout bounds the wait for a guest to give its memory back.
+const methodTimeout = 5 * time.Minute
+
+// inflate leaves the guest so much memory.
+func inflate(ctx context.Context, v *vm.VM, keepMiB int) error {
+	ctx, cancel := context.WithTimeout(ctx, methodTimeout)
+	defer cancel()
+	target := int64(keepMiB) << 20
+	if err := v.Execute(ctx, "balloon", map[string]any{"value": target}, nil); err != nil {
+		return err
+	}
+	for {
+		var b struct{ Actual int64 }
+		if err := v.Execute(ctx, "query-balloon", nil, &b); err != nil {
+			return err
+		}
+		if b.Actual <= target {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("inflate the balloon: it left the guest %d MiB, not %d: %w", b.Actual>>20, keepMiB, ctx.Err())
+		}
+	}
+}
+
+// settled is how long a guest has to report nothing to be done with reporting.
+// Linux waits two seconds before it reports.
+const settled = 5 * time.Second
+
+// awaitReporting waits until QEMU holds on to no less memory than before: the
+// guest has reported what it has free.
+func awaitReporting(ctx context.Context, v *vm.VM) error {
+	ctx, cancel := context.WithTimeout(ctx, methodTimeout)
+	defer cancel()
+	const noise = 1 << 20
+	lowest, since := int64(1)<<62, time.Now()
+	for time.Since(since) < settled {
+		u, err := readUsage(v.PID())
+		if err != nil {
+			return err
+		}
+		if u.resident < lowest-noise {
+			lowest, since = u.resident, time.Now()
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for free page reporting: %w", ctx.Err())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// runTimeout bounds one run. A full guest over 1 Gib/s takes a minute, and
+// emulation some more to fill it.
+const runTimeout = 15 * time.Minute
+
+// runner runs migrations.
+type runner struct {
+	lab    *lab.Lab
+	series guest.Series
+	sizes  sizes
+	dir    string       // for disk images
+	say    func(string) // progress within a run
+}
+
+// end is one side of a migration: QEMU, and its fbppd where the method has one.
+type end struct {
+	vm      *vm.VM
+	backend *vm.Backend
+}
+
+// close ends both. It may be called twice.
+func (e *end) close() {
+	if e.vm != nil {
+		e.vm.Close()
+	}
+	if e.backend != nil {
+		e.backend.Close()
+	}
+}
+
+// run makes one migration. Whatever goes wrong is in the record.
+func (r *runner) run(ctx context.Context, what run) record {
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	defer cancel()
+	rec := record{run: what}
+	if err := r.measure(ctx, &rec); err != nil {
+		rec.Error = err.Error()
+	}
+	return rec
+}
+
+func (r *runner) measure(ctx context.Context, rec *record) error {
+	kernel, err := r.lab.Kernel(r.series).WithModules(ctx, append(rec.Load.modules(), rec.Method.modules()...)...)
+	if err != nil {
+		return err
+	}
+	config, err := r.lab.ConfigFor(kernel, r.sizes.Guest, nil)
+	if err != nil {
+		return err
+	}
+	if err := rec.Load.configure(&config, r.sizes, r.dir); err != nil {
+		return err
+	}
+	source, err := r.boot(ctx, config, rec.benchCase)
+	if err != nil {
+		return err
+	}
+	defer source.close()
+	r.say("load")
+	if err := rec.Load.apply(ctx, source.vm, r.sizes); err != nil {
+		return fmt.Errorf("load the guest: %w", err)
+	}
+	r.say("prepare")
+	began := time.Now()
+	if err := rec.Method.prepare(ctx, source.vm, r.sizes); err != nil {
+		return err
+	}
+	rec.PrepareMS = time.Since(began).Milliseconds()
+
+	destination, err := r.start(ctx, config, rec.Method, vm.StartIncoming)
+	if err != nil {
+		return err
+	}
+	defer destination.close()
+	return r.migrate(ctx, rec, source, destination)
+}
+
+// migrate migrates and fills in the figures.
+func (r *runner) migrate(ctx context.Context, rec *record, source, destination *end) error {
+	r.say("migrate")
+	info, err := source.vm.Memory(ctx)
+	if err != nil {
+		return err
+	}
+	before, err := readUsage(source.vm.PID())
+	if err != nil {
+		return err
+	}
+	transfer := rec.transfer(r.dir)
+	if transfer.File != "" {
+		defer os.Remove(transfer.File)
+	}
+	figures, err := source.vm.MigrateBy(ctx, destination.vm, transfer, nil)
+	if err != nil {
+		return err
+	}
+	after, err := readUsage(source.vm.PID())
+	if err != nil {
+		return err
+	}
+	arrived, err := readUsage(destination.vm.PID())
+	if err != nil {
+		return err
+	}
+	rec.setFigures(figures, info.Buddy)
+	rec.SourceCPUMS = (after.cpu - before.cpu).Milliseconds()
+	rec.Resident = arrived.resident
+	source.close() // gives its memory back to the host
+
+	r.say("verify")
+	report, err := destination.vm.Integrity(ctx, "verify")
+	if err != nil {
+		return fmt.Errorf("verify the guest's memory: %w", err)
+	}
+	rec.Verified, rec.Mismatched = report.Verified, report.Mismatched
+	if rec.Method == fbpp && rec.HintStatus != "ok" {
+		return fmt.Errorf("hints ended with status %q", rec.HintStatus)
+	}
+	return nil
+}
+
+// transfer returns what QEMU has to be told.
+func (c benchCase) transfer(dir string) vm.Transfer {
+	t := vm.Transfer{Bandwidth: int64(c.Link)}
+	switch c.Transport {
+	case multifd:
+		t.Capabilities = []string{"multifd"}
+	case mappedRAM:
+		t.Capabilities = []string{"mapped-ram"}
+		t.File = filepath.Join(dir, "migration.img")
+	}
+	return t
+}
+
+// boot starts a guest and its programs, and returns when it is ready.
+func (r *runner) boot(ctx context.Context, c vm.Config, what benchCase) (source *end, err error) {
+	lost := func(error) { r.say("the emulated guest died while it booted, once more") }
+	err = vm.RetryBoot(c.Accel, lost, func() error {
+		r.say("boot")
+		source, err = r.start(ctx, c, what.Method, vm.Start)
+		if err != nil {
+			return err
+		}
+		if _, err = source.vm.Boot(ctx); err != nil {
+			source.close()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err = what.Method.begin(ctx, source); err == nil {
+		err = source.vm.StartIntegrity(ctx, what.Load.pool())
+	}
+	if err != nil {
+		source.close()
+		return nil, err
+	}
+	return source, nil
+}
+
+// start starts one side.
+func (r *runner) start(ctx context.Context, c vm.Config, m method, start func(context.Context, vm.Config) (*vm.VM, error)) (_ *end, err error) {
+	e := &end{}
+	if m == fbpp {
+		if e.backend, err = vm.StartBackend(ctx, r.lab.FBPPD); err != nil {
+			return nil, err
+		}
+	}
+	m.configure(&c, e.backend)
+	if e.vm, err = start(ctx, c); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}

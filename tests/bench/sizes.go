@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "fmt"
+
+// sizes are those of the guest and of what it does, in MiB. They are parts of
+// the guest's memory; the comments tell them for the full one.
+type sizes struct {
+	Guest    int            `json:"guest_mib"`
+	Touched  int            `json:"touched_mib"`       // 7 GiB, by all loads but fresh
+	Mid      int            `json:"mid_load_mib"`      // 4 GiB that stay in use
+	High     int            `json:"high_load_mib"`     // 6 GiB
+	Cache    int            `json:"page_cache_mib"`    // 4 GiB
+	Balloons map[method]int `json:"balloon_keeps_mib"` // 1 and 4 GiB
+
+	note string // why it is not the full size, or ""
+}
+
+const (
+	fullGuest = 8 << 10
+	// What a machine has to have free: both guests, a disk image in the page
+	// cache, and room to work.
+	fullHost = 20 << 10
+	// smallestGuest still has room for the load that keeps most.
+	smallestGuest = 1 << 10
+	// spare is what a guest needs for itself, beside what its load uses.
+	spare = 384
+)
+
+// planSizes picks sizes for a host with so much free memory. A wanted size of
+// 0 is the full one, or what fits.
+func planSizes(host, wanted int) (sizes, error) {
+	g := wanted
+	note := ""
+	if g == 0 {
+		g = fullGuest
+		if host < fullHost {
+			g = (host * fullGuest / fullHost) &^ 255
+		}
+	}
+	if g < smallestGuest {
+		return sizes{}, fmt.Errorf("plan the guest: %d MiB are too few, the loads want %d (%d MiB free on the host)",
+			g, smallestGuest, smallestGuest*fullHost/fullGuest)
+	}
+	if g < fullGuest {
+		note = fmt.Sprintf("The guest has %d MiB instead of %d: the host has %d MiB free, and two full ones want %d.",
+			g, fullGuest, host, fullHost)
+		if wanted != 0 {
+			note = fmt.Sprintf("The guest has %d MiB instead of %d, as it was asked for.", g, fullGuest)
+		}
+	}
+	return sizes{
+		Guest: g, Touched: min(g*7/8, g-spare), Mid: g / 2, High: g * 3 / 4, Cache: g / 2,
+		Balloons: map[method]int{balloon1: g / 8, balloon4: g / 2},
+		note:     note,
+	}, nil
+}
+
+// keeps is how much of the guest's memory a load holds on to.
+func (s sizes) keeps(l load) int {
+	switch l {
+	case midLoad:
+		return s.Mid
+	case highLoad:
+		return s.High
+	case fragmented:
+		return s.Touched / 5 // a page of each run of 1 to 8, and its neighbours' tables
+	}
+	return 0
+}
+
+// fits tells whether a method can be used with a load: a balloon must not take
+// what the guest needs. A page cache gives way.
+func (s sizes) fits(l load, m method) bool {
+	keep, ok := s.Balloons[m]
+	return !ok || s.keeps(l)+spare <= keep
+}

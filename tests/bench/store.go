@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// results is what build/bench/results.json holds.
+type results struct {
+	Origin  origin   `json:"origin"`
+	Sizes   sizes    `json:"sizes"`
+	Records []record `json:"runs"`
+
+	path string
+}
+
+// openResults continues the results at path when they are of the same machine,
+// programs and sizes, and begins new ones otherwise, or when anew is set. Old
+// ones that do not match are kept under another name.
+func openResults(path string, o origin, s sizes, anew bool) (*results, error) {
+	r := &results{Origin: o, Sizes: s, path: path}
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r, nil
+	case err != nil:
+		return nil, fmt.Errorf("open results: %w", err)
+	}
+	var old results
+	if err := json.Unmarshal(text, &old); err != nil {
+		return nil, fmt.Errorf("open results: %s: %w (remove it to begin anew)", path, err)
+	}
+	if !anew && old.continues(r) {
+		r.Records = old.Records
+		return r, nil
+	}
+	if err := os.Rename(path, path+".old"); err != nil {
+		return nil, fmt.Errorf("open results: %w", err)
+	}
+	return r, nil
+}
+
+// continues tells whether runs of n belong to those of r: all but the command
+// line is the same.
+func (r *results) continues(n *results) bool {
+	a, b := r.Origin, n.Origin
+	a.Command, b.Command = "", ""
+	// What is free on the host differs from moment to moment.
+	return a == b && r.Sizes.Guest == n.Sizes.Guest
+}
+
+// done tells whether a run has its figures already.
+func (r *results) done(wanted run) bool {
+	return slices.ContainsFunc(r.Records, func(have record) bool { return have.run == wanted && !have.failed() })
+}
+
+// add keeps a record, in place of an earlier one of the same run, and writes
+// all of them, so that an interruption loses nothing.
+func (r *results) add(n record) error {
+	r.Records = slices.DeleteFunc(r.Records, func(have record) bool { return have.run == n.run })
+	r.Records = append(r.Records, n)
+	return r.write()
+}
+
+func (r *results) write() error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write results: %w", err)
+	}
+	return writeFile(r.path, append(text, '\n'))
+}
+
+// writeFile replaces a file at once, so that a full disk or a kill leaves the
+// old one.
+func writeFile(path string, content []byte) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}
