@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package adversary
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// sources of the guest, in the checkout.
+const sources = "tests/adversary/guest"
+
+// compileFlags: no library, no register but the general ones, as nobody has
+// set up the others, and no code that the compiler makes a call of.
+var compileFlags = []string{
+	"-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror",
+	"-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-pie",
+	"-mno-red-zone", "-mgeneral-regs-only", "-fcf-protection=none", "-fno-stack-protector",
+	"-fno-asynchronous-unwind-tables", "-fno-tree-loop-distribute-patterns",
+	"-Wl,--build-id=none", "-Wl,--no-warn-rwx-segments", "-Wl,-z,max-page-size=4096",
+}
+
+// Build builds the guest's ROM below the checkout's build folder, with gcc and
+// objcopy, and returns its path.
+func Build(ctx context.Context, root string) (string, error) {
+	dir := filepath.Join(root, sources)
+	out := filepath.Join(root, "build", "adversary")
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return "", fmt.Errorf("build the adversary: %w", err)
+	}
+	code, err := filepath.Glob(filepath.Join(dir, "*.[cS]"))
+	if err != nil {
+		return "", fmt.Errorf("build the adversary: %w", err)
+	}
+	elf, rom := filepath.Join(out, "adversary.elf"), filepath.Join(out, "adversary.rom")
+	compile := append([]string{"-o", elf, "-T", filepath.Join(dir, "link.ld")}, compileFlags...)
+	if err := run(ctx, "gcc", append(compile, code...)...); err != nil {
+		return "", err
+	}
+	// A process that runs the older ROM keeps it.
+	fresh := fmt.Sprintf("%s.%d", rom, os.Getpid())
+	err = run(ctx, "objcopy", "-O", "binary", "-j", ".payload", "-j", ".boot", "-j", ".reset", elf, fresh)
+	if err != nil {
+		return "", err
+	}
+	return rom, os.Rename(fresh, rom)
+}
+
+func run(ctx context.Context, program string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build the adversary: %s: %w\n%s", program, err, out)
+	}
+	return nil
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package adversary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// Options say on what the guest runs.
+type Options struct {
+	Accel     vm.Accel
+	DirtyRing bool // KVM's dirty ring instead of its bitmap
+	NoArming  bool // QEMU clears the dirty log after the guest looked: loses pages
+	MemoryMiB int  // 0: 64
+	CPUs      int  // 0: 2
+}
+
+// defaultMiB keeps a migration short.
+const defaultMiB = 64
+
+// Guest is the adversary in a QEMU with an fbppd beside it. Both are others
+// after each migration. It is not safe for concurrent use.
+type Guest struct {
+	Backend *vm.Backend
+
+	parts  *lab.Lab
+	config vm.Config
+	vm     *vm.VM
+	arming bool
+	table  uint64 // guest physical address of its page table
+}
+
+// tellName is what package ctl wants in an order; the guest ignores it.
+const tellName = "adversary"
+
+// Boot starts the guest from the ROM at path, and returns when its driver is
+// ready. The caller closes it.
+func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest, err error) {
+	if o.MemoryMiB == 0 {
+		o.MemoryMiB = defaultMiB
+	}
+	g := &Guest{parts: parts, arming: !o.NoArming, config: vm.Config{
+		QEMU:      parts.QEMU,
+		Accel:     o.Accel,
+		Firmware:  rom,
+		MemoryMiB: o.MemoryMiB,
+		CPUs:      o.CPUs,
+	}}
+	if o.Accel == vm.KVM {
+		// Not every KVM can set what this says of the processor.
+		g.config.CPU = "host,-arch-capabilities"
+	}
+	if o.DirtyRing {
+		g.config.AccelWith = "dirty-ring-size=4096"
+	}
+	defer func() {
+		if err != nil {
+			g.Close()
+		}
+	}()
+	if g.vm, g.Backend, err = g.start(ctx, vm.Start, nil); err != nil {
+		return nil, err
+	}
+	name, err := g.vm.Boot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if name != tellName {
+		return nil, fmt.Errorf("boot the adversary: it says %q\n%s", name, g.vm.Diagnosis())
+	}
+	if err := g.awaitDriver(ctx); err != nil {
+		return nil, err
+	}
+	status, err := g.Status(ctx)
+	g.table = status["table"]
+	return g, err
+}
+
+// Close ends the guest.
+func (g *Guest) Close() {
+	if g.vm != nil {
+		g.vm.Close()
+	}
+	if g.Backend != nil {
+		g.Backend.Close()
+	}
+}
+
+// start starts a QEMU and its fbppd.
+func (g *Guest) start(ctx context.Context, how func(context.Context, vm.Config) (*vm.VM, error), options []string) (*vm.VM, *vm.Backend, error) {
+	backend, err := vm.StartBackend(ctx, g.parts.FBPPD)
+	if err != nil {
+		return nil, nil, err
+	}
+	config := g.config
+	config.Backend, config.Options = backend.Socket, options
+	v, err := how(ctx, config)
+	if err != nil {
+		return nil, nil, errors.Join(err, backend.Close())
+	}
+	return v, backend, nil
+}
+
+// tell gives the guest an order.
+func (g *Guest) tell(ctx context.Context, line string) (answer, error) {
+	said, err := g.vm.Tell(ctx, tellName, line)
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, g.vm.Diagnosis())
+	}
+	return parseAnswer(said)
+}
+
+// Status returns what the guest says of its device and its page table.
+func (g *Guest) Status(ctx context.Context) (map[string]uint64, error) {
+	return g.tell(ctx, "status")
+}
+
+func (g *Guest) awaitDriver(ctx context.Context) error {
+	state, err := g.Backend.AwaitDriver(ctx)
+	if err == nil && state != "ready" {
+		err = fmt.Errorf("the adversary's driver is %q", state)
+	}
+	return err
+}
+
+// Result is what came of a round.
+type Result struct {
+	Migration *vm.Migration
+	Compared  int             // pages that were in use when the source stopped
+	Outside   []Loss          // of these, those that differ
+	Verified  uint64          // pages that the guest has compared afterwards
+	Inside    uint64          // of these, those that are not what it wrote
+	Struck    [moments]uint64 // pages written, by moment
+	LostAt    [moments]uint64 // pages of Inside, by moment
+}
+
+// Lost tells whether the migration lost a page.
+func (r *Result) Lost() bool { return len(r.Outside) > 0 || r.Inside > 0 }
+
+// Play plays a round: the guest is at its destination afterwards. An error
+// means that the round could not be played; pages that were lost are in the
+// result.
+func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
+	if r.CancelAfter != 0 {
+		if err := g.cancelled(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.prepare(ctx, r); err != nil {
+		return nil, err
+	}
+	// It stays as it arrived until both memories were compared.
+	options := []string{"-S"}
+	if r.ClearShift != 0 {
+		options = append(options, "-global", fmt.Sprintf("migration.x-clear-bitmap-shift=%d", r.ClearShift))
+	}
+	destination, backend, err := g.start(ctx, vm.StartIncoming, options)
+	if err != nil {
+		return nil, err
+	}
+	source := *g
+	defer source.Close()
+	g.vm, g.Backend = destination, backend
+
+	result := new(Result)
+	if result.Migration, err = source.vm.Migrate(ctx, destination, nil); err != nil {
+		return nil, fmt.Errorf("%w\nfbppd: %s", err, source.Backend.Log())
+	}
+	if err := g.compare(source.vm, result); err != nil {
+		return nil, err
+	}
+	if err := destination.Execute(ctx, "cont", nil, nil); err != nil {
+		return nil, err
+	}
+	if err := g.verify(ctx, result); err != nil {
+		return nil, err
+	}
+	return result, g.awaitDriver(ctx)
+}
+
+// ample is a timeout in milliseconds that a busy machine does not reach either.
+const ample = 20_000
+
+// prepare tells the guest and the device of a round.
+func (g *Guest) prepare(ctx context.Context, r Round) error {
+	if _, err := g.tell(ctx, r.order()); err != nil {
+		return err
+	}
+	timeout := int64(ample)
+	if !r.answered() {
+		timeout = r.HintTimeout.Milliseconds()
+	}
+	for property, value := range map[string]any{
+		"hint-timeout":  timeout,
+		"x-clear-delay": r.ClearDelay.Milliseconds(),
+		"x-arm":         g.arming,
+	} {
+		if err := g.vm.SetDevice(ctx, property, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cancelled begins a migration, and cancels it.
+func (g *Guest) cancelled(ctx context.Context, r Round) error {
+	if err := g.prepare(ctx, r); err != nil {
+		return err
+	}
+	destination, backend, err := g.start(ctx, vm.StartIncoming, nil)
+	if err != nil {
+		return err
+	}
+	defer backend.Close()
+	defer destination.Close()
+	if err := g.vm.StartMigration(ctx, destination, cancelBandwidth); err != nil {
+		return err
+	}
+	time.Sleep(r.CancelAfter) // what this meets is the point of it
+	if err := g.vm.CancelMigration(ctx); err != nil {
+		return err
+	}
+	m, err := g.vm.WaitMigration(ctx, nil)
+	if err == nil && m.Status != "cancelled" {
+		err = fmt.Errorf("cancel a migration: it %s: %s", m.Status, m.ErrorDesc)
+	}
+	return err
+}
+
+// cancelBandwidth keeps a migration from its end before it is cancelled, in
+// bytes per second.
+const cancelBandwidth = 4 << 20
+
+// compare looks at both memories from outside. Neither guest runs.
+func (g *Guest) compare(source *vm.VM, r *Result) error {
+	size := g.config.MemoryMiB << 20
+	here, err := openRAM(source.PID(), size)
+	if err != nil {
+		return err
+	}
+	defer here.close()
+	there, err := openRAM(g.vm.PID(), size)
+	if err != nil {
+		return err
+	}
+	defer there.close()
+	r.Outside, r.Compared = compare(here, there, g.table)
+	return nil
+}
+
+// verify has the guest compare its memory.
+func (g *Guest) verify(ctx context.Context, r *Result) error {
+	a, err := g.tell(ctx, "verify")
+	if err != nil {
+		return err
+	}
+	r.Verified, r.Inside = a["checked"], a["lost"]
+	r.Struck, r.LostAt = a.byMoment("struck"), a.byMoment("lost")
+	return nil
+}

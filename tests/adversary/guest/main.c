@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the first processor does: it carries out the host's orders, and drives
+ * the device.
+ */
+#include "attack.h"
+#include "fbpp.h"
+#include "order.h"
+
+#define MAX_RECORDS (256u << 20 >> 12)
+
+extern char image_end[];
+
+static uint64_t ram_bytes;
+static unsigned cpus;
+
+/* A snapshot, and the request that it was made for. */
+struct snapshot {
+	uint64_t generation; /* 0: there is none */
+	uint32_t count;
+	uint64_t records[MAX_RECORDS];
+};
+
+static struct snapshot snapshots[2] NOT_ZEROED;
+static unsigned newest;
+
+/* How the next request is answered, by the host's order. */
+static struct {
+	uint32_t per_message; /* records */
+	uint64_t hold;        /* cycles between the walk and the report */
+	bool late;            /* report also when the request is void */
+	bool stale;           /* repeat the report before the last one first */
+} manner;
+
+static struct {
+	uint32_t hellos, asked, reported, cancelled;
+} seen;
+
+static uint64_t wanted;   /* generation of a request that is not begun; or 0 */
+static uint64_t at_work;  /* generation of the request that is */
+static bool muted;        /* steps of a report that is none of the attack's */
+
+/* QEMU's fw_cfg device knows the machine. */
+static uint64_t fw_cfg(uint16_t key, unsigned bytes)
+{
+	uint64_t v = 0;
+
+	outw(0x510, key);
+	for (unsigned i = 0; i < bytes; i++)
+		v |= (uint64_t)inb(0x511) << 8 * i;
+	return v;
+}
+
+#define FW_CFG_RAM_SIZE 3
+#define FW_CFG_CPUS     5
+
+static void watch_step(enum fbpp_step step)
+{
+	static const enum moment moments[] = {
+		[FBPP_POSTED] = MOMENT_POSTED,
+		[FBPP_KICKED] = MOMENT_KICKED,
+		[FBPP_PART_USED] = MOMENT_PART_USED,
+		[FBPP_LAST_USED] = MOMENT_LAST_USED,
+	};
+
+	if (!muted)
+		attack_reach(moments[step]);
+}
+
+static void take_events(void)
+{
+	struct fbpp_event e;
+
+	while (fbpp_next_event(&e)) {
+		switch (e.type) {
+		case FBPP_EV_REPORT_FREE:
+			attack_reach(MOMENT_EVENT);
+			wanted = e.generation;
+			at_work = 0;
+			seen.asked++;
+			break;
+		case FBPP_EV_CANCEL:
+			if (wanted == e.generation)
+				wanted = 0;
+			if (at_work == e.generation)
+				at_work = 0;
+			seen.cancelled++;
+			break;
+		case FBPP_EV_CHANGED:
+			if (e.flags & FBPP_EVF_HELLO_WANTED) {
+				fbpp_say_hello();
+				seen.hellos++;
+			}
+			break;
+		}
+	}
+}
+
+static void drain(void)
+{
+	while (!fbpp_idle()) {
+		fbpp_poll();
+		relax();
+	}
+}
+
+/* A report that the device has to discard: most of its pages are in use. */
+static void report_stale(const struct snapshot *s)
+{
+	muted = true;
+	fbpp_report(s->generation, s->records, s->count, manner.per_message);
+	drain();
+	muted = false;
+}
+
+/* Answers a request. No message is under way. */
+static void answer_request(uint64_t generation)
+{
+	struct snapshot *s = &snapshots[newest ^ 1];
+	uint64_t until;
+
+	wanted = 0;
+	at_work = generation;
+	fbpp_say_started(generation);
+	attack_reach(MOMENT_STARTED);
+	if (manner.stale && snapshots[newest].generation)
+		report_stale(&snapshots[newest]);
+
+	attack_reach(MOMENT_WALK);
+	s->generation = generation;
+	s->count = page_walk(s->records, MAX_RECORDS);
+	newest ^= 1;
+	attack_reach(MOMENT_WALKED);
+	for (until = cycles() + manner.hold; cycles() < until;)
+		take_events();
+
+	if (at_work == generation || manner.late) {
+		fbpp_report(generation, s->records, s->count, manner.per_message);
+		seen.reported++;
+	}
+}
+
+static void order_plan(const struct order *o)
+{
+	struct attack a = {
+		.seed = order_number(o, "seed", 1),
+		.used = order_number(o, "used", 25),
+		.strike = order_number(o, "strike", 32),
+		.step = order_number(o, "step", 1000),
+		.churn = order_number(o, "churn", 0),
+	};
+
+	manner.per_message = order_number(o, "per_message", 0);
+	manner.hold = order_number(o, "hold", 0);
+	manner.late = order_number(o, "late", 0);
+	manner.stale = order_number(o, "stale", 0);
+	attack_prepare(&a, cpus);
+	answer_number("free", page_count_free());
+}
+
+static void order_verify(void)
+{
+	uint32_t checked = 0, lost = 0, lost_at[MOMENTS] = { 0 };
+	struct page_damage damage, first = { 0 };
+
+	attack_end();
+	for (uint32_t pfn = page_first; pfn < page_end; pfn++) {
+		if (pages[pfn].state != PAGE_USED)
+			continue;
+		checked++;
+		if (page_sound(pfn, &damage))
+			continue;
+		if (!lost++)
+			first = damage;
+		lost_at[damage.want.moment]++;
+		page_rewrite(pfn, MOMENT_BEFORE); /* complain once */
+	}
+	answer_number("checked", checked);
+	answer_number("lost", lost);
+	if (lost) {
+		answer_number("pfn", first.pfn);
+		answer_number("generation", first.want.generation);
+		answer_number("found", first.generation);
+	}
+	for (unsigned m = 0; m < MOMENTS; m++) {
+		answer_indexed("struck", m, attack_struck[m]);
+		answer_indexed("lost", m, lost_at[m]);
+	}
+}
+
+static void order_status(void)
+{
+	answer_number("hellos", seen.hellos);
+	answer_number("asked", seen.asked);
+	answer_number("reported", seen.reported);
+	answer_number("cancelled", seen.cancelled);
+	answer_number("enabled", fbpp_config_flags() & 1);
+	answer_number("table", (uintptr_t)pages);
+	answer_number("first", page_first);
+	answer_number("end", page_end);
+}
+
+static void carry_out(const struct order *o)
+{
+	answer_begin(o);
+	if (order_is(o, "plan"))
+		order_plan(o);
+	else if (order_is(o, "verify"))
+		order_verify();
+	else if (order_is(o, "status"))
+		order_status();
+	answer_end();
+}
+
+static _Noreturn void serve(void)
+{
+	struct order o;
+
+	for (;;) {
+		take_events();
+		fbpp_poll();
+		if (wanted && fbpp_idle())
+			answer_request(wanted);
+		attack_poll();
+		if (order_next(&o))
+			carry_out(&o);
+		relax();
+	}
+}
+
+_Noreturn void cpu_main(unsigned cpu)
+{
+	if (cpu)
+		attack_assist(cpu);
+	ram_bytes = fw_cfg(FW_CFG_RAM_SIZE, 8);
+	cpus = fw_cfg(FW_CFG_CPUS, 2);
+	order_setup();
+	snapshots[0].generation = snapshots[1].generation = 0;
+	page_setup((uintptr_t)image_end, ram_bytes);
+	for (uint32_t pfn = page_first; pfn < page_end; pfn++)
+		page_take(pfn, MOMENT_BEFORE);
+	cpu_start_others(cpus);
+	answer_ready(fbpp_start(ram_bytes, MAX_ORDER, watch_step) ? "adversary" : "no device");
+	serve();
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package adversary
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Plan is what the guest does around one migration; see struct attack and
+// order_plan of the guest. Cycles are those of the time stamp counter.
+type Plan struct {
+	Seed       uint64
+	Used       int    // per cent of the memory that is in use before it
+	Strike     int    // pages that each processor writes at each moment
+	Step       uint64 // cycles from the report's end to the first strike after it
+	Churn      uint64 // cycles between two pages that are written all the time; 0: none
+	PerMessage int    // records; 0: all in one message
+	Hold       uint64 // cycles between the walk and the report
+	Late       bool   // report also when nobody waits any more
+	Stale      bool   // repeat an older request's report before each
+}
+
+func (p Plan) order() string {
+	flag := map[bool]int{true: 1}
+	return fmt.Sprintf("plan seed=%d used=%d strike=%d step=%d churn=%d per_message=%d hold=%d late=%d stale=%d",
+		p.Seed, p.Used, p.Strike, p.Step, p.Churn, p.PerMessage, p.Hold, flag[p.Late], flag[p.Stale])
+}
+
+// Round is one migration and the plan for it.
+type Round struct {
+	Plan
+	ClearDelay  time.Duration // how long QEMU puts off the use of the answer
+	HintTimeout time.Duration // how long QEMU waits for it; 0: as long as it takes
+	ClearShift  int           // log2 of the pages in a chunk of clear_bmap; 0: QEMU's choice
+	CancelAfter time.Duration // cancel a first migration after that; 0: there is none
+}
+
+func (r Round) String() string {
+	return fmt.Sprintf("%s; clear-delay %v hint-timeout %v clear-shift %d cancel-after %v",
+		r.order(), r.ClearDelay, r.HintTimeout, r.ClearShift, r.CancelAfter)
+}
+
+// answered tells whether the guest's answer is in time.
+func (r Round) answered() bool { return r.HintTimeout == 0 }
+
+// lateHold is longer than lateTimeout on any processor.
+const (
+	lateHold    = 400_000_000
+	lateTimeout = 20 * time.Millisecond
+)
+
+// Sweep returns rounds that visit each way to go wrong once: the distance of
+// the strikes from the report, the time that QEMU takes to use it, the shape
+// of the report, and reports for which nobody waits.
+func Sweep() []Round {
+	base := Plan{Used: 25, Strike: 48, Step: 1000, Churn: 50_000}
+	var rounds []Round
+	add := func(change func(*Round)) {
+		r := Round{Plan: base}
+		change(&r)
+		r.Seed = uint64(len(rounds) + 1)
+		rounds = append(rounds, r)
+	}
+	for _, step := range []uint64{100, 1000, 20_000} {
+		for _, delay := range []time.Duration{0, time.Millisecond, 50 * time.Millisecond} {
+			add(func(r *Round) { r.Step, r.ClearDelay = step, delay })
+		}
+	}
+	add(func(r *Round) { r.PerMessage = 64 })
+	add(func(r *Round) { r.Used, r.ClearShift = 0, 6 })
+	add(func(r *Round) { r.Used, r.Strike, r.ClearDelay = 70, 512, 5*time.Millisecond })
+	add(func(r *Round) { r.Stale, r.ClearDelay = true, 5*time.Millisecond })
+	add(func(r *Round) { r.Hold, r.HintTimeout = lateHold, lateTimeout })
+	add(func(r *Round) { r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, true })
+	add(func(r *Round) { r.CancelAfter, r.ClearDelay, r.Stale = 20*time.Millisecond, 100*time.Millisecond, true })
+	return rounds
+}
+
+// Random returns round number n of those that a seed makes.
+func Random(seed, n uint64) Round {
+	d := rand.New(rand.NewPCG(seed, n))
+	// Most of the trouble is at short distances: all sizes are as likely.
+	size := func(limit uint64) uint64 { return d.Uint64N(limit) >> d.IntN(20) }
+	r := Round{
+		Plan: Plan{
+			Seed:   d.Uint64N(1 << 60),
+			Used:   d.IntN(80),
+			Strike: 1 + d.IntN(256),
+			Step:   1 + size(1<<16),
+			Churn:  d.Uint64N(2) * (5000 + size(1<<20)),
+			Hold:   d.Uint64N(2) * size(1<<26),
+			Stale:  d.IntN(4) == 0,
+		},
+		ClearDelay: time.Duration(d.IntN(2)) * time.Millisecond * time.Duration(size(128)),
+		ClearShift: []int{0, 6, 8, 11}[d.IntN(4)],
+	}
+	if d.IntN(2) == 0 {
+		r.PerMessage = 1 + int(size(1<<14))
+	}
+	if d.IntN(8) == 0 {
+		r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, d.IntN(2) == 0
+	}
+	if d.IntN(8) == 0 {
+		r.ClearDelay = 100 * time.Millisecond
+		r.CancelAfter = time.Duration(1+d.IntN(60)) * time.Millisecond
+	}
+	return r
+}
