@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// futureFeature is a reserved feature bit. A driver of this version must not
+// accept it even where a later device offers it.
+const futureFeature = 23
+
+// featureVersion1 is VIRTIO_F_VERSION_1.
+const featureVersion1 = 32
+
+// pace is how the device treats messages.
+type pace int
+
+const (
+	paceAtOnce pace = iota // they are read and used as they come
+	paceKeep               // they are read, and kept unused until release
+	paceIgnore             // they are left in the ring until release
+)
+
+// device is the free page device that the driver meets. It serves one frontend
+// at a time, and leaves what is done, and when, to its user: its methods may be
+// called from any goroutine.
+type device struct {
+	mu       sync.Mutex
+	changed  chan struct{} // closed when something below changes
+	judge    judge
+	config   wire.Config
+	features uint64
+	backend  *vhostuser.Backend
+	memory   *vhostuser.Memory // retained; nil before the first
+	eventq   *vhostuser.Queue  // nil while it does not run
+	reportq  *vhostuser.Queue
+	starts   int // of eventq
+	buffers  []*buffer
+	pace     pace
+	kept     []*message
+	arrived  int  // messages that were read
+	restarts bool // the next stop of the queues is one of the driver
+}
+
+func newDevice(now func() time.Time) *device {
+	return &device{
+		changed: make(chan struct{}),
+		judge:   newJudge(now),
+		config:  wire.Config{Flags: wire.ConfigEnabled, BudgetUS: 1000, BudgetEntries: 100_000},
+	}
+}
+
+func (d *device) vhostUser() *vhostuser.Device {
+	return &vhostuser.Device{
+		Features:      1 << futureFeature,
+		NumQueues:     wire.NumQueues,
+		MaxQueueSize:  wire.MaxQueueSize,
+		ReadConfig:    d.readConfig,
+		WriteConfig:   func([]byte, uint32) error { return nil }, // ignored [FBPP-CFG-1]
+		Kick:          d.kick,
+		Connected:     d.connected,
+		Disconnected:  d.disconnected,
+		FeaturesAcked: d.featuresAcked,
+		QueueStarted:  d.queueStarted,
+		QueueStopping: d.queueStopping,
+		Reset:         d.reset,
+		MemoryChanged: d.memoryChanged,
+	}
+}
+
+// broadcast wakes who waits. d.mu is held.
+func (d *device) broadcast() {
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// await waits until what holds, which is called with d.mu held.
+func (d *device) await(ctx context.Context, what func() bool) error {
+	for {
+		d.mu.Lock()
+		done, changed := what(), d.changed
+		d.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// locked calls f with d.mu held.
+func (d *device) locked(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
+// readConfig fills in what this version reserves, as a later device does.
+func (d *device) readConfig(p []byte, off uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if end := uint64(off) + uint64(len(p)); end > wire.ConfigSize {
+		d.judge.broke(ruleConfig, "bytes %d to %d of the configuration were read, it has %d", off, end, wire.ConfigSize)
+		return fmt.Errorf("read configuration: bytes %d to %d of %d", off, end, wire.ConfigSize)
+	}
+	if off != 0 || len(p) != wire.ConfigSize {
+		// A frontend that keeps a copy reads all of it at once.
+		d.judge.saw(ruleConfig)
+	}
+	var space [wire.ConfigSize]byte
+	d.config.Encode(space[:])
+	for i := wire.ConfigSize - 20; i < len(space); i++ {
+		space[i] = 0xa5
+	}
+	space[3] |= 0x80 // of the flags
+	copy(p, space[off:])
+	return nil
+}
+
+// setConfig changes the configuration, and tells the driver also when nothing
+// has changed.
+func (d *device) setConfig(change func(*wire.Config)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(&d.config)
+	d.judge.note("device: configuration is %+v", d.config)
+	if d.backend != nil {
+		d.backend.ConfigChanged()
+	}
+}
+
+func (d *device) connected(b *vhostuser.Backend) {
+	d.locked(func() {
+		d.backend = b
+		d.judge.note("frontend: connected")
+		d.broadcast()
+	})
+}
+
+func (d *device) disconnected(_ *vhostuser.Backend, err error) {
+	d.locked(func() {
+		d.backend = nil
+		d.judge.note("frontend: disconnected: %v", err)
+		d.broadcast()
+	})
+}
+
+func (d *device) featuresAcked(features uint64) {
+	d.locked(func() { d.features = features })
+}
+
+func (d *device) queueStarted(q *vhostuser.Queue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.judge.note("frontend: queue %d runs, features %#x", q.Index(), d.features)
+	if q.Index() == wire.EventQueue {
+		d.eventq = q
+		d.starts++
+		d.judge.saw(ruleVersion, ruleFeatures)
+		if d.features&(1<<featureVersion1) == 0 {
+			d.judge.broke(ruleVersion, "the queues run with the features %#x", d.features)
+		}
+		if reserved := d.features & (1<<24 - 1); reserved != 0 {
+			d.judge.broke(ruleFeatures, "of the reserved bits, %#x were accepted", reserved)
+		}
+	} else {
+		d.reportq = q
+	}
+	d.broadcast()
+}
+
+// queueStopping gives back what the device has of a queue.
+func (d *device) queueStopping(q *vhostuser.Queue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.judge.note("frontend: queue %d stops", q.Index())
+	if q.Index() == wire.EventQueue {
+		d.eventq = nil
+		d.returnBuffers(q)
+	} else {
+		d.useKept(q, nil)
+		d.reportq = nil
+	}
+	if d.restarts && d.eventq == nil && d.reportq == nil {
+		d.restarts = false
+		d.judge.helloDue, d.judge.driver = ruleAgain, nil
+	}
+	d.broadcast()
+}
+
+func (d *device) reset() {
+	d.locked(func() {
+		d.judge.note("frontend: reset")
+		d.judge.helloDue, d.judge.driver = ruleAgain, nil
+	})
+}
+
+func (d *device) memoryChanged(m *vhostuser.Memory) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m.Retain()
+	if d.memory != nil {
+		d.memory.Release()
+	}
+	d.memory, d.judge.memory = m, m.Regions()
+}
+
+// close lets go of guest memory.
+func (d *device) close() {
+	d.locked(func() {
+		if d.memory != nil {
+			d.memory.Release()
+			d.memory = nil
+		}
+	})
+}
+
+func (d *device) kick(q *vhostuser.Queue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if q.Index() == wire.ReportQueue {
+		d.readMessages(q)
+	}
+	d.broadcast()
+}
+
+// readMessages reads what the driver has sent. Lock and reading order go
+// together: d.mu is held.
+func (d *device) readMessages(q *vhostuser.Queue) {
+	for d.pace != paceIgnore {
+		c, err := q.Pop()
+		if err != nil {
+			d.queueError(q, err)
+		}
+		if c == nil || err != nil {
+			return
+		}
+		d.judge.saw(ruleQueue)
+		d.arrived++
+		m := &message{chain: c, header: d.judge.read(c)}
+		if d.pace == paceKeep {
+			if m.sum, err = sumOf(c.Readable()); err != nil {
+				d.judge.note("device: read message: %v", err)
+			}
+			d.kept = append(d.kept, m)
+			continue
+		}
+		d.use(q, m)
+		d.interrupt(q)
+	}
+}
+
+// use gives a message back. d.mu is held.
+func (d *device) use(q *vhostuser.Queue, m *message) {
+	if err := q.Push(m.chain, 0); err != nil {
+		// Whoever starts the queue next reads the message again.
+		if r := d.judge.requests[m.header.Generation]; r != nil {
+			r.lost = true
+		}
+		d.queueError(q, err)
+	}
+}
+
+// useKept uses the messages that were kept, in the order that arrange gives
+// them, and checks that they are what they were.
+func (d *device) useKept(q *vhostuser.Queue, arrange func([]*message)) {
+	if arrange != nil {
+		arrange(d.kept)
+	}
+	for _, m := range d.kept {
+		d.judge.saw(ruleStable)
+		if sum, err := sumOf(m.chain.Readable()); err == nil && sum != m.sum {
+			d.judge.broke(ruleStable, "the message that was read as %v, and not used yet, has changed", m.header)
+		}
+		d.use(q, m)
+	}
+	d.kept = nil
+}
+
+// setPace changes how messages are treated. Those that were kept are used now.
+func (d *device) setPace(p pace, arrange func([]*message)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pace = p
+	if q := d.reportq; q != nil {
+		d.useKept(q, arrange)
+		d.interrupt(q)
+		d.readMessages(q)
+	}
+	d.broadcast()
+}
+
+// interrupt interrupts the driver, also for nothing. d.mu is held.
+func (d *device) interrupt(q *vhostuser.Queue) {
+	if q == nil {
+		return
+	}
+	if err := q.Notify(); err != nil {
+		d.queueError(q, err)
+	}
+}
+
+// queueError takes down a ring that is broken. d.mu is held.
+func (d *device) queueError(q *vhostuser.Queue, err error) {
+	if !errors.Is(err, vhostuser.ErrQueueStopped) {
+		d.judge.broke(ruleQueue, "%v", err)
+		if q == d.eventq {
+			d.eventq = nil
+		}
+	}
+}

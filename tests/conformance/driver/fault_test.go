@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver_test
+
+import (
+	"encoding/binary"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+)
+
+// spoil encodes a report, with what is wrong about it.
+func (s *script) spoil(h wire.Header, records []wire.Record, trailer *wire.Trailer) []byte {
+	first := s.sent == 2 // after STARTED
+	last := trailer != nil
+	switch s.fault {
+	case "never says that a report is the last":
+		if last {
+			h.Flags &^= wire.FlagLast
+			trailer = nil
+		}
+	case "says twice that a report is the last":
+		if last {
+			s.send(message(h, records, trailer))
+		}
+	case "reports memory in use":
+		if first {
+			for _, at := range s.buffers {
+				records[0] = wire.MakeRecord(at>>12, 0)
+			}
+		}
+	case "reports unaligned blocks":
+		records[0] = wire.MakeRecord(records[0].PFN()+1, 1)
+	case "reports blocks of another class":
+		records[0] |= 1 << 6
+	case "reports what is no memory":
+		records[0] = wire.MakeRecord(1<<40, 0)
+	case "reports memory past its end":
+		records[0] = wire.MakeRecord(firstFree&^(1<<scriptOrder-1)+1<<scriptOrder, scriptOrder)
+	case "reports an order that no address has":
+		records[0] = wire.MakeRecord(0, wire.MaxOrder)
+	case "reports blocks twice":
+		if last && h.Flags&wire.FlagResumed == 0 {
+			records[0] = wire.MakeRecord(firstFree+17, 0)
+		}
+	case "changes the page shift":
+		if last {
+			h.PageShift = 13
+			for i := range records {
+				records[i] = wire.MakeRecord(records[i].PFN()/2, blockOrder-1)
+			}
+		}
+	case "fails with records":
+		if last {
+			h.Status = wire.StatusFailed
+		}
+	case "reports too much":
+		if first {
+			h.Flags |= wire.FlagResumed
+			for range 5000 {
+				records = append(records, wire.MakeRecord(firstFree, 0))
+			}
+		}
+		if last {
+			trailer.Records += 5000
+		}
+	case "counts wrongly":
+		if last {
+			trailer.Records++
+		}
+	case "keeps half of the generation":
+		h.Generation &= 0xffffffff
+	case "sets unknown flags":
+		h.Flags |= 0x100
+	case "holds its lock while it waits":
+		if last {
+			trailer.HoldMaxUS = 1 << 30
+		}
+	}
+	p := message(h, records, trailer)
+	switch s.fault {
+	case "sends more than its header says":
+		p = append(p, 0, 0, 0, 0)
+	case "sends less than its header says":
+		p = p[:len(p)-1]
+	case "sends unknown messages":
+		binary.LittleEndian.PutUint16(p, 9)
+	case "fills the trailer's reserved field":
+		if last {
+			p[len(p)-1] = 1
+		}
+	}
+	return p
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// pageShift is that of the smallest pages that a guest may have.
+const pageShift = wire.MinPageShift
+
+// judge looks at what the driver says, message by message. It knows the driver's
+// rules, and nothing of how messages come.
+type judge struct {
+	ledger
+	memory []vhostuser.Region
+
+	driver   *introduction // nil before HELLO
+	hellos   int           // that came
+	helloDue string        // the rule that wants one before other messages; "": none does
+	requests map[uint64]*request
+	phantoms map[uint64]string // generations of what was no request, and the rule that says so
+}
+
+func newJudge(now func() time.Time) judge {
+	return judge{
+		ledger:   newLedger(now),
+		helloDue: ruleHello,
+		requests: make(map[uint64]*request),
+		phantoms: make(map[uint64]string),
+	}
+}
+
+// introduction is what a HELLO says.
+type introduction struct {
+	wire.Hello
+	status    wire.Status
+	pageShift uint8
+}
+
+// refuses says whether the driver must not be asked.
+func (i *introduction) refuses() bool {
+	return i.status != wire.StatusOK || i.Features&wire.FeaturePagePoison != 0
+}
+
+// read judges a message that the driver has made available.
+func (j *judge) read(c *vhostuser.Chain) wire.Header {
+	h, err := parseHeader(c)
+	r := j.requests[h.Generation]
+	switch {
+	case err == nil:
+		j.note("driver: %v", h)
+		j.saw(ruleShape, ruleFields, ruleAsked)
+		err = j.message(h, c)
+	case h.Type == wire.MessageHello:
+		j.greeted() // however badly
+	case h.Type == wire.MessageReport && h.Flags&wire.FlagLast != 0 && r != nil:
+		r.ended = true
+	}
+	j.blame(err)
+	return h
+}
+
+// blame takes down an error of judging.
+func (j *judge) blame(err error) {
+	if b := asBreach(err); b != nil {
+		j.broke(b.rule, "%s", b.seen)
+	} else if err != nil {
+		j.broke(ruleQueue, "%v", err)
+	}
+}
+
+func (j *judge) message(h wire.Header, c *vhostuser.Chain) error {
+	if h.Type == wire.MessageHello {
+		return j.hello(h, c)
+	}
+	if rule := j.helloDue; rule != "" {
+		j.helloDue = ""
+		j.broke(rule, "%v comes before any HELLO", h)
+	}
+	r := j.requests[h.Generation]
+	if rule, ok := j.phantoms[h.Generation]; ok {
+		return breaks(rule, "%v answers what the device wrote, which was no request", h)
+	}
+	if r == nil {
+		return breaks(ruleAsked, "%v: no request had this generation", h)
+	}
+	if r.lost {
+		return nil
+	}
+	if r.messages++; r.messages > 1 {
+		j.saw(ruleShift)
+	}
+	if r.pageShift != 0 && r.pageShift != h.PageShift {
+		j.blame(breaks(ruleShift, "%v: an earlier message of the request has page shift %d", h, r.pageShift))
+	}
+	r.pageShift = h.PageShift
+	if h.Type == wire.MessageStarted {
+		r.started = true
+		return nil
+	}
+	return j.report(r, h, c)
+}
+
+// greeted counts a HELLO.
+func (j *judge) greeted() {
+	if j.helloDue != "" {
+		j.saw(j.helloDue)
+	}
+	j.helloDue = ""
+	j.hellos++
+}
+
+func (j *judge) hello(h wire.Header, c *vhostuser.Chain) error {
+	j.greeted()
+	hello, err := parseHello(c)
+	if err != nil {
+		return err
+	}
+	j.driver = &introduction{hello, h.Status, h.PageShift}
+	j.note("driver: hello: %q, order %d, %d bytes, features %v, reason %q", hello.Release, hello.MaxOrder, hello.RAMBytes, hello.Features, hello.Reason)
+	j.saw(rulePoison)
+	if hello.Features&wire.FeaturePagePoison != 0 && h.Status != wire.StatusContentMatters {
+		return breaks(rulePoison, "hello has the feature page-poison and the status %v", h.Status)
+	}
+	if h.Generation != 0 {
+		return breaks(ruleAsked, "hello has generation %d", h.Generation)
+	}
+	return nil
+}
+
+// report judges a REPORT of a request.
+func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
+	j.saw(ruleLast, ruleRefusal)
+	if r.ended {
+		return breaks(ruleLast, "%v comes after the request's message with LAST", h)
+	}
+	if h.Flags&wire.FlagResumed != 0 && r.resumedAt == 0 {
+		r.resumedAt = r.messages
+	}
+	j.saw(ruleMost)
+	if most := 2 * j.pages(h.PageShift); r.records+uint64(h.Count) > most {
+		r.lost = true
+		return breaks(ruleMost, "%v makes %d records of the request, at most %d are allowed", h, r.records+uint64(h.Count), most)
+	}
+	maxOrder := uint8(wire.MaxOrder)
+	if j.driver != nil {
+		maxOrder = j.driver.MaxOrder
+	}
+	if h.Count > 0 {
+		j.saw(ruleBlock, ruleMaxOrder)
+		if len(r.pinned) > 0 {
+			j.saw(ruleFree)
+		}
+	}
+	err := eachRecord(h, c, func(_ uint32, record wire.Record) error {
+		j.blame(r.add(record, j.memory, maxOrder))
+		return nil
+	})
+	if err != nil || h.Flags&wire.FlagLast == 0 {
+		return err
+	}
+	r.ended, r.status = true, h.Status
+	if len(r.blocks) > 1 {
+		j.saw(ruleOverlap)
+	}
+	j.blame(r.overlap())
+	r.blocks = nil
+	if h.Status != wire.StatusOK {
+		return nil
+	}
+	if r.trailer, err = parseTrailer(h, c); err != nil {
+		return err
+	}
+	j.saw(ruleTotal)
+	if r.trailer.Records != r.records {
+		return breaks(ruleTotal, "the trailer counts %d records, %d came in %d messages", r.trailer.Records, r.records, r.messages)
+	}
+	return nil
+}
+
+// pages returns how many pages guest memory has.
+func (j *judge) pages(shift uint8) uint64 {
+	var bytes uint64
+	for _, m := range j.memory {
+		bytes += m.Size
+	}
+	return bytes >> max(shift, pageShift)
+}

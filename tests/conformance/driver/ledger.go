@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+// traceLines is how much of what happened before a breach is shown with it.
+const traceLines = 24
+
+// ledger keeps what was found out about each rule, and what happened last. Its
+// zero value is usable.
+type ledger struct {
+	now      func() time.Time
+	began    time.Time
+	scenario string
+	findings map[string]*finding
+	breaches int
+	trace    []string
+}
+
+// finding is what was found out about one rule.
+type finding struct {
+	occasions int      // to break the rule
+	breaches  int      // found
+	first     string   // breach
+	notes     []string // what happened before it
+	skipped   string   // why there was no occasion
+}
+
+func newLedger(now func() time.Time) ledger {
+	return ledger{now: now, began: now(), findings: make(map[string]*finding)}
+}
+
+func (l *ledger) finding(rule string) *finding {
+	f := l.findings[rule]
+	if f == nil {
+		f = &finding{}
+		l.findings[rule] = f
+	}
+	return f
+}
+
+// note remembers an event of interest.
+func (l *ledger) note(format string, args ...any) {
+	if len(l.trace) == traceLines {
+		l.trace = slices.Delete(l.trace, 0, 1)
+	}
+	l.trace = append(l.trace, fmt.Sprintf("%8.3fs ", l.now().Sub(l.began).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// saw counts an occasion to break rules.
+func (l *ledger) saw(rules ...string) {
+	for _, r := range rules {
+		l.finding(r).occasions++
+	}
+}
+
+// broke says that a rule was broken. The first breach is the one that is shown.
+func (l *ledger) broke(rule, format string, args ...any) {
+	f := l.finding(rule)
+	l.breaches++
+	if f.breaches++; f.breaches > 1 {
+		return
+	}
+	f.first = fmt.Sprintf(format, args...)
+	if l.scenario != "" {
+		f.first = fmt.Sprintf("scenario %q: %s", l.scenario, f.first)
+	}
+	l.note("%s: %s", rule, f.first)
+	f.notes = slices.Clone(l.trace)
+}
+
+// skip says why there was no occasion. The first reason is the one that counts.
+func (l *ledger) skip(reason string, rules ...string) {
+	for _, r := range rules {
+		if f := l.finding(r); f.skipped == "" {
+			f.skipped = reason
+		}
+	}
+}
+
+// result is what a rule's finding comes to.
+func (l *ledger) result(r report.Rule, missed string) report.Result {
+	f := l.finding(r.ID)
+	result := report.Result{Rule: r}
+	switch {
+	case f.breaches > 0:
+		result.Outcome, result.Detail, result.Notes = report.Fail, f.first, f.notes
+		if f.breaches > 1 {
+			result.Detail += fmt.Sprintf(" (the first of %d times)", f.breaches)
+		}
+	case f.occasions > 0:
+		result.Detail = fmt.Sprintf("%d occasions", f.occasions)
+	case f.skipped != "":
+		result.Outcome, result.Detail = report.Skip, f.skipped
+	default:
+		result.Outcome, result.Detail = report.Skip, missed
+	}
+	return result
+}

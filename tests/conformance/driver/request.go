@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// request is one REPORT_FREE and what the driver has answered.
+type request struct {
+	generation uint64
+	asked      time.Time
+	breaches   int    // of the ledger, when it was asked
+	pinned     []span // buffers that were the device's already: not free, whatever happens
+	lost       bool   // messages of it were read twice or not at all: not judged any more
+
+	started   bool
+	messages  int
+	pageShift uint8
+	records   uint64
+	resumedAt int // number of the first message with RESUMED, from 1; 0: none
+	blocks    []block
+	ended     bool // LAST came
+	status    wire.Status
+	trailer   wire.Trailer
+}
+
+// span is a piece of guest memory, from its first to after its last byte.
+type span struct{ begin, end uint64 }
+
+// block is a reported block: where it lies, and where it was reported.
+type block struct {
+	span
+	message int // from 1
+	record  uint64
+}
+
+// spans returns where segments lie.
+func spans(segments []vhostuser.Segment) []span {
+	var list []span
+	for _, s := range segments {
+		list = append(list, span{s.Addr, s.Addr + uint64(len(s.Bytes))})
+	}
+	return list
+}
+
+// add judges a record.
+func (r *request) add(record wire.Record, memory []vhostuser.Region, maxOrder uint8) error {
+	r.records++
+	number := r.records - 1
+	switch {
+	case record.Class() != wire.ClassFree:
+		return breaks(ruleBlock, "record %d of the request has class %d: %v", number, record.Class(), record)
+	case record.PFN()&(1<<record.Order()-1) != 0:
+		return breaks(ruleBlock, "record %d of the request is not aligned to its size: %v", number, record)
+	}
+	s, ok := r.place(record)
+	if !ok || !inside(s, memory) {
+		return breaks(ruleBlock, "record %d of the request is not wholly in guest memory: %v, bytes %#x to %#x", number, record, s.begin, s.end)
+	}
+	if record.Order() > maxOrder {
+		return breaks(ruleMaxOrder, "record %d of the request has order %d, HELLO says at most %d: %v", number, record.Order(), maxOrder, record)
+	}
+	for _, p := range r.pinned {
+		if s.begin < p.end && p.begin < s.end {
+			return breaks(ruleFree, "record %d of the request, %v, bytes %#x to %#x, holds the event buffer at %#x, which the device has had since before the request",
+				number, record, s.begin, s.end, p.begin)
+		}
+	}
+	r.blocks = append(r.blocks, block{s, r.messages, number})
+	return nil
+}
+
+// place returns where a record's block lies, or false where no address is.
+func (r *request) place(record wire.Record) (span, bool) {
+	shift := uint(r.pageShift) + uint(record.Order())
+	if shift >= 64 || record.PFN() > math.MaxUint64>>r.pageShift {
+		return span{}, false
+	}
+	at := record.PFN() << r.pageShift
+	return span{at, at + 1<<shift}, true
+}
+
+// inside says whether guest memory holds all of s. Regions are ascending, and
+// may be adjacent.
+func inside(s span, memory []vhostuser.Region) bool {
+	for _, m := range memory {
+		if s.begin >= m.Addr && s.begin-m.Addr < m.Size {
+			end := m.Addr + m.Size
+			if s.end <= end && s.end > s.begin {
+				return true
+			}
+			s.begin = end
+		}
+	}
+	return false
+}
+
+// overlap finds two blocks that overlap, the second of which came before
+// RESUMED.
+func (r *request) overlap() error {
+	blocks := slices.Clone(r.blocks)
+	slices.SortFunc(blocks, func(a, b block) int { return cmp.Compare(a.begin, b.begin) })
+	// Of the blocks so far, the one that reaches furthest among those before
+	// RESUMED: any overlap of two such shows at it.
+	var far *block
+	for i := range blocks {
+		b := &blocks[i]
+		if r.resumedAt != 0 && b.message >= r.resumedAt {
+			continue
+		}
+		if far != nil && b.begin < far.end {
+			return breaks(ruleOverlap, "record %d of the request, bytes %#x to %#x, overlaps record %d, bytes %#x to %#x, and no message so far had RESUMED",
+				max(b.record, far.record), b.begin, b.end, min(b.record, far.record), far.begin, far.end)
+		}
+		if far == nil || b.end > far.end {
+			far = b
+		}
+	}
+	return nil
+}

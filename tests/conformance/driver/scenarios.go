@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+)
+
+// scenario is something that the device does. After it the driver has to answer
+// an ordinary request.
+type scenario struct {
+	name  string
+	blame string   // the rule that a driver breaks which does not answer
+	asks  bool     // it asks for reports
+	only  []string // rules that it alone gives an occasion for
+	play  func(*session) error
+}
+
+func scenarios() []scenario {
+	return []scenario{
+		{name: "an ordinary request", blame: ruleLast, asks: true, play: (*session).probe},
+		{name: "requests in quick succession", blame: ruleLast, asks: true, play: quickSuccession},
+		{name: "generations that are alike", blame: ruleLast, asks: true, play: alike},
+		{name: "budgets, tiny and huge", blame: ruleUsable, asks: true, play: budgets},
+		{name: "deadlines, tight, unknown and far", blame: ruleUsable, asks: true, play: deadlines},
+		{name: "overtaken at once", blame: ruleUsable, asks: true, play: overtaken},
+		{name: "overtaken while messages are kept", blame: ruleUsable, asks: true, play: overtakenLate(paceKeep)},
+		{name: "overtaken while messages are in the ring", blame: ruleUsable, asks: true, play: overtakenLate(paceIgnore)},
+		{name: "cancelled", blame: ruleUsable, asks: true, play: cancelled},
+		{name: "another request cancelled", blame: ruleCancel, asks: true, only: []string{ruleCancel}, play: otherCancelled},
+		{name: "messages used late", blame: ruleUsable, asks: true, only: []string{ruleStable}, play: usedLate},
+		{name: "messages used out of order", blame: ruleUsable, asks: true, play: usedOutOfOrder},
+		{name: "messages left in the ring", blame: ruleUsable, asks: true, only: []string{ruleLocks}, play: leftInRing},
+		{name: "unknown events", blame: ruleUnknown, only: []string{ruleUnknown}, play: unknownEvents},
+		{name: "unknown events in a request", blame: ruleUnknown, asks: true, play: unknownInRequest},
+		{name: "buffers without an event", blame: ruleNoEvent, only: []string{ruleNoEvent}, play: noEvents},
+		{name: "event buffers used out of order", blame: ruleUsable, asks: true, play: newestFirst},
+		{name: "interrupts for nothing", blame: ruleUsable, play: interrupts},
+		{name: "switched off and on", blame: ruleUsable, play: switched},
+		{name: "switched off in a request", blame: ruleUsable, asks: true, play: switchedInRequest},
+		{name: "HELLO wanted", blame: ruleUsable, only: []string{ruleWanted}, play: helloWanted},
+		{name: "HELLO wanted in a request", blame: ruleUsable, asks: true, play: helloWantedInRequest},
+		{name: "the guest paused", blame: ruleUsable, play: paused},
+		{name: "the driver restarted", blame: ruleUsable, only: []string{ruleAgain}, play: restarted},
+		{name: "the connection lost", blame: ruleUsable, play: reconnected},
+	}
+}
+
+func quickSuccession(s *session) error {
+	for range 20 {
+		if err := s.probe(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alike asks with generations that differ in one bit, and fall: a driver that
+// orders them, or keeps half of one, mixes them up.
+func alike(s *session) error {
+	g := rand.Uint64() | 1<<62 | 1<<31
+	for _, generation := range []uint64{g, g ^ 1<<63, g ^ 1<<32, g ^ 1, g - 2, math.MaxUint64 - g} {
+		r, err := s.ask(question{generation: generation})
+		if err == nil {
+			err = s.answered(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func budgets(s *session) error {
+	const most = math.MaxUint32
+	for _, b := range []wire.Config{
+		{BudgetUS: 1, BudgetEntries: 1}, {}, {BudgetUS: most, BudgetEntries: most},
+		{BudgetUS: 1, BudgetEntries: most}, {BudgetUS: most, BudgetEntries: 1},
+	} {
+		// A small budget may take all the time there is.
+		r, err := s.ask(question{budget: &b, deadline: min(s.c.Patience/4, 2*time.Second)})
+		if err == nil {
+			err = s.answered(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deadlines asks what cannot be answered in time, and then what can.
+func deadlines(s *session) error {
+	r, err := s.ask(question{deadline: time.Millisecond})
+	if err != nil {
+		return err
+	}
+	s.pause()
+	if err := s.cancel(r.generation); err != nil { // as the device does at a deadline
+		return err
+	}
+	for _, q := range []question{{noDeadline: true}, {deadline: math.MaxUint32 * time.Millisecond}} {
+		if r, err = s.ask(q); err == nil {
+			err = s.answered(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func overtaken(s *session) error {
+	for range 8 {
+		if _, err := s.ask(question{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// overtakenLate asks again while the driver waits for messages of the request
+// before to be used.
+func overtakenLate(p pace) func(*session) error {
+	return func(s *session) error {
+		s.setPace(p, nil)
+		first, err := s.ask(question{})
+		if err != nil {
+			return err
+		}
+		s.firstMessage(first)
+		second, err := s.ask(question{})
+		if err != nil {
+			return err
+		}
+		s.pause()
+		s.setPace(paceAtOnce, nil)
+		return s.answered(second)
+	}
+}
+
+func (s *session) cancel(generation uint64) error {
+	return s.send(&wire.Event{Type: wire.EventCancel, Generation: generation}, use{}, nil)
+}
+
+func cancelled(s *session) error {
+	for range 4 {
+		r, err := s.ask(question{})
+		if err != nil {
+			return err
+		}
+		for range 2 { // the second one cancels nothing
+			if err := s.cancel(r.generation); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// otherCancelled cancels requests that are not open.
+func otherCancelled(s *session) error {
+	before, err := s.ask(question{})
+	if err == nil {
+		err = s.answered(before)
+	}
+	if err != nil {
+		return err
+	}
+	for _, p := range []pace{paceKeep, paceAtOnce} {
+		s.setPace(p, nil)
+		r, err := s.ask(question{})
+		if err != nil {
+			return err
+		}
+		if p == paceKeep {
+			s.firstMessage(r)
+		}
+		for _, other := range []uint64{before.generation, r.generation ^ 1<<63, r.generation ^ 1<<32, r.generation - 1, 0} {
+			if err := s.cancel(other); err != nil {
+				return err
+			}
+		}
+		s.setPace(paceAtOnce, nil)
+		if err := s.answered(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kept plays a request whose messages are kept, and used after a while in the
+// order that arrange makes of them.
+func (s *session) kept(arrange func([]*message)) error {
+	s.setPace(paceKeep, nil)
+	r, err := s.ask(question{})
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(s.c.Patience / 2); ; {
+		s.pause()
+		s.setPace(paceKeep, arrange)
+		done := false
+		s.locked(func() { done = r.ended || s.reportq == nil })
+		if done || time.Now().After(end) || s.ctx.Err() != nil {
+			break
+		}
+	}
+	s.setPace(paceAtOnce, arrange)
+	return s.answered(r)
+}
+
+func usedLate(s *session) error { return s.kept(nil) }
+
+func usedOutOfOrder(s *session) error {
+	if s.inOrder() {
+		return notPossible("the driver negotiated VIRTIO_F_IN_ORDER")
+	}
+	return s.kept(slices.Reverse[[]*message])
+}
+
+// featureInOrder is VIRTIO_F_IN_ORDER: buffers are used in the order in which
+// they were made available.
+const featureInOrder = 35
+
+func (s *session) inOrder() (yes bool) {
+	s.locked(func() { yes = s.features&(1<<featureInOrder) != 0 })
+	return yes
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver_test
+
+import (
+	"encoding/binary"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+)
+
+// fault is what a scripted driver does wrong. The empty one is nothing.
+type fault string
+
+// Shape of the scripted driver.
+const (
+	queueSize   = 64
+	eventCount  = 4
+	slotCount   = 4 // too few for a whole answer
+	slotSize    = 64 << 10
+	firstFree   = 0x500 // page frame of the guest's second block of memory, which is free
+	blockOrder  = 8
+	scriptOrder = 10
+)
+
+// script is a driver in a goroutine. It answers a request with three reports,
+// as soon as there are slots for them.
+type script struct {
+	t              *testing.T
+	fault          fault
+	memory         *vhosttest.Guest
+	events, report *vhosttest.Queue
+	quit           chan struct{}
+	done           sync.WaitGroup
+	frozen         atomic.Bool // the driver holds a lock that the guest's clock needs
+	restarted      bool
+
+	buffers  map[uint32]uint64 // address by descriptor
+	slots    []uint64          // free ones
+	inFlight map[uint32]uint64
+	request  wire.Event // that is answered now
+	sent     int        // messages of it; negative: none is left to send
+	answers  int
+	dead     bool
+	greet    bool      // a HELLO waits for a slot
+	lastSent time.Time // a message
+	spare    uint64    // memory that is not free
+}
+
+func newScript(g *guest) (*script, error) {
+	s := &script{t: g.t, fault: g.fault, memory: g.memory}
+	for i, q := range map[int]**vhosttest.Queue{wire.EventQueue: &s.events, wire.ReportQueue: &s.report} {
+		var err error
+		if *q, err = vhosttest.NewQueue(g.memory, i, queueSize); err != nil {
+			return nil, err
+		}
+	}
+	for range slotCount {
+		s.slots = append(s.slots, g.memory.Alloc(slotSize))
+	}
+	s.spare = g.memory.Alloc(vhosttest.PageSize)
+	s.buffers = make(map[uint32]uint64)
+	s.inFlight = make(map[uint32]uint64)
+	s.populate()
+	return s, nil
+}
+
+func (s *script) queues() []*vhosttest.Queue { return []*vhosttest.Queue{s.events, s.report} }
+
+// populate gives the device event buffers.
+func (s *script) populate() {
+	s.sent = -1
+	for range eventCount {
+		s.offer(s.memory.Alloc(vhosttest.PageSize))
+	}
+}
+
+func (s *script) offer(at uint64) {
+	n := uint32(wire.EventSize)
+	if s.fault == "short event buffers" && len(s.buffers) == 0 {
+		n = 16
+	}
+	head, err := s.events.Add(vhosttest.Buffer{Addr: at, Len: n, Write: true})
+	if err != nil {
+		s.t.Error(err)
+	}
+	s.buffers[head] = at
+}
+
+// reset forgets what the device had.
+func (s *script) reset() {
+	s.events.Reset()
+	s.report.Reset()
+	for _, slot := range s.inFlight {
+		s.slots = append(s.slots, slot)
+	}
+	clear(s.buffers)
+	clear(s.inFlight)
+	s.populate()
+}
+
+func (s *script) start() {
+	s.quit = make(chan struct{})
+	s.done.Go(s.run)
+}
+
+func (s *script) stop() {
+	close(s.quit)
+	s.done.Wait()
+}
+
+func (s *script) close() {
+	s.events.Close()
+	s.report.Close()
+}
+
+func (s *script) run() {
+	s.kick(s.events)
+	switch {
+	case s.fault == "no hello at start" && !s.restarted, s.fault == "no hello after a reset" && s.restarted:
+	default:
+		s.greet = true
+	}
+	for {
+		select {
+		case <-s.quit:
+			return
+		default:
+		}
+		// An interrupt for each queue would need two more goroutines.
+		_ = s.events.Call.Wait(time.Millisecond)
+		s.reap()
+		for {
+			used, ok := s.events.Poll()
+			if !ok {
+				break
+			}
+			s.used(used)
+		}
+		s.answer()
+		s.meddle()
+		s.frozen.Store(s.fault == "stops the guest" && s.report.Outstanding() > 0)
+	}
+}
+
+func (s *script) kick(q *vhosttest.Queue) {
+	if err := q.Kick.Raise(); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// reap takes back the slots of messages that were used.
+func (s *script) reap() {
+	for {
+		used, ok := s.report.Poll()
+		if !ok {
+			return
+		}
+		s.slots = append(s.slots, s.inFlight[used.Head])
+		delete(s.inFlight, used.Head)
+	}
+}
+
+// used handles an event buffer that the device has used.
+func (s *script) used(used vhosttest.Used) {
+	at := s.buffers[used.Head]
+	p := s.memory.Read(at, wire.EventSize)
+	delete(s.buffers, used.Head)
+	s.memory.Write(at, make([]byte, wire.EventSize))
+	if used.Len < wire.EventSize {
+		switch s.fault {
+		case "keeps buffers without an event":
+			return
+		case "takes a buffer without an event for one":
+			used.Len = wire.EventSize
+		}
+	}
+	e, err := wire.DecodeEvent(p[:used.Len])
+	if err == nil {
+		if known := e.Type >= wire.EventReportFree && e.Type <= wire.EventChanged; !known && s.fault == "keeps buffers of unknown events" {
+			return
+		}
+		s.event(e)
+	}
+	s.offer(at)
+	s.kick(s.events)
+}
+
+func (s *script) event(e wire.Event) {
+	switch {
+	case s.dead:
+	case e.Type == wire.EventReportFree:
+		s.request, s.sent = e, 0
+	case e.Type == wire.EventCancel:
+		if e.Generation == s.request.Generation || s.fault == "takes any cancel for its own" {
+			s.sent = -1
+		}
+		s.dead = s.fault == "is dead after a cancel"
+	case e.Type == wire.EventChanged && e.Flags&wire.EventHelloWanted != 0:
+		s.sent = -1
+		s.greet = s.fault != "does not answer when a hello is wanted"
+	case s.fault == "takes an unknown event for a request":
+		s.request, s.sent = e, 0
+	}
+}
+
+// answer sends what there is room for. One slot is left for a HELLO.
+func (s *script) answer() {
+	if s.greet && len(s.slots) > 0 {
+		s.greet = false
+		s.hello()
+	}
+	for s.sent >= 0 && len(s.slots) > 1 {
+		s.send(s.next())
+	}
+}
+
+// next returns the next message of the answer.
+func (s *script) next() []byte {
+	h := wire.Header{Type: wire.MessageStarted, Generation: s.request.Generation, PageShift: 12}
+	n := s.sent
+	s.sent++
+	if n == 0 {
+		return message(h, nil, nil)
+	}
+	h.Type = wire.MessageReport
+	resumed := s.answers%2 == 1
+	records := []wire.Record{wire.MakeRecord(firstFree+uint64(n-1)<<blockOrder, blockOrder)}
+	if n > 1 && resumed {
+		h.Flags |= wire.FlagResumed
+		records = append(records, wire.MakeRecord(firstFree, blockOrder)) // for the second time
+	}
+	if n < 3 {
+		return s.spoil(h, records, nil)
+	}
+	h.Flags |= wire.FlagLast
+	trailer := &wire.Trailer{Records: 3, WalkUS: 10, HoldMaxUS: 5, Holds: 2}
+	if resumed {
+		trailer.Records += 2
+	}
+	s.sent = -1
+	s.answers++
+	return s.spoil(h, records, trailer)
+}
+
+// hello sends a HELLO.
+func (s *script) hello() {
+	h := wire.Header{Type: wire.MessageHello, PageShift: 12}
+	body := wire.Hello{MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script"}
+	switch s.fault {
+	case "hides that contents matter":
+		body.Features = wire.FeaturePagePoison
+	case "reports higher orders than it says":
+		body.MaxOrder = blockOrder - 1
+	case "refuses":
+		h.Status, body.Reason = wire.StatusUnsupported, "it is a test"
+	case "numbers its hello":
+		h.Generation = 7
+	}
+	p := append(message(h, nil, nil), make([]byte, wire.HelloSize)...)
+	body.Encode(p[wire.HeaderSize:])
+	if s.fault == "fills a reserved field" {
+		p[25] = 1
+	}
+	s.send(p)
+}
+
+// message encodes a message.
+func message(h wire.Header, records []wire.Record, trailer *wire.Trailer) []byte {
+	h.Count = uint32(len(records))
+	p := make([]byte, wire.HeaderSize)
+	h.Encode(p)
+	for _, r := range records {
+		p = binary.LittleEndian.AppendUint64(p, uint64(r))
+	}
+	if trailer != nil {
+		p = append(p, make([]byte, wire.TrailerSize)...)
+		trailer.Encode(p[len(p)-wire.TrailerSize:])
+	}
+	return p
+}
+
+// send puts a message on reportq, as a chain of two descriptors.
+func (s *script) send(p []byte) {
+	slot := s.slots[0]
+	s.slots = slices.Delete(s.slots, 0, 1)
+	s.memory.Write(slot, p)
+	n := uint32(len(p))
+	chain := []vhosttest.Buffer{{Addr: slot, Len: 24}, {Addr: slot + 24, Len: n - 24}}
+	if s.fault == "messages with a writable part" && n == wire.HeaderSize {
+		chain = append(chain, vhosttest.Buffer{Addr: s.spare, Len: 8, Write: true})
+	}
+	head, err := s.report.Add(chain...)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	s.inFlight[head] = slot
+	s.kick(s.report)
+	s.lastSent = time.Now()
+	if s.fault == "breaks its ring" && s.answers == 2 {
+		s.report.SetDesc(queueSize-1, slot, n, vhosttest.DescNext, queueSize)
+		s.report.PutAvail(queueSize - 1)
+		s.kick(s.report)
+	}
+}
+
+// meddle writes what is the device's.
+func (s *script) meddle() {
+	switch s.fault {
+	case "writes buffers of the device":
+		for _, at := range s.buffers {
+			s.memory.Write(at+wire.EventSize-1, []byte{1})
+		}
+	case "changes messages too early":
+		// Not before the device has read them: that nobody could tell.
+		if time.Since(s.lastSent) > 20*time.Millisecond {
+			for _, slot := range s.inFlight {
+				s.memory.Write(slot+wire.HeaderSize, []byte{0})
+			}
+		}
+	}
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+)
+
+// Why a step of a scenario could not be done.
+var (
+	// errStopped: the queues were stopped, by nothing that the scenario did.
+	errStopped = errors.New("the queues were stopped")
+	// errBroken: the driver did not do what it must, which is taken down.
+	errBroken = errors.New("the driver broke a rule")
+)
+
+// notPossible is why a scenario cannot be played here, and how it could.
+type notPossible string
+
+func (e notPossible) Error() string { return string(e) }
+
+// session is what scenarios are written in: the device, and steps that wait for
+// the driver.
+type session struct {
+	*device
+	c     Config
+	ctx   context.Context
+	blame string // the rule that a request without an answer breaks
+}
+
+// question is a REPORT_FREE to ask. Its zero value is an ordinary one.
+type question struct {
+	generation uint64        // 0: a random one
+	deadline   time.Duration // 0: an easy one
+	noDeadline bool
+	budget     *wire.Config // nil: as configured
+	flags      uint16
+	how        use
+}
+
+// ask sends REPORT_FREE. It waits for a buffer.
+func (s *session) ask(q question) (*request, error) {
+	e := wire.Event{Type: wire.EventReportFree, Flags: q.flags, Generation: q.generation}
+	if e.Generation == 0 {
+		e.Generation = rand.Uint64()
+	}
+	if q.deadline == 0 {
+		q.deadline = s.c.Patience * 3 / 4
+	}
+	if !q.noDeadline {
+		e.DeadlineMS = uint32(q.deadline.Milliseconds())
+	}
+	r := &request{generation: e.Generation}
+	err := s.send(&e, q.how, func() {
+		budget := &s.config
+		if q.budget != nil {
+			budget = q.budget
+		}
+		e.BudgetUS, e.BudgetEntries = budget.BudgetUS, budget.BudgetEntries
+		s.judge.requests[r.generation] = r
+		r.breaches = s.judge.breaches
+		s.collect()
+		r.pinned = r.pinned[:0]
+		for i, b := range s.buffers {
+			if used := i == 0 && !q.how.newest || i == len(s.buffers)-1 && q.how.newest; !used {
+				r.pinned = append(r.pinned, spans(b.chain.Writable())...)
+			}
+		}
+	})
+	return r, err
+}
+
+// send sends an event, and waits for a buffer to send it with. prepare, unless
+// nil, is called before each attempt, with d.mu held.
+func (s *session) send(e *wire.Event, how use, prepare func()) error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
+	defer cancel()
+	var err error
+	waited := s.await(ctx, func() bool {
+		if prepare != nil {
+			prepare()
+		}
+		if err = s.put(*e, how); errors.Is(err, errNoBuffer) {
+			return false
+		}
+		s.judge.note("device: %v%s", e, map[bool]string{true: ", in a buffer of length 0"}[how.empty])
+		s.interrupt(s.eventq)
+		return true
+	})
+	if waited != nil {
+		return s.gaveUp("the driver left no event buffer for %v, to send %v", s.c.Patience, e)
+	}
+	return err
+}
+
+// gaveUp blames the driver for a wait in vain, unless the suite is ended.
+func (s *session) gaveUp(format string, args ...any) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	if s.blame != noRule {
+		s.locked(func() { s.judge.broke(s.blame, format, args...) })
+	}
+	return errBroken
+}
+
+// answered waits for the end of an answer.
+func (s *session) answered(r *request) error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
+	defer cancel()
+	stopped := false
+	err := s.await(ctx, func() bool {
+		stopped = s.eventq == nil || s.reportq == nil || r.lost
+		return r.ended || stopped
+	})
+	var seen string
+	ended, blamed := false, false
+	s.locked(func() {
+		ended, blamed = r.ended, s.judge.breaches > r.breaches
+		seen = fmt.Sprintf("request %d was not answered in %v: STARTED came: %v, records: %d, no LAST",
+			r.generation, s.c.Patience, r.started, r.records)
+		if ended && r.status != wire.StatusOK {
+			s.judge.note("the driver cannot answer: %v", r.status)
+		}
+	})
+	switch {
+	case ended:
+		return nil
+	case s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	case blamed: // this is what comes of it
+		return errBroken
+	case err == nil:
+		return errStopped
+	}
+	return s.gaveUp("%s", seen)
+}
+
+// probe asks an ordinary question and waits for the answer.
+func (s *session) probe() error {
+	r, err := s.ask(question{})
+	if err != nil {
+		return err
+	}
+	return s.answered(r)
+}
+
+// wantHello asks for a HELLO and waits for it. A driver that sends none breaks
+// the rule.
+func (s *session) wantHello(rule string) error {
+	before := 0
+	e := wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted}
+	if err := s.send(&e, use{}, func() { before = s.judge.hellos }); err != nil {
+		return err
+	}
+	return s.helloAfter(before, rule)
+}
+
+// helloAfter waits for one more HELLO than there were before, which a rule
+// wants.
+func (s *session) helloAfter(before int, rule string) error {
+	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
+	defer cancel()
+	stopped := false
+	err := s.await(ctx, func() bool {
+		stopped = s.reportq == nil
+		return s.judge.hellos > before || stopped
+	})
+	switch {
+	case err == nil && stopped:
+		return errStopped
+	case err == nil:
+		if rule != noRule {
+			s.locked(func() { s.judge.saw(rule) })
+		}
+		return nil
+	}
+	defer func(blame string) { s.blame = blame }(s.blame)
+	s.blame = rule
+	return s.gaveUp("no HELLO came in %v", s.c.Patience)
+}
+
+// refuses says whether the driver must not be asked. d.mu is held.
+func (s *session) refuses() bool { return s.judge.driver == nil || s.judge.driver.refuses() }
+
+// pause lets the driver go on for a while. Nothing is expected of it.
+func (s *session) pause() {
+	select {
+	case <-time.After(s.c.Quiet):
+	case <-s.ctx.Done():
+	}
+}
+
+// firstMessage waits until the driver has sent something of a request, or has
+// had time to.
+func (s *session) firstMessage(r *request) {
+	ctx, cancel := context.WithTimeout(s.ctx, 2*s.c.Quiet)
+	defer cancel()
+	_ = s.await(ctx, func() bool { return r.messages > 0 || s.reportq == nil })
+}
+
+// running waits until the driver has both queues running.
+func (s *session) running(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(s.ctx, limit)
+	defer cancel()
+	return s.await(ctx, func() bool { return s.eventq != nil && s.reportq != nil })
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// Defaults of Config.
+const (
+	DefaultWait     = 5 * time.Minute
+	DefaultPatience = 20 * time.Second
+	DefaultQuiet    = 300 * time.Millisecond
+	DefaultHold     = 3 * time.Second
+)
+
+// Config says how the driver is reached, and how long it may take.
+type Config struct {
+	// SocketPath is where the device listens for a vhost-user frontend.
+	SocketPath string
+	// Wait is how long a driver may take to come. Zero means DefaultWait.
+	Wait time.Duration
+	// Patience is how long a driver may take to do what it must. Zero means
+	// DefaultPatience.
+	Patience time.Duration
+	// Quiet is how long the suite waits for what must not come. Zero means
+	// DefaultQuiet.
+	Quiet time.Duration
+	// Hold is how long the device leaves messages in the ring, to see whether
+	// the guest goes on meanwhile. Zero means DefaultHold.
+	Hold time.Duration
+	// Control may be left out in whole or in part.
+	Control Control
+	// Progress gets a line at each step. It may be nil.
+	Progress func(string)
+	// Log may be nil.
+	Log *zap.Logger
+}
+
+// Control is power over the guest. A scenario that needs a function which is
+// nil is not played.
+type Control struct {
+	Pause, Resume func(context.Context) error // the guest's CPUs
+	Restart       func(context.Context) error // the driver: it initialises the device anew
+}
+
+// NewSuite returns the suite for one driver.
+func NewSuite(c Config) report.Suite {
+	for value, standard := range map[*time.Duration]time.Duration{
+		&c.Wait: DefaultWait, &c.Patience: DefaultPatience, &c.Quiet: DefaultQuiet, &c.Hold: DefaultHold,
+	} {
+		if *value == 0 {
+			*value = standard
+		}
+	}
+	if c.Progress == nil {
+		c.Progress = func(string) {}
+	}
+	return &suite{c}
+}
+
+type suite struct{ c Config }
+
+// Rules implements report.Suite.
+func (*suite) Rules() []report.Rule { return AllRules() }
+
+// Run implements report.Suite. All scenarios are played, whatever rules are
+// selected, as most rules hold in each of them.
+func (u *suite) Run(ctx context.Context, selected []report.Rule, add func(report.Result)) error {
+	d := newDevice(time.Now)
+	defer d.close()
+	err := u.serve(ctx, d)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	missed := "no scenario gave an occasion"
+	for _, r := range selected {
+		result := d.judge.result(r, missed)
+		if err != nil && result.Outcome != report.Fail {
+			result.Outcome, result.Detail = report.Error, "the suite ended early"
+		}
+		add(result)
+	}
+	return err
+}
+
+// serve plays all scenarios while the device is served.
+func (u *suite) serve(ctx context.Context, d *device) error {
+	l, err := vhostuser.Listen(u.c.SocketPath)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	server, err := vhostuser.NewServer(d.vhostUser(), u.c.Log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	served := make(chan error, 1)
+	go func() {
+		err := server.Serve(ctx, l)
+		cancel(err)
+		served <- err
+	}()
+	s := &session{device: d, c: u.c, ctx: ctx}
+	err = s.play()
+	cancel(context.Canceled)
+	if serveErr := <-served; !errors.Is(serveErr, context.Canceled) && err == nil {
+		err = serveErr
+	}
+	return err
+}
+
+// play meets the driver and plays the scenarios.
+func (s *session) play() error {
+	s.c.Progress(fmt.Sprintf("waiting for a driver on %s", s.c.SocketPath))
+	if err := s.meet(); err != nil {
+		return err
+	}
+	known := false
+	s.locked(func() { known = s.judge.driver != nil })
+	if !known {
+		s.c.Progress("no HELLO came that can be understood: nothing is asked")
+		return nil
+	}
+	all := scenarios()
+	for i, sc := range all {
+		refuses := false
+		s.locked(func() { refuses = s.refuses() })
+		if refuses && sc.asks {
+			continue
+		}
+		s.c.Progress(fmt.Sprintf("scenario %d of %d: %s", i+1, len(all), sc.name))
+		s.locked(func() { s.judge.scenario = sc.name; s.judge.note("scenario: %s", sc.name) })
+		err := s.playOne(sc, refuses)
+		switch impossible := notPossible(""); {
+		case s.ctx.Err() != nil:
+			return context.Cause(s.ctx)
+		case errors.As(err, &impossible):
+			s.c.Progress("not played: " + err.Error())
+			s.locked(func() { s.judge.skip(err.Error(), sc.only...) })
+		case err != nil && !errors.Is(err, errBroken) && !errors.Is(err, errStopped):
+			return fmt.Errorf("scenario %q: %w", sc.name, err)
+		case err != nil && !s.recovers():
+			s.c.Progress(fmt.Sprintf("the driver is lost: %v", err))
+			s.locked(func() {
+				s.skipAll("the driver was lost in scenario %q", sc.name)
+			})
+			return nil
+		}
+	}
+	return nil
+}
+
+// meet waits for a driver and its HELLO.
+func (s *session) meet() error {
+	if err := s.running(s.c.Wait); err != nil {
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
+		return fmt.Errorf("no driver has started the queues in %v", s.c.Wait)
+	}
+	s.blame = ruleHello
+	s.locked(func() { s.judge.scenario = "start" })
+	if s.helloAfter(0, ruleHello) != nil {
+		_ = s.wantHello(noRule) // it may have forgotten no more than that
+	}
+	s.locked(func() {
+		if i := s.judge.driver; i == nil {
+			s.skipAll("no HELLO came that can be understood")
+		} else if i.refuses() {
+			s.skipAll("the driver refuses to report: %v, features %v, %q", i.status, i.Features, i.Reason)
+		}
+	})
+	return s.ctx.Err()
+}
+
+// attempts is how often a scenario is played when the queues stop in it.
+const attempts = 3
+
+// playOne plays a scenario, and then asks an ordinary question.
+func (s *session) playOne(sc scenario, refuses bool) error {
+	defer s.setPace(paceAtOnce, nil)
+	s.blame = sc.blame
+	for attempt := 1; ; attempt++ {
+		err := sc.play(s)
+		s.setPace(paceAtOnce, nil)
+		if err == nil {
+			s.locked(func() { s.judge.saw(sc.blame) })
+			if refuses {
+				err = s.wantHello(sc.blame)
+			} else {
+				err = s.probe()
+			}
+		}
+		if !errors.Is(err, errStopped) || attempt == attempts {
+			return err
+		}
+		if err := s.running(s.c.Wait); err != nil {
+			return err
+		}
+	}
+}
+
+// recovers says whether a driver that has broken a rule is still of use.
+func (s *session) recovers() bool {
+	s.blame = noRule
+	return s.running(s.c.Patience) == nil && s.wantHello(noRule) == nil && s.probe() == nil
+}
+
+// skipAll says why no rule has an occasion any more.
+func (s *session) skipAll(format string, args ...any) {
+	for _, r := range AllRules() {
+		s.judge.skip(fmt.Sprintf(format, args...), r.ID)
+	}
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/driver"
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+// examine runs the suite against a scripted driver.
+func examine(t *testing.T, f fault, features uint64) (map[string]report.Result, error) {
+	listening := make(chan struct{}, 1)
+	c := quick(t)
+	c.Progress = func(line string) {
+		if strings.HasPrefix(line, "waiting") {
+			listening <- struct{}{}
+		}
+	}
+	g := &guest{t: t, path: c.SocketPath, fault: f, features: features}
+	c.Control = driver.Control{Pause: g.pause, Resume: g.resume, Restart: g.restart}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	results := make(map[string]report.Result)
+	go func() {
+		ended <- driver.NewSuite(c).Run(ctx, driver.AllRules(), func(r report.Result) { results[r.ID] = r })
+	}()
+	<-listening
+	if err := g.start(ctx); err != nil {
+		return nil, err
+	}
+	err := <-ended
+	if len(results) != len(driver.AllRules()) {
+		t.Errorf("%d results for %d rules", len(results), len(driver.AllRules()))
+	}
+	return results, err
+}
+
+// quick is a suite that waits for less than a real guest needs.
+func quick(t *testing.T) driver.Config {
+	return driver.Config{
+		SocketPath: filepath.Join(t.TempDir(), "device.sock"),
+		Wait:       time.Minute,
+		Patience:   5 * time.Second,
+		Quiet:      60 * time.Millisecond,
+		Hold:       600 * time.Millisecond,
+	}
+}
+
+// with returns the rules with an outcome.
+func with(results map[string]report.Result, o report.Outcome) (ids []string) {
+	for _, r := range driver.AllRules() {
+		if results[r.ID].Outcome == o {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
+}
+
+func TestDriverThatKeepsTheRules(t *testing.T) {
+	for name, features := range map[string]uint64{
+		"with indirect descriptors": acceptedByQEMU,
+		"without":                   1 << 32,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			results, err := examine(t, "", features)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id, r := range results {
+				if r.Outcome != report.Pass {
+					t.Errorf("%s: %v: %s\n%s", id, r.Outcome, r.Detail, strings.Join(r.Notes, "\n"))
+				}
+			}
+		})
+	}
+}
+
+// Each fault breaks one rule, and that one is found broken and no other.
+func TestDriverThatBreaksARule(t *testing.T) {
+	rules := map[fault]string{
+		"breaks its ring":                         "VIRTIO-QUEUE",
+		"does not accept VERSION_1":               "FBPP-ID-1",
+		"accepts a reserved feature":              "FBPP-FEAT-1",
+		"reads past the configuration":            "FBPP-CFG-3",
+		"no hello at start":                       "FBPP-INIT-1",
+		"no hello after a reset":                  "FBPP-INIT-3",
+		"does not answer when a hello is wanted":  "FBPP-INIT-4",
+		"short event buffers":                     "FBPP-INIT-5",
+		"keeps buffers of unknown events":         "FBPP-EV-5",
+		"takes an unknown event for a request":    "FBPP-EV-5",
+		"writes buffers of the device":            "FBPP-EV-6",
+		"takes any cancel for its own":            "FBPP-EV-7",
+		"keeps buffers without an event":          "FBPP-EV-8",
+		"takes a buffer without an event for one": "FBPP-EV-8",
+		"messages with a writable part":           "FBPP-MSG-1",
+		"sends more than its header says":         "FBPP-MSG-1",
+		"sends less than its header says":         "FBPP-MSG-1",
+		"sends unknown messages":                  "FBPP-MSG-2",
+		"sets unknown flags":                      "FBPP-MSG-2",
+		"fills a reserved field":                  "FBPP-MSG-2",
+		"fills the trailer's reserved field":      "FBPP-MSG-2",
+		"numbers its hello":                       "FBPP-MSG-4",
+		"keeps half of the generation":            "FBPP-MSG-4",
+		"changes messages too early":              "FBPP-MSG-5",
+		"hides that contents matter":              "FBPP-HELLO-1",
+		"reports higher orders than it says":      "FBPP-HELLO-4",
+		"never says that a report is the last":    "FBPP-REP-1",
+		"says twice that a report is the last":    "FBPP-REP-1",
+		"reports memory in use":                   "FBPP-REP-2",
+		"reports unaligned blocks":                "FBPP-REP-3",
+		"reports blocks of another class":         "FBPP-REP-3",
+		"reports what is no memory":               "FBPP-REP-3",
+		"reports memory past its end":             "FBPP-REP-3",
+		"reports an order that no address has":    "FBPP-REP-3",
+		"reports blocks twice":                    "FBPP-REP-4",
+		"changes the page shift":                  "FBPP-REP-5",
+		"fails with records":                      "FBPP-REP-6",
+		"reports too much":                        "FBPP-REP-7",
+		"counts wrongly":                          "FBPP-REP-8",
+		"holds its lock while it waits":           "FBPP-REP-10",
+		"stops the guest":                         "FBPP-REP-10",
+		"is dead after a cancel":                  "FBPP-OP-1",
+	}
+	type outcome struct {
+		results map[string]report.Result
+		err     error
+	}
+	// They wait more than they work: many at a time, whatever the processors.
+	outcomes := make(map[fault]chan outcome)
+	room := make(chan struct{}, 10)
+	for f := range rules {
+		ended := make(chan outcome, 1)
+		outcomes[f] = ended
+		go func() {
+			room <- struct{}{}
+			results, err := examine(t, f, acceptedByQEMU)
+			<-room
+			ended <- outcome{results, err}
+		}()
+	}
+	for f, rule := range rules {
+		t.Run(string(f), func(t *testing.T) {
+			end := <-outcomes[f]
+			if end.err != nil {
+				t.Fatal(end.err)
+			}
+			requireOnly(t, end.results, rule)
+		})
+	}
+}
+
+// requireOnly requires that one rule was found broken, and no other.
+func requireOnly(t *testing.T, results map[string]report.Result, rule string) {
+	t.Helper()
+	if broken := with(results, report.Fail); !slices.Equal(broken, []string{rule}) {
+		t.Errorf("%v are broken, want %s", broken, rule)
+		for _, id := range broken {
+			t.Errorf("%s: %s\n%s", id, results[id].Detail, strings.Join(results[id].Notes, "\n"))
+		}
+	}
+	if results[rule].Detail == "" || len(results[rule].Notes) == 0 {
+		t.Error("nothing says what was seen")
+	}
+	if unknown := with(results, report.Error); len(unknown) != 0 {
+		t.Errorf("%v could not be checked", unknown)
+	}
+}
+
+// Every name in the suite is that of a sentence in the specification.
+func TestRulesAreInTheSpecification(t *testing.T) {
+	spec, err := os.ReadFile("../../../docs/spec.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range driver.AllRules() {
+		if strings.HasPrefix(r.ID, "FBPP-") && !strings.Contains(string(spec), "["+r.ID+"]") {
+			t.Errorf("%s is not in docs/spec.md", r.ID)
+		}
+	}
+}
