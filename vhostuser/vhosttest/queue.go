@@ -88,7 +88,7 @@ type driverRing interface {
 	refuseCalls(on bool)
 	// usedBase returns the base at which a backend goes on that knows only
 	// what the device has used.
-	usedBase(chains map[uint32]chain, order []uint32) (base uint32, used uint16)
+	usedBase(q *Queue) (base uint32, used uint16)
 }
 
 // NewQueue allocates a ring of the given size in the guest. It is a split ring
@@ -165,7 +165,7 @@ func (q *Queue) Base() uint32 { return q.base }
 // Resume makes the next start begin at what the device has used, as QEMU does
 // when it lost the backend. (QEMU cannot do it for a packed ring, of which the
 // driver alone knows.)
-func (q *Queue) Resume() { q.base, _ = q.ring.usedBase(q.chains, q.order) }
+func (q *Queue) Resume() { q.base, _ = q.ring.usedBase(q) }
 
 // Add makes a chain of bufs available, without a kick, and returns its head.
 func (q *Queue) Add(bufs ...Buffer) (uint32, error) {
@@ -306,7 +306,7 @@ func (q *Queue) Outstanding() int { return len(q.chains) }
 // UsedIdx returns the device's index. That of a packed ring, which has none in
 // memory, counts the chains that the driver took or can see as used.
 func (q *Queue) UsedIdx() uint16 {
-	_, used := q.ring.usedBase(q.chains, q.order)
+	_, used := q.ring.usedBase(q)
 	return used
 }
 

@@ -79,17 +79,17 @@ func (d *packedDriver) base() uint32 {
 	return uint32(d.availPos.encode()) | uint32(d.usedPos.encode())<<16
 }
 
-func (d *packedDriver) usedBase(chains map[uint32]chain, order []uint32) (uint32, uint16) {
-	pos, n := d.usedPos, d.count
+func (d *packedDriver) usedBase(q *Queue) (uint32, uint16) {
+	pos, n, order := d.usedPos, d.count, q.order
 	for {
 		u, ok := d.usedAt(pos)
-		c, known := chains[u.Head]
+		c, known := q.chains[u.Head]
 		if !ok || !known {
 			return uint32(pos.encode()) | uint32(pos.encode())<<16, n
 		}
 		// The rest of a batch, which this element stands for.
 		for ; len(order) > 0 && order[0] != u.Head; order = order[1:] {
-			pos = pos.ahead(chains[order[0]].slots, d.size)
+			pos = pos.ahead(q.chains[order[0]].slots, d.size)
 			n++
 		}
 		if len(order) > 0 {

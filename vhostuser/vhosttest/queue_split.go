@@ -40,7 +40,7 @@ func (d *splitDriver) reset(idx uint16) {
 
 func (d *splitDriver) base() uint32 { return uint32(d.availIdx) }
 
-func (d *splitDriver) usedBase(map[uint32]chain, []uint32) (uint32, uint16) {
+func (d *splitDriver) usedBase(*Queue) (uint32, uint16) {
 	idx := d.ring.load16(2)
 	return uint32(idx), idx
 }
