@@ -44,8 +44,7 @@ func (l load) apply(ctx context.Context, v *vm.VM, s sizes) error {
 		for i := range cacheDisks {
 			disks = append(disks, fmt.Sprintf("/dev/vd%c", 'a'+i))
 		}
-		_, err := v.Cache(ctx, disks...)
-		return err
+		return v.Cache(ctx, disks...)
 	}
 	return fill(s.Touched)
 }

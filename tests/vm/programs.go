@@ -16,6 +16,7 @@ const (
 	integrityName = "integrity"
 	keepName      = "keep"
 	fragmentName  = "fragment"
+	cacheName     = "cache"
 )
 
 // Run runs a program in the guest to its end and returns what it printed. An
@@ -81,9 +82,14 @@ func (v *VM) Fragment(ctx context.Context, mib int) error {
 	return err
 }
 
-// Cache has the guest read files, which leaves their pages in its page cache.
-func (v *VM) Cache(ctx context.Context, paths ...string) (memory.Info, error) {
-	return parseInfo(v.Run(ctx, append([]string{"/init", "cache"}, paths...)...))
+// Cache has the guest read files, which leaves their pages in its page cache,
+// and hold them open until its end. It returns when all are read.
+func (v *VM) Cache(ctx context.Context, paths ...string) error {
+	if err := v.Spawn(ctx, cacheName, append([]string{"/init", "cache"}, paths...)...); err != nil {
+		return err
+	}
+	_, err := v.Tell(ctx, cacheName, "are you done?")
+	return err
 }
 
 // StartIntegrity has the guest churn checksummed memory, with a worker on each

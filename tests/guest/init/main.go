@@ -7,7 +7,7 @@
 //	/init fill MIB               touch memory, give it back, print what is free
 //	/init keep MIB               touch memory and hold it until the input ends
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
-//	/init cache FILE...          read files, so that their pages are cached
+//	/init cache FILE...          read files, so that their pages are cached, hold them open
 //	/init zeroes MIB             print whether new memory is zero
 //	/init show FILE              print a file
 //	/init memory                 print what is free, in pages

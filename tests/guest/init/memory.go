@@ -78,20 +78,21 @@ func fragment(args []string) error {
 	return block.Free()
 }
 
-// cache reads files to their end, and leaves their pages in the page cache.
+// cache reads files to their end and keeps them open until the input ends, as
+// the kernel drops the pages of a disk that nobody has open. It answers each
+// line.
 func cache(paths []string) error {
 	for _, path := range paths {
 		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.Discard, f)
-		f.Close()
-		if err != nil {
+		defer f.Close()
+		if _, err := io.Copy(io.Discard, f); err != nil {
 			return err
 		}
 	}
-	return printMemory()
+	return answerLines(func(string) (any, error) { return memory.ReadInfo() })
 }
 
 // zeroes looks whether new memory is zero.
