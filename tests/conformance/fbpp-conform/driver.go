@@ -3,8 +3,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
@@ -15,11 +22,49 @@ func driverSuite() suite {
 }
 
 func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
-	path := fs.String("socket-path", "", "listen on a Unix socket at `PATH` for the frontend that has the driver")
+	var c driver.Config
+	fs.StringVar(&c.SocketPath, "socket-path", "", "listen on a Unix socket at `PATH` for the frontend that has the driver")
+	fs.DurationVar(&c.Wait, "wait", driver.DefaultWait, "how long the driver may take to come")
+	fs.DurationVar(&c.Patience, "patience", driver.DefaultPatience, "how long the driver may take to do what it must")
+	fs.DurationVar(&c.Quiet, "quiet", driver.DefaultQuiet, "how long to wait for what must not come")
+	fs.DurationVar(&c.Hold, "hold", driver.DefaultHold, "how long to leave messages unread, to see whether the guest goes on")
+	pause := fs.String("pause", "", "shell `COMMAND` that pauses the guest's CPUs")
+	resume := fs.String("resume", "", "shell `COMMAND` that lets them run again")
+	restart := fs.String("restart-driver", "", "shell `COMMAND` that makes the driver initialise the device anew")
+	quiet := fs.Bool("no-progress", false, "do not tell on stderr what is being done")
 	return func() (report.Suite, error) {
-		if *path == "" {
+		switch {
+		case c.SocketPath == "":
 			return nil, usageError{errors.New("--socket-path is missing")}
+		case (*pause == "") != (*resume == ""):
+			return nil, usageError{errors.New("--pause and --resume belong together")}
+		case min(c.Wait, c.Patience, c.Quiet, c.Hold) <= 0:
+			return nil, usageError{errors.New("--wait, --patience, --quiet and --hold must be above 0")}
 		}
-		return driver.NewSuite(driver.Config{SocketPath: *path}), nil
+		c.Control = driver.Control{Pause: shell(*pause), Resume: shell(*resume), Restart: shell(*restart)}
+		if !*quiet {
+			c.Progress = func(line string) { fmt.Fprintln(os.Stderr, "fbpp-conform:", line) }
+		}
+		return driver.NewSuite(c), nil
+	}
+}
+
+// shell returns what runs a command; nil for none. Its output goes to stderr.
+func shell(command string) func(context.Context) error {
+	if command == "" {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		// The command may leave something running that holds its output open.
+		cmd.WaitDelay = time.Second
+		// What the shell started ends with it.
+		cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("run %q: %w", command, err)
+		}
+		return nil
 	}
 }
