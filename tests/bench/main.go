@@ -108,7 +108,7 @@ func bench(ctx context.Context, args []string) error {
 	if o.quick {
 		name = "results-quick.json"
 	}
-	r, err := openResults(filepath.Join(dir, name), describe(parts, o.series, args), s, o.anew)
+	r, err := openResults(filepath.Join(dir, name), describe(ctx, parts, o.series, args), s, o.anew)
 	if err != nil {
 		return err
 	}
@@ -150,13 +150,13 @@ func bench(ctx context.Context, args []string) error {
 }
 
 // describe says where and with what the figures are made.
-func describe(parts *lab.Lab, series guest.Series, args []string) origin {
+func describe(ctx context.Context, parts *lab.Lab, series guest.Series, args []string) origin {
 	cpuinfo, _ := os.ReadFile("/proc/cpuinfo") // "unknown" without it
 	var info unix.Sysinfo_t
 	_ = unix.Sysinfo(&info) // fails for a bad address only
 	return origin{
 		Command: strings.Join(append([]string{"go run ./tests/bench"}, args...), " "),
-		Commit:  commit(), QEMU: parts.Version, Kernel: parts.Kernel(series).Version, Accel: string(parts.Accel),
+		Commit:  commit(ctx, parts.Root), QEMU: parts.Version, Kernel: parts.Kernel(series).Version, Accel: string(parts.Accel),
 		Host: hostKernel(), CPU: cpuModel(string(cpuinfo)), CPUs: runtime.NumCPU(),
 		MemoryMB: int(uint64(info.Totalram) * uint64(info.Unit) >> 20),
 	}

@@ -3,7 +3,8 @@
 package main
 
 import (
-	"runtime/debug"
+	"context"
+	"os/exec"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -85,20 +86,12 @@ func cpuModel(cpuinfo string) string {
 	return "unknown"
 }
 
-// commit returns the revision that this program was built from.
-func commit() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+// commit returns the revision of the checkout, with "+" after it when there are
+// changes.
+func commit(ctx context.Context, root string) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").Output()
+	if err != nil {
 		return "unknown"
 	}
-	revision, changed := "unknown", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value
-		case s.Key == "vcs.modified" && s.Value == "true":
-			changed = "+"
-		}
-	}
-	return revision[:min(12, len(revision))] + changed
+	return strings.TrimSpace(string(out))
 }
