@@ -305,11 +305,11 @@ func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
 	return true, nil
 }
 
-// resume looks at a ring that is back once: kicks were consumed meanwhile.
+// resume looks at a ring that is back once: kicks were consumed meanwhile. It
+// does not wait for the worker, which may itself wait for the frontend.
 func (q *Queue) resume(back bool) {
 	if back && q.life.worker != nil {
-		q.stopWorker()
-		q.update()
+		q.life.kick.nudge()
 	}
 }
 

@@ -170,6 +170,13 @@ func (e *echo) recorded() []string {
 	return append([]string(nil), e.events...)
 }
 
+// forget forgets what was recorded.
+func (e *echo) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.events = nil
+}
+
 func (e *echo) lastError() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

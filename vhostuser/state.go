@@ -98,12 +98,15 @@ func (b *Backend) endTransfer() error {
 		return nil
 	}
 	t.pipe.interrupt()
-	if !b.waitFor(t.done, stopGrace) {
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	select {
+	case <-t.done:
+		b.transfer = nil
+		return nil
+	case <-timer.C:
 		return fmt.Errorf("%v device state: an earlier transfer does not end", t.dir)
 	}
-	t.pipe.free()
-	b.transfer = nil
-	return nil
 }
 
 // hangupInterval is how often a wait of the message goroutine looks whether the

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,9 @@ const atomicWrite = 4096
 type statePipe struct {
 	fd    int
 	event int // an eventfd, raised to end the transfer
+
+	mu     sync.Mutex // guards closed, and event against its closing
+	closed bool
 }
 
 var _ io.ReadWriter = (*statePipe)(nil)
@@ -39,13 +43,22 @@ func newStatePipe(fd int) (*statePipe, error) {
 }
 
 // interrupt ends reads and writes, from any goroutine.
-func (p *statePipe) interrupt() { _, _ = unix.Write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+func (p *statePipe) interrupt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		_, _ = unix.Write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
 
 // close closes our end, when nobody reads or writes any more.
-func (p *statePipe) close() { unix.Close(p.fd) }
-
-// free follows on close, when nobody interrupts any more.
-func (p *statePipe) free() { unix.Close(p.event) }
+func (p *statePipe) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	unix.Close(p.fd)
+	unix.Close(p.event)
+}
 
 func (p *statePipe) wait(events int16) error {
 	fds := []unix.PollFd{{Fd: int32(p.fd), Events: events}, {Fd: int32(p.event), Events: unix.POLLIN}}

@@ -63,6 +63,14 @@ func (k *kickFD) interrupt() {
 	}
 }
 
+// nudge makes the worker call Kick again. It looks as if the frontend, whose
+// descriptor it is, had kicked once more.
+func (k *kickFD) nudge() {
+	if k != nil && k.file != nil {
+		_, _ = k.file.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
+}
+
 func (k *kickFD) rearm() error {
 	if k.file == nil {
 		return nil

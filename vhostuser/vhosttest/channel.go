@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ import (
 // requests (SET_BACKEND_REQ_FD).
 type Channel struct {
 	conn *wire.Conn
+	wg   sync.WaitGroup // of Serve
 }
 
 // OpenChannel makes the channel and gives its other end to the backend.
@@ -53,5 +55,33 @@ func (c *Channel) Ack(m *wire.Message, status uint64) error {
 	return c.conn.Send(context.Background(), h, wire.U64(status).AppendTo(nil))
 }
 
-// Close closes the channel.
-func (c *Channel) Close() { _ = c.conn.Close() }
+// Reply answers a request with a status and descriptors, asked or not.
+func (c *Channel) Reply(m *wire.Message, status uint64, fds ...int) error {
+	h := wire.Header{Request: m.Request, Flags: wire.ReplyFlags}
+	return c.conn.Send(context.Background(), h, wire.U64(status).AppendTo(nil), fds...)
+}
+
+// Serve answers each request with the status that handle returns for it, on a
+// goroutine of its own, until the channel is closed. Next must not be used
+// then.
+func (c *Channel) Serve(handle func(m *wire.Message) (status uint64)) {
+	c.wg.Go(func() {
+		for {
+			m, err := c.conn.Recv(context.Background())
+			if err != nil {
+				return
+			}
+			err = c.Ack(m, handle(m))
+			m.Close()
+			if err != nil {
+				return
+			}
+		}
+	})
+}
+
+// Close closes the channel, and waits for the end of Serve.
+func (c *Channel) Close() {
+	_ = c.conn.Close()
+	c.wg.Wait()
+}

@@ -3,8 +3,10 @@
 package vhosttest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/socket"
@@ -13,8 +15,10 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// Frontend is the frontend's end of a connection. It is not safe for
-// concurrent use, but another goroutine may use its queues.
+// Frontend is the frontend's end of a connection. Single requests may be sent
+// from several goroutines; sequences of them, as Start, are not safe for
+// concurrent use. Queues belong to one goroutine each, but not to that of the
+// Frontend.
 type Frontend struct {
 	// Offered and Protocol are what the backend offers; Features and
 	// Negotiated what was agreed on.
@@ -29,7 +33,9 @@ type Frontend struct {
 	Channel *Channel
 
 	conn   *wire.Conn
+	mu     sync.Mutex // held from a question to its answer
 	logAll bool
+	iommu  *IOMMU // nil: addresses are not translated
 }
 
 // Dial connects to the backend that listens at path.
@@ -73,6 +79,12 @@ func (f *Frontend) context() (context.Context, context.CancelFunc) {
 
 // Send sends a request and waits for nothing.
 func (f *Frontend) Send(req wire.Request, flags uint32, payload []byte, fds ...int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.send(req, flags, payload, fds...)
+}
+
+func (f *Frontend) send(req wire.Request, flags uint32, payload []byte, fds ...int) error {
 	ctx, cancel := f.context()
 	defer cancel()
 	return f.conn.Send(ctx, wire.Header{Request: uint32(req), Flags: wire.Version | flags}, payload, fds...)
@@ -87,9 +99,20 @@ func (f *Frontend) SendRaw(b []byte, fds ...int) error {
 
 // Recv waits for a message. The caller closes it.
 func (f *Frontend) Recv() (*wire.Message, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.recv()
+}
+
+// recv copies the payload, which the next message overwrites.
+func (f *Frontend) recv() (*wire.Message, error) {
 	ctx, cancel := f.context()
 	defer cancel()
-	return f.conn.Recv(ctx)
+	m, err := f.conn.Recv(ctx)
+	if err == nil {
+		m.Payload = bytes.Clone(m.Payload)
+	}
+	return m, err
 }
 
 // Ask sends a request and waits for the reply that belongs to it. The caller
@@ -99,10 +122,12 @@ func (f *Frontend) Ask(req wire.Request, payload []byte, fds ...int) (*wire.Mess
 }
 
 func (f *Frontend) ask(req wire.Request, flags uint32, payload []byte, fds ...int) (*wire.Message, error) {
-	if err := f.Send(req, flags, payload, fds...); err != nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.send(req, flags, payload, fds...); err != nil {
 		return nil, fmt.Errorf("ask %v: %w", req, err)
 	}
-	m, err := f.Recv()
+	m, err := f.recv()
 	if err != nil {
 		return nil, fmt.Errorf("ask %v: %w", req, err)
 	}

@@ -13,16 +13,21 @@ import (
 // device, as far as the library speaks them.
 const qemuProtocol = 1<<wire.ProtocolMQ | 1<<wire.ProtocolLogSHMFD | 1<<wire.ProtocolReplyAck |
 	1<<wire.ProtocolBackendReq | 1<<wire.ProtocolConfig | 1<<wire.ProtocolBackendSendFD |
-	1<<wire.ProtocolResetDevice | 1<<wire.ProtocolConfigureMemSlots | 1<<wire.ProtocolStatus
+	1<<wire.ProtocolResetDevice | 1<<wire.ProtocolConfigureMemSlots | 1<<wire.ProtocolStatus |
+	1<<wire.ProtocolHostNotifier | 1<<wire.ProtocolSharedObject | 1<<wire.ProtocolDeviceState |
+	1<<wire.ProtocolPageFault
 
 // Options say how Realize negotiates.
 type Options struct {
 	// Without are protocol features to decline.
 	Without wire.ProtocolFeatures
-	// Extra are private protocol features to accept where they are offered.
+	// Extra are protocol features to accept where they are offered, private
+	// ones and those that QEMU does not know.
 	Extra wire.ProtocolFeatures
-	// Queues are announced by their call eventfds, as QEMU does.
+	// Queues are announced by their call eventfds, as QEMU does, unless NoCall
+	// is set.
 	Queues []*Queue
+	NoCall bool
 }
 
 // Realize sends what QEMU sends when the device is created.
@@ -71,6 +76,9 @@ func (f *Frontend) Realize(o Options) error {
 	}
 	if err := f.Barrier(); err != nil { // QEMU reads the features again
 		return err
+	}
+	if o.NoCall {
+		return nil
 	}
 	for _, q := range o.Queues {
 		if err := f.SetCall(q); err != nil {
@@ -181,7 +189,11 @@ func (f *Frontend) SetAddr(q *Queue) error {
 	if f.logAll {
 		flags = wire.VringFLog
 	}
-	return f.TellSync(wire.SetVringAddr, q.Addr(flags).AppendTo(nil))
+	a := q.Addr(flags)
+	if f.iommu != nil {
+		a.Desc, a.Avail, a.Used, a.Log = IOVA(q.Desc), IOVA(q.Avail), IOVA(q.UsedRing), IOVA(q.UsedRing)
+	}
+	return f.TellSync(wire.SetVringAddr, a.AppendTo(nil))
 }
 
 // SetCall sends the eventfd for interrupts.
