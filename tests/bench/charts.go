@@ -89,10 +89,13 @@ func (c chart) draw(rows []row) ([]byte, error) {
 	p.Title.Text = c.Title
 	p.Y.Label.Text = c.axis
 	p.Y.Min = 0
-	p.Legend.Top = true
-	p.Legend.XOffs = -vg.Points(4)
 	group := vg.Points(60)
 	width := group / vg.Length(len(methods))
+	// Text to the right of its colour: a viewer's font may be wider than ours.
+	whole := max(group*vg.Length(len(loads))*1.35+vg.Points(90), 5*vg.Inch)
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.XOffs = whole - vg.Points(200)
+	p.Legend.Padding = vg.Points(2)
 	var names []string
 	for _, l := range loads {
 		names = append(names, string(l))
@@ -113,12 +116,13 @@ func (c chart) draw(rows []row) ([]byte, error) {
 		p.Legend.Add(string(m), bars)
 	}
 	p.NominalX(names...)
-	p.Y.Max *= 1.25 // room for the legend
-	return c.svg(p, group*vg.Length(len(loads))*1.35+vg.Points(90))
+	p.X.Min, p.X.Max = -0.6, float64(len(loads))-0.4
+	p.Y.Max *= 1.35 // room for the legend
+	return c.svg(p, whole)
 }
 
 func (c chart) svg(p *plot.Plot, width vg.Length) ([]byte, error) {
-	canvas := vgsvg.New(max(width, 5*vg.Inch), 3.2*vg.Inch)
+	canvas := vgsvg.New(width, 3.4*vg.Inch)
 	p.Draw(draw.New(canvas))
 	var out bytes.Buffer
 	if _, err := canvas.WriteTo(&out); err != nil {
