@@ -169,7 +169,8 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 	g.vm, g.Backend = destination, backend
 
 	result := new(Result)
-	if result.Migration, err = source.vm.Migrate(ctx, destination, nil); err != nil {
+	transfer := vm.Transfer{Bandwidth: r.Bandwidth, Capabilities: r.Capabilities}
+	if result.Migration, err = source.vm.MigrateBy(ctx, destination, transfer, nil); err != nil {
 		return nil, fmt.Errorf("%w\nfbppd: %s", err, source.Backend.Log())
 	}
 	if err := g.compare(source.vm, result); err != nil {
@@ -195,6 +196,14 @@ func (g *Guest) prepare(ctx context.Context, r Round) error {
 	timeout := int64(ample)
 	if !r.answered() {
 		timeout = r.HintTimeout.Milliseconds()
+	}
+	// Those of the migration that brought it here are still on.
+	var off []map[string]any
+	for _, c := range capabilities {
+		off = append(off, map[string]any{"capability": c, "state": false})
+	}
+	if err := g.vm.Execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": off}, nil); err != nil {
+		return err
 	}
 	for property, value := range map[string]any{
 		"hint-timeout":  timeout,

@@ -31,29 +31,38 @@ func (p Plan) order() string {
 // Round is one migration and the plan for it.
 type Round struct {
 	Plan
-	ClearDelay  time.Duration // how long QEMU puts off the use of the answer
-	HintTimeout time.Duration // how long QEMU waits for it; 0: as long as it takes
-	ClearShift  int           // log2 of the pages in a chunk of clear_bmap; 0: QEMU's choice
-	CancelAfter time.Duration // cancel a first migration after that; 0: there is none
+	ClearDelay   time.Duration // how long QEMU puts off the use of the answer
+	HintTimeout  time.Duration // how long QEMU waits for it; 0: as long as it takes
+	CancelAfter  time.Duration // cancel a first migration after that; 0: there is none
+	Bandwidth    int64         // bytes per second; 0: no limit
+	Capabilities []string      // of the migration, out of capabilities
+	// ClearShift is the log2 of the pages in a chunk of clear_bmap. It is for
+	// the QEMU that the guest moves to, and so for the round after this. 0:
+	// QEMU's choice, 1 GiB.
+	ClearShift int
 }
 
+// capabilities are those that change how QEMU walks its dirty bitmap.
+var capabilities = []string{"auto-converge", "multifd", "xbzrle"}
+
 func (r Round) String() string {
-	return fmt.Sprintf("%s; clear-delay %v hint-timeout %v clear-shift %d cancel-after %v",
-		r.order(), r.ClearDelay, r.HintTimeout, r.ClearShift, r.CancelAfter)
+	return fmt.Sprintf("%s; clear-delay %v hint-timeout %v cancel-after %v bandwidth %d capabilities %v clear-shift %d",
+		r.order(), r.ClearDelay, r.HintTimeout, r.CancelAfter, r.Bandwidth, r.Capabilities, r.ClearShift)
 }
 
 // answered tells whether the guest's answer is in time.
 func (r Round) answered() bool { return r.HintTimeout == 0 }
 
-// lateHold is longer than lateTimeout on any processor.
+// The guest holds its report back for longer than QEMU waits, on any processor.
 const (
 	lateHold    = 400_000_000
 	lateTimeout = 20 * time.Millisecond
 )
 
-// Sweep returns rounds that visit each way to go wrong once: the distance of
-// the strikes from the report, the time that QEMU takes to use it, the shape
-// of the report, and reports for which nobody waits.
+// Sweep returns rounds that visit each way to go wrong once: first the distances
+// of the strikes from the report with the times that QEMU takes to use it, then
+// the shape of the report, how the migration goes, and reports for which nobody
+// waits.
 func Sweep() []Round {
 	base := Plan{Used: 25, Strike: 48, Step: 1000, Churn: 50_000}
 	var rounds []Round
@@ -71,6 +80,8 @@ func Sweep() []Round {
 	add(func(r *Round) { r.PerMessage = 64 })
 	add(func(r *Round) { r.Used, r.ClearShift = 0, 6 })
 	add(func(r *Round) { r.Used, r.Strike, r.ClearDelay = 70, 512, 5*time.Millisecond })
+	add(func(r *Round) { r.Bandwidth, r.Capabilities = 100<<20, []string{"xbzrle"} })
+	add(func(r *Round) { r.Step, r.Capabilities = 20_000, []string{"multifd"} })
 	add(func(r *Round) { r.Stale, r.ClearDelay = true, 5*time.Millisecond })
 	add(func(r *Round) { r.Hold, r.HintTimeout = lateHold, lateTimeout })
 	add(func(r *Round) { r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, true })
@@ -95,6 +106,14 @@ func Random(seed, n uint64) Round {
 		},
 		ClearDelay: time.Duration(d.IntN(2)) * time.Millisecond * time.Duration(size(128)),
 		ClearShift: []int{0, 6, 8, 11}[d.IntN(4)],
+	}
+	if d.IntN(4) == 0 {
+		r.Bandwidth = 64<<20 + d.Int64N(1<<30)
+	}
+	for _, c := range capabilities {
+		if d.IntN(8) == 0 {
+			r.Capabilities = append(r.Capabilities, c)
+		}
 	}
 	if d.IntN(2) == 0 {
 		r.PerMessage = 1 + int(size(1<<14))

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package adversary
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/lab"
+)
+
+var (
+	rounds = flag.Int("adversary.rounds", 10, "random rounds on each accelerator, after the sweep")
+	seed   = flag.Uint64("adversary.seed", 0, "of the random rounds; 0: the time")
+	memory = flag.Int("adversary.memory", 64, "the guest's memory in MiB, up to 256")
+	cpus   = flag.Int("adversary.cpus", 2, "the guest's processors, 2 to 4")
+)
+
+// What all tests share. It is made once, before the first test, and only read
+// afterwards.
+var (
+	parts *lab.Lab
+	rom   string
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	if err := open(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "adversary: cannot start:", err)
+		os.Exit(1)
+	}
+	fmt.Fprintf(os.Stderr, "adversary: %s, -adversary.seed=%d\n", parts.Version, *seed)
+	os.Exit(m.Run())
+}
+
+func open(ctx context.Context) (err error) {
+	parts, err = lab.OpenHost(ctx, func(line string) { fmt.Fprintln(os.Stderr, "adversary:", line) })
+	if err != nil {
+		return err
+	}
+	rom, err = Build(ctx, parts.Root)
+	return err
+}
