@@ -4,6 +4,7 @@ package stock
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -22,6 +23,8 @@ type backend struct {
 	path   string
 	args   []string
 	cmd    *exec.Cmd
+	stdin  *os.File // nil: none
+	stdout io.Writer
 	said   output
 }
 
@@ -29,11 +32,20 @@ type backend struct {
 // test.
 func startBackend(t *testing.T, path string, args ...string) *backend {
 	t.Helper()
+	b := newBackend(t, path, args...)
+	b.start()
+	return b
+}
+
+// newBackend is startBackend without the start.
+func newBackend(t *testing.T, path string, args ...string) *backend {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "fbpp-be-") // short, for a socket's name
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &backend{t: t, socket: filepath.Join(dir, "vhost.sock"), path: path}
+	b.stdout = &b.said
 	b.args = append([]string{"--socket-path=" + b.socket}, args...)
 	t.Cleanup(func() {
 		b.end(syscall.SIGKILL)
@@ -42,7 +54,6 @@ func startBackend(t *testing.T, path string, args ...string) *backend {
 		}
 		os.RemoveAll(dir)
 	})
-	b.start()
 	return b
 }
 
@@ -50,7 +61,10 @@ func startBackend(t *testing.T, path string, args ...string) *backend {
 func (b *backend) start() {
 	b.t.Helper()
 	b.cmd = exec.Command(b.path, b.args...)
-	b.cmd.Stdout, b.cmd.Stderr = &b.said, &b.said
+	if b.stdin != nil {
+		b.cmd.Stdin = b.stdin
+	}
+	b.cmd.Stdout, b.cmd.Stderr = b.stdout, &b.said
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := b.cmd.Start(); err != nil {
 		b.t.Fatal(err)

@@ -109,7 +109,13 @@ func (m *machine) order(r ctl.Request) ctl.Reply {
 // execute runs a monitor command that needs no arguments.
 func (m *machine) execute(command string) {
 	m.t.Helper()
-	if err := m.Execute(m.ctx, command, nil, nil); err != nil {
-		m.t.Fatal(err)
+	m.executeWith(command, nil)
+}
+
+// executeWith runs a monitor command.
+func (m *machine) executeWith(command string, args any) {
+	m.t.Helper()
+	if err := m.Execute(m.ctx, command, args, nil); err != nil {
+		m.t.Fatalf("%v\n%s", err, m.Diagnosis())
 	}
 }

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package writes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// injected is a further file of the program: it only adds a package that reads
+// the standard input.
+const injected = `package main
+
+import _ "github.com/fbpp-project/fbpp/tests/stock/writes/watched"
+`
+
+// Inject builds the program whose sources are in the folder src so that it can
+// be watched, as the file out. The sources stay as they are: the go command is
+// told of one more of them.
+func Inject(ctx context.Context, src, out string) error {
+	dir, err := os.MkdirTemp("", "fbpp-inject-")
+	if err != nil {
+		return fmt.Errorf("inject: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	src, err = filepath.Abs(src)
+	if err != nil {
+		return fmt.Errorf("inject: %w", err)
+	}
+	file, overlay := filepath.Join(dir, "injected.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(src, "injected.go"): file}})
+	if err != nil {
+		return fmt.Errorf("inject: %w", err)
+	}
+	for path, content := range map[string][]byte{file: []byte(injected), overlay: replace} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return fmt.Errorf("inject: %w", err)
+		}
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-overlay", overlay, "-o", out, ".")
+	cmd.Dir = src
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s to be watched: %w\n%s", src, err, said)
+	}
+	return nil
+}
