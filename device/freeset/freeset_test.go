@@ -5,6 +5,7 @@ package freeset
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -226,19 +227,41 @@ func FuzzAddRecords(f *testing.F) {
 	})
 }
 
-func BenchmarkOrder0(b *testing.B) {
-	const n = 1 << 20
-	p := make([]byte, 0, n*wire.RecordSize)
-	for i := range uint64(n) {
-		p = binary.LittleEndian.AppendUint64(p, uint64(wire.MakeRecord(i*2, 0)))
-	}
-	s := New([]Range{{0, 8 << 30}})
-	b.SetBytes(int64(len(p)))
-	for b.Loop() {
-		s.Reset()
-		if err := s.AddRecords(p, 12, false); err != nil {
-			b.Fatal(err)
+func TestSmallBlocksAreJudgedLikeAnyOther(t *testing.T) {
+	memory := []Range{{0x3000, 200 << FrameShift}, {1 << 30, 64 << FrameShift}}
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 2000 {
+		var p []byte
+		for range rng.IntN(40) {
+			r := wire.MakeRecord(rng.Uint64N(260), uint8(rng.IntN(8)))
+			switch rng.IntN(20) {
+			case 0:
+				r += 1 << 26 // in the second piece, or outside
+			case 1:
+				r |= 1 << 6 // an undefined class
+			default: // aligned, as most are
+				r &^= wire.Record((uint64(1)<<r.Order() - 1) << 8)
+			}
+			p = binary.LittleEndian.AppendUint64(p, uint64(r))
+		}
+		overlapOK := rng.IntN(2) == 0
+		fast, slow := New(memory), New(memory)
+		got := fast.AddRecords(p, FrameShift, overlapOK)
+		var want error
+		for i := 0; i < len(p) && want == nil; i += wire.RecordSize {
+			r := wire.Record(binary.LittleEndian.Uint64(p[i:]))
+			if err := slow.addRecord(r, FrameShift, overlapOK); err != nil {
+				want = fmt.Errorf("record %d (%v): %w", i/wire.RecordSize, r, err)
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) || fast.Frames() != slow.Frames() ||
+			!slices.Equal(slices.Collect(fast.Ranges(1)), slices.Collect(slow.Ranges(1))) {
+			t.Fatalf("%x, overlaps allowed %v:\n%d frames, %v, want %d, %v", p, overlapOK,
+				fast.Frames(), got, slow.Frames(), want)
+		}
+		fast.Reset()
+		if len(slices.Collect(fast.Ranges(1))) != 0 {
+			t.Fatalf("%x: something is left after a reset", p)
 		}
 	}
-	b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "records/s")
 }

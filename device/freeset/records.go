@@ -18,12 +18,66 @@ const maxBlockShift = 40
 // record; those before it were added.
 func (s *Set) AddRecords(p []byte, pageShift uint8, overlapOK bool) error {
 	for i := 0; i+wire.RecordSize <= len(p); i += wire.RecordSize {
+		// A fragmented guest sends millions of small blocks.
+		if pageShift == FrameShift {
+			if i += s.addSmall(p[i:]); i+wire.RecordSize > len(p) {
+				break
+			}
+		}
 		r := wire.Record(binary.LittleEndian.Uint64(p[i:]))
 		if err := s.addRecord(r, pageShift, overlapOK); err != nil {
 			return fmt.Errorf("record %d (%v): %w", i/wire.RecordSize, r, err)
 		}
 	}
 	return nil
+}
+
+// maxSmall is the highest order of a block that fits into a word of the bitmap
+// with another one.
+const maxSmall = 5
+
+// addSmall adds blocks from the beginning of p for as long as each is small,
+// right, in one word of the area used last, and overlaps nothing. It returns
+// the length of their records. What stopped it is left to addRecord.
+func (s *Set) addSmall(p []byte) int {
+	if s.last >= len(s.areas) {
+		return 0
+	}
+	a := &s.areas[s.last]
+	// Locals that the loop keeps in registers.
+	words, first, count, low, high := a.bits, a.first, a.count, a.low, a.high
+	done, frames := 0, uint64(0)
+	for ; len(p)-done >= wire.RecordSize; done += wire.RecordSize {
+		r := wire.Record(binary.LittleEndian.Uint64(p[done:]))
+		from := r.PFN() - first // wraps to a large number below first
+		if from >= count {
+			break
+		}
+		w := int(from >> 6)
+		mask, n := uint64(1)<<(from&63), uint64(1)
+		if kind := r & 0xff; kind != 0 { // more than a page
+			n = 1 << (kind & 7)
+			if kind > maxSmall || r.PFN()&(n-1) != 0 || n > count-from || from&63+n > 64 {
+				break // also a class other than free
+			}
+			mask = (1<<n - 1) << (from & 63)
+		}
+		old := words[w]
+		if old&mask != 0 {
+			break
+		}
+		words[w] = old | mask
+		frames += n
+		if w < low {
+			low = w
+		}
+		if w >= high {
+			high = w + 1
+		}
+	}
+	a.low, a.high = low, high
+	s.free += frames
+	return done
 }
 
 func (s *Set) addRecord(r wire.Record, pageShift uint8, overlapOK bool) error {
