@@ -100,7 +100,7 @@ func (r *row) cells() []string {
 // exchangeTable splits the time that the guest was asked.
 func (r *report) exchangeTable() table {
 	t := table{Title: "The exchange with the guest", Head: []string{"load", "exchange", "arm", "wake-up", "walk", "transfer",
-		"decode", "clear", "longest hold", "holds", "ranges"}}
+		"decode", "clear", "longest hold", "holds", "ranges", "clear per range"}}
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		if len(row.hints) == 0 {
@@ -118,10 +118,24 @@ func (r *report) exchangeTable() table {
 			cells = append(cells, figure(s, "%.1f", "ms"))
 		}
 		cells = append(cells, count(row.exchange(func(r *record) int64 { return r.Exchange.Holds })),
-			count(row.exchange(func(r *record) int64 { return r.Exchange.Ranges })))
+			count(row.exchange(func(r *record) int64 { return r.Exchange.Ranges })), row.clearPerRange())
 		t.Rows = append(t.Rows, cells)
 	}
 	return t
+}
+
+// clearPerRange says what QEMU needed for each range that it cleared.
+func (r *row) clearPerRange() string {
+	var v []float64
+	for _, rec := range r.hints {
+		if n := rec.Exchange.Ranges; n > 0 {
+			v = append(v, float64(rec.Exchange.Clear*1000)/float64(n))
+		}
+	}
+	if len(v) == 0 {
+		return ""
+	}
+	return figure(newSpread(v), "%.0f", "ns")
 }
 
 // figure writes a median, and the spread where there is one.
