@@ -9,16 +9,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fbpp-project/fbpp/device/window"
 	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
+	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // futureFeature is a reserved feature bit. A driver of this version must not
 // accept it even where a later device offers it.
 const futureFeature = 23
-
-// featureVersion1 is VIRTIO_F_VERSION_1.
-const featureVersion1 = 32
 
 // pace is how the device treats messages.
 type pace int
@@ -37,9 +36,11 @@ type device struct {
 	changed  chan struct{} // closed when something below changes
 	judge    judge
 	config   wire.Config
-	features uint64
+	offered  uint64 // features of rings, beyond those that the library offers
+	features vhost.Features
 	backend  *vhostuser.Backend
 	memory   *vhostuser.Memory // retained; nil before the first
+	window   *window.Window    // nil while the frontend has none
 	eventq   *vhostuser.Queue  // nil while it does not run
 	reportq  *vhostuser.Queue
 	starts   int // of eventq
@@ -50,8 +51,9 @@ type device struct {
 	restarts bool // the next stop of the queues is one of the driver
 }
 
-func newDevice(now func() time.Time) *device {
+func newDevice(now func() time.Time, offered uint64) *device {
 	return &device{
+		offered: offered,
 		changed: make(chan struct{}),
 		judge:   newJudge(now),
 		config:  wire.Config{Flags: wire.ConfigEnabled, BudgetUS: 1000, BudgetEntries: 100_000},
@@ -60,7 +62,7 @@ func newDevice(now func() time.Time) *device {
 
 func (d *device) vhostUser() *vhostuser.Device {
 	return &vhostuser.Device{
-		Features:      1 << futureFeature,
+		Features:      d.offered | 1<<futureFeature,
 		NumQueues:     wire.NumQueues,
 		MaxQueueSize:  wire.MaxQueueSize,
 		ReadConfig:    d.readConfig,
@@ -73,6 +75,7 @@ func (d *device) vhostUser() *vhostuser.Device {
 		QueueStopping: d.queueStopping,
 		Reset:         d.reset,
 		MemoryChanged: d.memoryChanged,
+		Extensions:    []vhostuser.Extension{d.windowExtension()},
 	}
 }
 
@@ -115,8 +118,9 @@ func (d *device) readConfig(p []byte, off uint32) error {
 		return fmt.Errorf("read configuration: bytes %d to %d of %d", off, end, wire.ConfigSize)
 	}
 	if off != 0 || len(p) != wire.ConfigSize {
-		// A frontend that keeps a copy reads all of it at once.
 		d.judge.saw(ruleConfig)
+	} else {
+		d.judge.skip("the frontend reads all of the configuration, and answers the driver from its copy", ruleConfig)
 	}
 	var space [wire.ConfigSize]byte
 	d.config.Encode(space[:])
@@ -151,28 +155,29 @@ func (d *device) connected(b *vhostuser.Backend) {
 func (d *device) disconnected(_ *vhostuser.Backend, err error) {
 	d.locked(func() {
 		d.backend = nil
+		err = errors.Join(err, d.closeWindow())
 		d.judge.note("frontend: disconnected: %v", err)
 		d.broadcast()
 	})
 }
 
 func (d *device) featuresAcked(features uint64) {
-	d.locked(func() { d.features = features })
+	d.locked(func() { d.features = vhost.Features(features) })
 }
 
 func (d *device) queueStarted(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.judge.note("frontend: queue %d runs, features %#x", q.Index(), d.features)
+	d.judge.note("frontend: queue %d runs, features %v", q.Index(), d.features)
 	if q.Index() == wire.EventQueue {
 		d.eventq = q
 		d.starts++
 		d.judge.saw(ruleVersion, ruleFeatures)
-		if d.features&(1<<featureVersion1) == 0 {
-			d.judge.broke(ruleVersion, "the queues run with the features %#x", d.features)
+		if !d.features.Has(vhost.FeatureVersion1) {
+			d.judge.broke(ruleVersion, "the queues run with the features %v", d.features)
 		}
 		if reserved := d.features & (1<<24 - 1); reserved != 0 {
-			d.judge.broke(ruleFeatures, "of the reserved bits, %#x were accepted", reserved)
+			d.judge.broke(ruleFeatures, "of the reserved bits, %#x were accepted", uint64(reserved))
 		}
 	} else {
 		d.reportq = q
@@ -216,7 +221,7 @@ func (d *device) memoryChanged(m *vhostuser.Memory) {
 	d.memory, d.judge.memory = m, m.Regions()
 }
 
-// close lets go of guest memory.
+// close lets go of guest memory, once the device is served no more.
 func (d *device) close() {
 	d.locked(func() {
 		if d.memory != nil {

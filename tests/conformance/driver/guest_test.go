@@ -44,6 +44,7 @@ func (g *guest) start(ctx context.Context) error {
 	if err := g.connect(); err != nil {
 		return err
 	}
+	g.driver.greet = g.fault != "no hello at start"
 	g.driver.start()
 	var wg sync.WaitGroup
 	wg.Go(func() { g.mainLoop(ctx) })
@@ -114,7 +115,13 @@ func (g *guest) mainLoop(ctx context.Context) {
 				err = g.readConfig()
 			}
 		}
+		if g.fault == "leaves" && (err != nil || g.driver.answered.Load() > 30) {
+			g.fe.Close()
+			g.mu.Unlock()
+			return
+		}
 		if err != nil && ctx.Err() == nil {
+			g.driver.stop() // QEMU's main loop may touch the queues now
 			for _, q := range g.driver.queues() {
 				q.Resume()
 			}
@@ -123,6 +130,7 @@ func (g *guest) mainLoop(ctx context.Context) {
 				time.Sleep(time.Millisecond)
 				err = g.connect()
 			}
+			g.driver.start()
 		}
 		g.mu.Unlock()
 	}
@@ -142,13 +150,16 @@ func (g *guest) tick(ctx context.Context) {
 func (g *guest) pause(context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.driver.stop()
 	return g.fe.Stop(g.driver.queues()...)
 }
 
 func (g *guest) resume(context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.startQueues()
+	err := g.startQueues()
+	g.driver.start()
+	return err
 }
 
 func (g *guest) startQueues() error {
@@ -172,7 +183,7 @@ func (g *guest) restart(context.Context) error {
 		return err
 	}
 	g.driver.reset()
-	g.driver.restarted = true
+	g.driver.greet = g.fault != "no hello after a reset"
 	if err := g.startQueues(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device/wire"
+	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // scenario is something that the device does. After it the driver has to answer
@@ -29,6 +30,7 @@ func scenarios() []scenario {
 		{name: "budgets, tiny and huge", blame: ruleUsable, asks: true, play: budgets},
 		{name: "deadlines, tight, unknown and far", blame: ruleUsable, asks: true, play: deadlines},
 		{name: "overtaken at once", blame: ruleUsable, asks: true, play: overtaken},
+		{name: "overtaken while the driver walks", blame: ruleUsable, asks: true, play: overtakenInWalk},
 		{name: "overtaken while messages are kept", blame: ruleUsable, asks: true, play: overtakenLate(paceKeep)},
 		{name: "overtaken while messages are in the ring", blame: ruleUsable, asks: true, play: overtakenLate(paceIgnore)},
 		{name: "cancelled", blame: ruleUsable, asks: true, play: cancelled},
@@ -79,7 +81,7 @@ func alike(s *session) error {
 func budgets(s *session) error {
 	const most = math.MaxUint32
 	for _, b := range []wire.Config{
-		{BudgetUS: 1, BudgetEntries: 1}, {}, {BudgetUS: most, BudgetEntries: most},
+		longest, {}, {BudgetUS: most, BudgetEntries: most},
 		{BudgetUS: 1, BudgetEntries: most}, {BudgetUS: most, BudgetEntries: 1},
 	} {
 		// A small budget may take all the time there is.
@@ -119,6 +121,27 @@ func overtaken(s *session) error {
 	for range 8 {
 		if _, err := s.ask(question{}); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// longest is a budget with which a walk takes as long as it can: the driver is at
+// work for as long as the deadline is away.
+var longest = wire.Config{BudgetUS: 1, BudgetEntries: 1}
+
+// overtakenInWalk asks again, and cancels, while the driver is at work.
+func overtakenInWalk(s *session) error {
+	for i := range 6 {
+		r, err := s.ask(question{budget: &longest})
+		if err != nil {
+			return err
+		}
+		s.firstMessage(r)
+		if i%3 == 2 {
+			if err := s.cancel(r.generation); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -219,16 +242,12 @@ func usedLate(s *session) error { return s.kept(nil) }
 
 func usedOutOfOrder(s *session) error {
 	if s.inOrder() {
-		return notPossible("the driver negotiated VIRTIO_F_IN_ORDER")
+		return notPossible("the driver negotiated IN_ORDER")
 	}
 	return s.kept(slices.Reverse[[]*message])
 }
 
-// featureInOrder is VIRTIO_F_IN_ORDER: buffers are used in the order in which
-// they were made available.
-const featureInOrder = 35
-
 func (s *session) inOrder() (yes bool) {
-	s.locked(func() { yes = s.features&(1<<featureInOrder) != 0 })
+	s.locked(func() { yes = s.features.Has(vhost.FeatureInOrder) })
 	return yes
 }

@@ -77,7 +77,7 @@ func noEvents(s *session) error {
 // newestFirst keeps the first buffers for long, and uses the others.
 func newestFirst(s *session) error {
 	if s.inOrder() {
-		return notPossible("the driver negotiated VIRTIO_F_IN_ORDER")
+		return notPossible("the driver negotiated IN_ORDER")
 	}
 	for range s.rounds() {
 		r, err := s.ask(question{how: use{newest: true}})

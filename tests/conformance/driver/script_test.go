@@ -12,6 +12,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // fault is what a scripted driver does wrong. The empty one is nothing.
@@ -38,7 +39,7 @@ type script struct {
 	quit           chan struct{}
 	done           sync.WaitGroup
 	frozen         atomic.Bool // the driver holds a lock that the guest's clock needs
-	restarted      bool
+	answered       atomic.Int32
 
 	buffers  map[uint32]uint64 // address by descriptor
 	slots    []uint64          // free ones
@@ -59,6 +60,8 @@ func newScript(g *guest) (*script, error) {
 		if *q, err = vhosttest.NewQueue(g.memory, i, queueSize); err != nil {
 			return nil, err
 		}
+		// The format of the ring has to be right before there are buffers.
+		(*q).Negotiate(vhost.Features(g.features))
 	}
 	for range slotCount {
 		s.slots = append(s.slots, g.memory.Alloc(slotSize))
@@ -105,13 +108,19 @@ func (s *script) reset() {
 }
 
 func (s *script) start() {
-	s.quit = make(chan struct{})
-	s.done.Go(s.run)
+	quit := make(chan struct{})
+	s.quit = quit
+	s.done.Go(func() { s.run(quit) })
 }
 
+// stop ends the goroutine, if there is one.
 func (s *script) stop() {
+	if s.quit == nil {
+		return
+	}
 	close(s.quit)
 	s.done.Wait()
+	s.quit = nil
 }
 
 func (s *script) close() {
@@ -119,16 +128,11 @@ func (s *script) close() {
 	s.report.Close()
 }
 
-func (s *script) run() {
+func (s *script) run(quit <-chan struct{}) {
 	s.kick(s.events)
-	switch {
-	case s.fault == "no hello at start" && !s.restarted, s.fault == "no hello after a reset" && s.restarted:
-	default:
-		s.greet = true
-	}
 	for {
 		select {
-		case <-s.quit:
+		case <-quit:
 			return
 		default:
 		}
@@ -245,6 +249,7 @@ func (s *script) next() []byte {
 	}
 	s.sent = -1
 	s.answers++
+	s.answered.Add(1)
 	return s.spoil(h, records, trailer)
 }
 

@@ -37,6 +37,9 @@ type Config struct {
 	// Hold is how long the device leaves messages in the ring, to see whether
 	// the guest goes on meanwhile. Zero means DefaultHold.
 	Hold time.Duration
+	// Features are feature bits to offer beyond those that any device has with
+	// package vhostuser: of RING_PACKED and IN_ORDER, any.
+	Features uint64
 	// Control may be left out in whole or in part.
 	Control Control
 	// Progress gets a line at each step. It may be nil.
@@ -75,7 +78,7 @@ func (*suite) Rules() []report.Rule { return AllRules() }
 // Run implements report.Suite. All scenarios are played, whatever rules are
 // selected, as most rules hold in each of them.
 func (u *suite) Run(ctx context.Context, selected []report.Rule, add func(report.Result)) error {
-	d := newDevice(time.Now)
+	d := newDevice(time.Now, u.c.Features)
 	defer d.close()
 	err := u.serve(ctx, d)
 	d.mu.Lock()
@@ -84,7 +87,7 @@ func (u *suite) Run(ctx context.Context, selected []report.Rule, add func(report
 	for _, r := range selected {
 		result := d.judge.result(r, missed)
 		if err != nil && result.Outcome != report.Fail {
-			result.Outcome, result.Detail = report.Error, "the suite ended early"
+			result.Outcome, result.Detail = report.Error, fmt.Sprintf("the suite ended early: %v", err)
 		}
 		add(result)
 	}
@@ -204,7 +207,7 @@ func (s *session) playOne(sc scenario, refuses bool) error {
 			return err
 		}
 		if err := s.running(s.c.Wait); err != nil {
-			return err
+			return fmt.Errorf("%w for more than %v", errStopped, s.c.Wait)
 		}
 	}
 }

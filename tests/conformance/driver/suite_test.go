@@ -4,6 +4,7 @@ package driver_test
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,16 +14,20 @@ import (
 
 	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // examine runs the suite against a scripted driver.
-func examine(t *testing.T, f fault, features uint64) (map[string]report.Result, error) {
+func examine(t *testing.T, f fault, features uint64, change ...func(*driver.Config)) (map[string]report.Result, error) {
 	listening := make(chan struct{}, 1)
 	c := quick(t)
 	c.Progress = func(line string) {
 		if strings.HasPrefix(line, "waiting") {
 			listening <- struct{}{}
 		}
+	}
+	for _, f := range change {
+		f(&c)
 	}
 	g := &guest{t: t, path: c.SocketPath, fault: f, features: features}
 	c.Control = driver.Control{Pause: g.pause, Resume: g.resume, Restart: g.restart}
@@ -65,24 +70,56 @@ func with(results map[string]report.Result, o report.Outcome) (ids []string) {
 	return ids
 }
 
+// The rules hold with every set of features that a driver may choose.
 func TestDriverThatKeepsTheRules(t *testing.T) {
-	for name, features := range map[string]uint64{
-		"with indirect descriptors": acceptedByQEMU,
-		"without":                   1 << 32,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			results, err := examine(t, "", features)
-			if err != nil {
-				t.Fatal(err)
+	const ring = 1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder
+	choices := []uint64{1 << wire.FeatureVersion1}
+	for _, bit := range []uint{wire.FeatureIndirectDesc, wire.FeatureEventIdx, wire.FeatureRingPacked, wire.FeatureInOrder} {
+		for _, f := range choices {
+			choices = append(choices, f|1<<bit)
+		}
+	}
+	outcomes := examineAll(t, choices, func(features uint64) (map[string]report.Result, error) {
+		return examine(t, "", features, func(c *driver.Config) { c.Features = ring })
+	})
+	for features, outcome := range outcomes {
+		t.Run(wire.Features(features).String(), func(t *testing.T) {
+			end := <-outcome
+			if end.err != nil {
+				t.Fatal(end.err)
 			}
-			for id, r := range results {
+			for id, r := range end.results {
 				if r.Outcome != report.Pass {
 					t.Errorf("%s: %v: %s\n%s", id, r.Outcome, r.Detail, strings.Join(r.Notes, "\n"))
 				}
 			}
 		})
 	}
+}
+
+// outcome is what a suite found.
+type outcome struct {
+	results map[string]report.Result
+	err     error
+}
+
+// examineAll runs suites side by side: they wait more than they work, so many
+// at a time, whatever the processors.
+func examineAll[T comparable](t *testing.T, what []T, examine func(T) (map[string]report.Result, error)) map[T]chan outcome {
+	t.Helper()
+	outcomes := make(map[T]chan outcome)
+	room := make(chan struct{}, 10)
+	for _, v := range what {
+		ended := make(chan outcome, 1)
+		outcomes[v] = ended
+		go func() {
+			room <- struct{}{}
+			results, err := examine(v)
+			<-room
+			ended <- outcome{results, err}
+		}()
+	}
+	return outcomes
 }
 
 // Each fault breaks one rule, and that one is found broken and no other.
@@ -131,23 +168,9 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"stops the guest":                         "FBPP-REP-10",
 		"is dead after a cancel":                  "FBPP-OP-1",
 	}
-	type outcome struct {
-		results map[string]report.Result
-		err     error
-	}
-	// They wait more than they work: many at a time, whatever the processors.
-	outcomes := make(map[fault]chan outcome)
-	room := make(chan struct{}, 10)
-	for f := range rules {
-		ended := make(chan outcome, 1)
-		outcomes[f] = ended
-		go func() {
-			room <- struct{}{}
-			results, err := examine(t, f, acceptedByQEMU)
-			<-room
-			ended <- outcome{results, err}
-		}()
-	}
+	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), func(f fault) (map[string]report.Result, error) {
+		return examine(t, f, acceptedByQEMU)
+	})
 	for f, rule := range rules {
 		t.Run(string(f), func(t *testing.T) {
 			end := <-outcomes[f]

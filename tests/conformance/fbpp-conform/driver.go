@@ -15,6 +15,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 func driverSuite() suite {
@@ -28,6 +29,7 @@ func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	fs.DurationVar(&c.Patience, "patience", driver.DefaultPatience, "how long the driver may take to do what it must")
 	fs.DurationVar(&c.Quiet, "quiet", driver.DefaultQuiet, "how long to wait for what must not come")
 	fs.DurationVar(&c.Hold, "hold", driver.DefaultHold, "how long to leave messages unread, to see whether the guest goes on")
+	offer := fs.String("offer", "packed", "features to offer, besides INDIRECT_DESC and EVENT_IDX: any of `packed,in-order`, or none")
 	pause := fs.String("pause", "", "shell `COMMAND` that pauses the guest's CPUs")
 	resume := fs.String("resume", "", "shell `COMMAND` that lets them run again")
 	restart := fs.String("restart-driver", "", "shell `COMMAND` that makes the driver initialise the device anew")
@@ -41,12 +43,32 @@ func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 		case min(c.Wait, c.Patience, c.Quiet, c.Hold) <= 0:
 			return nil, usageError{errors.New("--wait, --patience, --quiet and --hold must be above 0")}
 		}
+		var err error
+		if c.Features, err = features(*offer); err != nil {
+			return nil, usageError{err}
+		}
 		c.Control = driver.Control{Pause: shell(*pause), Resume: shell(*resume), Restart: shell(*restart)}
 		if !*quiet {
 			c.Progress = func(line string) { fmt.Fprintln(os.Stderr, "fbpp-conform:", line) }
 		}
 		return driver.NewSuite(c), nil
 	}
+}
+
+// features reads a list of feature names.
+func features(list string) (bits uint64, err error) {
+	for _, name := range split(list) {
+		switch name {
+		case "packed":
+			bits |= 1 << wire.FeatureRingPacked
+		case "in-order":
+			bits |= 1 << wire.FeatureInOrder
+		case "none":
+		default:
+			return 0, fmt.Errorf("--offer: unknown feature %q", name)
+		}
+	}
+	return bits, nil
 }
 
 // shell returns what runs a command; nil for none. Its output goes to stderr.

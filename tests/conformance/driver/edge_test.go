@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/driver"
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+// A driver that refuses is not asked, and keeps the other rules.
+func TestDriverThatRefuses(t *testing.T) {
+	results, err := examine(t, "refuses", acceptedByQEMU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if broken := with(results, report.Fail); broken != nil {
+		t.Errorf("%v are broken", broken)
+	}
+	skipped := with(results, report.Skip)
+	for _, id := range []string{"FBPP-REP-1", "FBPP-REP-10", "FBPP-EV-7"} {
+		if !slices.Contains(skipped, id) || !strings.Contains(results[id].Detail, "it is a test") {
+			t.Errorf("%s: %v: %s", id, results[id].Outcome, results[id].Detail)
+		}
+	}
+	for _, id := range []string{"FBPP-INIT-1", "FBPP-INIT-3", "FBPP-INIT-4", "FBPP-EV-5", "FBPP-EV-8", "FBPP-OP-1"} {
+		if results[id].Outcome != report.Pass {
+			t.Errorf("%s: %v: %s", id, results[id].Outcome, results[id].Detail)
+		}
+	}
+}
+
+// requireNoVerdict runs the suite on what has no driver, and requires an error and no
+// verdict.
+func requireNoVerdict(ctx context.Context, t *testing.T, c driver.Config, want string) {
+	t.Helper()
+	var unknown int
+	err := driver.NewSuite(c).Run(ctx, driver.AllRules(), func(r report.Result) {
+		if r.Outcome == report.Error {
+			unknown++
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	if unknown != len(driver.AllRules()) {
+		t.Errorf("%d rules could not be checked, want all", unknown)
+	}
+}
+
+func TestDriverThatDoesNotCome(t *testing.T) {
+	c := quick(t)
+	c.Wait = 50 * time.Millisecond
+	requireNoVerdict(t.Context(), t, c, "no driver")
+}
+
+// A frontend that says nothing does not keep the suite from its end.
+func TestFrontendThatIsSilent(t *testing.T) {
+	c := quick(t)
+	c.Wait = 200 * time.Millisecond
+	c.Progress = func(string) {
+		conn, err := net.Dial("unix", c.SocketPath)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	requireNoVerdict(t.Context(), t, c, "no driver")
+}
+
+func TestSuiteThatIsEnded(t *testing.T) {
+	c := quick(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	c.Progress = func(string) { cancel(errors.New("enough")) }
+	requireNoVerdict(ctx, t, c, "enough")
+}
+
+func TestSocketThatCannotBe(t *testing.T) {
+	c := quick(t)
+	c.SocketPath += "/below-a-file"
+	requireNoVerdict(t.Context(), t, c, c.SocketPath)
+}
+
+// A frontend that leaves for good ends the suite, and not in a hang.
+func TestFrontendThatLeaves(t *testing.T) {
+	results, err := examine(t, "leaves", acceptedByQEMU, func(c *driver.Config) { c.Wait = time.Second })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if broken := with(results, report.Fail); broken != nil {
+		t.Errorf("%v are broken", broken)
+	}
+	if r := results["FBPP-INIT-4"]; r.Outcome != report.Skip || !strings.Contains(r.Detail, "lost") {
+		t.Errorf("%v: %s", r.Outcome, r.Detail)
+	}
+}
