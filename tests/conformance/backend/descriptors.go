@@ -15,9 +15,9 @@ import (
 func descriptors() []check {
 	const source = "vhost-user.rst, Communication; unix(7), SCM_RIGHTS"
 	return []check{
-		{id: "VHU-FD-1", source: source,
+		{id: "VHU-FD-1", source: source, advice: true,
 			text: "A descriptor that comes with a request which takes none is closed.", run: surplusFD},
-		{id: "VHU-FD-2", source: source,
+		{id: "VHU-FD-2", source: source, advice: true,
 			text: "A descriptor that comes with an unknown request is closed.", run: unknownRequestFD},
 		{id: "VHU-FD-3", source: "vhost-user.rst, VHOST_USER_SET_VRING_CALL",
 			text: "A call descriptor is closed when another one replaces it.", run: replacedFD},

@@ -84,7 +84,7 @@ func hostileRings() []check {
 			m.q.PutAvail(0)
 		}),
 		hostile("VHU-EVIL-15", "Random descriptors do no harm.", randomDescriptors),
-		{id: "VHU-EVIL-16", source: source,
+		{id: "VHU-EVIL-16", source: source, advice: true,
 			text: "A broken ring does not keep the frontend from stopping it, nor the driver from starting anew.", run: brokenRingRestarts},
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,9 +31,46 @@ type peer struct {
 
 // process is a running backend.
 type process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended; err is set then
-	err  error
+	cmd    *exec.Cmd
+	stderr tail
+	done   chan struct{} // closed when it has ended; err is set then
+	err    error
+}
+
+// tail keeps the last lines that are written to it.
+type tail struct {
+	mu    sync.Mutex // guards lines
+	lines []string
+}
+
+const tailLines = 5
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for line := range strings.Lines(string(p)) {
+		t.lines = append(t.lines, strings.TrimSpace(line))
+	}
+	t.lines = t.lines[max(0, len(t.lines)-tailLines):]
+	return len(p), nil
+}
+
+// take returns the lines, and forgets them.
+func (t *tail) take() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := t.lines
+	t.lines = nil
+	return lines
+}
+
+// lastWords are the last lines that a backend of ours wrote to stderr.
+func (p *peer) lastWords() []string {
+	if p.process == nil {
+		return nil
+	}
+	return p.process.stderr.take()
 }
 
 // start starts the backend if it is ours to start and is not running, and waits
@@ -43,10 +82,12 @@ func (p *peer) start(ctx context.Context) error {
 	cmd := exec.Command(p.command[0], p.command[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	_ = unix.Unlink(p.path) // of one that ended without
+	p.process = &process{cmd: cmd, done: make(chan struct{})}
+	cmd.Stderr = &p.process.stderr
 	if err := cmd.Start(); err != nil {
+		p.process = nil
 		return fmt.Errorf("start backend: %w", err)
 	}
-	p.process = &process{cmd: cmd, done: make(chan struct{})}
 	go p.process.wait()
 	for !listens(p.path) {
 		select {

@@ -33,6 +33,17 @@ func (s *session) must(err error, doing string, args ...any) {
 	}
 }
 
+// Failf ends the check as failed. If the backend has died, that is told as well.
+func (s *session) Failf(format string, args ...any) {
+	if err := s.peer.crashed(); err != nil {
+		s.Notef("the backend has died: %v", err)
+	}
+	for _, line := range s.peer.lastWords() {
+		s.Notef("backend: %s", line)
+	}
+	s.T.Failf(format, args...)
+}
+
 // need ends the check as not applicable unless ok.
 func (s *session) need(ok bool, what string, args ...any) {
 	if !ok {

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+var le = binary.LittleEndian
+
+// freePageMachine is a machine whose frontend has a hint window, and whose
+// driver has supplied buffers for events.
+type freePageMachine struct {
+	*machine
+	events  *vhosttest.Queue
+	buffers map[uint32]uint64 // events: address by head
+	message uint64            // memory for messages
+
+	window []byte
+	fds    [3]int // window, ask, done
+	asked  uint64
+}
+
+// Private request and protocol feature of docs/window.md.
+const (
+	windowFeature = 48
+	windowRequest = 0x4642
+)
+
+const (
+	messageRoom = 256 << 10
+	deadline    = 3 * time.Second // of requests
+)
+
+// memRange is a range of the window.
+type memRange struct{ GPA, Length uint64 }
+
+// bootFreePage boots up to a driver that has not said HELLO.
+func (s *session) bootFreePage() *freePageMachine {
+	m := &freePageMachine{
+		machine: s.boot(bootOptions{stopped: true, Options: vhosttest.Options{Extra: 1 << windowFeature}}),
+		buffers: make(map[uint32]uint64),
+	}
+	s.need(m.f.Negotiated.Has(windowFeature), "backend does not offer the hint window")
+	m.events = m.queues[wire.EventQueue]
+	m.message = m.g.Alloc(messageRoom)
+	m.fetchWindow()
+	m.must(m.f.Start(m.g, m.features, m.queues...), "start the device")
+	for range 4 {
+		m.supply(wire.EventSize)
+	}
+	return m
+}
+
+// bootDriver boots up to a driver that has said HELLO, and takes the event that
+// asked for it.
+func (s *session) bootDriver() *freePageMachine {
+	m := s.bootFreePage()
+	m.await(wire.EventChanged)
+	m.post(helloMessage(wire.StatusOK, 0))
+	return m
+}
+
+func (m *freePageMachine) fetchWindow() {
+	reply, err := m.f.Ask(windowRequest, nil)
+	m.must(err, "ask for the window")
+	m.Cleanup(reply.Close)
+	if len(reply.Payload) != 16 || len(reply.FDs) != 3 {
+		m.Failf("the window's reply has %d bytes and %d descriptors", len(reply.Payload), len(reply.FDs))
+	}
+	size := le.Uint64(reply.Payload[8:])
+	if v, flags := le.Uint32(reply.Payload), le.Uint32(reply.Payload[4:]); v != 1 || flags != 0 || size < 8192 || size > 1<<32 {
+		m.Failf("the window's reply says version %d, flags %#x and %d bytes", v, flags, size)
+	}
+	for i := range m.fds {
+		fd := reply.TakeFD(i)
+		m.Cleanup(func() { unix.Close(fd) })
+		m.fds[i] = fd
+	}
+	m.window, err = unix.Mmap(m.fds[0], 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	m.must(err, "map the window")
+	m.Cleanup(func() { _ = unix.Munmap(m.window) })
+}
+
+// supply gives the device a buffer for events and returns its address.
+func (m *freePageMachine) supply(n uint32) uint64 {
+	addr := m.g.Alloc(uint64(n))
+	head, err := m.events.Add(vhosttest.Buffer{Addr: addr, Len: n, Write: true})
+	if err != nil {
+		m.Errorf("%v", err)
+	}
+	m.buffers[head] = addr
+	if err := m.events.Kick.Raise(); err != nil {
+		m.Errorf("%v", err)
+	}
+	return addr
+}
+
+// dropBuffers starts eventq anew, without buffers.
+func (m *freePageMachine) dropBuffers() {
+	_, err := m.f.StopRing(m.events)
+	m.must(err, "stop eventq")
+	m.events.Reset()
+	clear(m.buffers)
+	m.must(m.f.StartRing(m.events), "start eventq")
+	m.must(m.f.Enable(m.events, true), "enable eventq")
+	// The device has forgotten its driver, and would say so in the first buffer.
+	m.supply(wire.EventSize)
+	if e := m.take(m.wait()); e.Type != wire.EventChanged {
+		m.Failf("a device whose eventq was stopped sends %v", e)
+	}
+	m.post(helloMessage(wire.StatusOK, 0))
+}
+
+func (m *freePageMachine) wait() vhosttest.Used {
+	u, err := m.events.Wait(m.cfg.Patience)
+	m.must(err, "wait for an event")
+	return u
+}
+
+// take decodes the event of a used buffer.
+func (m *freePageMachine) take(u vhosttest.Used) wire.Event {
+	addr, ok := m.buffers[u.Head]
+	if !ok {
+		m.Failf("the device used head %d of eventq, which is not outstanding", u.Head)
+	}
+	delete(m.buffers, u.Head)
+	if u.Len != wire.EventSize {
+		m.Failf("the device says that an event has %d bytes", u.Len)
+	}
+	e, err := wire.DecodeEvent(m.g.Read(addr, wire.EventSize))
+	m.must(err, "decode an event")
+	return e
+}
+
+// event waits for the next event, and supplies another buffer.
+func (m *freePageMachine) event() wire.Event {
+	e := m.take(m.wait())
+	m.supply(wire.EventSize)
+	return e
+}
+
+// await waits for an event of that type and ignores others.
+func (m *freePageMachine) await(want wire.EventType) wire.Event {
+	for range 10 {
+		if e := m.event(); e.Type == want {
+			return e
+		}
+	}
+	m.Failf("no event %v came among 10", want)
+	return wire.Event{}
+}
+
+// noEvent fails if an event of that type comes within a while.
+func (m *freePageMachine) noEvent(unwanted wire.EventType) {
+	for end := time.Now().Add(quiet); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if u, ok := m.events.Poll(); ok {
+			if e := m.take(u); e.Type == unwanted {
+				m.Failf("the device sent %v", e)
+			}
+		}
+	}
+}
+
+// post sends a message and waits until the device has used it.
+func (m *freePageMachine) post(p []byte) {
+	if len(p) > messageRoom {
+		m.Errorf("message of %d bytes", len(p))
+	}
+	m.g.Write(m.message, p)
+	m.postBuffers(vhosttest.Buffer{Addr: m.message, Len: uint32(len(p))})
+}
+
+func (m *freePageMachine) postBuffers(bufs ...vhosttest.Buffer) {
+	head, err := m.q.Add(bufs...)
+	if err != nil {
+		m.Errorf("%v", err)
+	}
+	m.kick()
+	u, err := m.q.Wait(m.cfg.Patience)
+	m.must(err, "wait until a message is used")
+	if u.Head != head || u.Len != 0 {
+		m.Failf("a message was used as %+v, it has head %d and the length has to be 0", u, head)
+	}
+}
+
+// ask asks as a migration does.
+func (m *freePageMachine) ask() { m.askFor(deadline) }
+
+func (m *freePageMachine) askFor(d time.Duration) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		m.Errorf("read the clock: %v", err)
+	}
+	m.asked++
+	le.PutUint64(m.window[0x48:], uint64(ts.Nano()+d.Nanoseconds()))
+	le.PutUint64(m.window[0x40:], m.asked)
+	m.signal() // the system call keeps the stores before it
+}
+
+// cancel gives the request up.
+func (m *freePageMachine) cancel() {
+	le.PutUint64(m.window[0x50:], m.asked)
+	m.signal()
+}
+
+func (m *freePageMachine) signal() {
+	if _, err := unix.Write(m.fds[1], []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		m.Errorf("signal ask: %v", err)
+	}
+}
+
+// Statuses of docs/window.md.
+const (
+	fpOK, fpDisabled, fpNoDriver, fpRefused = 0, 1, 2, 3
+	fpTimeout, fpBadReport, fpCancelled     = 4, 5, 6
+)
+
+// answer is what the window says of a request.
+type answer struct {
+	status uint32
+	ranges []memRange
+	bytes  uint64
+}
+
+// String implements fmt.Stringer.
+func (a answer) String() string { return fmt.Sprintf("%d with the ranges %x", a.status, a.ranges) }
+
+// answer waits for the answer to the newest request, as the frontend does: it
+// looks whenever done is signalled.
+func (m *freePageMachine) answer() answer {
+	end := time.Now().Add(deadline + m.cfg.Patience)
+	for le.Uint64(m.window[0x80:]) != m.asked {
+		left := time.Until(end)
+		if left <= 0 {
+			m.Failf("request %d was not answered; done_generation is %d", m.asked, le.Uint64(m.window[0x80:]))
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fds[2]), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			m.Errorf("poll done: %v", err)
+		}
+		if n > 0 {
+			var b [8]byte
+			_, _ = unix.Read(m.fds[2], b[:])
+		}
+	}
+	return m.readAnswer()
+}
+
+func (m *freePageMachine) readAnswer() answer {
+	a := answer{status: le.Uint32(m.window[0x88:]), bytes: le.Uint64(m.window[0x98:])}
+	n := le.Uint64(m.window[0x90:])
+	if most := (uint64(len(m.window)) - 0x1000) / 16; n > most {
+		m.Failf("range_count is %d, and the window has room for %d", n, most)
+	}
+	for i := range n {
+		p := m.window[0x1000+16*i:]
+		a.ranges = append(a.ranges, memRange{le.Uint64(p), le.Uint64(p[8:])})
+	}
+	return a
+}
+
+// expectStatus fails unless the newest request ends with that status and no
+// ranges.
+func (m *freePageMachine) expectStatus(want uint32, why string) {
+	if a := m.answer(); a.status != want || len(a.ranges) > 0 {
+		m.Failf("%s: the request ended with status %v, not %d and none", why, a, want)
+	}
+}
+
+// expectRanges fails unless the newest request ends well, with these ranges.
+func (m *freePageMachine) expectRanges(want ...memRange) {
+	if a := m.answer(); a.status != fpOK || !slices.Equal(a.ranges, want) {
+		m.Failf("the request ended with status %v, not 0 and %x", a, want)
+	}
+}
+
+// exchange is a whole request and a good answer to it.
+func (m *freePageMachine) exchange() {
+	m.ask()
+	m.post(lastReport(m.await(wire.EventReportFree).Generation, block(1), block(3)))
+	m.expectRanges(blockRange(1), blockRange(3))
+}
+
+// configChanged waits for the backend to tell of a change of config space.
+func (m *freePageMachine) configChanged() {
+	m.need(m.f.Channel != nil, "backend does not offer BACKEND_REQ")
+	msg, err := m.f.Channel.Next(m.cfg.Patience)
+	m.must(err, "wait for a configuration change notification")
+	defer msg.Close()
+	if msg.Request != uint32(vhost.BackendConfigChange) {
+		m.Failf("the backend sent %v", vhost.BackendRequest(msg.Request))
+	}
+	m.must(m.f.Channel.Ack(msg, 0), "acknowledge the notification")
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/device/unixsock"
+	"github.com/fbpp-project/fbpp/tests/conformance/backend"
+)
+
+func TestFreePageDeviceKeepsAllRules(t *testing.T) {
+	dev := device.New(device.Options{Logger: zap.NewNop(), WindowSize: 1 << 20})
+	ctl := filepath.Join(t.TempDir(), "control.sock")
+	l, err := unixsock.Listen(ctl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- control.Serve(ctx, l, dev, zap.NewNop()) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve control: %v", err)
+		}
+	})
+	expect(t, backend.Config{SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(), ControlPath: ctl},
+		[]string{"VHU-CFG-6"}, // it ignores writes, as its specification says
+		"INBAND", "ACCESS_PLATFORM", "PAGEFAULT", "DEVICE_STATE", "EVENT_IDX", "INFLIGHT", "own process", "writes no data",
+		"serial port", "INDIRECT", "inflight")
+}

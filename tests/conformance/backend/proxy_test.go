@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend_test
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// proxy is a backend that is broken in one way: it passes everything on between
+// a frontend and a good backend, but for what its hooks change.
+type proxy struct {
+	t    testing.TB
+	path string
+	// request sees each message of the frontend, and may change it. With
+	// false it is not passed on.
+	request func(c *proxied, m *wire.Message) bool
+	// reply is the same for what the backend sends.
+	reply func(c *proxied, m *wire.Message) bool
+	// once ends the proxy with its first connection.
+	once bool
+
+	memory sync.Map // what a mutant keeps between connections
+	die    func()   // ends the proxy
+}
+
+// proxied is one connection.
+type proxied struct {
+	*proxy
+	frontend, backend *wire.Conn
+	ctx               context.Context
+	mu                sync.Mutex           // guards what follows
+	seen              map[wire.Request]int // how often each request came
+	fds               []int                // closed with the connection
+}
+
+// serveMutant serves behind the good backend at path.
+func serveMutant(t testing.TB, path string, p *proxy) string {
+	t.Helper()
+	p.t, p.path = t, path
+	at := filepath.Join(t.TempDir(), "mutant.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: at, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.die = func() { l.Close() }
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			p.serve(ctx, conn)
+			if p.once {
+				p.die()
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		l.Close()
+		wg.Wait()
+	})
+	return at
+}
+
+// serve serves one connection to its end.
+func (p *proxy) serve(ctx context.Context, conn *net.UnixConn) {
+	front, err := take(conn)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	to, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.path, Net: "unix"})
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	back, err := take(to)
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	c := &proxied{proxy: p, frontend: front, backend: back, ctx: ctx, seen: make(map[wire.Request]int)}
+	end := func() {
+		cancel()
+		front.Close()
+		back.Close()
+	}
+	defer context.AfterFunc(ctx, end)()
+	var wg sync.WaitGroup
+	wg.Go(func() { defer end(); c.pass(front, back, c.onRequest) })
+	wg.Go(func() { defer end(); c.pass(back, front, c.onReply) })
+	wg.Wait()
+	for _, fd := range c.fds {
+		unix.Close(fd)
+	}
+}
+
+// take makes a connection of package wire out of one of package net.
+func take(conn *net.UnixConn) (*wire.Conn, error) {
+	defer conn.Close()
+	f, err := conn.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return wire.NewConnFD(fd, "proxy")
+}
+
+func (c *proxied) pass(from, to *wire.Conn, hook func(*wire.Message) bool) {
+	for {
+		m, err := from.Recv(c.ctx)
+		if err != nil {
+			return
+		}
+		if hook(m) {
+			err = to.Send(c.ctx, m.Header, m.Payload, m.FDs...)
+		}
+		m.Close()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *proxied) onRequest(m *wire.Message) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen[wire.Request(m.Request)]++
+	if c.request == nil {
+		return true
+	}
+	return c.request(c, m)
+}
+
+func (c *proxied) onReply(m *wire.Message) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reply == nil {
+		return true
+	}
+	return c.reply(c, m)
+}
+
+// inject sends a request of the proxy's own, which has no answer.
+func (c *proxied) inject(req wire.Request, payload []byte, fds ...int) {
+	h := wire.Header{Request: uint32(req), Flags: wire.Version}
+	_ = c.backend.Send(c.ctx, h, payload, fds...)
+}
+
+// answer answers a request in the backend's place.
+func (c *proxied) answer(m *wire.Message, payload []byte) {
+	_ = c.frontend.Send(c.ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, payload)
+}
+
+// pretend acknowledges a request that is not passed on, if that was asked for.
+func (c *proxied) pretend(m *wire.Message) bool {
+	if m.NeedReply() {
+		c.answer(m, wire.U64(0).AppendTo(nil))
+	}
+	return false
+}
+
+// keep duplicates a descriptor, for as long as the connection lives.
+func (c *proxied) keep(fd int) int {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		c.t.Error(err)
+		return -1
+	}
+	c.fds = append(c.fds, dup)
+	return dup
+}
+
+// eventfd makes an eventfd that lives as long as the connection.
+func (c *proxied) eventfd() int {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		c.t.Error(err)
+		return -1
+	}
+	c.fds = append(c.fds, fd)
+	return fd
+}
+
+// replaceFD puts another descriptor into a message.
+func replaceFD(m *wire.Message, fd int) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	m.Close()
+	m.FDs = []int{dup}
+}
+
+// follow calls f until the connection ends.
+func (c *proxied) follow(every time.Duration, f func()) {
+	go func() {
+		for c.ctx.Err() == nil {
+			f()
+			time.Sleep(every)
+		}
+	}()
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend_test
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// shadow puts a log of the proxy's own in place of the frontend's, and copies
+// the marks that the filter lets pass, after a delay.
+func shadow(c *proxied, m *wire.Message, delay time.Duration, filter func(pages []uint64) []uint64) {
+	v, err := wire.DecodeLog(m.Payload)
+	if err != nil || len(m.FDs) != 1 {
+		return
+	}
+	real, err := unix.Mmap(m.FDs[0], int64(v.Offset), int(v.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return
+	}
+	log, err := vhosttest.NewLog(v.Size * 8 * vhosttest.PageSize)
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	_ = log.Give(func(_ wire.Log, fd int) error { replaceFD(m, fd); return nil })
+	go func() {
+		defer log.Close()
+		defer unix.Munmap(real)
+		for c.ctx.Err() == nil {
+			pages := filter(log.Harvest())
+			if len(pages) > 0 {
+				time.Sleep(delay)
+			}
+			mark(real, pages)
+			time.Sleep(20 * time.Microsecond)
+		}
+	}()
+}
+
+// mark sets bits. A reader that clears others at the same time may find them
+// set again: no harm for a test.
+func mark(log []byte, pages []uint64) {
+	for _, p := range pages {
+		if p/8 < uint64(len(log)) {
+			log[p/8] |= 1 << (p % 8)
+		}
+	}
+}
+
+// onlyUsedRings lets pass what belongs to used rings.
+func onlyUsedRings(c *proxied) func([]uint64) []uint64 {
+	return func(pages []uint64) (kept []uint64) {
+		for _, p := range pages {
+			if _, ok := c.memory.Load(p); ok {
+				kept = append(kept, p)
+			}
+		}
+		return kept
+	}
+}
+
+// learnUsedRing notes the pages of a used ring, for onlyUsedRings.
+func learnUsedRing(c *proxied, m *wire.Message) {
+	if a, err := wire.DecodeVringAddr(m.Payload); err == nil {
+		c.memory.Store(a.Log/vhosttest.PageSize, true)
+	}
+}
+
+// firstOfRun lets pass the first page of each run of pages.
+func firstOfRun(pages []uint64) (kept []uint64) {
+	for i, p := range pages {
+		if i == 0 || pages[i-1] != p-1 {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// logBeforeWrite marks everything when the driver kicks, waits until the
+// frontend has taken that, and lets the device work only then. What the device
+// itself marks goes nowhere.
+func logBeforeWrite() *proxy {
+	var log []byte
+	p := &proxy{}
+	p.request = func(c *proxied, m *wire.Message) bool {
+		switch wire.Request(m.Request) {
+		case wire.SetLogBase:
+			v, _ := wire.DecodeLog(m.Payload)
+			l, err := unix.Mmap(m.FDs[0], int64(v.Offset), int(v.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			if err != nil {
+				c.t.Error(err)
+				return true
+			}
+			log = l // one page, for the life of the test
+			shadow(c, m, 0, func([]uint64) []uint64 { return nil })
+		case wire.SetVringKick:
+			theirs, ours := c.keep(m.FDs[0]), c.eventfd()
+			replaceFD(m, ours)
+			c.follow(50*time.Microsecond, func() {
+				var b [8]byte
+				if n, _ := unix.Read(theirs, b[:]); n != len(b) {
+					return
+				}
+				c.mu.Lock()
+				l := log
+				c.mu.Unlock()
+				for i := range l {
+					l[i] = 0xff
+				}
+				for range 100 { // until it has been read
+					if len(l) == 0 || l[len(l)-1] == 0 {
+						break
+					}
+					time.Sleep(100 * time.Microsecond)
+				}
+				_, _ = unix.Write(ours, b[:])
+			})
+		}
+		return true
+	}
+	return p
+}
