@@ -39,6 +39,7 @@ type Backend struct {
 
 	// Of the message goroutine alone.
 	status       uint8
+	inflight     inflight
 	inband       []eventFD // kick rings that were started by VRING_KICK
 	transfer     *transfer // of the device's state, or nil
 	stateTimeout time.Duration
@@ -120,6 +121,9 @@ func (b *Backend) offeredProtocol() uint64 {
 	if b.dev.SaveState != nil {
 		f |= 1 << wire.ProtocolDeviceState
 	}
+	if b.dev.TrackInflight {
+		f |= 1 << wire.ProtocolInflightSHMFD
+	}
 	if b.dev.SharedObject != nil {
 		f |= 1 << wire.ProtocolSharedObject
 	}
@@ -173,6 +177,7 @@ func (b *Backend) close() {
 		q.close()
 		b.inband[i].replace(-1)
 	}
+	b.inflight.close()
 	b.channel.close()
 	b.log.setAll(false)
 	b.log.close()

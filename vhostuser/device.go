@@ -39,6 +39,14 @@ type Device struct {
 	// processor. Zero means 20 microseconds, and a negative time none.
 	SpinTime time.Duration
 
+	// TrackInflight offers INFLIGHT_SHMFD: the frontend keeps a record of the
+	// requests that are in flight, and when this process died, the next one
+	// pops what it had not completed before anything else. That can be a
+	// request that was carried out and not completed, so it is for devices
+	// whose requests may be carried out twice, such as disks. A device that
+	// completes its requests in order needs no record; the queue has it.
+	TrackInflight bool
+
 	// ReadConfig fills p with the bytes of the device's config space that
 	// begin at offset off. Reading past the end is an error. A nil ReadConfig
 	// means that there is no config space, and CONFIG is not offered.

@@ -165,6 +165,7 @@ func (b *Backend) newRules() map[wire.Request]rule {
 		wire.SetStatus:   tell(wire.ProtocolStatus, sizeU64, 0, b.setStatus),
 	}
 	b.addOptionalRules(rules)
+	b.addInflightRules(rules)
 	for _, e := range b.dev.Extensions {
 		rules[wire.Request(e.Request)] = rule{
 			size: anySize, maxFDs: wire.MaxMemRegions, feature: int(e.ProtocolFeature), replies: e.Replies,

@@ -4,7 +4,6 @@ package vhostuser
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"testing"
@@ -15,74 +14,6 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
-
-// rig is a backend without a connection, with one ring of 8 in guest memory.
-type rig struct {
-	g   *vhosttest.Guest
-	vq  *vhosttest.Queue
-	b   *Backend
-	q   *Queue
-	log *vhosttest.Log
-}
-
-func newRig(t testing.TB) *rig {
-	t.Helper()
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	r := &rig{}
-	var err error
-	// Two adjacent blocks and a hole behind them.
-	r.g, err = vhosttest.NewGuest(1<<16, 1<<16)
-	check(err)
-	t.Cleanup(r.g.Close)
-	r.vq, err = vhosttest.NewQueue(r.g, 0, 8)
-	check(err)
-	t.Cleanup(r.vq.Close)
-	r.log, err = vhosttest.NewLog(r.g.End())
-	check(err)
-	t.Cleanup(r.log.Close)
-
-	s, err := NewServer(&Device{NumQueues: 1, Kick: func(*Queue) {}}, nil)
-	check(err)
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	check(err)
-	unix.Close(fds[0])
-	conn, err := wire.NewConnFD(fds[1], "unused")
-	check(err)
-	r.b = newBackend(s.dev, conn, s.lg)
-	t.Cleanup(r.b.close)
-	r.b.features.Store(r.b.offered())
-	var regions []*region
-	for _, blk := range r.g.Blocks {
-		reg, err := mapRegion(blk.Region(), blk.FD)
-		check(err)
-		regions = append(regions, reg)
-	}
-	mem, err := newMemory(regions)
-	check(err)
-	releaseAll(regions)
-	r.b.useMemory(mem)
-	r.b.log.setAll(true)
-	check(r.log.Give(r.b.log.replace))
-	r.q = r.b.queues[0]
-	r.restart(t)
-	return r
-}
-
-// restart starts the ring at base 0.
-func (r *rig) restart(t testing.TB) {
-	t.Helper()
-	r.q.stop(false)
-	r.vq.Reset()
-	if err := errors.Join(r.q.setNum(8, 8), r.q.setBase(0), r.q.setAddr(r.vq.Addr(wire.VringFLog)), r.q.open()); err != nil {
-		t.Fatal(err)
-	}
-	r.q.enabled, r.q.running, r.q.halting = true, true, make(chan struct{})
-}
 
 // FuzzChains gives the queue a hostile ring: a descriptor table, an indirect
 // table and available entries, all made of fuzz.
@@ -96,7 +27,7 @@ func FuzzChains(f *testing.F) {
 	f.Add(join(d(base+0x1f000, 48, 4, 0)), join(d(base, 0, 1, 1), d(base+0x8000, 8, 1, 2), d(base+0x8fff, 2, 2, 0)), []byte{0, 0}, uint16(1))
 	f.Add(join(d(base+0x1f000, 32, 4, 0)), join(d(base, 1, 1, 1), d(base, 1, 1, 0)), []byte{0, 0}, uint16(9))
 	f.Add(join(d(^uint64(0), ^uint32(0), 3, 7)), []byte{}, []byte{8, 0}, uint16(0xffff))
-	r := newRig(f)
+	r := newRig(f, 0)
 	f.Fuzz(func(t *testing.T, table, indirect, heads []byte, availIdx uint16) {
 		r.restart(t)
 		r.g.Write(r.vq.Desc, table[:min(len(table), 128)])
@@ -269,7 +200,7 @@ func drain(q *Queue) {
 }
 
 func TestMarkSetsExactlyTheBitsOfTheRange(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, 0)
 	for _, tt := range []struct {
 		name      string
 		addr, n   uint64
@@ -299,34 +230,5 @@ func TestMarkSetsExactlyTheBitsOfTheRange(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestPopAndPushDoNotAllocate(t *testing.T) {
-	r := newRig(t)
-	buf := binary.LittleEndian.AppendUint64(nil, 1)
-	in := vhosttest.Buffer{Addr: r.g.Alloc(8), Len: 8}
-	out := vhosttest.Buffer{Addr: r.g.Alloc(8), Len: 8, Write: true}
-	r.vq.SetDesc(0, in.Addr, in.Len, vhosttest.DescNext, 1)
-	r.vq.SetDesc(1, out.Addr, out.Len, vhosttest.DescWrite, 0)
-	n := testing.AllocsPerRun(1000, func() {
-		r.vq.PutAvail(0)
-		c, err := r.q.Pop()
-		if err != nil || c == nil {
-			t.Fatal(err)
-		}
-		if _, err := c.ReadAt(buf, 0); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.WriteAt(buf, 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(r.q.Push(c, 8), r.q.Notify()); err != nil {
-			t.Fatal(err)
-		}
-	})
-	// The driver's own PutAvail makes one.
-	if n > 1 {
-		t.Errorf("%v allocations per request", n)
 	}
 }

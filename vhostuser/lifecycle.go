@@ -120,7 +120,12 @@ func (q *Queue) open() error {
 	if err != nil && !isMiss(err) {
 		return fmt.Errorf("start ring: %w", err)
 	}
+	if q.set.inflight.b != nil && q.set.size > q.set.inflightLimit {
+		return fmt.Errorf("start ring: its %d descriptors are more than the %d to track in flight",
+			q.set.size, q.set.inflightLimit)
+	}
 	q.ring, q.inOrder = r, d.inOrder
+	q.flight, q.left, q.popped = nil, nil, 0
 	q.mapped, q.begun = err == nil, false
 	if err := q.beginLocked(); err != nil {
 		return fmt.Errorf("start ring: %w", err)
@@ -140,9 +145,23 @@ func (q *Queue) beginLocked() error {
 		return nil
 	}
 	return shm.Guard(func() error {
-		q.ring.begin(q.set.base)
 		q.begun = true
-		return nil
+		q.ring.begin(q.set.base)
+		if q.set.inflight.b == nil {
+			return nil
+		}
+		q.flight = newFlight(q.ring, q.set.inflight, q.set.inflightLimit)
+		var err error
+		if q.left, err = q.flight.recover(); err == nil {
+			return nil
+		}
+		// Of no use, or not about this driver: the device was taken anew while
+		// there was no backend.
+		q.lg.Error("requests in flight cannot be recovered", zap.Error(err))
+		q.flight.leave()
+		q.ring.begin(q.set.base)
+		q.left, err = q.flight.recover()
+		return err
 	})
 }
 
@@ -208,7 +227,8 @@ func (q *Queue) stop(complete bool) uint32 {
 		if q.begun {
 			q.set.base = q.ring.base()
 		}
-		q.ring, q.mapped = nil, false
+		q.ring, q.mapped, q.flight = nil, false, nil
+		q.left, q.popped = nil, 0
 	}
 	base := q.set.base
 	q.mu.Unlock()
@@ -222,8 +242,42 @@ func (q *Queue) stop(complete bool) uint32 {
 // rollBackLocked leaves no chain outstanding: it makes those popped last
 // available again, and completes the others with nothing written.
 func (q *Queue) rollBackLocked(complete bool) {
-	for c := q.outstanding.last; c != nil && c.seq == q.seq-1; c = q.outstanding.last {
-		q.unfetchLocked(c)
+	if !complete {
+		q.flight = nil // it stays as it is, for the next backend
+	}
+	if err := shm.Guard(func() error {
+		for c := q.outstanding.last; c != nil && c.seq == q.seq-1 && !c.resubmit; c = q.outstanding.last {
+			q.unfetchLocked(c)
+		}
+		return nil
+	}); err != nil {
+		_ = q.breakLocked(err)
+	}
+	q.pushed = slices.DeleteFunc(q.pushed, func(c *Chain) bool { return c.seq >= q.seq })
+	if complete && q.mapped && q.broken == nil {
+		q.leaveLocked()
+	}
+	if q.flight != nil {
+		// The frontend knows the base now, and the driver may be another one
+		// when the ring is started again.
+		if err := shm.Guard(func() error { q.flight.leave(); return nil }); err != nil {
+			q.lg.Warn("cannot leave the inflight memory", zap.Error(err))
+		}
+	}
+	q.outstanding, q.pushed = chainList{}, nil
+}
+
+// leaveLocked leaves the ring as whoever starts it next expects it.
+func (q *Queue) leaveLocked() {
+	for q.popped < len(q.left) {
+		c := q.newChainLocked()
+		err := shm.Guard(func() error { _, err := q.fetchLocked(c); return err })
+		c.dropMemory()
+		if err != nil {
+			q.lg.Error("request of an earlier backend is lost", zap.Error(err))
+			break
+		}
+		q.addLocked(c)
 	}
 	lost := 0
 	for c := q.outstanding.first; c != nil; c = c.next {
@@ -233,18 +287,6 @@ func (q *Queue) rollBackLocked(complete bool) {
 			q.pushed = append(q.pushed, c)
 		}
 	}
-	if lost > 0 {
-		q.lg.Warn("stopped queue has chains outstanding before completed ones", zap.Int("chains", lost))
-	}
-	q.pushed = slices.DeleteFunc(q.pushed, func(c *Chain) bool { return c.seq >= q.seq })
-	if complete && q.mapped && q.broken == nil {
-		q.leaveLocked(lost > 0)
-	}
-	q.outstanding, q.pushed = chainList{}, nil
-}
-
-// leaveLocked leaves the ring as whoever starts it next expects it.
-func (q *Queue) leaveLocked(interrupt bool) {
 	if q.publishLocked() != nil {
 		return // logged and reported there
 	}
@@ -252,9 +294,10 @@ func (q *Queue) leaveLocked(interrupt bool) {
 		_ = q.breakLocked(err)
 		return
 	}
-	if !interrupt {
+	if lost == 0 {
 		return
 	}
+	q.lg.Warn("stopped queue has chains outstanding that it cannot give back", zap.Int("chains", lost))
 	if err := q.call.raise(); err != nil {
 		q.lg.Warn("cannot interrupt the driver", zap.Error(err))
 	}

@@ -47,6 +47,10 @@ type Queue struct {
 	mapped  bool // ring is attached to memory
 	begun   bool // ring has its positions, since it was mapped once
 
+	flight flight   // nil: chains are not tracked
+	left   []uint16 // chains of a backend before us, to be popped first
+	popped int      // of them
+
 	seq         uint64    // of the next chain to pop
 	outstanding chainList // popped, and not published as used
 	pushed      []*Chain  // the ones among them that wait to be published
@@ -61,6 +65,9 @@ type setup struct {
 	addr    wire.VringAddr
 	hasAddr bool
 	base    uint32
+
+	inflight      area // where to track chains, if it has memory
+	inflightLimit int  // how many descriptors it has room for
 }
 
 // Index returns the queue's number.
@@ -78,6 +85,9 @@ func (q *Queue) Running() bool {
 // when there is none or the queue is disabled (Kick is called when it is
 // enabled again), [ErrQueueStopped] when the queue is stopped, and a
 // *[RingError] when the ring is broken.
+//
+// Where chains are tracked (see Device.TrackInflight), those that a backend
+// before us left in flight come first, also while the queue stops.
 //
 // Every chain must be given back once, by Push or Unpop, even after the queue
 // was stopped: it keeps the guest memory mapped until then. The Chain must not
@@ -107,20 +117,18 @@ func (q *Queue) tryPop() (*Chain, error) {
 		return nil, ErrQueueStopped
 	case q.broken != nil:
 		return nil, q.broken
-	case !q.running || !q.mapped:
+	case !q.mapped || !q.running && q.popped == len(q.left):
 		return nil, nil
 	}
 	c := q.newChainLocked()
 	ok := false
 	err := shm.Guard(func() (err error) {
-		ok, err = q.ring.fetch(c)
+		ok, err = q.fetchLocked(c)
 		return err
 	})
 	switch {
 	case ok:
-		c.seq = q.seq
-		q.seq++
-		q.outstanding.add(c)
+		q.addLocked(c)
 		return c, nil
 	case err == nil:
 		q.releaseLocked(c)
@@ -131,6 +139,31 @@ func (q *Queue) tryPop() (*Chain, error) {
 		return nil, err
 	}
 	return nil, q.breakLocked(err)
+}
+
+// addLocked makes c, which was fetched, outstanding.
+func (q *Queue) addLocked(c *Chain) {
+	c.seq = q.seq
+	q.seq++
+	q.outstanding.add(c)
+}
+
+// fetchLocked fills c with the next chain, or returns false if there is none.
+func (q *Queue) fetchLocked(c *Chain) (bool, error) {
+	if q.popped < len(q.left) {
+		if err := q.flight.load(c, q.left[q.popped]); err != nil {
+			return false, err
+		}
+		c.resubmit = true
+		q.popped++
+		return true, nil
+	}
+	c.resubmit = false
+	ok, err := q.ring.fetch(c)
+	if ok && q.flight != nil {
+		err = q.flight.take(c)
+	}
+	return ok && err == nil, err
 }
 
 // Completion is a chain that the device is done with.
@@ -209,6 +242,9 @@ func (q *Queue) publishLocked() error {
 			q.putAll()
 		}
 		q.ring.publish()
+		if q.flight != nil {
+			q.flight.settle()
+		}
 		return nil
 	}); err != nil {
 		return q.breakLocked(err)
@@ -230,7 +266,14 @@ func (q *Queue) publishLocked() error {
 func (q *Queue) putAll() {
 	for _, c := range q.pushed {
 		q.ring.put(usedElem{id: c.id, slots: c.slots, written: c.written})
-		c.done = false
+		q.noteDone(c)
+	}
+}
+
+func (q *Queue) noteDone(c *Chain) {
+	c.done = false
+	if q.flight != nil {
+		q.flight.complete(c)
 	}
 }
 
@@ -241,12 +284,11 @@ func (q *Queue) putInOrder() {
 	slots := 0
 	for c := q.outstanding.first; c != nil && c.done; c = c.next {
 		slots += c.slots
-		if c.full() && c.next != nil && c.next.done {
-			c.done = false
-			continue
+		if !c.full() || c.next == nil || !c.next.done {
+			q.ring.put(usedElem{id: c.id, slots: slots, written: c.written})
+			slots = 0
 		}
-		q.ring.put(usedElem{id: c.id, slots: slots, written: c.written})
-		c.done, slots = false, 0
+		q.noteDone(c)
 	}
 }
 
@@ -255,9 +297,10 @@ func (q *Queue) putInOrder() {
 // other chain it returns [ErrUnpopOrder], and the chain stays outstanding.
 //
 // A queue that is stopped does this by itself with the chains popped last that
-// are still outstanding. An outstanding chain that was popped before one that
-// is already completed cannot be given back, since the state of a stopped ring
-// is a single index; it is completed with nothing written.
+// the driver has not got back. An outstanding chain that was popped before one
+// that is already completed cannot be given back, since the state of a stopped
+// ring is a single position, nor one that an earlier backend left in flight;
+// they are completed with nothing written.
 func (q *Queue) Unpop(c *Chain) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -271,8 +314,11 @@ func (q *Queue) Unpop(c *Chain) error {
 	if c.seq != q.seq-1 {
 		return ErrUnpopOrder
 	}
-	q.unfetchLocked(c)
+	err := shm.Guard(func() error { q.unfetchLocked(c); return nil })
 	q.releaseLocked(c)
+	if err != nil {
+		return q.breakLocked(err)
+	}
 	return nil
 }
 
@@ -280,7 +326,14 @@ func (q *Queue) Unpop(c *Chain) error {
 func (q *Queue) unfetchLocked(c *Chain) {
 	q.outstanding.remove(c)
 	q.seq--
+	if c.resubmit {
+		q.popped--
+		return
+	}
 	q.ring.unfetch(c.slots)
+	if q.flight != nil {
+		q.flight.untake(c)
+	}
 }
 
 // Notify interrupts the driver if it wants that for what was pushed since the
@@ -347,6 +400,9 @@ func (q *Queue) newChainLocked() *Chain {
 		c = &Chain{q: q}
 	}
 	c.epoch, c.mem, c.done = q.epoch, q.mem, false
+	if c.raw == nil && q.flight != nil {
+		c.raw = make([]desc, 0, 4)
+	}
 	c.mem.Retain()
 	return c
 }
