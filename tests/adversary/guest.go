@@ -94,7 +94,7 @@ func (g *Guest) Close() {
 
 // start starts a QEMU and its fbppd.
 func (g *Guest) start(ctx context.Context, how func(context.Context, vm.Config) (*vm.VM, error), options []string) (*vm.VM, *vm.Backend, error) {
-	backend, err := vm.StartBackend(ctx, g.parts.FBPPD)
+	backend, err := vm.StartBackend(ctx, g.parts.FBPPD, "--log-level=info")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -194,7 +194,7 @@ func (g *Guest) prepare(ctx context.Context, r Round) error {
 		return err
 	}
 	timeout := int64(ample)
-	if !r.answered() {
+	if r.HintTimeout != 0 {
 		timeout = r.HintTimeout.Milliseconds()
 	}
 	// Those of the migration that brought it here are still on.

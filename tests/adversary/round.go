@@ -17,15 +17,19 @@ type Plan struct {
 	Step       uint64 // cycles from the report's end to the first strike after it
 	Churn      uint64 // cycles between two pages that are written all the time; 0: none
 	PerMessage int    // records; 0: all in one message
-	Hold       uint64 // cycles between the walk and the report
+	Hold       uint64 // cycles between the walk and the report's end
+	Halves     bool   // post half of the report before that
+	Restart    bool   // and reset the device instead of the rest
 	Late       bool   // report also when nobody waits any more
 	Stale      bool   // repeat an older request's report before each
 }
 
 func (p Plan) order() string {
 	flag := map[bool]int{true: 1}
-	return fmt.Sprintf("plan seed=%d used=%d strike=%d step=%d churn=%d per_message=%d hold=%d late=%d stale=%d",
-		p.Seed, p.Used, p.Strike, p.Step, p.Churn, p.PerMessage, p.Hold, flag[p.Late], flag[p.Stale])
+	return fmt.Sprintf("plan seed=%d used=%d strike=%d step=%d churn=%d per_message=%d "+
+		"hold=%d halves=%d restart=%d late=%d stale=%d",
+		p.Seed, p.Used, p.Strike, p.Step, p.Churn, p.PerMessage,
+		p.Hold, flag[p.Halves], flag[p.Restart], flag[p.Late], flag[p.Stale])
 }
 
 // Round is one migration and the plan for it.
@@ -50,8 +54,16 @@ func (r Round) String() string {
 		r.order(), r.ClearDelay, r.HintTimeout, r.CancelAfter, r.Bandwidth, r.Capabilities, r.ClearShift)
 }
 
-// answered tells whether the guest's answer is in time.
-func (r Round) answered() bool { return r.HintTimeout == 0 }
+// statuses returns how the exchange with the guest may end.
+func (r Round) statuses() []string {
+	switch {
+	case r.Restart:
+		return []string{"no-driver", "cancelled"}
+	case r.HintTimeout != 0:
+		return []string{"timeout", "driver-timeout"}
+	}
+	return []string{"ok"}
+}
 
 // The guest holds its report back for longer than QEMU waits, on any processor.
 const (
@@ -82,6 +94,8 @@ func Sweep() []Round {
 	add(func(r *Round) { r.Used, r.Strike, r.ClearDelay = 70, 512, 5*time.Millisecond })
 	add(func(r *Round) { r.Bandwidth, r.Capabilities = 100<<20, []string{"xbzrle"} })
 	add(func(r *Round) { r.Step, r.Capabilities = 20_000, []string{"multifd"} })
+	add(func(r *Round) { r.Halves, r.Hold = true, 1_000_000 })
+	add(func(r *Round) { r.Halves, r.Restart = true, true })
 	add(func(r *Round) { r.Stale, r.ClearDelay = true, 5*time.Millisecond })
 	add(func(r *Round) { r.Hold, r.HintTimeout = lateHold, lateTimeout })
 	add(func(r *Round) { r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, true })
@@ -102,6 +116,7 @@ func Random(seed, n uint64) Round {
 			Step:   1 + size(1<<16),
 			Churn:  d.Uint64N(2) * (5000 + size(1<<20)),
 			Hold:   d.Uint64N(2) * size(1<<26),
+			Halves: d.IntN(2) == 0,
 			Stale:  d.IntN(4) == 0,
 		},
 		ClearDelay: time.Duration(d.IntN(2)) * time.Millisecond * time.Duration(size(128)),
@@ -110,16 +125,17 @@ func Random(seed, n uint64) Round {
 	if d.IntN(4) == 0 {
 		r.Bandwidth = 64<<20 + d.Int64N(1<<30)
 	}
-	for _, c := range capabilities {
-		if d.IntN(8) == 0 {
-			r.Capabilities = append(r.Capabilities, c)
-		}
+	if d.IntN(3) == 0 { // one at a time, as some exclude each other
+		r.Capabilities = []string{capabilities[d.IntN(len(capabilities))]}
 	}
 	if d.IntN(2) == 0 {
 		r.PerMessage = 1 + int(size(1<<14))
 	}
 	if d.IntN(8) == 0 {
 		r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, d.IntN(2) == 0
+	}
+	if r.HintTimeout == 0 && d.IntN(8) == 0 {
+		r.Restart = true
 	}
 	if d.IntN(8) == 0 {
 		r.ClearDelay = 100 * time.Millisecond

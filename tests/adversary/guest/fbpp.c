@@ -124,7 +124,7 @@ void fbpp_say_started(uint64_t generation)
 	virtq_kick(&reportq);
 }
 
-void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, uint32_t per_message)
+void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, uint32_t per_message, uint32_t total)
 {
 	uint32_t at = 0;
 
@@ -139,9 +139,9 @@ void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, u
 		if (n)
 			extend(s, part++, records + at, n * sizeof(*records));
 		at += n;
-		if (at == count) {
+		if (at == count && total != FBPP_MORE) {
 			slots[s].header.flags = MSGF_LAST;
-			slots[s].trailer = (struct trailer){ .records = count, .holds = 1 };
+			slots[s].trailer = (struct trailer){ .records = total, .holds = 1 };
 			extend(s, part, &slots[s].trailer, sizeof(struct trailer));
 		}
 		offer(s);
@@ -198,6 +198,9 @@ bool fbpp_start(uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher)
 	self.ram_bytes = ram_bytes;
 	self.max_order = max_order;
 	copy(self.release, release, sizeof(release));
+	busy = 0;
+	for (unsigned s = 0; s < SLOTS; s++)
+		slots[s].busy = false;
 
 	if (!virtio_begin(&device, DEVICE_ID, VIRTIO_F_VERSION_1) || device.config_len < sizeof(uint32_t) ||
 	    !virtio_queue(&device, &eventq, EVENTQ) || !virtio_queue(&device, &reportq, REPORTQ))

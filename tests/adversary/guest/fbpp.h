@@ -40,7 +40,7 @@ enum fbpp_step {
 
 typedef void fbpp_watcher(enum fbpp_step step);
 
-/* Starts the device, and says hello. */
+/* Starts the device, or resets it and starts it again, and says hello. */
 bool fbpp_start(uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher);
 
 /* Takes the next event, if there is one. */
@@ -52,9 +52,12 @@ void fbpp_say_started(uint64_t generation);
 /*
  * Reports in messages of per_message records at most (0: as many as it takes),
  * and returns without waiting. The records are the device's until fbpp_idle().
- * It needs fbpp_idle().
+ * A report may come in several calls: the one that ends it says how many
+ * records there were in all, the others say FBPP_MORE.
  */
-void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, uint32_t per_message);
+void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, uint32_t per_message, uint32_t total);
+
+#define FBPP_MORE UINT32_MAX
 
 /* Looks for messages that the device has used, and tells the watcher. */
 void fbpp_poll(void);

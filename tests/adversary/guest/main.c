@@ -27,7 +27,9 @@ static unsigned newest;
 /* How the next request is answered, by the host's order. */
 static struct {
 	uint32_t per_message; /* records */
-	uint64_t hold;        /* cycles between the walk and the report */
+	uint64_t hold;        /* cycles between the walk and the report's end */
+	bool halves;          /* post half of the report before that */
+	bool restart;         /* and reset the device instead of the other half */
 	bool late;            /* report also when the request is void */
 	bool stale;           /* repeat the report before the last one first */
 } manner;
@@ -108,16 +110,40 @@ static void drain(void)
 static void report_stale(const struct snapshot *s)
 {
 	muted = true;
-	fbpp_report(s->generation, s->records, s->count, manner.per_message);
+	fbpp_report(s->generation, s->records, s->count, manner.per_message, s->count);
 	drain();
 	muted = false;
+}
+
+static bool start_driver(void)
+{
+	return fbpp_start(ram_bytes, MAX_ORDER, watch_step);
+}
+
+/* Posts a report that is taken, in one or two steps. */
+static void post(const struct snapshot *s)
+{
+	uint32_t posted = manner.halves ? s->count / 2 : 0;
+	uint64_t begun = cycles();
+
+	if (posted)
+		fbpp_report(s->generation, s->records, posted, manner.per_message, FBPP_MORE);
+	while (cycles() - begun < manner.hold) {
+		fbpp_poll();
+		take_events();
+	}
+	if (manner.restart) {
+		start_driver();
+	} else if (at_work == s->generation || manner.late) {
+		fbpp_report(s->generation, s->records + posted, s->count - posted, manner.per_message, s->count);
+		seen.reported++;
+	}
 }
 
 /* Answers a request. No message is under way. */
 static void answer_request(uint64_t generation)
 {
 	struct snapshot *s = &snapshots[newest ^ 1];
-	uint64_t until;
 
 	wanted = 0;
 	at_work = generation;
@@ -131,13 +157,7 @@ static void answer_request(uint64_t generation)
 	s->count = page_walk(s->records, MAX_RECORDS);
 	newest ^= 1;
 	attack_reach(MOMENT_WALKED);
-	for (until = cycles() + manner.hold; cycles() < until;)
-		take_events();
-
-	if (at_work == generation || manner.late) {
-		fbpp_report(generation, s->records, s->count, manner.per_message);
-		seen.reported++;
-	}
+	post(s);
 }
 
 static void order_plan(const struct order *o)
@@ -152,6 +172,8 @@ static void order_plan(const struct order *o)
 
 	manner.per_message = order_number(o, "per_message", 0);
 	manner.hold = order_number(o, "hold", 0);
+	manner.halves = order_number(o, "halves", 0);
+	manner.restart = order_number(o, "restart", 0);
 	manner.late = order_number(o, "late", 0);
 	manner.stale = order_number(o, "stale", 0);
 	attack_prepare(&a, cpus);
@@ -240,6 +262,6 @@ _Noreturn void cpu_main(unsigned cpu)
 	for (uint32_t pfn = page_first; pfn < page_end; pfn++)
 		page_take(pfn, MOMENT_BEFORE);
 	cpu_start_others(cpus);
-	answer_ready(fbpp_start(ram_bytes, MAX_ORDER, watch_step) ? "adversary" : "no device");
+	answer_ready(start_driver() ? "adversary" : "no device");
 	serve();
 }
