@@ -13,7 +13,7 @@ import (
 )
 
 // hangTimeout bounds a test that hangs. It asserts nothing.
-const hangTimeout = 4 * time.Minute
+const hangTimeout = 2 * time.Minute
 
 // machine is a guest of Debian's QEMU.
 type machine struct {

@@ -39,7 +39,7 @@ const (
 
 	sectorSize = 512 // of every number of sectors
 	blockSize  = 4096
-	queueSize  = 128
+	maxSegs    = 126     // of data in a request
 	maxSectors = 1 << 20 // of one discard or write zeroes request
 	idSize     = 20
 )
@@ -76,9 +76,8 @@ func (d *disk) device() *vhostuser.Device {
 		features |= featureDiscard | featureWriteZeroes
 	}
 	return &vhostuser.Device{
-		Features:     features,
-		NumQueues:    d.queues,
-		MaxQueueSize: queueSize,
+		Features:  features,
+		NumQueues: d.queues,
 		ReadConfig: func(p []byte, off uint32) error {
 			_, err := bytes.NewReader(d.config()).ReadAt(p, int64(off))
 			return err
@@ -93,7 +92,7 @@ func (d *disk) config() []byte {
 	b := make([]byte, 96)
 	le := binary.LittleEndian
 	le.PutUint64(b[0:], d.sectors)
-	le.PutUint32(b[12:], queueSize-2) // segments of data in a request
+	le.PutUint32(b[12:], maxSegs)
 	le.PutUint32(b[20:], blockSize)
 	le.PutUint16(b[34:], uint16(d.queues))
 	for _, limits := range [][]byte{b[36:], b[48:]} { // of discard and of write zeroes
