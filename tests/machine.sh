@@ -10,8 +10,8 @@ export LC_ALL=C
 oldest_go=1.21
 
 # xz and the keyring are for kernels from Debian, gcc is for the race detector,
-# and Debian's own QEMU runs the example backends.
-packages=(ca-certificates debian-archive-keyring xz-utils gcc libc6-dev qemu-system-x86)
+# Debian's own QEMU runs the example backends, and spin checks the model.
+packages=(ca-certificates debian-archive-keyring xz-utils gcc libc6-dev qemu-system-x86 spin)
 
 die() {
 	echo "fbpp: $*" >&2

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+//go:embed *.pml
+var sources embed.FS
+
+const source = "fbpp.pml"
+
+// ErrNoSpin says that the model checker is not installed.
+var ErrNoSpin = errors.New("spin is not installed: run tests/machine.sh, or install Debian's package spin")
+
+// Result is what the search found.
+type Result struct {
+	States int
+	// Trace has a line for each step on the way to a lost write, the shortest
+	// way where one was expected, and is empty if there is none.
+	Trace []string
+	// Unreached are the places in the model that the search did not come to.
+	Unreached []string
+}
+
+// Check searches all states of v. It works in dir, which must exist, and leaves
+// there what Spin writes. Anything but a complete search that found no error,
+// or one that ends at a lost write, is an error.
+func Check(ctx context.Context, v Variant, dir string) (Result, error) {
+	if _, err := exec.LookPath("spin"); err != nil {
+		return Result{}, ErrNoSpin
+	}
+	if err := os.CopyFS(dir, sources); err != nil && !errors.Is(err, os.ErrExist) {
+		return Result{}, fmt.Errorf("copy the model: %w", err)
+	}
+	var defines []string
+	for _, d := range v.Defines {
+		defines = append(defines, "-D"+d)
+	}
+	if _, err := run(ctx, dir, "spin", append(append([]string{"-a"}, defines...), source)...); err != nil {
+		return Result{}, err
+	}
+	compile, search := []string{"-DSAFETY"}, []string{"-w22", "-m1000000"}
+	switch {
+	case v.Live: // with fairness a CPU that never stops cannot hold up the rest
+		compile, search = []string{"-DNFAIR=3"}, append(search, "-a", "-f")
+	case v.Loses: // in breadth, to find the shortest way
+		compile = append(compile, "-DBFS")
+	}
+	if _, err := run(ctx, dir, "gcc", append(compile, "-w", "-O1", "-o", "pan", "pan.c")...); err != nil {
+		return Result{}, err
+	}
+	out, err := run(ctx, dir, filepath.Join(dir, "pan"), search...)
+	if err != nil {
+		return Result{}, err
+	}
+	r, failed, err := parse(out)
+	if err != nil || !failed {
+		return r, err
+	}
+	steps, err := run(ctx, dir, "spin", append(append([]string{"-T", "-k", source + ".trail"}, defines...), source)...)
+	if err != nil {
+		return r, err
+	}
+	r.Trace, err = trace(steps)
+	return r, err
+}
+
+func run(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("run %s: %w:\n%s", filepath.Base(name), err, out.String())
+	}
+	return out.String(), nil
+}
+
+var (
+	found     = regexp.MustCompile(`errors: (\d+)\n`)
+	states    = regexp.MustCompile(`(\d+) states, stored`)
+	unreached = regexp.MustCompile(`\t(\S+\.pml:\d+, state \d+, ".*")`)
+)
+
+// parse reads what pan printed.
+func parse(out string) (r Result, failed bool, err error) {
+	f, s := found.FindStringSubmatch(out), states.FindStringSubmatch(out)
+	for _, incomplete := range []string{"Search not completed", "max search depth too small", "out of memory"} {
+		if strings.Contains(out, incomplete) && (f == nil || f[1] == "0") {
+			return r, false, fmt.Errorf("the search is incomplete:\n%s", out)
+		}
+	}
+	if f == nil || s == nil {
+		return r, false, fmt.Errorf("pan printed no result:\n%s", out)
+	}
+	if r.States, err = strconv.Atoi(s[1]); err != nil {
+		return r, false, fmt.Errorf("number of states: %w", err)
+	}
+	for _, m := range unreached.FindAllStringSubmatch(out, -1) {
+		if !strings.Contains(m[1], "-end-") {
+			r.Unreached = append(r.Unreached, m[1])
+		}
+	}
+	return r, f[1] != "0", nil
+}
+
+// trace keeps what the model itself printed on its way to the error, which must
+// be a lost write.
+func trace(out string) ([]string, error) {
+	var steps []string
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		steps = append(steps, line)
+		if strings.HasPrefix(line, "LOST") {
+			return steps, nil
+		}
+	}
+	return nil, fmt.Errorf("the error is not a lost write:\n%s", out)
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * KVM with manual protection and KVM_DIRTY_LOG_INITIALLY_SET: all bits are set
+ * when logging starts, and no page is protected. Only KVM_CLEAR_DIRTY_LOG
+ * protects a page, and only one whose bit it clears.
+ */
+
+bool dirty[PAGES];   /* kvm_memory_slot.dirty_bitmap */
+bool protect[PAGES]; /* the page's SPTE is not writable */
+bool seen[PAGES];    /* QEMU's KVMSlot.dirty_bmap: what a clear may clear */
+bool recent[PAGES];  /* protected by a clear that has not returned yet */
+bool flushed[CPUS];  /* ... which has flushed this CPU's TLB */
+
+/* A CPU may store through a TLB entry that it has from before. */
+#define MAY_STORE(c, p) (!protect[p] || (recent[p] && !flushed[c]))
+#define NOT_IN_STORE(p) true
+#define STORE_DONE(c, p) skip
+#define IDLE(c) true
+
+/* [fast_page_fault, mark_page_dirty_in_slot] */
+#define LOG_STEPS(c, p) \
+	:: d_step { running && page[p] != FREE && protect[p] -> \
+		dirty[p] = true; protect[p] = false; \
+		printf("cpu %d faults on page %d: KVM sets its bit\n", c, p) }
+
+/* [kvm_mmu_slot_apply_flags, kvm_alloc_dirty_bitmap and bitmap_set] */
+inline log_start() {
+	d_step {
+		q = 0;
+		do
+		:: q < PAGES -> dirty[q] = true; protect[q] = false; seen[q] = false; q++
+		:: else -> break
+		od;
+		q = 0;
+		printf("logging starts: all bits set, nothing protected\n")
+	}
+}
+
+/* The protection goes too, in the end. [kvm_mmu_slot_apply_flags] */
+inline log_stop() {
+	d_step {
+		q = 0;
+		do
+		:: q < PAGES -> dirty[q] = false; protect[q] = false; seen[q] = false; q++
+		:: else -> break
+		od;
+		q = 0
+	}
+}
+
+/*
+ * The log is copied and stays as it is [kvm_vm_ioctl_get_dirty_log, without
+ * protect], goes to QEMU's flags [kvm_slot_sync_dirty_pages] and from there to
+ * bmap; the clear is put off [ramblock_sync_dirty_bitmap: clear_bmap_set].
+ */
+inline log_sync() {
+	d_step {
+		q = 0;
+		do
+		:: q < PAGES ->
+			seen[q] = dirty[q];
+			bmap[q] = bmap[q] || dirty[q];
+			clear_bmap[q / CHUNK_PAGES] = true;
+			q++
+		:: else -> break
+		od;
+		q = 0;
+		PRINT_SYNC
+	}
+}
+
+/* [kvm_flush_remote_tlbs_memslot] */
+inline flush() {
+	flushed[0] = true;
+	d_step {
+		flushed[0] = false; /* and flushed[1]: over */
+		q = 0;
+		do
+		:: q < PAGES -> recent[q] = false; q++
+		:: else -> break
+		od;
+		q = 0
+	}
+}
+
+/*
+ * [migration_clear_memory_region_dirty_bitmap -> kvm_log_clear_one_slot ->
+ * kvm_vm_ioctl_clear_dirty_log]. Bits that no sync has seen stay. The TLBs are
+ * flushed after the bits are gone, before the ioctl returns.
+ */
+inline log_clear(k) {
+	if
+	:: clear_bmap[k] ->
+		d_step {
+			clear_bmap[k] = false;
+			q = k * CHUNK_PAGES;
+			do
+			:: q < PAGES && q < (k + 1) * CHUNK_PAGES ->
+				if
+				:: seen[q] && dirty[q] -> dirty[q] = false; protect[q] = true; recent[q] = true
+				:: else
+				fi;
+				seen[q] = false;
+				q++
+			:: else -> break
+			od;
+			q = 0;
+			printf("log of chunk %d cleared: its pages are protected\n", k)
+		};
+		flush()
+	:: else
+	fi
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * KVM's dirty ring, without manual protection: all pages are protected when
+ * logging starts. A fault pushes the page to the CPU's ring, which holds one
+ * entry here. A CPU whose ring is full does not run on before it was reaped.
+ * There is nothing to clear, so ARM does nothing.
+ */
+
+byte ring[CPUS];      /* page + 1, or 0 [kvm_dirty_ring_push] */
+bool collected[CPUS]; /* reaped and not reset: KVM cannot use the slot yet */
+bool protect[PAGES];  /* the page's SPTE is not writable */
+bool seen[PAGES];     /* KVMSlot.dirty_bmap: reaped, not synced yet */
+
+#define MAY_STORE(c, p) (!protect[p])
+#define NOT_IN_STORE(p) true
+#define STORE_DONE(c, p) skip
+#define IDLE(c) true
+
+/* [mark_page_dirty_in_slot] */
+#define LOG_STEPS(c, p) \
+	:: d_step { running && page[p] != FREE && protect[p] && ring[c] == 0 -> \
+		ring[c] = p + 1; protect[p] = false; \
+		printf("cpu %d faults on page %d: it is in the ring\n", c, p) }
+
+/* [kvm_dirty_ring_reap_one, kvm_dirty_ring_mark_page] */
+inline collect_one(x) {
+	if
+	:: ring[x] != 0 -> seen[ring[x] - 1] = true; collected[x] = true
+	:: else
+	fi
+}
+inline collect() {
+	collect_one(0);
+	collect_one(1)
+}
+
+/* [KVM_RESET_DIRTY_RINGS: kvm_reset_dirty_gfn] */
+inline reset_one(x) {
+	if
+	:: collected[x] -> protect[ring[x] - 1] = true; ring[x] = 0; collected[x] = false
+	:: else
+	fi
+}
+inline reset() {
+	reset_one(0);
+	reset_one(1)
+}
+
+/* kvm_slots_lock keeps one at work: a CPU that found its ring full, the thread
+ * that looks once a second, or the sync. The first two are one here.
+ * [kvm_dirty_ring_reap, kvm_dirty_ring_reaper_thread] */
+#define REAPING (collected[0] || collected[1])
+proctype reaper() {
+end:
+	do
+	:: d_step { !REAPING && (ring[0] != 0 || ring[1] != 0) -> collect();
+		printf("the rings are reaped\n") };
+		d_step { reset(); printf("and reset: their pages are protected\n") }
+	od
+}
+
+/* [kvm_mmu_slot_apply_flags: kvm_mmu_slot_remove_write_access] */
+inline log_start() {
+	d_step {
+		q = 0;
+		do
+		:: q < PAGES -> protect[q] = true; q++
+		:: else -> break
+		od;
+		q = 0;
+		printf("logging starts: all pages protected\n")
+	}
+}
+
+inline log_stop() {
+	d_step {
+		!REAPING;
+		q = 0;
+		do
+		:: q < PAGES -> protect[q] = false; seen[q] = false; q++
+		:: else -> break
+		od;
+		q = 0;
+		ring[0] = 0; ring[1] = 0
+	}
+}
+
+/* [kvm_log_sync_global: kvm_dirty_ring_flush, kvm_slot_sync_dirty_pages,
+ * kvm_slot_reset_dirty_pages; ramblock_sync_dirty_bitmap] */
+inline log_sync() {
+	d_step { !REAPING -> collect() };
+	d_step {
+		reset();
+		q = 0;
+		do
+		:: q < PAGES ->
+			bmap[q] = bmap[q] || seen[q];
+			seen[q] = false;
+			clear_bmap[q / CHUNK_PAGES] = true;
+			q++
+		:: else -> break
+		od;
+		q = 0;
+		PRINT_SYNC
+	}
+}
+
+/* [KVM's listener has no log_clear with the ring] */
+inline log_clear(k) {
+	clear_bmap[k] = false
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * QEMU's migration thread. The faults, each a -D:
+ *
+ *   CLEAR_AT_HINT    no ARM; the log is cleared when the hint arrives
+ *   WALK_BEFORE_ARM  the guest is asked first, and the log is armed then
+ *   NO_SYNC_COUNT    a sync between ARM and the use of the answer is overlooked
+ *   LATE_ACCEPTED    a report after the deadline is used, whenever it comes
+ *   LATER_ROUND      the guest is asked after a later sync, without ARM
+ *   LATER_ROUND_ARM  the same, with ARM
+ *   NO_GENERATION    any report is taken for the answer
+ *   COUNTED          generations start at 1 again on each host
+ */
+
+#if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
+#define LATER later = true
+#else
+#define LATER skip
+#endif
+
+/* A migration may go on for ever while the guest writes. To see that nothing
+ * else keeps it, its rounds are bounded. */
+#ifdef LIVENESS
+byte rounds;
+#define MAY_SYNC rounds < 2 -> rounds++
+#else
+#define MAY_SYNC true
+#endif
+
+#define SEND_STEPS(p) :: bmap[p] -> at = p; goto send
+
+/* [migration_bitmap_sync] */
+inline sync() {
+	log_sync()
+}
+
+/* [ram_arm_dirty_log] */
+inline arm() {
+	k = 0;
+	do
+	:: k < CHUNKS -> log_clear(k); k++
+	:: else -> k = 0; break
+	od
+}
+
+/* [ram_skip_free_ranges, under bitmap_mutex] */
+inline skip_free() {
+	k = 0;
+	do
+	:: k < PAGES ->
+		if
+		:: report[k] ->
+#ifdef CLEAR_AT_HINT
+			/* [qemu_guest_free_page_hint] */
+			log_clear(k / CHUNK_PAGES);
+#endif
+			d_step { bmap[k] = false; printf("QEMU takes page %d off bmap\n", k) }
+		:: else
+		fi;
+		k++
+	:: else -> k = 0; break
+	od
+}
+
+/* The answer counts for this request alone, and once. [fbpp_window_wait,
+ * device/report.go: message] */
+#ifdef NO_GENERATION
+#define ANSWERED (report_generation != 0)
+#else
+#define ANSWERED (report_generation == generation)
+#endif
+
+inline forget_report() {
+	d_step {
+		report_generation = 0;
+		q = 0;
+		do
+		:: q < PAGES -> report[q] = false; q++
+		:: else -> break
+		od;
+		q = 0
+	}
+}
+
+inline ask() {
+	d_step { event = generation; printf("QEMU asks, request %d\n", generation) }
+}
+
+proctype migration() {
+	byte nth = 0, at, k, q;
+	bool synced;
+#if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
+	bool later, asked; /* a sync of the iterations was, the guest was asked */
+#endif
+
+next:
+	atomic {
+		nth < MIGRATIONS; /* or the end */
+		nth++;
+		printf("migration %d begins, to a fresh destination\n", nth);
+#ifdef COUNTED
+		generation = 1;
+#else
+		generation = nth;
+#endif
+		/* [ram_list_init_bitmaps] */
+		q = 0;
+		do
+		:: q < PAGES -> bmap[q] = true; FRESH(q); q++
+		:: else -> break
+		od;
+		q = 0
+	};
+	log_start(); /* [memory_global_dirty_log_start] */
+	sync();
+
+	/* [migration_free_page_hints, exchange] */
+	if
+	:: goto iterate /* disabled, not compatible, no driver, no fbppd */
+	:: true
+	fi;
+#if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
+	goto iterate;
+question:
+	asked = true;
+#endif
+#ifdef WALK_BEFORE_ARM
+	ask();
+#else
+#if !defined(CLEAR_AT_HINT) && !defined(LATER_ROUND)
+	arm();
+#endif
+	ask();
+#endif
+wait:
+	do
+	:: ANSWERED -> break
+	:: d_step { true -> printf("QEMU gives up waiting\n") }; goto iterate
+	:: !synced -> sync(); synced = true
+	od;
+#ifdef WALK_BEFORE_ARM
+	arm();
+#endif
+	if
+	:: !synced -> sync(); synced = true
+	:: true
+	fi;
+	if
+#ifndef NO_SYNC_COUNT
+	:: synced -> printf("hints dropped: late\n")
+	:: !synced -> skip_free()
+#else
+	:: true -> skip_free()
+#endif
+	fi;
+	forget_report();
+
+	/* [migration_iteration_run -> ram_save_iterate] */
+iterate:
+	synced = false;
+	do
+	EACH_PAGE(SEND_STEPS)
+	:: MAY_SYNC -> sync(); LATER
+	:: break
+	:: nth < MIGRATIONS -> goto cancelled
+#if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
+	:: later && !asked -> goto question
+#endif
+#ifdef LATE_ACCEPTED
+	:: ANSWERED -> skip_free(); forget_report()
+#endif
+	od;
+
+	/* [migration_completion: vm_stop, ram_save_complete] */
+	running = false; /* each CPU ends the instruction that it is at */
+	atomic { IDLE(0) && IDLE(1) -> printf("guest stopped\n") };
+	sync();
+	d_step {
+		q = 0;
+		do
+		:: q < PAGES ->
+			if
+			:: bmap[q] -> SENT(q); bmap[q] = false; printf("page %d sent\n", q)
+			:: else
+			fi;
+			q++
+		:: else -> break
+		od;
+		q = 0;
+	};
+	d_step {
+		do
+		:: q < PAGES ->
+			if
+			:: MISSED(q) -> printf("LOST: a write to page %d\n", q)
+			:: else
+			fi;
+			assert(!MISSED(q));
+			q++
+		:: else -> break
+		od;
+		q = 0;
+	};
+	goto over;
+
+	/* [ram_save_host_page: migration_bitmap_clear_dirty, then the page is read] */
+send:
+	log_clear(at / CHUNK_PAGES);
+	bmap[at] = false;
+	d_step { SENT(at); printf("page %d sent\n", at); at = 0 };
+	goto iterate;
+
+cancelled: /* [migrate_fd_cancel] */
+	printf("migration cancelled\n");
+
+over:	/* [ram_save_cleanup]; the guest goes on, here or there */
+	log_stop();
+	d_step {
+		q = 0;
+		do
+		:: q < PAGES -> bmap[q] = false; stale[q] = false; clear_bmap[q / CHUNK_PAGES] = false; q++
+		:: else -> break
+		od;
+		q = 0;
+#if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
+		later = false; asked = false;
+#endif
+#ifdef LIVENESS
+		completed = true;
+#endif
+		running = true
+	};
+end:
+	goto next
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+// Variant is the model with one dirty log, and with one fault or none.
+type Variant struct {
+	// Name is also the name of the counterexample's file.
+	Name string
+	// About is what the variant is, in a few words.
+	About string
+	// Defines are the preprocessor's, as fbpp.pml lists them.
+	Defines []string
+	// Loses says that a write must be lost: the variant has a fault.
+	Loses bool
+	// Live asks, instead of for lost writes, whether each migration completes.
+	Live bool
+}
+
+// Variants returns all variants. Those with a fault are of the logs in which it
+// matters, and where one migration is enough to show it they have one.
+func Variants() []Variant {
+	const one, chunk = "MIGRATIONS=1", "CHUNK_PAGES=2"
+	return []Variant{
+		{Name: "kvm", About: "KVM, log initially set, a page a chunk", Defines: []string{"LOG_KVM"}},
+		{Name: "kvm-chunk", About: "KVM, log initially set, two pages a chunk", Defines: []string{"LOG_KVM", chunk}},
+		{Name: "kvm-eager", About: "KVM without manual protection", Defines: []string{"LOG_EAGER"}},
+		{Name: "kvm-ring", About: "KVM, dirty ring", Defines: []string{"LOG_RING", one}},
+		{Name: "tcg", About: "TCG", Defines: []string{"LOG_TCG", one}},
+		{Name: "init-on-free", About: "a guest that takes free pages for zero", Defines: []string{"LOG_KVM", "INIT_ON_FREE"}},
+		{Name: "later-round-armed", About: "asked in a later round, armed again", Defines: []string{"LOG_KVM", "LATER_ROUND_ARM", one}},
+		{Name: "completes", About: "each migration completes", Defines: []string{"LOG_KVM", "LIVENESS", one}, Live: true},
+
+		{Name: "clear-at-hint", About: "no ARM, the log is cleared when the hint comes", Defines: []string{"LOG_KVM", "CLEAR_AT_HINT", one}, Loses: true},
+		{Name: "walk-before-arm", About: "the guest looks before ARM", Defines: []string{"LOG_KVM", "WALK_BEFORE_ARM", one}, Loses: true},
+		{Name: "sync-between", About: "a sync between ARM and the clear, KVM", Defines: []string{"LOG_KVM", "NO_SYNC_COUNT", chunk, one}, Loses: true},
+		{Name: "sync-between-ring", About: "a sync between ARM and the clear, dirty ring", Defines: []string{"LOG_RING", "NO_SYNC_COUNT", one}, Loses: true},
+		{Name: "late-accepted", About: "a late report is accepted", Defines: []string{"LOG_KVM", "LATE_ACCEPTED", chunk, one}, Loses: true},
+		{Name: "later-round", About: "asked in a later round, not armed again", Defines: []string{"LOG_KVM", "LATER_ROUND", chunk, one}, Loses: true},
+		{Name: "later-round-init-on-free", About: "asked in a later round, free pages taken for zero", Defines: []string{"LOG_KVM", "LATER_ROUND_ARM", "INIT_ON_FREE", one}, Loses: true},
+		{Name: "old-report", About: "a report of the migration before is accepted", Defines: []string{"LOG_KVM", "NO_GENERATION"}, Loses: true},
+		{Name: "counted-generations", About: "generations that each host counts from 1", Defines: []string{"LOG_KVM", "COUNTED"}, Loses: true},
+		{Name: "tcg-stock", About: "TCG without the flush of patch 0001", Defines: []string{"LOG_TCG", "NO_TLB_FLUSH", one}, Loses: true},
+	}
+}
