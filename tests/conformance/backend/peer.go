@@ -37,32 +37,33 @@ type process struct {
 	err    error
 }
 
-// tail keeps the last lines that are written to it.
+// tail keeps the end of what is written to it.
 type tail struct {
-	mu    sync.Mutex // guards lines
-	lines []string
+	mu   sync.Mutex // guards text
+	text []byte
 }
 
-const tailLines = 5
+const (
+	tailBytes = 2000
+	tailLines = 5
+)
 
 // Write implements io.Writer.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for line := range strings.Lines(string(p)) {
-		t.lines = append(t.lines, strings.TrimSpace(line))
-	}
-	t.lines = t.lines[max(0, len(t.lines)-tailLines):]
+	t.text = append(t.text, p...)
+	t.text = t.text[max(0, len(t.text)-tailBytes):]
 	return len(p), nil
 }
 
-// take returns the lines, and forgets them.
+// take returns the last lines, and forgets them.
 func (t *tail) take() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	lines := t.lines
-	t.lines = nil
-	return lines
+	lines := strings.FieldsFunc(string(t.text), func(r rune) bool { return r == '\n' })
+	t.text = nil
+	return lines[max(0, len(lines)-tailLines):]
 }
 
 // lastWords are the last lines that a backend of ours wrote to stderr.

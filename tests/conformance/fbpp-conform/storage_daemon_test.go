@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+// known are the rules that the storage daemon of QEMU 7.2 breaks. Of those that
+// depend on the moment a run may find some or none.
+var known = map[string]string{
+	"VHU-ACK-2":  "SET_VRING_NUM takes any queue number and writes past its array: the process dies",
+	"VHU-ACK-5":  "an unknown request is acknowledged as a success",
+	"VHU-MQ-2":   "a queue that does not exist is acknowledged as a success",
+	"VHU-MEM-2":  "a table whose descriptors do not match is acknowledged as a success",
+	"VHU-MEM-3":  "a table of 255 regions kills the process",
+	"VHU-MEM-10": "ADD_MEM_REG without a descriptor is acknowledged as a success",
+	"VHU-MEM-12": "REM_MEM_REG of a region that is not there is acknowledged as a success",
+	"VHU-RING-5": "a ring that was never enabled is processed",
+	"VHU-NOTE-3": "a ring without a call descriptor stops at its first answer",
+	"VHU-CFG-2":  "GET_CONFIG ignores the offset",
+	"VHU-CFG-3":  "GET_CONFIG ignores the offset, and reads past the end",
+	"VHU-REQ-2":  "SET_BACKEND_REQ_FD without a descriptor is acknowledged as a success",
+}
+
+// sometimes are those that depend on the moment: GET_VRING_BASE does not wait
+// for requests in flight, and the first of them to be done finds the call
+// descriptor closed, which ends the connection.
+var sometimes = map[string]bool{
+	"VHU-STOP-3": true, "VHU-STOP-4": true, "VHU-STOP-5": true, "VHU-STOP-6": true, "VHU-STOP-7": true,
+	"VHU-LOG-9": true, "VHU-LOGX-5": true, "VHU-EVT-4": true, "VHU-RING-13": true, "VHU-MEM-16": true, "VHU-INF-2": true,
+}
+
+// storageDaemon returns the command line of a block device.
+func storageDaemon(t *testing.T, path string) string {
+	t.Helper()
+	program, err := exec.LookPath("qemu-storage-daemon")
+	if err != nil {
+		t.Skip("qemu-storage-daemon is not installed (Debian: qemu-system-common)")
+	}
+	return fmt.Sprintf("%s --blockdev driver=file,filename=%s,node-name=d "+
+		"--export type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,addr.path=%s", program, disk(t), path)
+}
+
+// TestStorageDaemon checks a backend that is not ours. What it breaks is known;
+// anything else that is found there would more likely be a fault of the suite.
+func TestStorageDaemon(t *testing.T) {
+	t.Parallel()
+	path, option := socket(t)
+	status, found := conform(t, "blk", storageDaemon(t, path), option)
+	if status != report.ExitBroken {
+		t.Errorf("exit status %d", status)
+	}
+	for id, o := range found {
+		switch {
+		case o.Outcome == "error":
+			t.Errorf("%s could not be checked: %s %q", id, o.Detail, o.Notes)
+		case o.Outcome == "fail" && !o.Advice && known[id] == "" && !sometimes[id]:
+			t.Errorf("%s is a new finding: %s %q", id, o.Detail, o.Notes)
+		case o.Outcome == "pass" && known[id] != "":
+			t.Errorf("%s was kept; known was: %s", id, known[id])
+		}
+	}
+}
