@@ -29,6 +29,7 @@ type Backend struct {
 	cancel  context.CancelCauseFunc
 	log     dirtyLog
 	tlb     *iotlb
+	post    *postcopy
 	channel channel
 	queues  []*Queue
 
@@ -43,6 +44,7 @@ type Backend struct {
 	inband       []eventFD // kick rings that were started by VRING_KICK
 	transfer     *transfer // of the device's state, or nil
 	stateTimeout time.Duration
+	noPostcopy   bool
 	ended        <-chan struct{} // closed when the connection is to end
 }
 
@@ -55,8 +57,10 @@ func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger) *Backend {
 	b.channel.init(lg)
 	b.rules = b.newRules()
 	b.initIOTLB()
+	b.post = newPostcopy()
+	b.noPostcopy = noPostcopy(lg)
 	m, _ := newMemory(nil) // an empty table has nothing to fail on
-	m.tlb = b.tlb
+	m.tlb, m.b = b.tlb, b
 	b.mem.Store(m)
 	for i := range dev.NumQueues {
 		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), dialect: b.dialect}
@@ -118,6 +122,9 @@ func (b *Backend) offeredProtocol() uint64 {
 	if b.dev.ReadConfig != nil {
 		f |= 1 << wire.ProtocolConfig
 	}
+	if !b.noPostcopy {
+		f |= 1 << wire.ProtocolPageFault
+	}
 	if b.dev.SaveState != nil {
 		f |= 1 << wire.ProtocolDeviceState
 	}
@@ -170,6 +177,9 @@ func (b *Backend) run(ctx context.Context) (err error) {
 // close stops and frees everything that belongs to the connection. The guest
 // may be alive: nothing is written to its memory any more.
 func (b *Backend) close() {
+	if err := b.endPostcopy(true); err != nil {
+		b.lg.Error("cannot end postcopy", zap.Error(err))
+	}
 	if err := b.endTransfer(); err != nil {
 		b.lg.Error("leaving a callback behind", zap.Error(err))
 	}

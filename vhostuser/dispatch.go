@@ -39,6 +39,7 @@ const (
 type reply struct {
 	payload []byte
 	fds     []int // stay the property of whoever made the reply
+	always  bool  // sent for a request that has no reply otherwise
 }
 
 // fatalError is an error after which the connection is of no use.
@@ -64,7 +65,7 @@ func (b *Backend) dispatch(ctx context.Context, m *wire.Message) error {
 	b.lg.Debug("request", zap.Stringer("request", req), zap.Uint32("size", m.Size), zap.Error(err))
 
 	switch {
-	case known && r.replies:
+	case known && (r.replies || err == nil && ans.always):
 		if err != nil && r.refusal == nil {
 			return err
 		}
@@ -144,7 +145,7 @@ func (b *Backend) newRules() map[wire.Request]rule {
 
 		wire.SetMemTable:    {size: anySize, maxFDs: wire.MaxMemRegions, feature: always, handle: b.setMemTable},
 		wire.GetMaxMemSlots: ask(wire.ProtocolConfigureMemSlots, func() uint64 { return maxMemSlots }),
-		wire.AddMemReg:      tell(wire.ProtocolConfigureMemSlots, sizeMemRegion, 1, b.addMemReg),
+		wire.AddMemReg:      {size: anySize, maxFDs: 1, feature: wire.ProtocolConfigureMemSlots, handle: b.addMemReg},
 		// A frontend may send the descriptor along, for old backends.
 		wire.RemMemReg:  optionalFD(tell(wire.ProtocolConfigureMemSlots, sizeMemRegion, 0, b.remMemReg)),
 		wire.SetLogBase: {size: sizeLog, minFDs: 1, maxFDs: 1, feature: wire.ProtocolLogSHMFD, replies: true, handle: b.setLogBase},

@@ -17,6 +17,9 @@ const maxMemSlots = 509
 // setMemTable replaces the memory table. A table that cannot be mapped leaves
 // the device without memory: the old one is not what the frontend means.
 func (b *Backend) setMemTable(m *wire.Message) (reply, error) {
+	if b.post.active.Load() {
+		return b.tellTable(m)
+	}
 	regions, err := b.mapTable(m)
 	if err != nil {
 		b.useMemory(nil)
@@ -30,6 +33,23 @@ func (b *Backend) setMemTable(m *wire.Message) (reply, error) {
 	}
 	b.useMemory(mem)
 	return reply{}, nil
+}
+
+// tellTable is setMemTable after POSTCOPY_LISTEN: either the table, which is
+// answered, or the frontend's acknowledgement.
+func (b *Backend) tellTable(m *wire.Message) (reply, error) {
+	if isAcknowledgement(m) {
+		return reply{}, b.acknowledged(m)
+	}
+	regions, err := b.mapTable(m)
+	if err != nil {
+		return reply{}, fatalError{err}
+	}
+	var table wire.MemTable
+	for _, r := range regions {
+		table = append(table, told(r))
+	}
+	return reply{payload: table.AppendTo(nil), always: true}, b.tell(nil, regions)
 }
 
 // mapTable maps the regions of a table. The caller owns a reference to each.
@@ -62,26 +82,51 @@ func releaseAll(regions []*region) {
 	}
 }
 
-func (b *Backend) addMemReg(m *wire.Message) error {
-	v, err := wire.DecodeSingleMemRegion(m.Payload)
-	if err != nil {
-		return err
+func (b *Backend) addMemReg(m *wire.Message) (reply, error) {
+	listening := b.post.active.Load()
+	if listening && isAcknowledgement(m) {
+		return reply{}, b.acknowledged(m)
 	}
-	have := b.mem.Load().regions
-	if len(have) >= maxMemSlots {
-		return fmt.Errorf("all %d memory slots are in use", maxMemSlots)
-	}
-	reg, err := mapRegion(v.MemRegion, m.FDs[0])
+	reg, err := b.mapSlot(m)
 	if err != nil {
-		return err
+		if listening {
+			err = fatalError{err} // the frontend understands nothing but our address
+		}
+		return reply{}, err
+	}
+	if listening {
+		v := wire.SingleMemRegion{MemRegion: told(reg)}
+		return reply{payload: v.AppendTo(nil), always: true}, b.tell(retainAll(b.table()), []*region{reg})
 	}
 	defer reg.release()
-	mem, err := newMemory(append(slices.Clone(have), reg))
+	mem, err := newMemory(append(slices.Clone(b.table()), reg))
 	if err != nil {
-		return err
+		return reply{}, err
 	}
 	b.useMemory(mem)
-	return nil
+	return reply{}, nil
+}
+
+// mapSlot maps the region of ADD_MEM_REG. The caller owns a reference.
+func (b *Backend) mapSlot(m *wire.Message) (*region, error) {
+	v, err := wire.DecodeSingleMemRegion(m.Payload)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(m.FDs) != 1:
+		return nil, fmt.Errorf("%d descriptors came with a memory region", len(m.FDs))
+	case len(b.table()) >= maxMemSlots:
+		return nil, fmt.Errorf("all %d memory slots are in use", maxMemSlots)
+	}
+	return mapRegion(v.MemRegion, m.FDs[0])
+}
+
+// retainAll returns the regions with a reference more to each.
+func retainAll(regions []*region) []*region {
+	for _, r := range regions {
+		r.refs.Add(1)
+	}
+	return slices.Clone(regions)
 }
 
 func (b *Backend) remMemReg(m *wire.Message) error {
@@ -89,16 +134,21 @@ func (b *Backend) remMemReg(m *wire.Message) error {
 	if err != nil {
 		return err
 	}
-	mem := b.mem.Load()
-	reg := mem.entry(v.MemRegion)
+	reg := entry(b.table(), v.MemRegion)
 	if reg == nil {
 		return errors.New("there is no such memory region")
 	}
-	rest, err := newMemory(slices.DeleteFunc(slices.Clone(mem.regions), func(r *region) bool { return r == reg }))
+	rest := slices.DeleteFunc(slices.Clone(b.table()), func(r *region) bool { return r == reg })
+	if b.post.telling {
+		b.post.told = rest
+		reg.release()
+		return nil
+	}
+	mem, err := newMemory(rest)
 	if err != nil {
 		return err
 	}
-	b.useMemory(rest)
+	b.useMemory(mem)
 	return nil
 }
 
@@ -108,7 +158,7 @@ func (b *Backend) useMemory(mem *Memory) {
 	if mem == nil {
 		mem, _ = newMemory(nil)
 	}
-	mem.tlb = b.tlb
+	mem.tlb, mem.b = b.tlb, b
 	old := b.mem.Swap(mem)
 	for _, q := range b.queues {
 		q.setMemory(mem)

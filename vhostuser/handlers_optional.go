@@ -29,6 +29,16 @@ func (b *Backend) addOptionalRules(rules map[wire.Request]rule) {
 	rules[wire.IOTLBMsg] = rule{
 		size: sizeIOTLB, feature: always, replies: true, refusal: failed, handle: b.iotlbMsg,
 	}
+	rules[wire.PostcopyAdvise] = rule{
+		feature: wire.ProtocolPageFault, replies: true, refusal: []byte{}, handle: b.postcopyAdvise,
+	}
+	rules[wire.PostcopyListen] = rule{
+		feature: wire.ProtocolPageFault,
+		handle:  func(m *wire.Message) (reply, error) { return reply{}, b.postcopyListen(m) },
+	}
+	rules[wire.PostcopyEnd] = rule{
+		feature: wire.ProtocolPageFault, replies: true, refusal: failed, handle: b.postcopyEnd,
+	}
 	rules[wire.VringKick] = rule{
 		size: sizeState, feature: wire.ProtocolInbandNotify,
 		handle: func(m *wire.Message) (reply, error) { return reply{}, b.vringKick(m) },

@@ -61,7 +61,7 @@ func (b *Backend) setVringAddr(m *wire.Message) error {
 	if err != nil {
 		return err
 	}
-	return q.setAddr(a)
+	return b.retry(func() error { return q.setAddr(a) })
 }
 
 // getVringBase stops the ring. Once it returns, the ring and the guest's

@@ -31,9 +31,9 @@ type iotlb struct {
 	want func(v wire.IOTLB)
 
 	mu      sync.RWMutex
-	entries []wire.IOTLB  // ascending and disjoint
-	evict   int           // rotates through entries
-	changed chan struct{} // closed and replaced when there is a new entry
+	entries []wire.IOTLB            // ascending and disjoint
+	evict   int                     // rotates through entries
+	waiting map[*miss]chan struct{} // closed when their translation has come
 }
 
 // missTimeout bounds the wait for a translation that the frontend promised.
@@ -83,8 +83,26 @@ func (t *iotlb) add(v wire.IOTLB) {
 			t.entries = slices.Delete(t.entries, t.evict, t.evict+1)
 		}
 	}
-	close(t.changed)
-	t.changed = make(chan struct{})
+	for m, come := range t.waiting {
+		if m.addr >= v.IOVA && m.addr <= lastOf(v) && v.Perm&m.perm == m.perm {
+			close(come)
+			delete(t.waiting, m)
+		}
+	}
+}
+
+// expect returns a channel that is closed when the translation has come, even
+// if it is gone again at once. The caller calls forget.
+func (t *iotlb) expect(m *miss) (come <-chan struct{}, forget func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ch := make(chan struct{})
+	t.waiting[m] = ch
+	return ch, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.waiting, m)
+	}
 }
 
 // adjoin says whether b goes on where a ends.
@@ -145,6 +163,8 @@ func (m *miss) message() wire.IOTLB {
 
 // await asks the frontend and waits for what it has.
 func (m *miss) await(stop <-chan struct{}) error {
+	come, forget := m.tlb.expect(m)
+	defer forget()
 	if err := m.tlb.ask(m.message(), stop); err != nil {
 		if errors.Is(err, ErrQueueStopped) {
 			return nil
@@ -154,30 +174,23 @@ func (m *miss) await(stop <-chan struct{}) error {
 	// The answer says that the translation was sent, and it may be on its way.
 	timer := time.NewTimer(missTimeout)
 	defer timer.Stop()
-	for {
-		m.tlb.mu.RLock()
-		changed := m.tlb.changed
-		m.tlb.mu.RUnlock()
-		if _, ok := m.tlb.find(m.addr, m.perm); ok {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-stop:
-			return nil
-		case <-timer.C:
-			v := m.message()
-			v.Type = wire.IOTLBAccessFail
-			m.tlb.want(v)
-			return m
-		}
+	select {
+	case <-come:
+		return nil
+	case <-stop:
+		return nil
+	case <-timer.C:
+		v := m.message()
+		v.Type = wire.IOTLBAccessFail
+		m.tlb.want(v)
+		return m
 	}
 }
 
 // initIOTLB ties the cache to the backend channel.
 func (b *Backend) initIOTLB() {
 	b.tlb = &iotlb{
-		changed: make(chan struct{}),
+		waiting: make(map[*miss]chan struct{}),
 		ask: func(v wire.IOTLB, stop <-chan struct{}) error {
 			_, err := b.channel.ask(&exchange{req: wire.BackendIOTLBMsg, payload: v.AppendTo(nil)}, stop)
 			return err

@@ -25,7 +25,8 @@ type Region struct {
 type Memory struct {
 	regions []*region // ascending by guest address, disjoint
 	refs    atomic.Int64
-	tlb     *iotlb // of the connection
+	tlb     *iotlb   // of the connection
+	b       *Backend // nil: no pages are missing
 }
 
 // region is one mapped region. Snapshots share it.
@@ -111,8 +112,19 @@ func (m *Memory) Regions() []Region {
 
 // Segments appends to dst the segments that make up the n bytes at guest
 // physical address addr, or fails if some of them are not guest memory. A
-// range may span adjacent regions.
+// range may span adjacent regions. At the destination of a postcopy migration
+// it waits until the bytes have arrived.
 func (m *Memory) Segments(dst []Segment, addr, n uint64) ([]Segment, error) {
+	if m.b != nil && m.b.post.active.Load() {
+		if err := m.populate(addr, n); err != nil {
+			return dst, err
+		}
+	}
+	return m.lookup(dst, addr, n)
+}
+
+// lookup is Segments, without the wait.
+func (m *Memory) lookup(dst []Segment, addr, n uint64) ([]Segment, error) {
 	start, want := addr, n
 	i := sort.Search(len(m.regions), func(i int) bool {
 		r := m.regions[i]
@@ -150,14 +162,25 @@ func (m *Memory) ReadAt(p []byte, addr int64) (n int, err error) {
 // dma appends the n bytes that a descriptor names to dst. write says that the
 // device writes them. An error may be a [delay].
 func (m *Memory) dma(dst []Segment, addr, n uint64, write bool) ([]Segment, error) {
-	if !m.translated() {
-		return m.Segments(dst, addr, n)
+	have, err := len(dst), error(nil)
+	if m.translated() {
+		perm := uint8(wire.IOTLBRead)
+		if write {
+			perm = wire.IOTLBWrite
+		}
+		dst, err = m.translate(dst, addr, n, perm)
+	} else {
+		dst, err = m.lookup(dst, addr, n)
 	}
-	perm := uint8(wire.IOTLBRead)
-	if write {
-		perm = wire.IOTLBWrite
+	if err != nil {
+		return dst, err
 	}
-	return m.translate(dst, addr, n, perm)
+	for _, s := range dst[have:] {
+		if err := m.present(s.Bytes, s.Addr); err != nil {
+			return dst, err
+		}
+	}
+	return dst, nil
 }
 
 // translate is dma for an I/O virtual address. A range may be scattered.
@@ -222,7 +245,8 @@ func (m *Memory) ring(addr, n uint64, write bool) (b []byte, guest uint64, err e
 	if err != nil {
 		return nil, 0, err
 	}
-	return b, r.GuestAddr + user - r.UserAddr, nil
+	guest = r.GuestAddr + user - r.UserAddr
+	return b, guest, m.present(b, guest)
 }
 
 // translateRing returns the frontend's address for a part of a ring. A miss is
@@ -272,8 +296,8 @@ func (m *Memory) find(addr, n uint64) (*region, []byte, error) {
 
 // entry returns the region that r describes, for removal. The offset does not
 // identify a region (vhost-user.rst, VHOST_USER_REM_MEM_REG).
-func (m *Memory) entry(r wire.MemRegion) *region {
-	for _, have := range m.regions {
+func entry(regions []*region, r wire.MemRegion) *region {
+	for _, have := range regions {
 		if have.GuestAddr == r.GuestAddr && have.UserAddr == r.UserAddr && have.Size == r.Size {
 			return have
 		}

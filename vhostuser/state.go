@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"go.uber.org/zap"
@@ -112,6 +113,9 @@ func (b *Backend) endTransfer() error {
 // hangupInterval is how often a wait of the message goroutine looks whether the
 // frontend is still there.
 const hangupInterval = 50 * time.Millisecond
+
+// waitForever is the timeout of a wait that ends with the connection.
+const waitForever time.Duration = math.MaxInt64
 
 // waitFor waits until done is closed and says whether it is. It gives up after
 // the timeout, or when nobody is there any more to answer.

@@ -20,6 +20,10 @@ func IOVA(addr uint64) uint64 { return iovaBase + addr }
 // answers the backend's misses, a page each, as QEMU does: the translation goes
 // out before the answer.
 type IOMMU struct {
+	// Silent makes the IOMMU answer a miss for which it has nothing as if
+	// nothing was wrong. The specification allows that.
+	Silent bool
+
 	f *Frontend
 	g *Guest
 
@@ -70,8 +74,12 @@ func (m *IOMMU) handle(msg *wire.Message) (status uint64) {
 		m.faults = append(m.faults, v)
 	}
 	m.mu.Unlock()
-	if v.Type == wire.IOTLBMiss && ok && p.perm&v.Perm == v.Perm {
+	switch {
+	case v.Type != wire.IOTLBMiss:
+	case ok && p.perm&v.Perm == v.Perm:
 		err = m.Update(v.IOVA&^(PageSize-1), m.g.User(p.addr), PageSize, p.perm)
+	case !m.Silent:
+		return 1
 	}
 	if err != nil {
 		return 1

@@ -106,6 +106,11 @@ func (f *Frontend) Start(g *Guest, features uint64, queues ...*Queue) error {
 	if err := f.SetMemory(g); err != nil {
 		return err
 	}
+	return f.StartRings(queues...)
+}
+
+// StartRings starts the rings at their base and enables them.
+func (f *Frontend) StartRings(queues ...*Queue) error {
 	for _, q := range queues {
 		q.Negotiate(f.Features)
 		if err := f.StartRing(q); err != nil {
@@ -147,12 +152,15 @@ func (f *Frontend) SetMemory(g *Guest) error {
 
 // SetTable sends the guest's memory as a table.
 func (f *Frontend) SetTable(g *Guest) error {
-	var table wire.MemTable
-	var fds []int
+	table, fds := g.table()
+	return f.TellSync(wire.SetMemTable, table.AppendTo(nil), fds...)
+}
+
+func (g *Guest) table() (table wire.MemTable, fds []int) {
 	for _, b := range g.Blocks {
 		table, fds = append(table, b.Region()), append(fds, b.FD)
 	}
-	return f.TellSync(wire.SetMemTable, table.AppendTo(nil), fds...)
+	return table, fds
 }
 
 // AddBlock adds a memory slot.

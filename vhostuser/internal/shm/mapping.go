@@ -62,6 +62,11 @@ func granularity(fd int) uint64 {
 // Bytes returns the mapped memory. It must not be used after Unmap.
 func (m *Mapping) Bytes() []byte { return m.data }
 
+// Revoke makes every access fault, also those that wait for a page.
+func (m *Mapping) Revoke() error {
+	return os.NewSyscallError("mprotect", unix.Mprotect(m.whole, unix.PROT_NONE))
+}
+
 // Unmap ends the mapping.
 func (m *Mapping) Unmap() error {
 	whole := m.whole

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Of include/uapi/linux/userfaultfd.h, Linux 6.12.
+const (
+	uffdAPI        = 0xaa
+	uffdioAPI      = 0xc018aa3f
+	uffdioRegister = 0xc020aa00
+	uffdioForget   = 0x8010aa01 // UFFDIO_UNREGISTER
+	uffdioWake     = 0x8010aa02
+	uffdNew        = 0xaa00 // USERFAULTFD_IOC_NEW, of /dev/userfaultfd
+
+	uffdMissingShmem  = 1 << 5
+	uffdModeMissing   = 1
+	uffdEventFault    = 0x12
+	uffdMessageLength = 32
+)
+
+type uffdRange struct{ start, length uint64 }
+
+// Userfault is a userfaultfd: whoever reads it hears of accesses to pages that
+// are not there yet, and the access waits.
+type Userfault struct {
+	// FD is for sending. It belongs to the Userfault.
+	FD int
+}
+
+// OpenUserfault makes one, or says why the kernel does not let us: it takes
+// CAP_SYS_PTRACE, access to /dev/userfaultfd, or vm.unprivileged_userfaultfd.
+func OpenUserfault() (_ *Userfault, err error) {
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
+	if errno != 0 {
+		dev, openErr := unix.Open("/dev/userfaultfd", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if openErr != nil {
+			return nil, fmt.Errorf("open userfaultfd: %w", os.NewSyscallError("userfaultfd", errno))
+		}
+		fd, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(dev), uffdNew, unix.O_CLOEXEC|unix.O_NONBLOCK)
+		unix.Close(dev)
+		if errno != 0 {
+			return nil, fmt.Errorf("open userfaultfd: %w", os.NewSyscallError("ioctl", errno))
+		}
+	}
+	u := &Userfault{FD: int(fd)}
+	defer func() {
+		if err != nil {
+			u.Close()
+		}
+	}()
+	api := struct{ api, features, ioctls uint64 }{api: uffdAPI}
+	if err := u.ioctl(uffdioAPI, unsafe.Pointer(&api)); err != nil {
+		return nil, fmt.Errorf("open userfaultfd: %w", err)
+	}
+	if api.features&uffdMissingShmem == 0 {
+		return nil, errors.New("open userfaultfd: the kernel has none for shared memory")
+	}
+	return u, nil
+}
+
+func (u *Userfault) ioctl(req uintptr, arg unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(u.FD), req, uintptr(arg)); errno != 0 {
+		return os.NewSyscallError("ioctl", errno)
+	}
+	return nil
+}
+
+// Register makes accesses to missing pages of m wait. m was not accessed yet.
+func (u *Userfault) Register(m *Mapping) error {
+	// A huge page would make neighbours of a page that arrived miss their wake-up.
+	_ = unix.Madvise(m.whole, unix.MADV_NOHUGEPAGE)
+	arg := struct {
+		uffdRange
+		mode, ioctls uint64
+	}{uffdRange: rangeOf(m.whole), mode: uffdModeMissing}
+	if err := u.ioctl(uffdioRegister, unsafe.Pointer(&arg)); err != nil {
+		return fmt.Errorf("register with userfaultfd: %w", err)
+	}
+	return nil
+}
+
+// Unregister ends what Register began. Accesses that wait go on.
+func (u *Userfault) Unregister(m *Mapping) error {
+	arg := rangeOf(m.whole)
+	if err := u.ioctl(uffdioForget, unsafe.Pointer(&arg)); err != nil {
+		return fmt.Errorf("unregister from userfaultfd: %w", err)
+	}
+	return nil
+}
+
+// Wake lets accesses to n bytes at addr, an address in the process that
+// registered them, look again.
+func (u *Userfault) Wake(addr, n uint64) error {
+	arg := uffdRange{addr, n}
+	return u.ioctl(uffdioWake, unsafe.Pointer(&arg))
+}
+
+// Fault returns the address of an access that began to wait, or false if there
+// is none to hear of.
+func (u *Userfault) Fault() (addr uint64, ok bool, err error) {
+	var msg struct {
+		event   uint8
+		_       [7]byte
+		flags   uint64
+		address uint64
+		_       uint64
+	}
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&msg)), uffdMessageLength)
+	switch _, err := unix.Read(u.FD, b); {
+	case errors.Is(err, unix.EAGAIN):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, os.NewSyscallError("read", err)
+	}
+	return msg.address, msg.event == uffdEventFault, nil
+}
+
+// Close closes the descriptor.
+func (u *Userfault) Close() { unix.Close(u.FD) }
+
+func rangeOf(b []byte) uffdRange { return uffdRange{Addr(b), uint64(len(b))} }
+
+// Resident says whether all pages of b, a part of a file mapping, are in the
+// page cache: no access to them waits for a userfaultfd.
+func Resident(b []byte) bool {
+	var vec [512]byte
+	pageSize := uint64(os.Getpagesize())
+	first := Addr(b) &^ (pageSize - 1)
+	for left := (Addr(b) - first + uint64(len(b)) + pageSize - 1) / pageSize; left > 0; {
+		n := min(left, uint64(len(vec)))
+		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(first), uintptr(n*pageSize), uintptr(unsafe.Pointer(&vec)))
+		if errno != 0 {
+			return false // the access will say what is wrong
+		}
+		for _, v := range vec[:n] {
+			if v&1 == 0 {
+				return false
+			}
+		}
+		first, left = first+n*pageSize, left-n
+	}
+	return true
+}
+
+// Populate makes the pages of b present, and waits for them in a system call:
+// a goroutine that waited in an access of its own would hold up the garbage
+// collector, and with it the process. Needs Linux 5.14.
+func Populate(b []byte) error {
+	pageSize := uint64(os.Getpagesize())
+	first := Addr(b) &^ (pageSize - 1)
+	n := (Addr(b) - first + uint64(len(b)) + pageSize - 1) &^ (pageSize - 1)
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_MADVISE, uintptr(first), uintptr(n), unix.MADV_POPULATE_READ)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR, unix.EAGAIN:
+		default:
+			return os.NewSyscallError("madvise", errno)
+		}
+	}
+}
