@@ -33,6 +33,7 @@
 //	plan seed=N used=N strike=N step=N churn=N per_message=N hold=N halves=N restart=N late=N stale=N
 //	verify
 //	status
+//	restart
 //
 // and are answered by words of the form key=number.
 package adversary

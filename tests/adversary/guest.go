@@ -39,26 +39,32 @@ type Guest struct {
 // tellName is what package ctl wants in an order; the guest ignores it.
 const tellName = "adversary"
 
-// Boot starts the guest from the ROM at path, and returns when its driver is
-// ready. The caller closes it.
-func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest, err error) {
-	if o.MemoryMiB == 0 {
-		o.MemoryMiB = defaultMiB
-	}
-	g := &Guest{parts: parts, arming: !o.NoArming, config: vm.Config{
+// machine returns what QEMU runs.
+func (o Options) machine(parts *lab.Lab, rom string) vm.Config {
+	c := vm.Config{
 		QEMU:      parts.QEMU,
 		Accel:     o.Accel,
 		Firmware:  rom,
 		MemoryMiB: o.MemoryMiB,
 		CPUs:      o.CPUs,
-	}}
+	}
+	if o.MemoryMiB == 0 {
+		c.MemoryMiB = defaultMiB
+	}
 	if o.Accel == vm.KVM {
 		// Not every KVM can set what this says of the processor.
-		g.config.CPU = "host,-arch-capabilities"
+		c.CPU = "host,-arch-capabilities"
 	}
 	if o.DirtyRing {
-		g.config.AccelWith = "dirty-ring-size=4096"
+		c.AccelWith = "dirty-ring-size=4096"
 	}
+	return c
+}
+
+// Boot starts the guest from the ROM at path, and returns when its driver is
+// ready. The caller closes it.
+func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest, err error) {
+	g := &Guest{parts: parts, arming: !o.NoArming, config: o.machine(parts, rom)}
 	defer func() {
 		if err != nil {
 			g.Close()
@@ -67,12 +73,8 @@ func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest,
 	if g.vm, g.Backend, err = g.start(ctx, vm.Start, nil); err != nil {
 		return nil, err
 	}
-	name, err := g.vm.Boot(ctx)
-	if err != nil {
+	if err := g.ready(ctx); err != nil {
 		return nil, err
-	}
-	if name != tellName {
-		return nil, fmt.Errorf("boot the adversary: it says %q\n%s", name, g.vm.Diagnosis())
 	}
 	if err := g.awaitDriver(ctx); err != nil {
 		return nil, err
@@ -80,6 +82,15 @@ func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest,
 	status, err := g.Status(ctx)
 	g.table = status["table"]
 	return g, err
+}
+
+// ready waits until the guest takes orders.
+func (g *Guest) ready(ctx context.Context) error {
+	name, err := g.vm.Boot(ctx)
+	if err == nil && name != tellName {
+		err = fmt.Errorf("boot the adversary: it says %q\n%s", name, g.vm.Diagnosis())
+	}
+	return err
 }
 
 // Close ends the guest.

@@ -231,6 +231,8 @@ static void carry_out(const struct order *o)
 		order_verify();
 	else if (order_is(o, "status"))
 		order_status();
+	else if (order_is(o, "restart"))
+		start_driver();
 	answer_end();
 }
 
