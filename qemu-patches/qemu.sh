@@ -17,6 +17,7 @@ usage() {
 	  path          print the path of the built QEMU, or fail
 	  check         lint the patches, apply them, compare with a refresh, checkpatch
 	  bisect        build after each patch
+	  source        print where the source is, without the series
 	  tree DIR      make a git tree with the series applied, to edit it
 	  refresh [DIR] write the patches anew, from DIR or from what they apply to
 	EOF
@@ -57,6 +58,7 @@ path)
 	;;
 check) check_series ;;
 bisect) bisect_series ;;
+source) source_tree ;;
 tree) make_tree "${1:?tree needs a directory}" ;;
 refresh) refresh_series "$@" ;;
 *) usage >&2; die "unknown command $command" ;;

@@ -57,6 +57,14 @@ apply_patches() {
 	}
 }
 
+# Prints where the source is that the series applies to.
+source_tree() {
+	lock_cache
+	make_work
+	prepare_base
+	echo "$base_repo"
+}
+
 make_tree() {
 	[ ! -e "$1" ] || die "$1 exists already"
 	make_work

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// echoSocket tells this test binary to be the Go library's echo device.
+const echoSocket = "FBPP_BENCH_ECHO"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(echoSocket); path != "" {
+		if err := serveEcho(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// serveEcho serves frontends until it is told to end.
+func serveEcho(path string) error {
+	dev := &vhostuser.Device{
+		Features:  1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder,
+		NumQueues: 1,
+		Kick:      echo,
+	}
+	if s := os.Getenv("FBPP_BENCH_SPIN"); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return err
+		}
+		dev.SpinTime = d
+	}
+	stop, err := profile(os.Getenv("FBPP_BENCH_PROFILE"))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	l, err := vhostuser.Listen(path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s, err := vhostuser.NewServer(dev, nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer cancel()
+	if err := s.Serve(ctx, l); !errors.Is(err, context.Canceled) && !strings.Contains(fmt.Sprint(err), "signal") {
+		return err
+	}
+	return nil
+}
+
+// echo does what echo.c does.
+func echo(q *vhostuser.Queue) {
+	for {
+		c, err := q.Pop()
+		if err != nil {
+			return
+		}
+		if c == nil {
+			break
+		}
+		n := 0
+		if in, out := c.Readable(), c.Writable(); len(in) > 0 && len(out) > 0 {
+			n, _ = c.WriteAt(in[0].Bytes[:min(len(in[0].Bytes), len(out[0].Bytes))], 0)
+		}
+		if q.Push(c, uint32(n)) != nil {
+			return
+		}
+	}
+	_ = q.Notify()
+}
+
+// backend is an echo device to be started.
+type backend struct {
+	name     string
+	features uint64 // that change how the ring works
+	command  func(b *testing.B, socket string) *exec.Cmd
+}
+
+// start runs the backend until the benchmark ends, and returns its socket.
+func (d backend) start(b *testing.B) string {
+	b.Helper()
+	socket := filepath.Join(b.TempDir(), "socket")
+	cmd := d.command(b, socket)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Signal(unix.SIGTERM)
+		_ = cmd.Wait()
+	})
+	for range 500 {
+		if _, err := os.Stat(socket); err == nil {
+			return socket
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.Fatalf("%s does not listen", d.name)
+	return ""
+}
+
+func goBackend(_ *testing.B, socket string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), echoSocket+"="+socket)
+	return cmd
+}
+
+// libvhostUser compiles the C device, once.
+func libvhostUser(b *testing.B, socket string) *exec.Cmd {
+	b.Helper()
+	source := libraryFolder(b)
+	program := filepath.Join(b.TempDir(), "echo")
+	cc := exec.Command("cc", "-O2", "-D_GNU_SOURCE", "-std=gnu11", "-I", source, "-o", program,
+		"libvhost-user/echo.c", filepath.Join(source, "libvhost-user.c"), "-lpthread")
+	if out, err := cc.CombinedOutput(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			b.Skip("no C compiler: libvhost-user is not measured")
+		}
+		b.Fatalf("compile libvhost-user: %v\n%s", err, out)
+	}
+	return exec.Command(program, socket)
+}
+
+// libraryFolder returns where libvhost-user's source is.
+func libraryFolder(b *testing.B) string {
+	b.Helper()
+	if dir := os.Getenv("FBPP_LIBVHOST_USER"); dir != "" {
+		return dir
+	}
+	out, err := exec.Command("../../../qemu-patches/qemu.sh", "--quiet", "source").Output()
+	if err != nil {
+		b.Skipf("no QEMU source: libvhost-user is not measured: %v", err)
+	}
+	return filepath.Join(strings.TrimSpace(string(out)), "subprojects/libvhost-user")
+}

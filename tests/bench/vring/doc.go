@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vring measures round trips through virtqueues: of the Go library
+// beside libvhost-user of the QEMU source, each with an echo device in a
+// process of its own, under one driver.
+//
+//	go test -run '^$' -bench . -count 6 ./tests/bench/vring
+//
+// The driver either waits for interrupts, as a guest's kernel does, or polls
+// the used ring, as one of DPDK does. At a depth of n it keeps n requests
+// outstanding. The names suit benchstat: compare by -col /backend. A line has
+// requests per second, and how long a request took, from its kick to the driver
+// that has it back, in the median and for the slowest of a hundred.
+//
+// libvhost-user is compiled from the QEMU source that qemu-patches/qemu.sh
+// fetches; without a C compiler or the source its part is skipped by name.
+// Set FBPP_LIBVHOST_USER to the folder of another version.
+package vring
