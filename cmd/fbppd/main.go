@@ -14,13 +14,14 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/cmd/fbppd/confine"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/device/unixsock"
@@ -56,6 +57,7 @@ type options struct {
 	logLevel    string
 	logFormat   string
 	device      device.Options
+	confine     confine.Options
 }
 
 func parse(args []string) (o options, print bool, err error) {
@@ -74,6 +76,8 @@ func parse(args []string) (o options, print bool, err error) {
 	fs.DurationVar(&o.device.HoldBudget, "hold-budget", device.DefaultHoldBudget, "longest `time` that the guest holds one zone's lock")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", "console", "console or json")
+	fs.StringVar((*string)(&o.confine.Sandbox), "sandbox", string(confine.SandboxLandlock), "landlock or none: whether to give up files and capabilities once the sockets are open")
+	fs.StringVar((*string)(&o.confine.Seccomp), "seccomp", string(confine.SeccompErrno), "errno, kill, log or none: what becomes of a system call that fbppd does not need")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, false, err
@@ -92,6 +96,8 @@ func parse(args []string) (o options, print bool, err error) {
 		err = fmt.Errorf("--hold-budget %v is not between 10µs and 1s", o.device.HoldBudget)
 	case *entries == 0 || *entries > 10_000_000:
 		err = fmt.Errorf("--hold-entries %d is not between 1 and 10000000", *entries)
+	default:
+		err = o.confine.Check()
 	}
 	if err != nil {
 		return o, false, usageError{err}
@@ -115,7 +121,7 @@ func run(args []string, stdout io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	return serve(ctx, o, lg)
+	return serve(ctx, o, lg, confine.Process)
 }
 
 func logger(level, format string) (*zap.Logger, error) {
@@ -130,13 +136,22 @@ func logger(level, format string) (*zap.Logger, error) {
 	} else if format != "json" {
 		return nil, fmt.Errorf("--log-format %q is neither console nor json", format)
 	}
-	c.Level, c.Sampling = lvl, nil
+	// A guest decides how often some lines come: of one kind, no more than these
+	// in a second.
+	c.Level, c.Sampling = lvl, &zap.SamplingConfig{Initial: 100, Thereafter: 10_000}
 	return c.Build()
 }
 
-func serve(ctx context.Context, o options, lg *zap.Logger) error {
+// serve listens, gives up by restrict what it does not need from then on, and
+// serves until ctx ends.
+func serve(ctx context.Context, o options, lg *zap.Logger, restrict func(confine.Options) (confine.Report, error)) error {
+	sd, err := newNotifier(os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
+	}
+	defer sd.Close()
+
 	var l *vhostuser.Listener
-	var err error
 	if o.fd >= 0 {
 		l, err = vhostuser.FromFD(o.fd)
 	} else {
@@ -167,6 +182,20 @@ func serve(ctx context.Context, o options, lg *zap.Logger) error {
 		defer ctl.Close()
 	}
 
+	for _, path := range []string{o.socketPath, o.agentPath, o.controlPath} {
+		if path != "" {
+			o.confine.Removable = append(o.confine.Removable, filepath.Dir(path))
+		}
+	}
+	report, err := restrict(o.confine)
+	if err != nil {
+		return err
+	}
+	lg.Info("confined", zap.Strings("in_force", report.InForce))
+	if len(report.Missing) > 0 {
+		lg.Warn("not confined as far as wished", zap.Strings("missing", report.Missing))
+	}
+
 	// With a connected socket the process ends when its frontend leaves.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -184,9 +213,8 @@ func serve(ctx context.Context, o options, lg *zap.Logger) error {
 	if port != nil {
 		group.Go(func() error { return servePort(ctx, port, dev, lg) })
 	}
-	// Without systemd these do nothing.
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	sd.Notify("READY=1")
 	<-ctx.Done()
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	sd.Notify("STOPPING=1")
 	return group.Wait()
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/cmd/fbppd/confine"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
@@ -30,6 +31,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"a budget of a nanosecond":        {"--socket-path=/x", "--hold-budget=1ns"},
 		"a budget of a minute":            {"--socket-path=/x", "--hold-budget=1m"},
 		"no entries":                      {"--socket-path=/x", "--hold-entries=0"},
+		"an unknown sandbox":              {"--socket-path=/x", "--sandbox=chroot"},
+		"an unknown seccomp action":       {"--socket-path=/x", "--seccomp=maybe"},
 		"an unknown log level":            {"--socket-path=/x", "--log-level=loud"},
 		"an unknown log format":           {"--socket-path=/x", "--log-format=xml"},
 	} {
@@ -62,11 +65,14 @@ func mustParse(t *testing.T, args ...string) options {
 	return o
 }
 
+// unconfined leaves the process of the tests as it is.
+func unconfined(confine.Options) (confine.Report, error) { return confine.Report{}, nil }
+
 // start serves until the test ends, and returns what serve does.
 func start(t *testing.T, ctx context.Context, o options) <-chan error {
 	t.Helper()
 	served := make(chan error, 1)
-	go func() { served <- serve(ctx, o, zap.NewNop()) }()
+	go func() { served <- serve(ctx, o, zap.NewNop(), unconfined) }()
 	return served
 }
 

@@ -3,18 +3,21 @@
 package unixsock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Listen creates the socket at path, for its owner alone. A socket that a dead
-// process left behind is replaced; one that answers is not. Close removes it.
+// Listen creates the socket at path, for its owner alone (mode 0600, whatever
+// the umask). A socket that a dead process left behind is replaced; one that
+// answers is not. Close removes it.
 func Listen(path string) (net.Listener, error) {
-	l, err := net.Listen("unix", path)
+	l, err := listen(path)
 	if errors.Is(err, unix.EADDRINUSE) {
 		if c, dialErr := net.Dial("unix", path); dialErr == nil {
 			c.Close()
@@ -23,13 +26,22 @@ func Listen(path string) (net.Listener, error) {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("remove stale socket: %w", err)
 		}
-		l, err = net.Listen("unix", path)
+		l, err = listen(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("protect socket: %w", err), l.Close())
-	}
 	return l, nil
+}
+
+// listen restricts the socket before it has a path: the file takes over the
+// mode, and at no moment others may connect.
+func listen(path string) (net.Listener, error) {
+	restrict := func(_, _ string, c syscall.RawConn) (err error) {
+		if ctlErr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); ctlErr != nil {
+			return ctlErr
+		}
+		return os.NewSyscallError("fchmod", err)
+	}
+	return (&net.ListenConfig{Control: restrict}).Listen(context.Background(), "unix", path)
 }

@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestListen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
+	defer unix.Umask(unix.Umask(0)) // the process's own, which must not matter
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)

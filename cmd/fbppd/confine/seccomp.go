@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package confine
+
+import (
+	"runtime"
+
+	"github.com/elastic/go-seccomp-bpf"
+	"golang.org/x/sys/unix"
+)
+
+// allowed are the system calls that remain: what Go's runtime makes at any
+// time, what package vhostuser makes when a frontend connects, and what the
+// control and agent sockets need. There is none that opens, creates or executes
+// a file, makes or connects a socket, or looks at another process.
+var allowed = [...]string{
+	// Go's runtime: threads, signals, time, memory
+	"exit", "exit_group", "futex", "getpid", "gettid", "tgkill", "sched_yield",
+	"sched_getaffinity", "set_robust_list", "rseq", "membarrier",
+	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall",
+	"nanosleep", "clock_nanosleep", "clock_gettime", "clock_getres", "gettimeofday",
+	"munmap", "mremap", "madvise", "mincore", "getrandom",
+
+	// Go's poller, and descriptors that are open
+	"epoll_ctl", "epoll_pwait", "epoll_create1", "ppoll", "eventfd2", "pipe2",
+	"read", "write", "readv", "writev", "pread64", "pwrite64", "close", "fcntl", "dup", "dup3", "fstat", "lseek",
+
+	// sockets that listen or are connected
+	"accept4", "recvmsg", "recvfrom", "sendmsg", "sendto", "shutdown",
+	"getsockopt", "setsockopt", "getsockname", "getpeername",
+
+	// guest memory, the dirty log, inflight regions, the hint window, postcopy
+	"memfd_create", "ftruncate", "fallocate", "fstatfs", "userfaultfd",
+
+	// at the end: the sockets are removed (Landlock says where)
+	"newfstatat", "unlinkat",
+}
+
+// onSome are calls that not every architecture has.
+var onSome = map[string][]string{
+	"amd64": {"arch_prctl", "epoll_wait", "poll", "lstat", "stat", "unlink"},
+}
+
+// restricted are allowed with some arguments only.
+func restricted() []seccomp.NameWithConditions {
+	const (
+		cloneThread = unix.CLONE_THREAD
+		// Go's runtime names its memory (prctl(2), PR_SET_VMA).
+		setVMA = unix.PR_SET_VMA
+		// The number space of userfaultfd's ioctls: bits 15..8 of the request.
+		uffdAPI, uffdRegister, uffdUnregister, uffdWake = 0xc018aa3f, 0xc020aa00, 0x8010aa01, 0x8010aa02
+	)
+	when := func(name string, arg uint32, op seccomp.Operation, value uint64) seccomp.NameWithConditions {
+		return seccomp.NameWithConditions{Name: name, Conditions: []seccomp.Condition{{Argument: arg, Operation: op, Value: value}}}
+	}
+	cs := []seccomp.NameWithConditions{
+		when("clone", 0, seccomp.BitsSet, cloneThread), // threads, no processes
+		when("prctl", 0, seccomp.Equal, setVMA),
+		when("mmap", 2, seccomp.BitsNotSet, unix.PROT_EXEC), // no new code
+		when("mprotect", 2, seccomp.BitsNotSet, unix.PROT_EXEC),
+	}
+	for _, request := range []uint64{uffdAPI, uffdRegister, uffdUnregister, uffdWake} {
+		cs = append(cs, when("ioctl", 1, seccomp.Equal, request))
+	}
+	return cs
+}
+
+// filter installs the filter in all threads; what it does not know, it answers
+// with action.
+func filter(action seccomp.Action) error {
+	// no_new_privs is set for one thread, which must be the one that installs.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	names := append(allowed[:len(allowed):len(allowed)], onSome[runtime.GOARCH]...)
+	return seccomp.LoadFilter(seccomp.Filter{
+		NoNewPrivs: true,
+		Flag:       seccomp.FilterFlagTSync,
+		Policy: seccomp.Policy{
+			DefaultAction: action,
+			Syscalls: []seccomp.SyscallGroup{
+				{Action: seccomp.ActionAllow, Names: names, NamesWithCondtions: restricted()},
+				// The C library, where Go uses it, makes do with clone.
+				{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"clone3"}},
+			},
+		},
+	})
+}
