@@ -24,6 +24,7 @@ func helloRequest(g *vhosttest.Guest, alloc func(uint64) uint64, _, _ int) *Requ
 	g.Write(addr, m)
 	return &Request{
 		Buffers: []vhosttest.Buffer{{Addr: addr, Len: uint32(len(m))}},
+		Exact:   true,
 		Check:   func(uint32) error { return nil },
 	}
 }

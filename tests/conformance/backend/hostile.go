@@ -3,7 +3,6 @@
 package backend
 
 import (
-	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -241,7 +240,7 @@ func outOfOrder(s *session) {
 		{wire.PostcopyEnd, nil, nil},
 		{wire.CheckDeviceState, nil, nil},
 		{wire.VringKick, wire.VringState{}.AppendTo(nil), nil},
-		{wire.SetInflightFD, binary.LittleEndian.AppendUint64(make([]byte, 16), 0)[:20], nil},
+		{wire.SetInflightFD, inflightPayload(0, 1), nil},
 	} {
 		f := s.connect()
 		s.must(f.Send(r.req, 0, r.payload, r.fds...), "send %v", r.req)

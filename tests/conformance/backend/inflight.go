@@ -3,8 +3,6 @@
 package backend
 
 import (
-	"encoding/binary"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
@@ -20,7 +18,7 @@ func inflight() []check {
 		{id: "VHU-INF-2", source: source,
 			text: "When all requests have been answered, none is marked as in flight, and used_idx is that of the ring.", run: inflightIdle},
 		{id: "VHU-INF-3", source: source,
-			text: "Requests that were in flight when a backend died are answered by the next, once, and in their order.", run: inflightResubmitted},
+			text: "Requests that were in flight when a backend died are answered by the next, and each once.", run: inflightResubmitted},
 		{id: "VHU-INF-4", source: source,
 			text: "A batch that was on the used ring when the backend died is not done again.", run: inflightLastBatch},
 		{id: "VHU-INF-5", source: "vhost-user.rst, VHOST_USER_SET_INFLIGHT_FD",
@@ -42,23 +40,22 @@ type inflightRegion struct {
 	stride uint64
 }
 
-func inflightPayload(size, offset uint64, queues, queueSize int) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, size)
-	b = binary.LittleEndian.AppendUint64(b, offset)
-	b = binary.LittleEndian.AppendUint16(b, uint16(queues))
-	return binary.LittleEndian.AppendUint16(b, uint16(queueSize))
+// inflightPayload describes a region that begins its file.
+func inflightPayload(size uint64, queues int) []byte {
+	return wire.Inflight{MmapSize: size, NumQueues: uint16(queues), QueueSize: ringSize}.AppendTo(nil)
 }
 
 // getInflight asks for a region for all queues of the machine.
 func (m *machine) getInflight() *inflightRegion {
 	n := len(m.queues)
-	reply, err := m.f.Ask(wire.GetInflightFD, inflightPayload(0, 0, n, ringSize))
+	reply, err := m.f.Ask(wire.GetInflightFD, inflightPayload(0, n))
 	m.must(err, "ask for an inflight region")
 	m.Cleanup(reply.Close)
-	if len(reply.Payload) < 20 || len(reply.FDs) != 1 {
-		m.Failf("GET_INFLIGHT_FD was answered by %d bytes and %d descriptors", len(reply.Payload), len(reply.FDs))
+	v, err := wire.DecodeInflight(reply.Payload)
+	if err != nil || len(reply.FDs) != 1 {
+		m.Failf("GET_INFLIGHT_FD was answered by %d bytes and %d descriptors: %v", len(reply.Payload), len(reply.FDs), err)
 	}
-	size, offset := binary.LittleEndian.Uint64(reply.Payload), binary.LittleEndian.Uint64(reply.Payload[8:])
+	size, offset := v.MmapSize, v.MmapOffset
 	if want := uint64(n) * (inflightHeader + ringSize*inflightDesc); size < want {
 		m.Failf("a region for %d queues of %d has %d bytes, not %d", n, ringSize, size, want)
 	}
@@ -76,7 +73,7 @@ func (m *machine) getInflight() *inflightRegion {
 
 // setInflight gives the region to the backend.
 func (m *machine) setInflight(r *inflightRegion) {
-	m.must(m.f.TellSync(wire.SetInflightFD, inflightPayload(uint64(len(r.mem)), 0, len(m.queues), ringSize), r.fd),
+	m.must(m.f.TellSync(wire.SetInflightFD, inflightPayload(uint64(len(r.mem)), len(m.queues)), r.fd),
 		"set the inflight region")
 }
 
@@ -101,7 +98,7 @@ func inflightIdle(s *session) {
 	m.work(5)
 	m.stopQueue()
 	q := r.queue(m.q.Index)
-	if got := binary.LittleEndian.Uint16(q[inflightUsedIdx:]); got != 5 {
+	if got := le.Uint16(q[inflightUsedIdx:]); got != 5 {
 		s.Failf("after 5 requests used_idx of the inflight region is %d", got)
 	}
 	for i := range ringSize {
@@ -116,13 +113,13 @@ func inflightIdle(s *session) {
 func (m *machine) died(r *inflightRegion, heads ...uint32) []byte {
 	q := r.queue(m.q.Index)
 	clear(q)
-	binary.LittleEndian.PutUint16(q[8:], 1) // version
-	binary.LittleEndian.PutUint16(q[10:], ringSize)
-	binary.LittleEndian.PutUint16(q[inflightUsedIdx:], m.q.UsedIdx())
+	le.PutUint16(q[8:], 1) // version
+	le.PutUint16(q[10:], ringSize)
+	le.PutUint16(q[inflightUsedIdx:], m.q.UsedIdx())
 	for i, h := range heads {
 		d := q[inflightHeader+h*inflightDesc:]
 		d[0] = 1
-		binary.LittleEndian.PutUint64(d[8:], uint64(i))
+		le.PutUint64(d[8:], uint64(i))
 	}
 	return q
 }
@@ -169,18 +166,22 @@ func inflightResubmitted(s *session) {
 // inflightLastBatch is the death between the used index and the marks.
 func inflightLastBatch(s *session) {
 	m := s.bootInflight()
-	m.startRings(true)
-	m.work(1) // makes one used element, as the dead backend did
-	m.stopQueue()
 	r := m.getInflight()
-	q := m.died(r)
-	head := binary.LittleEndian.Uint32(m.g.Read(m.q.UsedRing+4, 4))
-	q[inflightHeader+head*inflightDesc] = 1
-	binary.LittleEndian.PutUint16(q[12:], uint16(head)) // last_batch_head
-	binary.LittleEndian.PutUint16(q[inflightUsedIdx:], 0)
+	m.setInflight(r)
+	m.startRings(true)
+	m.work(1)
+	m.f.Close()
+	head := le.Uint32(m.g.Read(m.q.UsedRing+4, 4))
+	q := m.died(r, head)
+	le.PutUint16(q[12:], uint16(head)) // last_batch_head
+	le.PutUint16(q[inflightUsedIdx:], 0)
+
+	m.f = s.realize(vhosttest.Options{Extra: 1 << wire.ProtocolInflightSHMFD, Queues: m.queues})
+	m.configure()
 	m.setInflight(r)
 	m.q.Resume()
-	m.startRequestQueue()
+	m.startRings(true)
+	m.kick()
 	m.idles("that was on the used ring when the backend died")
 	m.work(3)
 }
@@ -193,9 +194,9 @@ func inflightNonsense(s *session) {
 			for i := range r.mem {
 				r.mem[i] = 0xff
 			}
-			_ = m.f.TellSync(wire.SetInflightFD, inflightPayload(uint64(len(r.mem)), 0, len(m.queues), ringSize), r.fd)
+			_ = m.f.TellSync(wire.SetInflightFD, inflightPayload(uint64(len(r.mem)), len(m.queues)), r.fd)
 		} else {
-			_ = m.f.TellSync(wire.SetInflightFD, inflightPayload(8, 0, len(m.queues), ringSize), r.fd)
+			_ = m.f.TellSync(wire.SetInflightFD, inflightPayload(8, len(m.queues)), r.fd)
 		}
 		if m.f.StartRing(m.q) == nil {
 			_ = m.f.Enable(m.q, true)

@@ -42,9 +42,12 @@ type Request struct {
 	// Data is the first address that the device writes, 0 if it writes none.
 	// Its pages hold nothing that the driver writes in between.
 	Data uint64
+	// Exact says that the device fills all that it can write.
+	Exact bool
 	// Clear takes the traces of an earlier answer away.
 	Clear func()
-	// Check looks at the answer, of which the device says that it wrote n bytes.
+	// Check looks at the answer, of which the device says that it wrote n bytes,
+	// be that true or not.
 	Check func(n uint32) error
 }
 
@@ -98,11 +101,9 @@ func echoRequest(g *vhosttest.Guest, alloc func(uint64) uint64, i, n int) *Reque
 	return &Request{
 		Buffers: []vhosttest.Buffer{{Addr: in, Len: uint32(n)}, {Addr: out, Len: uint32(n), Write: true}},
 		Data:    out,
+		Exact:   true,
 		Clear:   func() { g.Write(out, bytes.Repeat([]byte{blank}, n)) },
-		Check: func(used uint32) error {
-			if used != uint32(n) {
-				return fmt.Errorf("device says that it wrote %d of %d bytes", used, n)
-			}
+		Check: func(uint32) error {
 			if !bytes.Equal(g.Read(out, uint64(n)), text) {
 				return errors.New("what the device wrote is not what it read")
 			}
@@ -124,6 +125,7 @@ func rngRequest(g *vhosttest.Guest, alloc func(uint64) uint64, _, n int) *Reques
 		Clear:   func() { g.Write(out, bytes.Repeat([]byte{blank}, n)) },
 		Check: func(used uint32) error {
 			got := g.Read(out, uint64(n))
+			used = min(used, uint32(n))
 			if used == 0 {
 				return errors.New("device used a buffer without a byte of entropy")
 			}
@@ -161,12 +163,9 @@ func blockReadRequest(g *vhosttest.Guest, alloc func(uint64) uint64, i, n int) *
 		g.Write(data, bytes.Repeat([]byte{blank}, n))
 		g.Write(status, []byte{blank})
 	}
-	r.Check = func(used uint32) error {
+	r.Check = func(uint32) error {
 		if err := blockStatus(g, status); err != nil {
 			return err
-		}
-		if used != uint32(n)+1 {
-			return fmt.Errorf("device says that it wrote %d of %d bytes", used, n+1)
 		}
 		if !bytes.Equal(g.Read(data, uint64(n)), pattern(uint64(i), n)) {
 			return errors.New("what the device read from its disk is not what was written there")
@@ -191,7 +190,7 @@ func blockRequest(g *vhosttest.Guest, alloc func(uint64) uint64, kind uint32, i,
 	b := binary.LittleEndian.AppendUint32(nil, kind)
 	b = binary.LittleEndian.AppendUint32(b, 0)
 	g.Write(header, binary.LittleEndian.AppendUint64(b, uint64(i)*slotSectors))
-	return &Request{Buffers: []vhosttest.Buffer{
+	return &Request{Exact: true, Buffers: []vhosttest.Buffer{
 		{Addr: header, Len: 16},
 		{Addr: data, Len: uint32(n), Write: kind == blockRead},
 		{Addr: status, Len: 1, Write: true},
