@@ -14,24 +14,31 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
 )
 
-// maxBody bounds a request's body.
-const maxBody = 4096
+// What bounds the memory that clients can make the process use: connections,
+// and on each of them a header, and a body where one is read.
+const (
+	maxConns  = 64
+	maxHeader = 16 << 10
+	maxBody   = 4096
+)
 
 // Serve answers requests on l until ctx ends. It closes l, and returns nil at
-// the end of ctx.
+// the end of ctx. Clients beyond maxConns wait; one that stays silent is cut off.
 func Serve(ctx context.Context, l net.Listener, d Device, lg *zap.Logger) error {
 	srv := &http.Server{
 		Handler:           Handler(d),
 		ReadHeaderTimeout: 5 * time.Second,
-		MaxHeaderBytes:    16 << 10,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          zap.NewStdLog(lg),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(netutil.LimitListener(l, maxConns)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve control socket: %w", err)
 	}
 	return nil
@@ -56,7 +63,9 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.Status())
 	})
 	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { watch(w, r, d) })
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		DisableCompression: true, // whose buffers are many times as large as the text
+	}))
 	return mux
 }
 
