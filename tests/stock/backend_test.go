@@ -26,6 +26,7 @@ type backend struct {
 	stdin  *os.File // nil: none
 	stdout io.Writer
 	said   output
+	ended  chan struct{} // closed when the process has ended
 }
 
 // startBackend starts a program and returns when it listens. It ends with the
@@ -69,9 +70,10 @@ func (b *backend) start() {
 	if err := b.cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
-	ended := make(chan struct{})
+	cmd, ended := b.cmd, make(chan struct{})
+	b.ended = ended
 	go func() {
-		_ = b.cmd.Wait() // its end is for end to judge
+		_ = cmd.Wait() // cmd.ProcessState tells
 		close(ended)
 	}()
 	for {
@@ -89,13 +91,11 @@ func (b *backend) start() {
 
 // end sends a signal and waits for the end of the process.
 func (b *backend) end(s syscall.Signal) {
-	if b.cmd == nil || b.cmd.Process == nil {
-		return
+	if b.ended == nil {
+		return // it never began
 	}
 	_ = b.cmd.Process.Signal(s) // it may have ended
-	for b.cmd.Process.Signal(syscall.Signal(0)) == nil {
-		time.Sleep(time.Millisecond)
-	}
+	<-b.ended
 }
 
 // output collects what a process says.

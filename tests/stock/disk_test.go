@@ -33,8 +33,15 @@ func newDisk(t *testing.T) string {
 	return path
 }
 
-// twoQueues is a block device with a queue for each of the guest's processors.
-const twoQueues = ",num-queues=2"
+// rings are the layouts of a ring, as properties of a device that has a queue for
+// each of the guest's processors.
+var rings = map[string]string{
+	"split rings":  ",num-queues=2,packed=off",
+	"packed rings": ",num-queues=2,packed=on",
+}
+
+// takesUpAgain has QEMU connect once more when the backend is gone.
+const takesUpAgain = ",reconnect=1"
 
 // makeFileSystem makes a file system on the disk and mounts it.
 func (m *machine) makeFileSystem() {
@@ -123,8 +130,14 @@ func (m *machine) endWork() {
 }
 
 func TestGuestUsesTheBackendsDisk(t *testing.T) {
+	for name, properties := range rings {
+		t.Run(name, func(t *testing.T) { testDisk(t, properties) })
+	}
+}
+
+func testDisk(t *testing.T, properties string) {
 	blk := startBackend(t, parts.blk, "--blk-file="+newDisk(t))
-	m := boot(t, withDevices(device{name: "blk", socket: blk.socket, more: twoQueues}))
+	m := boot(t, withDevices(device{name: "blk", socket: blk.socket, more: properties, chardev: takesUpAgain}))
 	m.makeFileSystem()
 
 	t.Run("it verifies what it wrote", func(t *testing.T) {
@@ -134,9 +147,19 @@ func TestGuestUsesTheBackendsDisk(t *testing.T) {
 	t.Run("it is stopped and continued", func(t *testing.T) {
 		m.in(t)
 		m.startWork()
-		for range 5 {
+		for range 3 {
 			m.execute("stop")
 			m.execute("cont")
+			m.awaitWork()
+		}
+		m.endWork()
+	})
+	t.Run("the backend is killed and started again", func(t *testing.T) {
+		m.in(t)
+		m.startWork()
+		for range 3 {
+			blk.end(syscall.SIGKILL)
+			blk.start()
 			m.awaitWork()
 		}
 		m.endWork()
@@ -144,5 +167,16 @@ func TestGuestUsesTheBackendsDisk(t *testing.T) {
 	t.Run("its file system is sound", func(t *testing.T) {
 		m.in(t)
 		m.checkFileSystem()
+		if n := strings.Count(m.run("/bin/dmesg"), "I/O error"); n > 0 {
+			t.Errorf("the guest saw %d I/O errors", n)
+		}
+	})
+	t.Run("the backend ends when it is told to", func(t *testing.T) {
+		m.in(t)
+		m.execute("stop")
+		blk.end(syscall.SIGTERM)
+		if !blk.cmd.ProcessState.Success() {
+			t.Errorf("it ended with %v", blk.cmd.ProcessState)
+		}
 	})
 }

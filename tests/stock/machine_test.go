@@ -5,6 +5,7 @@ package stock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type device struct {
 // withDevices returns the configuration of a guest with the devices.
 func withDevices(devices ...device) vm.Config {
 	c := parts.config
+	c.Options = slices.Clone(c.Options)
 	for _, d := range devices {
 		c.Options = append(c.Options, "-chardev", fmt.Sprintf("socket,id=%s,path=%s%s", d.name, d.socket, d.chardev))
 		c.Devices = append(c.Devices, fmt.Sprintf("vhost-user-%s-pci,id=%s0,chardev=%s%s", d.name, d.name, d.name, d.more))

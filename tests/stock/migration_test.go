@@ -61,9 +61,15 @@ func startWatched(t *testing.T, content string) (*relay.Relay, string) {
 }
 
 func TestMigrationWithItsLogChecked(t *testing.T) {
+	for name, properties := range rings {
+		t.Run(name, func(t *testing.T) { testMigration(t, properties) })
+	}
+}
+
+func testMigration(t *testing.T, properties string) {
 	content := newDisk(t)
 	r, socket := startWatched(t, content)
-	c := withDevices(device{name: "blk", socket: socket, more: twoQueues})
+	c := withDevices(device{name: "blk", socket: socket, more: properties})
 	m := boot(t, c)
 	m.makeFileSystem()
 	m.run(fio("before")...)
@@ -97,7 +103,7 @@ func TestMigrationWithItsLogChecked(t *testing.T) {
 	t.Run("migrating", func(t *testing.T) {
 		m.in(t)
 		blk := startBackend(t, parts.blk, "--blk-file="+content)
-		m.migrate(r, withDevices(device{name: "blk", socket: blk.socket, more: twoQueues}))
+		m.migrate(r, withDevices(device{name: "blk", socket: blk.socket, more: properties}))
 		m.awaitWork()
 		m.endWork()
 		m.run(fio("before", "--verify_only")...)

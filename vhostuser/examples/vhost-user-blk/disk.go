@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/vhostuser"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // The block device of VIRTIO 1.2, section 5.2.
@@ -69,7 +70,7 @@ type disk struct {
 }
 
 func (d *disk) device() *vhostuser.Device {
-	features := uint64(featureSegMax | featureBlkSize | featureFlush | featureMQ)
+	features := uint64(featureSegMax | featureBlkSize | featureFlush | featureMQ | 1<<wire.FeatureRingPacked)
 	if d.readOnly {
 		features |= featureReadOnly
 	} else {
@@ -78,6 +79,8 @@ func (d *disk) device() *vhostuser.Device {
 	return &vhostuser.Device{
 		Features:  features,
 		NumQueues: d.queues,
+		// A request may be carried out twice, should this process die between.
+		TrackInflight: true,
 		ReadConfig: func(p []byte, off uint32) error {
 			_, err := bytes.NewReader(d.config()).ReadAt(p, int64(off))
 			return err

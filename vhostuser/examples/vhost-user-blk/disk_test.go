@@ -72,7 +72,7 @@ func newDriver(t *testing.T, args ...string) *driver {
 	}
 	t.Cleanup(d.f.Close)
 	must(t, d.f.Realize(vhosttest.Options{Queues: []*vhosttest.Queue{d.q}}))
-	must(t, d.f.Start(d.guest, uint64(d.f.Offered)&^(1<<wire.FeatureLogAll), d.q))
+	must(t, d.f.Start(d.guest, uint64(d.f.Offered)&^(1<<wire.FeatureLogAll|1<<wire.FeatureRingPacked|1<<wire.FeatureEventIdx), d.q))
 	return d
 }
 
