@@ -13,7 +13,7 @@ GO_BUILD := CGO_ENABLED=0 go build -trimpath
 QEMU := ./qemu-patches/qemu.sh
 
 # Test packages that boot guests. They run one after the other.
-E2E := ./tests/e2e ./tests/stock ./tests/adversary
+E2E := ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e
 
 ##@ To see it
 

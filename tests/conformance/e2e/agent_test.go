@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/tests/conformance/driver"
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+// notThroughQEMU are rules that QEMU gives the agent no occasion to break: it
+// answers reads of the configuration itself, where requireConfigReads looks.
+var notThroughQEMU = []string{"FBPP-CFG-3"}
+
+// The agent keeps every rule, whatever the device does, on both kernels.
+func TestAgentKeepsTheRules(t *testing.T) {
+	for _, series := range guest.AllSeries() {
+		t.Run(string(series), func(t *testing.T) {
+			m := boot(t, series)
+			m.requireConfigReads()
+			tap, broken, skipped := m.examine(driver.Config{
+				Wait:     time.Minute,
+				Control:  driver.Control{Pause: m.execute("stop"), Resume: m.execute("cont"), Restart: m.restart},
+				Progress: func(line string) { t.Log(line) },
+			})
+			if broken != nil || !slices.Equal(skipped, notThroughQEMU) {
+				t.Errorf("%v are broken; %v gave no occasion, want %v\n%s", broken, skipped, notThroughQEMU, tap)
+			}
+			if series == guest.Linux6_12 {
+				m.requireVerdict("overlapping", "FBPP-REP-4")
+			}
+		})
+	}
+}
+
+// examine runs the suite, and returns which rules were broken, and which had no
+// occasion.
+func (m *machine) examine(c driver.Config) (tap string, broken, skipped []string) {
+	m.t.Helper()
+	var text bytes.Buffer
+	c.SocketPath = m.socket
+	sort := sink(func(r report.Result) {
+		switch r.Outcome {
+		case report.Fail:
+			broken = append(broken, r.ID)
+		case report.Skip:
+			skipped = append(skipped, r.ID)
+		}
+	})
+	if _, err := report.Run(m.ctx, "driver", driver.NewSuite(c), nil, report.NewTAP(&text), sort); err != nil {
+		m.t.Fatal(err)
+	}
+	return text.String(), broken, skipped
+}
+
+// sink is a [report.Sink] that wants nothing but results.
+type sink func(report.Result)
+
+func (sink) Begin(string, int) error         { return nil }
+func (sink) End(report.Summary, error) error { return nil }
+
+func (f sink) Add(r report.Result) error {
+	f(r)
+	return nil
+}
+
+// requireVerdict has a driver that breaks a rule take the agent's place, and
+// requires the suite to find that.
+func (m *machine) requireVerdict(fault, rule string) {
+	m.t.Helper()
+	if err := m.end(m.ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := m.vm.Spawn(m.ctx, agentName, hostilePath, fault); err != nil {
+		m.t.Fatal(err)
+	}
+	tap, broken, _ := m.examine(driver.Config{
+		Wait: time.Minute, Patience: 3 * time.Second, Quiet: 20 * time.Millisecond, Hold: 50 * time.Millisecond,
+	})
+	if !slices.Contains(broken, rule) {
+		m.t.Errorf("%v are broken, want %s among them\n%s", broken, rule, tap)
+	}
+}
+
+// configRead matches what QEMU tells of a read of the configuration space.
+var configRead = regexp.MustCompile(`memory_region_ops_read .* addr 0x([0-9a-f]+) .* size (\d+) name 'virtio-pci-device-`)
+
+// requireConfigReads starts the agent, and requires that it reads nothing past
+// the end of the configuration [FBPP-CFG-3].
+func (m *machine) requireConfigReads() {
+	m.t.Helper()
+	trace := func(on bool) {
+		args := map[string]any{"name": "memory_region_ops_read", "enable": on}
+		if err := m.vm.Execute(m.ctx, "trace-event-set-state", args, nil); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	trace(true)
+	if err := m.startAgent(m.ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	for said := ""; !strings.Contains(said, "said hello"); {
+		time.Sleep(10 * time.Millisecond)
+		var err error
+		if said, err = m.agentOutput(m.ctx); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	trace(false)
+	reads := configRead.FindAllStringSubmatch(m.vm.Messages(), -1)
+	for _, read := range reads {
+		address, err := strconv.ParseUint(read[1], 16, 64)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		size, err := strconv.ParseUint(read[2], 10, 8)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		// The structure begins at a page.
+		if end := address%4096 + size; end > wire.ConfigSize {
+			m.t.Errorf("%s: up to byte %d of the configuration, which has %d", read[0], end, wire.ConfigSize)
+		}
+	}
+	if len(reads) == 0 {
+		m.t.Error("QEMU saw no read of the configuration")
+	}
+}
