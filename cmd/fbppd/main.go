@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -65,6 +66,10 @@ func parse(args []string) (o options, print bool, err error) {
 	fs.Usage = func() {
 		fmt.Fprintf(fs.Output(), "usage: fbppd --socket-path=PATH|--fd=N [option]...\n\n")
 		fs.PrintDefaults()
+	}
+	// Whatever else is on the command line, as the conventions have it.
+	if slices.Contains(args, "--print-capabilities") || slices.Contains(args, "-print-capabilities") {
+		return o, true, nil
 	}
 	entries := fs.Uint("hold-entries", device.DefaultHoldEntries, "most free blocks that the guest visits in one hold of a zone's lock")
 	fs.StringVar(&o.socketPath, "socket-path", "", "listen for QEMU on the unix socket at `PATH`")

@@ -46,7 +46,7 @@ func TestWrongCommandLines(t *testing.T) {
 
 func TestPrintCapabilitiesIgnoresOtherOptions(t *testing.T) {
 	var out strings.Builder
-	if err := run([]string{"--print-capabilities", "--fd=99", "--socket-path=/x"}, &out); err != nil {
+	if err := run([]string{"--no-such-option", "--print-capabilities", "--fd=99", "--socket-path=/x", "y"}, &out); err != nil {
 		t.Fatal(err)
 	}
 	var printed struct{ Type string }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -15,9 +16,14 @@ import (
 	"github.com/fbpp-project/fbpp/device/wire"
 )
 
+// acceptRetry is how long to wait after a connection that cannot be accepted,
+// as when the process is short of descriptors.
+const acceptRetry = 100 * time.Millisecond
+
 // servePort takes the refusals that the guest writes to its serial port, from
 // one connection after the other, which are QEMU's. It closes l, and returns
-// nil at the end of ctx. What it holds of a guest's words is one message.
+// nil at the end of ctx. What it holds of a guest's words is one message. The
+// port is a convenience: nothing that goes wrong with it ends the process.
 func servePort(ctx context.Context, l net.Listener, dev *device.Device, lg *zap.Logger) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
@@ -25,8 +31,16 @@ func servePort(ctx context.Context, l net.Listener, dev *device.Device, lg *zap.
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept on agent socket: %w", err)
+		}
+		if err != nil {
+			lg.Warn("agent socket: cannot accept a connection", zap.Error(err))
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptRetry):
+			}
+			continue
 		}
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		err = readRefusals(conn, dev)

@@ -4,15 +4,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/unixsock"
@@ -75,6 +78,50 @@ func FuzzReadRefusals(f *testing.F) {
 			t.Fatalf("a guest became ready without the device: %+v", s.Driver)
 		}
 	})
+}
+
+// shortOfDescriptors is a listener that cannot accept connections at first.
+type shortOfDescriptors struct {
+	net.Listener
+	failures atomic.Int32
+}
+
+func (l *shortOfDescriptors) Accept() (net.Conn, error) {
+	if l.failures.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: unix.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestAgentSocketOutlivesConnectionsThatItCannotAccept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent")
+	inner, err := unixsock.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &shortOfDescriptors{Listener: inner}
+	l.failures.Store(3)
+	dev := device.New(device.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- servePort(ctx, l, dev, zap.NewNop()) }()
+	changed := dev.Changed()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write(helloMessage(wire.StatusLockdown, "at last")); err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+	if s := dev.Status(); s.Driver == nil || s.Driver.Reason != "at last" {
+		t.Errorf("driver %+v", s.Driver)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Errorf("serve: %v", err)
+	}
 }
 
 func TestAgentSocketTakesTheNextConnectionAfterGarbage(t *testing.T) {
