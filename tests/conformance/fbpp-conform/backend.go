@@ -21,7 +21,7 @@ func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	var c backend.Config
 	fs.StringVar(&c.SocketPath, "socket-path", "", "the backend listens on the Unix socket at `PATH`")
 	device := fs.String("device", "generic", "what the backend's device is, `NAME` of these:\n"+profileList())
-	command := fs.String("start", "", "start the backend by `COMMAND`, again if it has ended before a rule; its words are separated by spaces")
+	command := fs.String("start", "", "start the backend by the shell `COMMAND`, again if it has ended before a rule")
 	fs.DurationVar(&c.Bound, "timeout", 20*time.Second, "longest time for one rule")
 	fs.DurationVar(&c.Patience, "patience", 3*time.Second, "longest wait for one answer")
 	fs.StringVar(&c.ControlPath, "control-path", "", "fbppd's control socket at `PATH`: for rules about its switch")
@@ -33,7 +33,9 @@ func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 		if c.Profile, err = backend.FindProfile(*device); err != nil {
 			return nil, usageError{err}
 		}
-		c.Command = strings.Fields(*command)
+		if *command != "" {
+			c.Command = []string{"/bin/sh", "-c", "exec " + *command}
+		}
 		return backend.NewSuite(c), nil
 	}
 }

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conformance
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/backend"
+	"github.com/fbpp-project/fbpp/tests/conformance/driver"
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+// Whom a rule binds.
+const (
+	device = "device"
+	drv    = "driver"
+	both   = "both"
+)
+
+// binds says of each rule of the documents whom it binds.
+var binds = map[string]string{
+	"FBPP-ID-1": drv, "FBPP-FEAT-1": both,
+	"FBPP-CFG-1": device, "FBPP-CFG-2": device, "FBPP-CFG-3": drv,
+	"FBPP-INIT-1": drv, "FBPP-INIT-2": device, "FBPP-INIT-3": drv, "FBPP-INIT-4": both, "FBPP-INIT-5": drv,
+	"FBPP-EV-1": device, "FBPP-EV-2": device, "FBPP-EV-3": device, "FBPP-EV-4": device,
+	"FBPP-EV-5": drv, "FBPP-EV-6": drv, "FBPP-EV-7": drv, "FBPP-EV-8": drv,
+	// A driver sends no malformed message, a device finds it out.
+	"FBPP-MSG-1": both, "FBPP-MSG-2": both, "FBPP-MSG-3": device, "FBPP-MSG-4": drv, "FBPP-MSG-5": drv,
+	"FBPP-HELLO-1": drv, "FBPP-HELLO-2": device, "FBPP-HELLO-3": device, "FBPP-HELLO-4": drv,
+	// A device discards what a driver gets wrong in a report.
+	"FBPP-REP-1": both, "FBPP-REP-2": drv, "FBPP-REP-3": both, "FBPP-REP-4": both, "FBPP-REP-5": both,
+	"FBPP-REP-6": both, "FBPP-REP-7": both, "FBPP-REP-8": both, "FBPP-REP-9": device, "FBPP-REP-10": drv,
+	"FBPP-PORT-1": drv, "FBPP-PORT-2": device, "FBPP-PORT-3": device,
+	"FBPP-OP-1": both, "FBPP-OP-2": device,
+	"FBPP-WIN-1": device, "FBPP-WIN-2": device, "FBPP-WIN-3": device, "FBPP-WIN-4": device,
+	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device,
+}
+
+// unseen are rules that a suite cannot check on the side that they bind, and why.
+var unseen = map[string]string{
+	"FBPP-PORT-1 driver": "the port belongs to the machine: a vhost-user device does not see it; " +
+		"that the device takes no OK from there is FBPP-PORT-3",
+}
+
+// named finds the names of rules in the documents.
+func named(t *testing.T) map[string]bool {
+	t.Helper()
+	names := make(map[string]bool)
+	for _, doc := range []string{"spec.md", "window.md"} {
+		text, err := os.ReadFile(filepath.Join("../../docs", doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\[(FBPP-[A-Z]+-[0-9]+)\]`).FindAllSubmatch(text, -1) {
+			names[string(m[1])] = true
+		}
+	}
+	if len(names) < 40 {
+		t.Fatalf("only %d rules were found in the documents", len(names))
+	}
+	return names
+}
+
+func ids(rules []report.Rule) map[string]bool {
+	found := make(map[string]bool)
+	for _, r := range rules {
+		if strings.HasPrefix(r.ID, "FBPP-") {
+			found[r.ID] = true
+		}
+	}
+	return found
+}
+
+func TestEveryNamedRuleIsChecked(t *testing.T) {
+	suites := map[string]map[string]bool{device: ids(backend.AllRules()), drv: ids(driver.AllRules())}
+	for _, name := range slices.Sorted(maps.Keys(named(t))) {
+		whom := binds[name]
+		if whom == "" {
+			t.Errorf("%s is in the documents, and nothing says whom it binds", name)
+		}
+		for side, checked := range suites {
+			bound := whom == side || whom == both
+			reason := unseen[name+" "+side]
+			switch {
+			case bound && !checked[name] && reason == "":
+				t.Errorf("%s binds the %s, whose suite does not check it", name, side)
+			case !bound && checked[name]:
+				t.Errorf("%s is checked of the %s, which it does not bind", name, side)
+			case checked[name] && reason != "":
+				t.Errorf("%s is checked of the %s, and is said not to be: %s", name, side, reason)
+			}
+		}
+	}
+}
+
+func TestNoRuleIsCheckedThatTheDocumentsDoNotHave(t *testing.T) {
+	names := named(t)
+	for side, rules := range map[string][]report.Rule{device: backend.AllRules(), drv: driver.AllRules()} {
+		for id := range ids(rules) {
+			if !names[id] {
+				t.Errorf("the %s suite checks %s, which is not in the documents", side, id)
+			}
+		}
+	}
+	for id := range binds {
+		if !names[id] {
+			t.Errorf("%s is said to bind somebody, and is not in the documents", id)
+		}
+	}
+}
+
+func TestNamesOfRulesAreTheirOwn(t *testing.T) {
+	for side, rules := range map[string][]report.Rule{device: backend.AllRules(), drv: driver.AllRules()} {
+		seen := make(map[string]bool)
+		for _, r := range rules {
+			if seen[r.ID] || r.Text == "" || r.Source == "" {
+				t.Errorf("%s suite: %+v is there twice or says nothing", side, r)
+			}
+			seen[r.ID] = true
+		}
+	}
+}
