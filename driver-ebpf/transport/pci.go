@@ -114,6 +114,9 @@ func newPCI(d device, events, report queue, memory *dma.Region, lg *zap.Logger) 
 			return nil, err
 		}
 	}
+	if p.MaxBody() < memory.PageSize() {
+		return nil, fmt.Errorf("set up reportq: chains of %d segments are too short for a report", report.MaxSegments())
+	}
 	report.WantInterrupts(false)
 	return p, nil
 }

@@ -19,6 +19,7 @@ import (
 // fakeQueue keeps chains until the test uses them.
 type fakeQueue struct {
 	size       int
+	segments   int // in a chain
 	chains     []fakeChain
 	used       []fakeUsed
 	kicks      int
@@ -55,7 +56,7 @@ func (q *fakeQueue) Used() (int, uint32, bool, error) {
 func (q *fakeQueue) WantInterrupts(want bool) { q.interrupts = want }
 func (q *fakeQueue) Kick()                    { q.kicks++ }
 func (q *fakeQueue) InFlight() int            { return len(q.chains) + len(q.used) }
-func (q *fakeQueue) MaxSegments() int         { return 64 }
+func (q *fakeQueue) MaxSegments() int         { return q.segments }
 
 // use gives the oldest chain back after writing p into it.
 func (q *fakeQueue) use(p []byte) {
@@ -100,8 +101,8 @@ func newFixture(t *testing.T, reportSize int) *fixture {
 	t.Helper()
 	f := &fixture{
 		device: &fakeDevice{onWait: func() (bool, error) { return false, errors.New("nothing happens any more") }},
-		events: &fakeQueue{size: 8},
-		report: &fakeQueue{size: reportSize},
+		events: &fakeQueue{size: 8, segments: 64},
+		report: &fakeQueue{size: reportSize, segments: 64},
 	}
 	config := wire.Config{Flags: wire.ConfigEnabled, BudgetUS: 500}
 	f.device.config = make([]byte, wire.ConfigSize)
@@ -276,5 +277,17 @@ func TestLargestBodyFitsAChain(t *testing.T) {
 	worst := region.Slice(8, f.MaxBody())
 	if got := len(worst.AppendSegments(nil)) + 2; got > f.report.MaxSegments() {
 		t.Fatalf("%d segments, at most %d are possible", got, f.report.MaxSegments())
+	}
+}
+
+// A head, a page that is not aligned, and a tail have to fit.
+func TestQueueThatIsTooShortForAReport(t *testing.T) {
+	for segments, ok := range map[int]bool{1: false, 2: false, 3: false, 4: true} {
+		config := make([]byte, wire.ConfigSize)
+		memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
+		_, err := newPCI(&fakeDevice{config: config}, &fakeQueue{size: 8}, &fakeQueue{size: 8, segments: segments}, memory, nil)
+		if (err == nil) != ok {
+			t.Errorf("%d segments: %v", segments, err)
+		}
 	}
 }
