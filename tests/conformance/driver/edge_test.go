@@ -102,3 +102,21 @@ func TestFrontendThatLeaves(t *testing.T) {
 		t.Errorf("%v: %s", r.Outcome, r.Detail)
 	}
 }
+
+// Whatever a driver says, the suite ends, and finds fault with it.
+func TestDriverThatTalksNonsense(t *testing.T) {
+	for _, seed := range []string{"a", "b", "c", "d"} {
+		t.Run(seed, func(t *testing.T) {
+			t.Parallel()
+			results, err := examine(t, fault("talks nonsense "+seed), acceptedByQEMU, func(c *driver.Config) {
+				c.Patience = 500 * time.Millisecond
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if broken := with(results, report.Fail); len(broken) == 0 {
+				t.Error("no rule is broken")
+			}
+		})
+	}
+}

@@ -41,6 +41,10 @@ type block struct {
 	record  uint64
 }
 
+// maxBlocks bounds the memory that the search for overlaps takes to half a GiB.
+// Blocks past it are judged each on its own.
+const maxBlocks = 1 << 24
+
 // spans returns where segments lie.
 func spans(segments []vhostuser.Segment) []span {
 	var list []span
@@ -73,7 +77,9 @@ func (r *request) add(record wire.Record, memory []vhostuser.Region, maxOrder ui
 				number, record, s.begin, s.end, p.begin)
 		}
 	}
-	r.blocks = append(r.blocks, block{s, r.messages, number})
+	if len(r.blocks) < maxBlocks {
+		r.blocks = append(r.blocks, block{s, r.messages, number})
+	}
 	return nil
 }
 

@@ -4,7 +4,9 @@ package driver_test
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,9 +50,10 @@ type script struct {
 	sent     int        // messages of it; negative: none is left to send
 	answers  int
 	dead     bool
-	greet    bool      // a HELLO waits for a slot
-	lastSent time.Time // a message
-	spare    uint64    // memory that is not free
+	noise    *rand.Rand // unless nil, it talks nonsense in between
+	greet    bool       // a HELLO waits for a slot
+	lastSent time.Time  // a message
+	spare    uint64     // memory that is not free
 }
 
 func newScript(g *guest) (*script, error) {
@@ -67,6 +70,9 @@ func newScript(g *guest) (*script, error) {
 		s.slots = append(s.slots, g.memory.Alloc(slotSize))
 	}
 	s.spare = g.memory.Alloc(vhosttest.PageSize)
+	if seed, ok := strings.CutPrefix(string(s.fault), "talks nonsense "); ok {
+		s.noise = rand.New(rand.NewPCG(0, uint64(seed[0])))
+	}
 	s.buffers = make(map[uint32]uint64)
 	s.inFlight = make(map[uint32]uint64)
 	s.populate()
@@ -222,6 +228,35 @@ func (s *script) answer() {
 	for s.sent >= 0 && len(s.slots) > 1 {
 		s.send(s.next())
 	}
+	if s.noise != nil && len(s.slots) > 0 {
+		s.send(s.nonsense())
+	}
+}
+
+// nonsense returns a message that a driver would never send, some of which look
+// as if it had.
+func (s *script) nonsense() []byte {
+	p := make([]byte, wire.HeaderSize+s.noise.IntN(300))
+	for i := range p {
+		p[i] = byte(s.noise.Uint32())
+	}
+	if s.noise.IntN(4) > 0 {
+		h := wire.Header{
+			Type:       wire.MessageType(1 + s.noise.IntN(3)),
+			Flags:      uint16(s.noise.IntN(8)),
+			Count:      uint32(s.noise.IntN(20)),
+			Generation: s.request.Generation,
+			PageShift:  uint8(10 + s.noise.IntN(8)),
+		}
+		if s.noise.IntN(8) == 0 {
+			h.Count = s.noise.Uint32()
+		}
+		h.Encode(p)
+		if size := h.Size(); size < slotSize && s.noise.IntN(4) > 0 {
+			p = append(p, make([]byte, size)...)[:size]
+		}
+	}
+	return p
 }
 
 // next returns the next message of the answer.

@@ -5,7 +5,6 @@ package driver_test
 import (
 	"context"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -196,18 +195,5 @@ func requireOnly(t *testing.T, results map[string]report.Result, rule string) {
 	}
 	if unknown := with(results, report.Error); len(unknown) != 0 {
 		t.Errorf("%v could not be checked", unknown)
-	}
-}
-
-// Every name in the suite is that of a sentence in the specification.
-func TestRulesAreInTheSpecification(t *testing.T) {
-	spec, err := os.ReadFile("../../../docs/spec.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range driver.AllRules() {
-		if strings.HasPrefix(r.ID, "FBPP-") && !strings.Contains(string(spec), "["+r.ID+"]") {
-			t.Errorf("%s is not in docs/spec.md", r.ID)
-		}
 	}
 }
