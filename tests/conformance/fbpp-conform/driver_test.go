@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+func TestDriverCommandLine(t *testing.T) {
+	path := "--socket-path=" + filepath.Join(t.TempDir(), "device.sock")
+	for name, args := range map[string][]string{
+		"no socket":               {},
+		"a pause for ever":        {path, "--pause=true"},
+		"a resume of what runs":   {path, "--resume=true"},
+		"no patience":             {path, "--patience=0s"},
+		"a feature of nobody":     {path, "--offer=packed,teleport"},
+		"more than there is":      {path, "surplus"},
+		"a rule that is not one":  {path, "--rule=FBPP-NONE-*"},
+		"an option of the others": {path, "--device=fbpp"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, err := run(t.Context(), append([]string{"driver"}, args...), &bytes.Buffer{})
+			if err == nil || status != report.ExitError {
+				t.Errorf("status %d, error %v", status, err)
+			}
+		})
+	}
+}
+
+// Without a driver there is no verdict, and an end.
+func TestDriverThatDoesNotCome(t *testing.T) {
+	var out bytes.Buffer
+	status, err := run(t.Context(), []string{"driver", "--no-progress", "--wait=20ms", "--rule=FBPP-REP-*",
+		"--socket-path=" + filepath.Join(t.TempDir(), "device.sock")}, &out)
+	if status != report.ExitError || err == nil || !strings.Contains(err.Error(), "no driver") {
+		t.Errorf("status %d, error %v", status, err)
+	}
+	if !strings.Contains(out.String(), "FBPP-REP-1") || strings.Contains(out.String(), "FBPP-INIT-1") {
+		t.Errorf("output:\n%s", out.String())
+	}
+}
+
+func TestShellCommands(t *testing.T) {
+	if shell("") != nil {
+		t.Error("no command is a command")
+	}
+	if err := shell("test $((1 + 1)) = 2")(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := shell("exit 3")(t.Context()); err == nil || !strings.Contains(err.Error(), "exit 3") {
+		t.Errorf("error %v", err)
+	}
+	// A command that hangs ends with its time, with all that it started.
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := shell("sleep 1000 & sleep 1000")(ctx); err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+}
