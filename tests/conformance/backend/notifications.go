@@ -26,6 +26,8 @@ func notifications() []check {
 			text: "A running ring takes another call descriptor, and uses it.", run: newCallFD},
 		{id: "VHU-NOTE-6", source: "vhost-user.rst, Support for platforms other than Linux", advice: true,
 			text: "The kick and call descriptors may be pipes.", run: pipesForEvents},
+		{id: "VHU-NOTE-7", source: "QEMU 10.0 sends SET_VRING_KICK before SET_VRING_CALL",
+			text: "A ring with requests on it may get its call descriptor after its kick descriptor.", run: callAfterKick},
 	}
 }
 
@@ -99,6 +101,18 @@ func newCallFD(s *session) {
 	m.kick()
 	s.must(m.q.Call.Wait(m.cfg.Patience), "wait for the new call descriptor")
 	m.collect(1)
+}
+
+func callAfterKick(s *session) {
+	m := s.boot(bootOptions{})
+	for range 20 {
+		m.stopQueue()
+		m.put(2)
+		m.kick()
+		m.must(m.f.StartRing(m.q), "start a ring with requests on it")
+		m.must(m.f.Enable(m.q, true), "enable a ring with requests on it")
+		m.collectPolling(2)
+	}
 }
 
 func pipesForEvents(s *session) {

@@ -70,7 +70,10 @@ func drained(s *session) {
 	}
 }
 
+// startRequestQueue starts the ring again. The call descriptor comes first:
+// where QEMU sends it is a rule of its own.
 func (m *machine) startRequestQueue() {
+	m.must(m.f.SetCall(m.q), "set the call descriptor")
 	m.must(m.f.StartRing(m.q), "start the ring")
 	m.must(m.f.Enable(m.q, true), "enable the ring")
 }
@@ -151,7 +154,7 @@ func restartFindsWork(s *session) {
 	m.work(1)
 	m.stopQueue()
 	m.put(3)
-	// QEMU kicks a ring that it starts: the guest may have kicked earlier.
+	// The guest may have kicked while nobody listened, so QEMU kicks.
 	m.startRequestQueue()
 	m.kick()
 	m.collect(3)
