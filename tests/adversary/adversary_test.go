@@ -67,6 +67,17 @@ func play(t *testing.T, g *Guest, r Round) *Result {
 	return result
 }
 
+func mustStatus(t *testing.T, g *Guest) map[string]uint64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
+	defer cancel()
+	status, err := g.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
 // requireWhole checks that nothing was lost.
 func requireWhole(t *testing.T, r Round, result *Result) {
 	t.Helper()
@@ -101,6 +112,9 @@ func TestNoPageIsLost(t *testing.T) {
 				if struck[i] == 0 {
 					t.Errorf("no page was written %s", momentName(i))
 				}
+			}
+			if starts := mustStatus(t, g)["starts"]; starts < 4 {
+				t.Errorf("the driver was started %d times only, and moved its rings too seldom", starts)
 			}
 			for n := range *rounds {
 				if n > 0 && n%50 == 0 {
@@ -164,11 +178,7 @@ func TestDriverIsSwitchedOffAndOn(t *testing.T) {
 		}
 		want := map[bool]uint64{true: 1}[on]
 		for {
-			status, err := g.Status(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if status["enabled"] == want {
+			if mustStatus(t, g)["enabled"] == want {
 				break
 			}
 		}
@@ -208,13 +218,14 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// Page 1 is the table, page 2 is free, page 3 is in use.
-func TestCompareSkipsFreePagesOnly(t *testing.T) {
+// Page 1 is the table, page 2 is allocated and not written, page 3 is in use.
+func TestCompareSkipsPagesWithoutContents(t *testing.T) {
 	source := ram(make([]byte, 4*pageSize))
 	table := uint64(pageSize)
 	for _, used := range []uint64{0, 1, 3} {
-		source[table+used*entrySize+4] = 1
+		source[table+used*entrySize+4] = stateUsed
 	}
+	source[table+2*entrySize+4] = 1
 	source[table+3*entrySize], source[table+3*entrySize+5] = 7, momentWalk
 	destination := slices.Clone(source)
 	for i := range destination.page(2) {

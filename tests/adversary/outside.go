@@ -68,13 +68,17 @@ func (r ram) close() error { return unix.Munmap(r) }
 // page returns the contents of a page.
 func (r ram) page(pfn uint64) []byte { return r[pfn*pageSize : (pfn+1)*pageSize] }
 
+// stateUsed is the first of enum page_state of guest/page.h in which a page's
+// contents matter.
+const stateUsed = 2
+
 // entry returns what the guest's table says of a page.
 func (r ram) entry(table, pfn uint64) (used bool, generation uint32, moment int) {
 	e := r[table+pfn*entrySize:][:entrySize]
-	return e[4] != 0, binary.LittleEndian.Uint32(e), int(e[5])
+	return e[4] >= stateUsed, binary.LittleEndian.Uint32(e), int(e[5])
 }
 
-// compare returns the pages that differ and are not free in the source's
+// compare returns the pages that differ and have contents in the source's
 // guest. Nobody may write either memory meanwhile.
 func compare(source, destination ram, table uint64) (lost []Loss, used int) {
 	for pfn := range uint64(len(source) / pageSize) {

@@ -20,6 +20,7 @@ type Plan struct {
 	Hold       uint64 // cycles between the walk and the report's end
 	Halves     bool   // post half of the report before that
 	Restart    bool   // and reset the device instead of the rest
+	Move       bool   // restart once the report is read, with rings in what was free
 	Late       bool   // report also when nobody waits any more
 	Stale      bool   // repeat an older request's report before each
 }
@@ -27,9 +28,9 @@ type Plan struct {
 func (p Plan) order() string {
 	flag := map[bool]int{true: 1}
 	return fmt.Sprintf("plan seed=%d used=%d strike=%d step=%d churn=%d per_message=%d "+
-		"hold=%d halves=%d restart=%d late=%d stale=%d",
+		"hold=%d halves=%d restart=%d move=%d late=%d stale=%d",
 		p.Seed, p.Used, p.Strike, p.Step, p.Churn, p.PerMessage,
-		p.Hold, flag[p.Halves], flag[p.Restart], flag[p.Late], flag[p.Stale])
+		p.Hold, flag[p.Halves], flag[p.Restart], flag[p.Move], flag[p.Late], flag[p.Stale])
 }
 
 // Round is one migration and the plan for it.
@@ -96,6 +97,8 @@ func Sweep() []Round {
 	add(func(r *Round) { r.Step, r.Capabilities = 20_000, []string{"multifd"} })
 	add(func(r *Round) { r.Halves, r.Hold = true, 1_000_000 })
 	add(func(r *Round) { r.Halves, r.Restart = true, true })
+	add(func(r *Round) { r.Move, r.ClearDelay = true, 20*time.Millisecond })
+	add(func(r *Round) { r.Move, r.Bandwidth = true, 100<<20 })
 	add(func(r *Round) { r.Stale, r.ClearDelay = true, 5*time.Millisecond })
 	add(func(r *Round) { r.Hold, r.HintTimeout = lateHold, lateTimeout })
 	add(func(r *Round) { r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, true })
@@ -117,6 +120,7 @@ func Random(seed, n uint64) Round {
 			Churn:  d.Uint64N(2) * (5000 + size(1<<20)),
 			Hold:   d.Uint64N(2) * size(1<<26),
 			Halves: d.IntN(2) == 0,
+			Move:   d.IntN(4) == 0,
 			Stale:  d.IntN(4) == 0,
 		},
 		ClearDelay: time.Duration(d.IntN(2)) * time.Millisecond * time.Duration(size(128)),

@@ -38,10 +38,12 @@ static uint32_t below(uint32_t n)
 	return (random() >> 32) * n >> 32;
 }
 
-/* Frees or takes blocks at random places until so many pages are free. */
-static void balance(uint32_t want_free)
+/* Frees or takes blocks at random places until so many per cent of the pages
+ * that are not lent are in use. */
+static void balance(uint32_t used_percent)
 {
-	uint32_t free = page_count_free();
+	uint32_t free = page_count(PAGE_FREE);
+	uint32_t want_free = (uint64_t)(free + page_count(PAGE_USED)) * (100 - used_percent) / 100;
 
 	while (free != want_free) {
 		unsigned order = below(7);
@@ -82,7 +84,7 @@ void attack_prepare(const struct attack *a, unsigned n)
 	plan = *a;
 	cpus = n;
 	random_state = a->seed * 2 + 1;
-	balance((uint64_t)(page_end - page_first) * (100 - a->used) / 100);
+	balance(a->used);
 	choose();
 	/* At least half of the free pages stay free. */
 	share = chosen_count / 2 / (MOMENTS * cpus);
@@ -161,11 +163,11 @@ static void churn(unsigned cpu)
 	struct page_damage damage;
 	uint32_t pfn;
 
-	if (!plan.churn || !share || load(&reached) < MOMENT_EVENT || cycles() < own[cpu].next_turn)
+	if (!plan.churn || !share || cycles() < own[cpu].next_turn)
 		return;
 	pfn = pages_of(MOMENT_CHURN, cpu)[own[cpu].turn++ % share];
 	/* A page that is damaged stays so, for the check that follows. */
-	if (!page_take(pfn, MOMENT_CHURN) && page_sound(pfn, &damage))
+	if (!page_take(pfn, MOMENT_CHURN) && pages[pfn].state == PAGE_USED && page_sound(pfn, &damage))
 		page_give(pfn);
 	__atomic_fetch_add(&attack_struck[MOMENT_CHURN], 1, __ATOMIC_RELAXED);
 	own[cpu].next_turn = cycles() + plan.churn;

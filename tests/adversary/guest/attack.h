@@ -25,7 +25,7 @@ enum moment {
 	MOMENT_LAST_USED, /* the device has read it all */
 	MOMENT_AFTER,     /* AFTERS of them, each twice as long after LAST_USED */
 	AFTERS = 16,
-	MOMENT_CHURN = MOMENT_AFTER + AFTERS, /* all the time since EVENT */
+	MOMENT_CHURN = MOMENT_AFTER + AFTERS, /* all the time */
 	MOMENT_BEFORE,    /* between migrations */
 	MOMENTS,
 };

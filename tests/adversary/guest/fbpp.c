@@ -43,8 +43,6 @@ _Static_assert(sizeof(struct header) == 32, "section 7");
 _Static_assert(sizeof(struct hello) == 160, "section 7.1");
 _Static_assert(sizeof(struct trailer) == 32, "section 7.3");
 
-#define EVENT_BUFFERS 16
-
 /* A message has a slot of its own until it is used: three descriptors in a row,
  * and memory for what is not in the caller's. */
 #define SLOT_DESCRIPTORS 3
@@ -60,15 +58,14 @@ static struct slot {
 } slots[SLOTS];
 
 static struct virtio device;
-static struct virtq eventq, reportq;
-static struct fbpp_event events[EVENT_BUFFERS];
+static struct fbpp_shared *shared;
 static struct hello self;
 static fbpp_watcher *watch;
 static unsigned slot_count, busy;
 
 static void describe(uint16_t at, const void *p, uint32_t len, uint16_t flags)
 {
-	struct virtq_desc *d = &reportq.desc[at];
+	struct virtq_desc *d = &shared->reportq.desc[at];
 
 	d->addr = (uintptr_t)p;
 	d->len = len;
@@ -99,13 +96,13 @@ static void extend(unsigned s, unsigned part, const void *p, uint32_t len)
 {
 	uint16_t at = s * SLOT_DESCRIPTORS + part;
 
-	reportq.desc[at - 1].flags = VIRTQ_DESC_NEXT;
+	shared->reportq.desc[at - 1].flags = VIRTQ_DESC_NEXT;
 	describe(at, p, len, 0);
 }
 
 static void offer(unsigned s)
 {
-	virtq_offer(&reportq, s * SLOT_DESCRIPTORS);
+	virtq_offer(&shared->reportq, s * SLOT_DESCRIPTORS);
 }
 
 void fbpp_say_hello(void)
@@ -115,13 +112,13 @@ void fbpp_say_hello(void)
 	slots[s].hello = self;
 	extend(s, 1, &slots[s].hello, sizeof(struct hello));
 	offer(s);
-	virtq_kick(&reportq);
+	virtq_kick(&shared->reportq);
 }
 
 void fbpp_say_started(uint64_t generation)
 {
 	offer(begin(MSG_STARTED, generation));
-	virtq_kick(&reportq);
+	virtq_kick(&shared->reportq);
 }
 
 void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, uint32_t per_message, uint32_t total)
@@ -147,7 +144,7 @@ void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, u
 		offer(s);
 	} while (at < count);
 	watch(FBPP_POSTED);
-	virtq_kick(&reportq);
+	virtq_kick(&shared->reportq);
 	watch(FBPP_KICKED);
 }
 
@@ -155,7 +152,7 @@ void fbpp_poll(void)
 {
 	uint32_t head, len;
 
-	while (virtq_take_used(&reportq, &head, &len)) {
+	while (virtq_take_used(&shared->reportq, &head, &len)) {
 		struct slot *s = &slots[head / SLOT_DESCRIPTORS];
 
 		s->busy = false;
@@ -175,12 +172,12 @@ bool fbpp_next_event(struct fbpp_event *e)
 	uint32_t head, len;
 	bool whole;
 
-	if (!virtq_take_used(&eventq, &head, &len))
+	if (!virtq_take_used(&shared->eventq, &head, &len))
 		return false;
 	whole = len >= sizeof(*e);
-	*e = whole ? events[head] : (struct fbpp_event){ 0 };
-	virtq_offer(&eventq, head);
-	virtq_kick(&eventq);
+	*e = whole ? shared->events[head] : (struct fbpp_event){ 0 };
+	virtq_offer(&shared->eventq, head);
+	virtq_kick(&shared->eventq);
 	return whole;
 }
 
@@ -189,10 +186,21 @@ uint32_t fbpp_config_flags(void)
 	return *(volatile uint32_t *)device.config;
 }
 
-bool fbpp_start(uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher)
+static void supply_events(struct virtq *q)
+{
+	unsigned n = q->size < FBPP_EVENT_BUFFERS ? q->size : FBPP_EVENT_BUFFERS;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct fbpp_event *e = &shared->events[i];
+
+		q->desc[i] = (struct virtq_desc){ (uintptr_t)e, sizeof(*e), VIRTQ_DESC_WRITE, 0 };
+		virtq_offer(q, i);
+	}
+}
+
+bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher)
 {
 	static const char release[] = "fbpp adversary";
-	unsigned buffers;
 
 	watch = watcher;
 	self.ram_bytes = ram_bytes;
@@ -202,17 +210,17 @@ bool fbpp_start(uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher)
 	for (unsigned s = 0; s < SLOTS; s++)
 		slots[s].busy = false;
 
-	if (!virtio_begin(&device, DEVICE_ID, VIRTIO_F_VERSION_1) || device.config_len < sizeof(uint32_t) ||
-	    !virtio_queue(&device, &eventq, EVENTQ) || !virtio_queue(&device, &reportq, REPORTQ))
+	/* The reset is over when this returns, and the old memory ours again. */
+	if (!virtio_begin(&device, DEVICE_ID, VIRTIO_F_VERSION_1) || device.config_len < sizeof(uint32_t))
 		return false;
-	slot_count = reportq.size / SLOT_DESCRIPTORS;
-	buffers = eventq.size < EVENT_BUFFERS ? eventq.size : EVENT_BUFFERS;
-	for (unsigned i = 0; i < buffers; i++) {
-		eventq.desc[i] = (struct virtq_desc){ (uintptr_t)&events[i], sizeof(events[i]), VIRTQ_DESC_WRITE, 0 };
-		virtq_offer(&eventq, i);
-	}
+	shared = memory;
+	zero(shared, sizeof(*shared));
+	if (!virtio_queue(&device, &shared->eventq, EVENTQ) || !virtio_queue(&device, &shared->reportq, REPORTQ))
+		return false;
+	slot_count = shared->reportq.size / SLOT_DESCRIPTORS;
+	supply_events(&shared->eventq);
 	virtio_finish(&device);
-	virtq_kick(&eventq);
+	virtq_kick(&shared->eventq);
 	fbpp_say_hello();
 	return true;
 }

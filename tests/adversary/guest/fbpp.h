@@ -25,6 +25,8 @@ struct fbpp_event {
 	uint64_t reserved;
 };
 
+#define FBPP_EVENT_BUFFERS 16
+
 /* A record (section 7.3) of a block of 2 to the power of order pages. */
 static inline uint64_t fbpp_record(uint64_t pfn, unsigned order)
 {
@@ -40,8 +42,17 @@ enum fbpp_step {
 
 typedef void fbpp_watcher(enum fbpp_step step);
 
-/* Starts the device, or resets it and starts it again, and says hello. */
-bool fbpp_start(uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher);
+/* Memory that the device writes: the rings and the buffers of eventq. */
+struct fbpp_shared {
+	struct virtq eventq, reportq;
+	struct fbpp_event events[FBPP_EVENT_BUFFERS];
+};
+
+/*
+ * Starts the device, or resets it and starts it again, and says hello. The
+ * memory is the device's until the next start.
+ */
+bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher);
 
 /* Takes the next event, if there is one. */
 bool fbpp_next_event(struct fbpp_event *e);

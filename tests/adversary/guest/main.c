@@ -30,17 +30,24 @@ static struct {
 	uint64_t hold;        /* cycles between the walk and the report's end */
 	bool halves;          /* post half of the report before that */
 	bool restart;         /* and reset the device instead of the other half */
+	bool move;            /* when it is read: restart with rings in what was free */
 	bool late;            /* report also when the request is void */
 	bool stale;           /* repeat the report before the last one first */
 } manner;
 
+/* The memory that the device writes is a block of this order. */
+#define SHARED_ORDER 2
+_Static_assert(sizeof(struct fbpp_shared) <= PAGE_SIZE << SHARED_ORDER, "the block is too small");
+static uint32_t shared_pfn; /* 0: there is none */
+
 static struct {
-	uint32_t hellos, asked, reported, cancelled;
+	uint32_t starts, hellos, asked, reported, cancelled;
 } seen;
 
 static uint64_t wanted;   /* generation of a request that is not begun; or 0 */
 static uint64_t at_work;  /* generation of the request that is */
 static bool muted;        /* steps of a report that is none of the attack's */
+static bool moving;       /* the driver moves its rings as soon as it can */
 
 /* QEMU's fw_cfg device knows the machine. */
 static uint64_t fw_cfg(uint16_t key, unsigned bytes)
@@ -65,8 +72,10 @@ static void watch_step(enum fbpp_step step)
 		[FBPP_LAST_USED] = MOMENT_LAST_USED,
 	};
 
-	if (!muted)
-		attack_reach(moments[step]);
+	if (muted)
+		return;
+	attack_reach(moments[step]);
+	moving |= manner.move && step == FBPP_LAST_USED;
 }
 
 static void take_events(void)
@@ -115,9 +124,20 @@ static void report_stale(const struct snapshot *s)
 	muted = false;
 }
 
+/* Starts the driver, or restarts it with rings in another place. */
 static bool start_driver(void)
 {
-	return fbpp_start(ram_bytes, MAX_ORDER, watch_step);
+	uint32_t old = shared_pfn;
+	bool started;
+
+	shared_pfn = page_lend(old + cycles() % page_end, SHARED_ORDER);
+	if (!shared_pfn)
+		shared_pfn = old; /* no room to move */
+	started = fbpp_start((struct fbpp_shared *)((uint64_t)shared_pfn * PAGE_SIZE), ram_bytes, MAX_ORDER, watch_step);
+	if (old && old != shared_pfn)
+		page_return(old, SHARED_ORDER);
+	seen.starts++;
+	return started;
 }
 
 /* Posts a report that is taken, in one or two steps. */
@@ -174,10 +194,11 @@ static void order_plan(const struct order *o)
 	manner.hold = order_number(o, "hold", 0);
 	manner.halves = order_number(o, "halves", 0);
 	manner.restart = order_number(o, "restart", 0);
+	manner.move = order_number(o, "move", 0);
 	manner.late = order_number(o, "late", 0);
 	manner.stale = order_number(o, "stale", 0);
 	attack_prepare(&a, cpus);
-	answer_number("free", page_count_free());
+	answer_number("free", page_count(PAGE_FREE));
 }
 
 static void order_verify(void)
@@ -212,6 +233,7 @@ static void order_verify(void)
 
 static void order_status(void)
 {
+	answer_number("starts", seen.starts);
 	answer_number("hellos", seen.hellos);
 	answer_number("asked", seen.asked);
 	answer_number("reported", seen.reported);
@@ -245,6 +267,10 @@ static _Noreturn void serve(void)
 		fbpp_poll();
 		if (wanted && fbpp_idle())
 			answer_request(wanted);
+		if (moving) {
+			moving = false;
+			start_driver();
+		}
 		attack_poll();
 		if (order_next(&o))
 			carry_out(&o);
@@ -254,6 +280,8 @@ static _Noreturn void serve(void)
 
 _Noreturn void cpu_main(unsigned cpu)
 {
+	bool started;
+
 	if (cpu)
 		attack_assist(cpu);
 	ram_bytes = fw_cfg(FW_CFG_RAM_SIZE, 8);
@@ -261,9 +289,10 @@ _Noreturn void cpu_main(unsigned cpu)
 	order_setup();
 	snapshots[0].generation = snapshots[1].generation = 0;
 	page_setup((uintptr_t)image_end, ram_bytes);
+	cpu_start_others(cpus);
+	started = start_driver();
 	for (uint32_t pfn = page_first; pfn < page_end; pfn++)
 		page_take(pfn, MOMENT_BEFORE);
-	cpu_start_others(cpus);
-	answer_ready(start_driver() ? "adversary" : "no device");
+	answer_ready(started ? "adversary" : "no device");
 	serve();
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "page.h"
 #include "fbpp.h"
+#include "memory.h"
 
 /* Where in a page its header is, in words. */
 enum { WORD_PFN, WORD_GENERATION, WORD_MOMENT, WORD_CHECKSUM, WORD_BODY };
@@ -72,6 +73,12 @@ void page_setup(uint64_t start, uint64_t ram_bytes)
 		pages[pfn] = (struct page){ .state = pfn < page_first ? PAGE_USED : PAGE_FREE };
 }
 
+static void set_block(uint32_t pfn, unsigned order, enum page_state state)
+{
+	for (uint32_t i = 0; i < 1u << order; i++)
+		store(&pages[pfn + i].state, state);
+}
+
 bool page_take(uint32_t pfn, uint8_t moment)
 {
 	struct page *p = &pages[pfn];
@@ -80,13 +87,15 @@ bool page_take(uint32_t pfn, uint8_t moment)
 	lock(&table_lock);
 	free = p->state == PAGE_FREE;
 	if (free) {
-		p->state = PAGE_USED;
+		p->state = PAGE_TAKEN;
 		p->generation++;
 		p->moment = moment;
 	}
 	unlock(&table_lock);
-	if (free)
+	if (free) {
 		fill(pfn, *p);
+		store(&p->state, PAGE_USED);
+	}
 	return free;
 }
 
@@ -104,12 +113,12 @@ void page_give(uint32_t pfn)
 	unlock(&table_lock);
 }
 
-uint32_t page_count_free(void)
+uint32_t page_count(enum page_state state)
 {
 	uint32_t n = 0;
 
 	for (uint32_t pfn = page_first; pfn < page_end; pfn++)
-		n += pages[pfn].state == PAGE_FREE;
+		n += pages[pfn].state == state;
 	return n;
 }
 
@@ -145,4 +154,33 @@ uint32_t page_walk(uint64_t *records, uint32_t room)
 		pfn += 1u << order;
 	}
 	return n;
+}
+
+uint32_t page_lend(uint32_t from, unsigned order)
+{
+	uint32_t size = 1u << order, first = (page_first + size - 1) & -size, found = 0;
+	uint32_t tries = (page_end - first) >> order, pfn = from & -size;
+
+	for (; tries && !found; tries--, pfn += size) {
+		if (pfn < first || pfn + size > page_end)
+			pfn = first;
+		lock(&table_lock);
+		if (pages[pfn].state == PAGE_FREE && block_order(pfn) >= order) {
+			set_block(pfn, order, PAGE_TAKEN);
+			found = pfn;
+		}
+		unlock(&table_lock);
+	}
+	if (found) {
+		zero((void *)((uint64_t)found * PAGE_SIZE), PAGE_SIZE << order);
+		set_block(found, order, PAGE_LENT);
+	}
+	return found;
+}
+
+void page_return(uint32_t pfn, unsigned order)
+{
+	lock(&table_lock);
+	set_block(pfn, order, PAGE_FREE);
+	unlock(&table_lock);
 }

@@ -14,7 +14,13 @@
 #define PAGE_WORDS (PAGE_SIZE / 8)
 #define MAX_ORDER  10
 
-enum page_state { PAGE_FREE, PAGE_USED };
+/* The guest may be stopped, and compared, between any two instructions. */
+enum page_state {
+	PAGE_FREE,
+	PAGE_TAKEN, /* allocated, and not all written yet */
+	PAGE_USED,
+	PAGE_LENT,  /* the device writes it: its contents follow from nothing */
+};
 
 /* An entry of the table. The test on the host reads it, too. */
 struct page {
@@ -41,6 +47,13 @@ extern uint32_t page_first, page_end;
 /* Allocates that page, and writes it. False where it is in use. */
 bool page_take(uint32_t pfn, uint8_t moment);
 
+/* Clears and lends the first block of that order that is free from pfn on, or
+ * before it where there is none. Returns its first page, or 0. */
+uint32_t page_lend(uint32_t pfn, unsigned order);
+
+/* Frees a block. */
+void page_return(uint32_t pfn, unsigned order);
+
 /* Writes a page that is in use anew. */
 void page_rewrite(uint32_t pfn, uint8_t moment);
 
@@ -50,7 +63,7 @@ void page_give(uint32_t pfn);
 /* Compares a page that is in use. */
 bool page_sound(uint32_t pfn, struct page_damage *damage);
 
-uint32_t page_count_free(void);
+uint32_t page_count(enum page_state state);
 
 /* Writes records of all free blocks, and returns their number. It lets go of
  * the lock often, so that others allocate meanwhile. room is in records. */

@@ -116,7 +116,6 @@ bool virtio_queue(struct virtio *v, struct virtq *q, uint16_t index)
 	if (q->size > VIRTQ_MAX)
 		*reg16(v, QUEUE_SIZE) = q->size = VIRTQ_MAX;
 	q->index = index;
-	q->seen = q->avail.idx = q->used.idx = 0;
 	q->avail.flags = AVAIL_NO_INTERRUPT;
 	q->doorbell = (volatile uint16_t *)(v->notify + *reg16(v, QUEUE_NOTIFY_OFF) * v->notify_multiplier);
 	write_address(v, QUEUE_DESC, q->desc);

@@ -59,7 +59,7 @@ struct virtio {
 /* Finds the device, resets it, and accepts the features of those it offers. */
 bool virtio_begin(struct virtio *v, uint16_t id, uint64_t features);
 
-/* Makes a queue known to the device: between begin and finish. */
+/* Makes a queue, all zero, known to the device: between begin and finish. */
 bool virtio_queue(struct virtio *v, struct virtq *q, uint16_t index);
 
 /* DRIVER_OK. */
