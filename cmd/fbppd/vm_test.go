@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/binary"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/window"
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+)
+
+// patience bounds every wait of the tests. None of them depends on its value.
+const patience = 20 * time.Second
+
+// Where vhosttest puts the guest's memory, and how much it gets here.
+const (
+	guestBase = 1 << 20
+	guestSize = 16 << 20
+)
+
+// vm plays QEMU and a guest's driver for an fbppd in another process.
+type vm struct {
+	t       *testing.T
+	fe      *vhosttest.Frontend
+	guest   *vhosttest.Guest
+	eventq  *vhosttest.Queue
+	reportq *vhosttest.Queue
+	event   uint64 // address of the one event buffer
+	message uint64 // address of the messages
+
+	window    []byte
+	ask, done *os.File
+	asked     uint64
+}
+
+// mustRun realizes the device at path, and starts the driver.
+func mustRun(t *testing.T, path string) *vm {
+	t.Helper()
+	v := &vm{t: t, guest: must(vhosttest.NewGuest(guestSize))(t)}
+	t.Cleanup(v.guest.Close)
+	v.eventq = must(vhosttest.NewQueue(v.guest, wire.EventQueue, 64))(t)
+	t.Cleanup(v.eventq.Close)
+	v.reportq = must(vhosttest.NewQueue(v.guest, wire.ReportQueue, 64))(t)
+	t.Cleanup(v.reportq.Close)
+	v.event, v.message = v.guest.Alloc(wire.EventSize), v.guest.Alloc(1<<20)
+
+	v.fe = must(vhosttest.Dial(path))(t)
+	t.Cleanup(v.fe.Close)
+	v.fe.Timeout = patience
+	v.check(v.fe.Realize(vhosttest.Options{Extra: 1 << 48, Queues: []*vhosttest.Queue{v.eventq, v.reportq}}))
+	v.openWindow()
+	v.check(v.fe.Start(v.guest, 1<<32, v.eventq, v.reportq))
+	v.supply()
+	if e := v.next(); e.Type != wire.EventChanged {
+		t.Fatalf("first event %v, want the wish for a hello", e)
+	}
+	v.send(helloMessage(wire.StatusOK, ""))
+	return v
+}
+
+func must[T any](value T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+}
+
+func (v *vm) check(err error) {
+	v.t.Helper()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+func (v *vm) openWindow() {
+	v.t.Helper()
+	m := must(v.fe.Ask(0x4642, nil))(v.t)
+	defer m.Close()
+	file := func(i int) *os.File {
+		f := os.NewFile(uintptr(must(unix.Dup(m.FDs[i]))(v.t)), "window")
+		v.t.Cleanup(func() { f.Close() })
+		return f
+	}
+	size := int(binary.LittleEndian.Uint64(m.Payload[8:]))
+	v.window = must(unix.Mmap(int(file(0).Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))(v.t)
+	v.t.Cleanup(func() { _ = unix.Munmap(v.window) })
+	v.ask, v.done = file(1), file(2)
+}
+
+// supply gives the device the event buffer.
+func (v *vm) supply() {
+	v.t.Helper()
+	must(v.eventq.Add(vhosttest.Buffer{Addr: v.event, Len: wire.EventSize, Write: true}))(v.t)
+	v.check(v.eventq.Kick.Raise())
+}
+
+// next waits for an event.
+func (v *vm) next() wire.Event {
+	v.t.Helper()
+	must(v.eventq.Wait(patience))(v.t)
+	e := must(wire.DecodeEvent(v.guest.Read(v.event, wire.EventSize)))(v.t)
+	v.supply()
+	return e
+}
+
+// send posts one message.
+func (v *vm) send(p []byte) {
+	v.t.Helper()
+	v.guest.Write(v.message, p)
+	v.sendBuffers(vhosttest.Buffer{Addr: v.message, Len: uint32(len(p))})
+}
+
+func (v *vm) sendBuffers(b ...vhosttest.Buffer) {
+	v.t.Helper()
+	must(v.reportq.Add(b...))(v.t)
+	v.check(v.reportq.Kick.Raise())
+	must(v.reportq.Wait(patience))(v.t)
+}
+
+// open asks for free memory, and returns the request's generation.
+func (v *vm) open() uint64 {
+	v.t.Helper()
+	var now unix.Timespec
+	v.check(unix.ClockGettime(unix.CLOCK_MONOTONIC, &now))
+	v.asked++
+	binary.LittleEndian.PutUint64(v.window[0x48:], uint64(now.Nano()+patience.Nanoseconds()))
+	binary.LittleEndian.PutUint64(v.window[0x40:], v.asked)
+	must(v.ask.Write([]byte{0: 1, 7: 0}))(v.t)
+	for {
+		if e := v.next(); e.Type == wire.EventReportFree {
+			return e.Generation
+		}
+	}
+}
+
+// answer waits for the answer, and returns its status and the bytes in it.
+func (v *vm) answer() (window.Status, uint64) {
+	v.t.Helper()
+	for binary.LittleEndian.Uint64(v.window[0x80:]) != v.asked {
+		must(unix.Poll([]unix.PollFd{{Fd: int32(v.done.Fd()), Events: unix.POLLIN}}, int(patience.Milliseconds())))(v.t)
+		must(v.done.Read(make([]byte, 8)))(v.t)
+	}
+	return window.Status(binary.LittleEndian.Uint32(v.window[0x88:])), binary.LittleEndian.Uint64(v.window[0x98:])
+}
+
+// report makes a whole report of the given blocks.
+func report(generation uint64, records ...wire.Record) []byte {
+	p := make([]byte, wire.HeaderSize+len(records)*wire.RecordSize+wire.TrailerSize)
+	h := wire.Header{Type: wire.MessageReport, Flags: wire.FlagLast, Count: uint32(len(records)), Generation: generation, PageShift: 12}
+	h.Encode(p)
+	for i, r := range records {
+		binary.LittleEndian.PutUint64(p[wire.HeaderSize+i*wire.RecordSize:], uint64(r))
+	}
+	trailer := wire.Trailer{Records: uint64(len(records)), WalkUS: 1, Holds: 1}
+	trailer.Encode(p[len(p)-wire.TrailerSize:])
+	return p
+}
+
+// exchange is a migration's request, answered with 2 MiB.
+func (v *vm) exchange() {
+	v.t.Helper()
+	v.send(report(v.open(), wire.MakeRecord(1024, 9)))
+	if status, n := v.answer(); status != window.StatusOK || n != 2<<20 {
+		v.t.Fatalf("exchange ended with %v and %d bytes, want 2 MiB", status, n)
+	}
+}
+
+// migrate switches the dirty log on and off.
+func (v *vm) migrate() {
+	v.t.Helper()
+	m := must(v.fe.StartMigration(v.guest, v.eventq, v.reportq))(v.t)
+	defer m.Close()
+	v.send(helloMessage(wire.StatusOK, ""))
+	m.Round()
+	v.check(m.Cancel())
+}
