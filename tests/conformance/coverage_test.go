@@ -28,6 +28,7 @@ var binds = map[string]string{
 	"FBPP-ID-1": drv, "FBPP-FEAT-1": both,
 	"FBPP-CFG-1": device, "FBPP-CFG-2": device, "FBPP-CFG-3": drv,
 	"FBPP-INIT-1": drv, "FBPP-INIT-2": device, "FBPP-INIT-3": drv, "FBPP-INIT-4": both, "FBPP-INIT-5": drv,
+	"FBPP-INIT-6": drv, "FBPP-STARTED-1": drv,
 	"FBPP-EV-1": device, "FBPP-EV-2": device, "FBPP-EV-3": device, "FBPP-EV-4": device,
 	"FBPP-EV-5": drv, "FBPP-EV-6": drv, "FBPP-EV-7": drv, "FBPP-EV-8": drv,
 	// A driver sends no malformed message, a device finds it out.

@@ -134,7 +134,10 @@ func (j *judge) hello(h wire.Header, c *vhostuser.Chain) error {
 
 // report judges a REPORT of a request.
 func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
-	j.saw(ruleLast, ruleRefusal)
+	j.saw(ruleLast, ruleRefusal, ruleStarted)
+	if !r.started && j.breaches == r.breaches { // it may have been what was malformed
+		j.advise(ruleStarted, "%v comes without STARTED", h)
+	}
 	if r.ended {
 		return breaks(ruleLast, "%v comes after the request's message with LAST", h)
 	}

@@ -76,6 +76,12 @@ func (l *ledger) broke(rule, format string, args ...any) {
 	f.notes = slices.Clone(l.trace)
 }
 
+// advise says that advice was not followed. Nothing else comes of it.
+func (l *ledger) advise(rule, format string, args ...any) {
+	l.broke(rule, format, args...)
+	l.breaches--
+}
+
 // skip says why there was no occasion. The first reason is the one that counts.
 func (l *ledger) skip(reason string, rules ...string) {
 	for _, r := range rules {

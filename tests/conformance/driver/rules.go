@@ -15,6 +15,7 @@ const (
 	ruleAgain    = "FBPP-INIT-3"
 	ruleWanted   = "FBPP-INIT-4"
 	ruleBuffers  = "FBPP-INIT-5"
+	ruleSpare    = "FBPP-INIT-6"
 	ruleUnknown  = "FBPP-EV-5"
 	ruleHandsOff = "FBPP-EV-6"
 	ruleCancel   = "FBPP-EV-7"
@@ -25,6 +26,7 @@ const (
 	ruleStable   = "FBPP-MSG-5"
 	rulePoison   = "FBPP-HELLO-1"
 	ruleMaxOrder = "FBPP-HELLO-4"
+	ruleStarted  = "FBPP-STARTED-1"
 	ruleLast     = "FBPP-REP-1"
 	ruleFree     = "FBPP-REP-2"
 	ruleBlock    = "FBPP-REP-3"
@@ -49,6 +51,7 @@ func AllRules() []report.Rule {
 		{ID: ruleAgain, Text: "the driver says HELLO again after a reset", Source: spec + "5"},
 		{ID: ruleWanted, Text: "the driver answers HELLO_WANTED with a HELLO", Source: spec + "5"},
 		{ID: ruleBuffers, Text: "buffers on eventq are writable and have 32 bytes", Source: spec + "5"},
+		{ID: ruleSpare, Text: "two buffers or more wait on eventq", Source: spec + "5", Advice: true},
 		{ID: ruleUnknown, Text: "the driver ignores unknown events and flags, and gives the buffers back", Source: spec + "6"},
 		{ID: ruleHandsOff, Text: "the driver does not write a buffer that is the device's", Source: spec + "6"},
 		{ID: ruleCancel, Text: "a CANCEL with another generation has no effect", Source: spec + "6"},
@@ -59,6 +62,7 @@ func AllRules() []report.Rule {
 		{ID: ruleStable, Text: "a message does not change before the device has used it", Source: spec + "7"},
 		{ID: rulePoison, Text: "a driver that sets PAGE_POISON has the status CONTENT_MATTERS", Source: spec + "7.1"},
 		{ID: ruleMaxOrder, Text: "no block has a higher order than HELLO says", Source: spec + "7.1"},
+		{ID: ruleStarted, Text: "STARTED comes before the first REPORT of a request", Source: spec + "7.2", Advice: true},
 		{ID: ruleLast, Text: "a request is answered by REPORTs of which the last, and only that one, carries LAST", Source: spec + "7.3"},
 		{ID: ruleFree, Text: "a block was free after the driver saw the event", Source: spec + "7.3"},
 		{ID: ruleBlock, Text: "a block is aligned to its size, lies in guest memory, and has class 0", Source: spec + "7.3"},

@@ -18,13 +18,14 @@ type scenario struct {
 	name  string
 	blame string   // the rule that a driver breaks which does not answer
 	asks  bool     // it asks for reports
+	waits bool     // for somebody who does something to the guest
 	only  []string // rules that it alone gives an occasion for
 	play  func(*session) error
 }
 
 func scenarios() []scenario {
 	return []scenario{
-		{name: "an ordinary request", blame: ruleLast, asks: true, play: (*session).probe},
+		{name: "an ordinary request", blame: ruleLast, asks: true, play: ordinary},
 		{name: "requests in quick succession", blame: ruleLast, asks: true, play: quickSuccession},
 		{name: "generations that are alike", blame: ruleLast, asks: true, play: alike},
 		{name: "budgets, tiny and huge", blame: ruleUsable, asks: true, play: budgets},
@@ -47,10 +48,23 @@ func scenarios() []scenario {
 		{name: "switched off in a request", blame: ruleUsable, asks: true, play: switchedInRequest},
 		{name: "HELLO wanted", blame: ruleUsable, only: []string{ruleWanted}, play: helloWanted},
 		{name: "HELLO wanted in a request", blame: ruleUsable, asks: true, play: helloWantedInRequest},
-		{name: "the guest paused", blame: ruleUsable, play: paused},
-		{name: "the driver restarted", blame: ruleUsable, only: []string{ruleAgain}, play: restarted},
+		{name: "the guest paused", blame: ruleUsable, waits: true, play: paused},
+		{name: "the driver restarted", blame: ruleUsable, waits: true, only: []string{ruleAgain}, play: restarted},
 		{name: "the connection lost", blame: ruleUsable, play: reconnected},
 	}
+}
+
+// ordinary asks a driver that had time for all that it should do.
+func ordinary(s *session) error {
+	s.pause()
+	s.locked(func() {
+		s.collect()
+		s.judge.saw(ruleSpare)
+		if n := len(s.buffers); n < 2 && s.eventq != nil {
+			s.judge.advise(ruleSpare, "a driver that has nothing to do has left %d event buffers", n)
+		}
+	})
+	return s.probe()
 }
 
 func quickSuccession(s *session) error {

@@ -79,7 +79,7 @@ func newestFirst(s *session) error {
 	if s.inOrder() {
 		return notPossible("the driver negotiated IN_ORDER")
 	}
-	for range s.rounds() {
+	for range min(s.rounds(), 32) {
 		r, err := s.ask(question{how: use{newest: true}})
 		if err == nil {
 			err = s.answered(r)

@@ -87,7 +87,8 @@ func restarted(s *session) error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Wait)
 	defer cancel()
 	if err := s.await(ctx, func() bool { return s.starts > starts && s.eventq != nil && s.reportq != nil }); err != nil {
-		return s.gaveUp("the driver did not start the queues again in %v", s.c.Wait)
+		s.locked(func() { s.restarts = false })
+		return notPossible(fmt.Sprintf("nobody restarted the driver in %v", s.c.Wait))
 	}
 	return s.helloAfter(hellos, ruleAgain)
 }

@@ -182,16 +182,38 @@ func (s *session) meet() error {
 			s.skipAll("the driver refuses to report: %v, features %v, %q", i.status, i.Features, i.Reason)
 		}
 	})
-	return s.ctx.Err()
+	return context.Cause(s.ctx)
 }
 
 // attempts is how often a scenario is played when the queues stop in it.
 const attempts = 3
 
+// patienceTimes bounds a scenario, of which each step may take all patience.
+const patienceTimes = 10
+
 // playOne plays a scenario, and then asks an ordinary question.
 func (s *session) playOne(sc scenario, refuses bool) error {
 	defer s.setPace(paceAtOnce, nil)
+	bound := patienceTimes * s.c.Patience
+	if sc.waits {
+		bound += s.c.Wait
+	}
+	outer := s.ctx
+	ctx, cancel := context.WithTimeout(outer, bound)
+	defer cancel()
+	s.ctx = ctx
+	defer func() { s.ctx = outer }()
 	s.blame = sc.blame
+	err := s.attempt(sc, refuses)
+	if ctx.Err() != nil && outer.Err() == nil {
+		s.locked(func() { s.judge.broke(sc.blame, "the driver is so slow that the scenario did not end in %v", bound) })
+		return errBroken
+	}
+	return err
+}
+
+// attempt plays a scenario until the queues do not stop in it.
+func (s *session) attempt(sc scenario, refuses bool) error {
 	for attempt := 1; ; attempt++ {
 		err := sc.play(s)
 		s.setPace(paceAtOnce, nil)

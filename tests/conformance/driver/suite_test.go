@@ -132,6 +132,8 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"no hello after a reset":                  "FBPP-INIT-3",
 		"does not answer when a hello is wanted":  "FBPP-INIT-4",
 		"short event buffers":                     "FBPP-INIT-5",
+		"leaves one event buffer":                 "FBPP-INIT-6",
+		"starts without a word":                   "FBPP-STARTED-1",
 		"keeps buffers of unknown events":         "FBPP-EV-5",
 		"takes an unknown event for a request":    "FBPP-EV-5",
 		"writes buffers of the device":            "FBPP-EV-6",

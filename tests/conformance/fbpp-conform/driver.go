@@ -32,7 +32,7 @@ func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	offer := fs.String("offer", "packed", "features to offer, besides INDIRECT_DESC and EVENT_IDX: any of `packed,in-order`, or none")
 	pause := fs.String("pause", "", "shell `COMMAND` that pauses the guest's CPUs")
 	resume := fs.String("resume", "", "shell `COMMAND` that lets them run again")
-	restart := fs.String("restart-driver", "", "shell `COMMAND` that makes the driver initialise the device anew")
+	restart := fs.String("restart-driver", "", "shell `COMMAND` that makes the driver initialise the device anew; \"ask\": you do it, when you are told")
 	quiet := fs.Bool("no-progress", false, "do not tell on stderr what is being done")
 	return func() (report.Suite, error) {
 		switch {
@@ -48,6 +48,12 @@ func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 			return nil, usageError{err}
 		}
 		c.Control = driver.Control{Pause: shell(*pause), Resume: shell(*resume), Restart: shell(*restart)}
+		if *restart == "ask" {
+			c.Control.Restart = func(context.Context) error {
+				_, err := fmt.Fprintf(os.Stderr, "fbpp-conform: restart the driver in the guest now; waiting %v for it\n", c.Wait)
+				return err
+			}
+		}
 		if !*quiet {
 			c.Progress = func(line string) { fmt.Fprintln(os.Stderr, "fbpp-conform:", line) }
 		}
