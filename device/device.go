@@ -204,8 +204,9 @@ func (d *Device) queueStarted(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.eventq, d.wanted = q, false
-	if d.driver != nil && d.driver.outside {
-		// Who said that it cannot drive the queues is not who does so now.
+	if d.driver != nil {
+		// It drove no queues, or reportq was stopped after eventq and had its
+		// HELLO still in it: who starts eventq now may be another.
 		d.driver = nil
 		d.broadcast()
 	}

@@ -22,8 +22,6 @@ type Driver struct {
 	MaxOrder  uint8         `json:"max_order"`
 	PageShift uint8         `json:"page_shift"`
 	RAMBytes  uint64        `json:"ram_bytes"`
-
-	outside bool // it refused through the serial port: it drives no queues
 }
 
 // refuses says whether the driver must not be asked. A guest that checks the
@@ -82,7 +80,6 @@ func (d *Device) introduce(h wire.Header, body wire.Hello, outside bool) {
 		MaxOrder:  body.MaxOrder,
 		PageShift: h.PageShift,
 		RAMBytes:  body.RAMBytes,
-		outside:   outside,
 	}
 	fields := []zap.Field{zap.String("release", body.Release), zap.Stringer("status", h.Status),
 		zap.String("reason", body.Reason), zap.Stringer("features", body.Features)}

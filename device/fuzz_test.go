@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/window"
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+	vhostwire "github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// FuzzDriver runs a driver that does anything a guest can do, in the middle of
+// a migration: messages, rings, resets and config space are made of fuzz. The
+// device answers each request with something that QEMU can take, logs what it
+// writes, and serves an honest driver afterwards [FBPP-OP-1].
+func FuzzDriver(f *testing.F) {
+	le := binary.LittleEndian
+	program := func(steps ...[]byte) []byte { return bytes.Join(steps, nil) }
+	record := func(pfn uint64, order uint8) []byte {
+		return le.AppendUint64(nil, uint64(wire.MakeRecord(pfn, order)))
+	}
+	descriptor := func(queue, index byte, addr uint64, n uint32, flags, next uint16) []byte {
+		return append([]byte{opDescriptor, queue, index}, vhosttest.EncodeDesc(addr, n, flags, next)...)
+	}
+	hello, ask := []byte{opHello, 0, 0}, []byte{opAsk, 100}
+	f.Add(program(hello, ask, []byte{opReport, wire.FlagLast, 1}, record(512, 9)))
+	f.Add(program(hello, ask, []byte{opReport, wire.FlagResumed, 2}, record(512, 9), record(300, 0), ask))
+	f.Add(program(hello, ask, []byte{opReport, wire.FlagLast, 1}, record(1<<30, 0)))
+	f.Add(program([]byte{opHello, 1, 1}, ask, []byte{opHello, 0, 0}, ask, []byte{opCancel}))
+	f.Add(program(hello, ask, []byte{opRaw, 40}, make([]byte, 40)))
+	// A loop, a length past the end, an address outside of memory.
+	f.Add(program(hello, ask, descriptor(1, 0, base, 32, 1, 1), descriptor(1, 1, base, 32, 1, 0), []byte{opAvail, 1, 0, 0}))
+	f.Add(program(hello, ask, descriptor(1, 0, base+16<<20-8, 4096, 0, 0), []byte{opAvail, 1, 0, 0}))
+	f.Add(program(hello, ask, descriptor(1, 0, 1<<60, ^uint32(0), 2, 0), []byte{opAvail, 1, 0, 0}))
+	f.Add(program(descriptor(0, 0, base+8<<20, 32, 4, 0), []byte{opAvail, 0, 0, 0}, hello, ask))
+	f.Add(program(hello, ask, []byte{opIndex, 1, 0xe8, 3}, []byte{opIndex, 0, 0xff, 0xff}))
+	f.Add(program(hello, ask, []byte{opRestart, 1}, []byte{opRestart, 0}, hello, ask, []byte{opReset}, ask))
+	f.Add(program([]byte{opWriteConfig, 0, 4, 1, 2, 3, 4}, []byte{opReadConfig, 0, 32}, []byte{opReadConfig, 30, 200}))
+	f.Add(program(hello, ask, []byte{opMemory}, ask, []byte{opReport, wire.FlagLast, 1}, record(512, 9)))
+	// A HELLO that is still in reportq when eventq has been stopped.
+	f.Add(program(hello, []byte{opHello, 0, 0}))
+	f.Fuzz(func(t *testing.T, program []byte) {
+		d := newFuzzedDriver(t)
+		in := bytes.NewReader(program)
+		for steps := 0; in.Len() > 0 && steps < 64; steps++ {
+			d.step(in)
+		}
+		d.finish()
+	})
+}
+
+// base is where the memory of the tests' guest begins.
+const base = 1 << 20
+
+// What a fuzzed driver does, by the first byte of a step.
+const (
+	opHello       = iota // status, features
+	opReport             // flags, number of records, records; for the open request
+	opRaw                // length, bytes of a message
+	opDescriptor         // queue, index, a descriptor
+	opAvail              // queue, head
+	opIndex              // queue, index of the available ring
+	opIndirect           // length, a table of descriptors
+	opSupply             // length of an event buffer
+	opKick               // queue
+	opRestart            // queue: stopped, reset while it is in use, started
+	opReset              // of the device
+	opAsk                // time in units of 100 µs; the migration thread's
+	opCancel             //
+	opReadConfig         // offset, length
+	opWriteConfig        // offset, length, bytes
+	opMemory             // a block of memory goes and comes
+	numOps
+)
+
+// fuzzedDriver is a machine whose driver follows no rules.
+type fuzzedDriver struct {
+	*machine
+	migration  *vhosttest.Migration
+	generation uint64 // of the last event that was understood
+	givenUp    uint64 // request that need not be answered any more
+}
+
+func newFuzzedDriver(t *testing.T) *fuzzedDriver {
+	d := &fuzzedDriver{machine: mustBoot(t, device.Options{WindowSize: 1 << 16})}
+	var err error
+	d.migration, err = d.fe.StartMigration(d.guest, d.events, d.report)
+	d.must(err)
+	t.Cleanup(d.migration.Close)
+	return d
+}
+
+// step does one step; what the program lacks is zero.
+func (d *fuzzedDriver) step(in io.Reader) {
+	next := func(n int) []byte {
+		p := make([]byte, n)
+		_, _ = io.ReadFull(in, p)
+		return p
+	}
+	u16 := binary.LittleEndian.Uint16
+	switch op := next(1)[0] % numOps; op {
+	case opHello:
+		p := next(2)
+		d.send(helloMessage(wire.Status(p[0]), wire.Features(p[1])))
+	case opReport:
+		p := next(2)
+		d.poll()
+		records := make([]wire.Record, p[1]%32)
+		for i := range records {
+			records[i] = wire.Record(binary.LittleEndian.Uint64(next(8)))
+		}
+		d.send(reportMessage(d.generation, uint16(p[0]), len(records), records...))
+	case opRaw:
+		d.send(next(int(next(1)[0])))
+	case opDescriptor:
+		q, i := d.queue(next(1)), int(next(1)[0])%64
+		d.guest.Write(q.Desc+uint64(i)*16, next(16))
+	case opAvail:
+		d.queue(next(1)).PutAvail(u16(next(2)))
+	case opIndex:
+		d.queue(next(1)).SetAvailIdx(u16(next(2)))
+	case opIndirect:
+		table := next(int(next(1)[0]))
+		d.guest.Write(d.scratch, table)
+		d.report.PutAvail(0)
+		d.guest.Write(d.report.Desc, vhosttest.EncodeDesc(d.scratch, uint32(len(table)), vhosttest.DescIndirect, 0))
+	case opSupply:
+		n := uint32(next(1)[0])
+		if addr := d.guest.Alloc(4096); n > 0 {
+			if head, err := d.events.Add(vhosttest.Buffer{Addr: addr, Len: n, Write: true}); err == nil {
+				d.buffers[head] = addr
+			}
+		}
+	case opKick:
+		d.must(d.queue(next(1)).Kick.Raise())
+	case opRestart:
+		d.restart(d.queue(next(1)))
+	case opReset:
+		d.mayRefuse(d.fe.TellSync(vhostwire.ResetDevice, nil))
+		d.restart(d.events)
+		d.restart(d.report)
+	case opAsk:
+		d.settle()
+		d.request(time.Duration(next(1)[0]) * 100 * time.Microsecond)
+	case opCancel:
+		d.cancel()
+		d.givenUp = d.asked
+	case opReadConfig:
+		p := next(2)
+		_, err := d.fe.GetConfig(uint32(p[0]), uint32(p[1]))
+		d.mayRefuse(err)
+	case opWriteConfig:
+		p := next(2)
+		d.mayRefuse(d.fe.SetConfig(uint32(p[0]), next(int(p[1]))))
+	case opMemory:
+		last := d.guest.Blocks[len(d.guest.Blocks)-1]
+		d.must(d.fe.RemoveBlock(last))
+		d.must(d.fe.AddBlock(last))
+	}
+}
+
+func (d *fuzzedDriver) queue(p []byte) *vhosttest.Queue {
+	return []*vhosttest.Queue{d.events, d.report}[p[0]%2]
+}
+
+// send posts a message and waits for nothing. A ring that is full, or that the
+// driver has spoilt, does not take it.
+func (d *fuzzedDriver) send(p []byte) {
+	d.guest.Write(d.scratch, p)
+	if _, err := d.report.Add(vhosttest.Buffer{Addr: d.scratch, Len: uint32(len(p))}); err == nil {
+		d.must(d.report.Kick.Raise())
+	}
+}
+
+// poll looks whether the device has asked.
+func (d *fuzzedDriver) poll() {
+	for {
+		used, ok := d.events.Poll()
+		if !ok {
+			return
+		}
+		addr, ok := d.buffers[used.Head]
+		if !ok || used.Len != wire.EventSize {
+			continue
+		}
+		e, err := wire.DecodeEvent(d.guest.Read(addr, wire.EventSize))
+		d.must(err)
+		if e.Type == wire.EventReportFree {
+			d.generation = e.Generation
+		}
+	}
+}
+
+// restart stops a queue in whatever state it is, and starts it empty.
+func (d *fuzzedDriver) restart(q *vhosttest.Queue) {
+	d.must(d.fe.Stop(q))
+	q.Reset()
+	d.must(d.fe.StartRing(q))
+	d.must(d.fe.Enable(q, true))
+}
+
+// mayRefuse fails unless the backend did what it was told, or said no.
+func (d *fuzzedDriver) mayRefuse(err error) {
+	if err != nil && !errors.As(err, new(*vhosttest.Refused)) {
+		d.t.Fatal(err)
+	}
+}
+
+// settle waits for the answer to the last request, and checks that QEMU could
+// take it.
+func (d *fuzzedDriver) settle() {
+	d.t.Helper()
+	if d.asked == d.givenUp { // or nothing was asked
+		return
+	}
+	if count, capacity := d.windowWord(0x90), d.windowWord(0x08); count > capacity {
+		d.t.Fatalf("%d ranges in %d slots", count, capacity)
+	}
+	status, ranges := d.answer()
+	if status >= window.NumStatuses || status != window.StatusOK && len(ranges) > 0 {
+		d.t.Fatalf("answered with %v and %d ranges", status, len(ranges))
+	}
+	end, sum := uint64(base)-1, uint64(0) // no range touches the one before
+	for _, r := range ranges {
+		if r.GPA <= end || r.Length == 0 || (r.GPA|r.Length)%4096 != 0 || r.Length > d.guest.End()-r.GPA {
+			d.t.Fatalf("answered with %v after %#x", r, end)
+		}
+		end, sum = r.GPA+r.Length, sum+r.Length
+	}
+	if status == window.StatusOK && sum != d.windowWord(0x98) {
+		d.t.Fatalf("the ranges have %d bytes, the answer says %d", sum, d.windowWord(0x98))
+	}
+}
+
+func (d *fuzzedDriver) windowWord(offset int) uint64 {
+	return binary.LittleEndian.Uint64(d.window[offset:])
+}
+
+// finish lets an honest driver take over, and migrates.
+func (d *fuzzedDriver) finish() {
+	d.t.Helper()
+	d.settle()
+	d.must(d.fe.Stop(d.events, d.report))
+	if missing := d.migration.Missing(); len(missing) > 0 {
+		d.t.Fatalf("the device wrote pages %v and did not log them", slices.Sorted(slices.Values(missing)))
+	}
+	for _, q := range []*vhosttest.Queue{d.events, d.report} {
+		q.Reset()
+		d.must(d.fe.StartRing(q))
+		d.must(d.fe.Enable(q, true))
+	}
+	clear(d.buffers)
+	for range 4 {
+		d.supply(wire.EventSize)
+	}
+	d.must(d.events.Kick.Raise())
+	d.hello(wire.StatusOK, 0)
+	d.mustExchange()
+}
