@@ -32,6 +32,7 @@ type setup struct {
 	memoryMiB   int          // 0: 320
 	noAgent     bool
 	noDevice    bool
+	socket      string // of a backend that is not fbppd
 	noIntegrity bool
 	agentPort   bool // the serial port by which an agent refuses
 	backendArgs []string
@@ -39,6 +40,8 @@ type setup struct {
 	devices     []string          // further devices
 	memory      []string          // what its memory is made of; see vm.Config
 	options     []string          // further options of QEMU
+	poolPages   int               // of the integrity program; 0: 64 MiB
+	timeout     time.Duration     // 0: hangTimeout
 	kernelLine  []string
 	files       map[string]string // more files for the guest
 }
@@ -65,7 +68,13 @@ func boot(t testing.TB, s setup) *machine {
 	if s.memoryMiB == 0 {
 		s.memoryMiB = 320
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
+	if s.poolPages == 0 {
+		s.poolPages = 16384
+	}
+	if s.timeout == 0 {
+		s.timeout = hangTimeout
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), s.timeout)
 	t.Cleanup(cancel)
 	config, err := parts.Config(s.series, s.memoryMiB, s.files)
 	if err != nil {
@@ -77,6 +86,7 @@ func boot(t testing.TB, s setup) *machine {
 	maps.Copy(config.Device, s.device)
 	config.Append, config.Devices = s.kernelLine, s.devices
 	config.Memory, config.Options = s.memory, s.options
+	config.Backend = s.socket
 	m := &machine{t: t, ctx: ctx, config: config, setup: s}
 	t.Cleanup(func() {
 		m.explain() // while there is something to ask
@@ -98,7 +108,7 @@ func (m *machine) bootOnce() error {
 	if _, err := m.vm.Boot(m.ctx); err != nil {
 		return err
 	}
-	if !m.setup.noAgent && !m.setup.noDevice {
+	if !m.setup.noAgent && !m.setup.noDevice && m.setup.socket == "" {
 		if err := m.tryAgent(); err != nil {
 			return err
 		}
@@ -106,7 +116,7 @@ func (m *machine) bootOnce() error {
 	if m.setup.noIntegrity {
 		return nil
 	}
-	pool := memory.PoolOptions{Pages: 16384, Seed: uint64(len(m.t.Name()))}
+	pool := memory.PoolOptions{Pages: m.setup.poolPages, Seed: uint64(len(m.t.Name()))}
 	if err := m.vm.StartIntegrity(m.ctx, pool); err != nil {
 		return err
 	}
@@ -133,7 +143,7 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 	m.t.Helper()
 	config := m.config
 	var backend *vm.Backend
-	if !m.setup.noDevice {
+	if !m.setup.noDevice && m.setup.socket == "" {
 		var err error
 		if backend, err = vm.StartBackend(m.ctx, parts.FBPPD, m.setup.backendArgs...); err != nil {
 			m.t.Fatal(err)
@@ -151,8 +161,25 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.closers = append(m.closers, func() { v.Close() })
+	m.closers = append(m.closers, func() {
+		v.Close()
+		requireClean(m.t, v.Messages())
+	})
 	return v, backend
+}
+
+// requireClean checks that a QEMU that was built with sanitizers has found
+// nothing. What it finds in the code that is not this project's is not of
+// interest unless it was fatal.
+func requireClean(t testing.TB, said string) {
+	t.Helper()
+	for line := range strings.Lines(said) {
+		ours := strings.Contains(line, "fbpp") || strings.Contains(line, "free-page-hints") || strings.Contains(line, "migration/ram.c")
+		if strings.Contains(line, "ERROR: AddressSanitizer") || ours && strings.Contains(line, "runtime error:") {
+			t.Errorf("a sanitizer found something:\n%s", said)
+			return
+		}
+	}
 }
 
 // startAgent starts the agent in the guest and waits until fbppd knows it.

@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"testing"
 
@@ -15,7 +17,33 @@ import (
 // and only read afterwards.
 var parts *lab.Lab
 
+// Tests of random events have a short and a full length, and say their seed.
+var (
+	soak = flag.Bool("soak", false, "run at full length what is otherwise a share")
+	seed = flag.Uint64("seed", 0, "`number` that decides what is random; 0: another one each time")
+)
+
+// rounds returns how often a test repeats: share, or all with -soak.
+func rounds(share, all int) int {
+	if *soak {
+		return all
+	}
+	return share
+}
+
+// random returns a source that -seed decides, and says which seed it was.
+func random(t testing.TB) *rand.Rand {
+	t.Helper()
+	n := *seed
+	if n == 0 {
+		n = rand.Uint64()
+	}
+	t.Logf("again with -seed=%d", n)
+	return rand.New(rand.NewPCG(n, 0))
+}
+
 func TestMain(m *testing.M) {
+	flag.Parse()
 	l, err := lab.Open(context.Background(), func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: cannot start:", err)

@@ -240,17 +240,3 @@ func TestGuestUnderLockdownRefuses(t *testing.T) {
 	requireHints(t, m.migrate(), "no-driver")
 	m.requireSound()
 }
-
-// A kernel that zeroes pages as they are freed, and relies on it, can be asked:
-// skipped pages are zero on the destination (docs/design.md).
-func TestGuestThatZeroesFreePages(t *testing.T) {
-	m := boot(t, setup{kernelLine: []string{"init_on_free=1"}})
-	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		requireHints(t, m.migrate(), "ok")
-		m.requireSound()
-		m.awaitDriver()
-	}
-}

@@ -21,30 +21,39 @@ type Activity struct {
 	Ticks    uint64 `json:"ticks"`    // CPU time in units of 10 ms
 }
 
-// Read adds up the threads of the process whose command name it is.
-func Read(command string) (Activity, error) {
-	var a Activity
+// Find returns the process whose command name it is.
+func Find(command string) (pid int, err error) {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
-		return a, err
+		return 0, err
 	}
 	for _, path := range comms {
 		name, err := os.ReadFile(path)
 		if err != nil || strings.TrimSpace(string(name)) != command {
 			continue // ended meanwhile, or another program
 		}
-		tasks, err := filepath.Glob(filepath.Join(filepath.Dir(path), "task", "[0-9]*"))
-		if err != nil {
-			return a, err
-		}
-		for _, task := range tasks {
-			if err := a.add(task); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return a, fmt.Errorf("read the activity of %s: %w", command, err)
-			}
-		}
-		return a, nil
+		return strconv.Atoi(filepath.Base(filepath.Dir(path)))
 	}
-	return a, fmt.Errorf("read the activity of %s: no such program runs", command)
+	return 0, fmt.Errorf("find %s: no such program runs", command)
+}
+
+// Read adds up the threads of the process whose command name it is.
+func Read(command string) (Activity, error) {
+	var a Activity
+	pid, err := Find(command)
+	if err != nil {
+		return a, err
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*", pid))
+	if err != nil {
+		return a, err
+	}
+	for _, task := range tasks {
+		if err := a.add(task); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return a, fmt.Errorf("read the activity of %s: %w", command, err)
+		}
+	}
+	return a, nil
 }
 
 // add adds the thread whose folder in /proc it is.

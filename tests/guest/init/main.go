@@ -8,6 +8,7 @@
 //	/init keep MIB               touch memory and hold it until the input ends
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
 //	/init cache FILE...          read files, so that their pages are cached, hold them open
+//	/init kill COMMAND TIME      kill a program after a time
 //	/init zeroes MIB             print whether new memory is zero
 //	/init show FILE              print a file
 //	/init memory                 print what is free, in pages
@@ -47,6 +48,8 @@ func run(args []string) error {
 		return fragment(args[1:])
 	case "cache":
 		return cache(args[1:])
+	case "kill":
+		return kill(args[1:])
 	case "zeroes":
 		return zeroes(args[1:])
 	case "show":

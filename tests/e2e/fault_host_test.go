@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// When QEMU is killed, fbppd lets go of the guest's memory and of every
+// descriptor, and serves the next QEMU: at the destination, where the source
+// goes on, and at the source.
+func TestQEMUKilledAtRandomInstants(t *testing.T) {
+	n := rounds(8, 300)
+	r := random(t)
+	m := boot(t, setup{memoryMiB: 256, poolPages: 4096, timeout: hangTimeout + time.Duration(n)*time.Minute})
+	there, err := vm.StartBackend(m.ctx, parts.FBPPD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.closers = append(m.closers, func() { there.Close() })
+	idle := held(t, there.PID())
+	if idle.memory != 0 {
+		t.Fatalf("with no QEMU fbppd holds %+v", idle)
+	}
+	for range n {
+		config := m.config
+		config.Backend = there.Socket
+		dst, err := vm.StartIncoming(m.ctx, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.vm.StartMigration(m.ctx, dst, 16<<20); err != nil { // too slow to complete
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(r.Int64N(int64(600 * time.Millisecond))))
+		dst.Close()
+		if figures, err := m.vm.WaitMigration(m.ctx, nil); err != nil || figures.Status != "failed" {
+			t.Fatalf("the migration ended as %+v, %v", figures, err)
+		}
+		m.requireHolding(there, idle)
+	}
+	m.requireSound()
+	m.startMigration(16 << 20)
+	time.Sleep(time.Duration(r.Int64N(int64(600 * time.Millisecond))))
+	m.vm.Close()
+	m.requireHolding(m.backend, idle)
+	m.reboot()
+	requireHints(t, m.migrate(), "ok")
+}
+
+// requireHolding waits until an fbppd whose QEMU was killed has let go of it.
+func (m *machine) requireHolding(b *vm.Backend, want holdings) {
+	m.t.Helper()
+	for {
+		have := held(m.t, b.PID())
+		if have == want {
+			return
+		}
+		if m.ctx.Err() != nil {
+			m.t.Fatalf("fbppd holds %+v of a QEMU that was killed, and %+v when it never had one", have, want)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// reboot boots a new guest, without the integrity program, at the fbppd of the
+// one that was killed.
+func (m *machine) reboot() {
+	m.t.Helper()
+	lost := func(err error) { m.t.Logf("the guest died while it booted, once more: %v", err) }
+	err := vm.RetryBoot(m.config.Accel, lost, func() error {
+		config := m.config
+		config.Backend = m.backend.Socket
+		v, err := vm.Start(m.ctx, config)
+		if err != nil {
+			return err
+		}
+		m.closers = append(m.closers, func() { v.Close() })
+		m.vm = v
+		if _, err := v.Boot(m.ctx); err != nil {
+			return err
+		}
+		return m.tryAgent()
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// holdings are what a process has of others.
+type holdings struct {
+	descriptors int
+	memory      int // mappings of guest memory, hint windows, dirty logs
+}
+
+// held looks at a process.
+func held(t testing.TB, pid int) holdings {
+	t.Helper()
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := holdings{descriptors: len(fds)}
+	maps, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "maps"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.memory = strings.Count(string(maps), "memfd:")
+	return h
+}
+
+// An fbppd that is stopped, and not gone, delays the migration: the exchange
+// ends at its own timeout, but QEMU's main loop waits for the answer to the
+// next vhost-user message, as with every backend. When fbppd goes on, all of
+// it goes on.
+func TestFBPPDStopped(t *testing.T) {
+	m := boot(t, setup{device: map[string]string{"hint-timeout": "1000"}})
+	m.signalAgent(syscall.SIGSTOP) // holds the request open
+	dst, backend := m.startMigration(1 << 20)
+	m.awaitRequest()
+	m.backend.Signal(syscall.SIGSTOP)
+	m.awaitHints("timeout") // the monitor is alive
+	m.backend.Signal(syscall.SIGCONT)
+	m.speedUp()
+	requireHints(t, m.arrive(dst, backend), "timeout")
+	m.signalAgent(syscall.SIGCONT)
+	m.requireSound()
+	m.awaitDriver()
+	m.setDevice("hint-timeout", 20000)
+
+	// Stopped before the migration begins, it holds the first message.
+	source := m.backend
+	source.Signal(syscall.SIGSTOP)
+	resume := time.AfterFunc(3*time.Second, func() { source.Signal(syscall.SIGCONT) })
+	defer resume.Stop()
+	requireHints(t, m.migrate(), "ok")
+	m.requireSound()
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
+	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// fault is who is killed during a migration. None makes the migration fail.
+type fault struct {
+	name string
+	// strike kills, on the host, after a while. With nil it is the agent that
+	// dies, by the guest's own clock.
+	strike func(m *machine, destination *vm.Backend)
+	// repair starts again, on the destination, what is missing.
+	repair   func(m *machine)
+	statuses []string // how the hints may end
+}
+
+func faults() []fault {
+	killSource := func(m *machine, _ *vm.Backend) { m.backend.Kill() }
+	killDestination := func(_ *machine, b *vm.Backend) { b.Kill() }
+	return []fault{
+		{"fbppd of the source", killSource, nil, []string{"ok", "no-backend"}},
+		{"fbppd of the source, which comes back", func(m *machine, _ *vm.Backend) {
+			m.backend.Kill()
+			m.restartBackend()
+		}, nil, []string{"ok", "no-backend"}},
+		{"fbppd of the destination", killDestination, (*machine).restartBackend, []string{"ok"}},
+		{"both", func(m *machine, b *vm.Backend) {
+			m.backend.Kill()
+			b.Kill()
+		}, (*machine).restartBackend, []string{"ok", "no-backend"}},
+		{"the agent", nil, (*machine).restartAgent, []string{"ok", "no-driver", "driver-timeout"}},
+	}
+}
+
+// Whoever is killed, and when: the migration completes, the guest's memory is
+// right, and who comes back serves the next migration.
+func TestKilledAtRandomInstants(t *testing.T) {
+	const perRound = time.Minute // a round that takes so long hangs
+	n := rounds(20, 1000)
+	r := random(t)
+	m := boot(t, setup{
+		memoryMiB: 256, poolPages: 8192, timeout: hangTimeout + time.Duration(n)*perRound,
+		device: map[string]string{"hint-timeout": "1500"},
+	})
+	if _, err := m.vm.Fill(m.ctx, 96); err != nil {
+		t.Fatal(err)
+	}
+	all, began := m.ctx, time.Now()
+	seen := make(map[string]int)
+	for i := range n {
+		round, cancel := context.WithTimeout(all, perRound)
+		m.ctx = round
+		whole := m.migrate()
+		requireHints(t, whole, "ok")
+		m.requireSound()
+		m.awaitDriver()
+
+		f, after := faults()[i%len(faults())], instant(r, whole)
+		figures := m.migrateWith(f, after)
+		if !slices.Contains(f.statuses, figures.HintStatus()) {
+			t.Fatalf("%s was killed after %v: hints ended with %q", f.name, after, figures.HintStatus())
+		}
+		seen[f.name+": "+figures.HintStatus()]++
+		m.requireSound()
+		if f.repair != nil {
+			f.repair(m)
+		}
+		m.awaitDriver()
+		cancel()
+		m.closers = m.closers[len(m.closers)-2:] // the places it has left are closed
+		if done := i + 1; done%25 == 0 || done == n {
+			left := time.Since(began) / time.Duration(done) * time.Duration(n-done)
+			t.Logf("%d of %d killed, about %v left", done, n, left.Round(time.Second))
+		}
+	}
+	m.ctx = all
+	requireHints(t, m.migrate(), "ok")
+	m.requireSound()
+	for name, count := range seen {
+		t.Logf("%4d × %s", count, name)
+	}
+}
+
+// instant picks when to kill: every second time while the guest is asked, which
+// is the short part of a migration like whole, and else at any time of it, or
+// shortly after its end.
+func instant(r *rand.Rand, whole *vm.Migration) time.Duration {
+	until := whole.TotalTime + whole.TotalTime/4
+	if r.IntN(2) == 0 {
+		until = whole.SetupTime + whole.SetupTime/2
+	}
+	return time.Duration(r.Int64N(until*int64(time.Millisecond) + 1))
+}
+
+// killerName is the program in the guest that kills the agent.
+const killerName = "killer"
+
+// migrateWith migrates the guest with a fault so long after the beginning.
+func (m *machine) migrateWith(f fault, after time.Duration) *vm.Migration {
+	m.t.Helper()
+	dst, backend := m.destination()
+	if f.strike == nil {
+		if err := m.vm.Spawn(m.ctx, killerName, "/init", "kill", filepath.Base(lab.AgentPath), after.String()); err != nil {
+			m.t.Fatal(err)
+		}
+		if _, err := m.vm.Tell(m.ctx, killerName, ""); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	if err := m.vm.StartMigration(m.ctx, dst, 0); err != nil {
+		m.t.Fatal(err)
+	}
+	if f.strike != nil {
+		time.Sleep(after)
+		f.strike(m, backend)
+	}
+	return m.arrive(dst, backend)
+}
+
+func (m *machine) restartBackend() {
+	m.t.Helper()
+	if err := m.backend.Restart(m.ctx); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// restartAgent waits until the agent has been killed, and starts another one.
+func (m *machine) restartAgent() {
+	m.t.Helper()
+	if _, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: killerName}); err != nil {
+		m.t.Fatal(err)
+	}
+	m.waitAgent()
+	m.startAgent()
+}

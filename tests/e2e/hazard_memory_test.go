@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
+)
+
+// The guest's memory in all the shapes it can have: what is free in each part
+// of it is skipped, and nothing else.
+func TestShapesOfGuestMemory(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		setup     setup
+		hugePages int
+		zones     []string // of /proc/buddyinfo
+	}{
+		{
+			name:  "one block on both sides of the hole below 4 GiB",
+			setup: setup{options: []string{"-machine", "max-ram-below-4g=192M"}},
+			zones: []string{"Node 0, zone DMA", "Node 0, zone DMA32", "Node 0, zone Normal"},
+		},
+		{
+			name: "two nodes in two blocks, and four kinds of zones",
+			setup: setup{
+				memoryMiB: 384,
+				memory:    []string{memfd("low", 192), memfd("high", 192)},
+				options: []string{"-machine", "max-ram-below-4g=192M",
+					"-numa", "node,cpus=0,memdev=low", "-numa", "node,cpus=1,memdev=high"},
+				kernelLine: []string{"movablecore=96M"},
+			},
+			zones: []string{"Node 0, zone DMA", "Node 0, zone DMA32", "Node 1, zone Normal", "Node 1, zone Movable"},
+		},
+		{
+			name:      "huge pages of 2 MiB",
+			setup:     setup{memory: []string{memfd("ram", 320) + ",hugetlb=on,hugetlbsize=2M"}},
+			hugePages: 2 * 320 / 2,
+			zones:     []string{"Node 0, zone DMA", "Node 0, zone DMA32"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			reserveHugePages(t, tc.hugePages)
+			m := boot(t, tc.setup)
+			m.requireZones(tc.zones)
+			for range 2 {
+				m.migrateAndSkipAll()
+			}
+		})
+	}
+}
+
+// hotplugMiB is the size of one memory module.
+const hotplugMiB = 128
+
+// Memory that is plugged in while the guest runs is memory like any other in
+// the next migration, and so is what is plugged in on the destination.
+func TestMemoryPluggedInBetweenBootAndMigration(t *testing.T) {
+	m := boot(t, setup{
+		memoryMiB:  256,
+		options:    []string{"-m", "256M,slots=2,maxmem=1G"},
+		kernelLine: []string{"memhp_default_state=online"},
+	})
+	for i := range 2 {
+		m.plugMemory(fmt.Sprintf("dimm%d", i))
+		m.migrateAndSkipAll()
+	}
+}
+
+// plugMemory plugs a memory module in, here and on every later destination, and
+// waits until the guest uses it.
+func (m *machine) plugMemory(id string) {
+	m.t.Helper()
+	before := m.memory()
+	for command, args := range map[string]any{
+		"object-add": map[string]any{"qom-type": "memory-backend-memfd", "id": id + "ram", "size": hotplugMiB << 20, "share": true},
+	} {
+		if err := m.vm.Execute(m.ctx, command, args, nil); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	if err := m.vm.Execute(m.ctx, "device_add", map[string]any{"driver": "pc-dimm", "id": id, "memdev": id + "ram"}, nil); err != nil {
+		m.t.Fatal(err)
+	}
+	m.config.Options = append(m.config.Options, "-object", memfd(id+"ram", hotplugMiB))
+	m.config.Devices = append(m.config.Devices, "pc-dimm,id="+id+",memdev="+id+"ram")
+	const pages = hotplugMiB << 20 / memory.PageSize
+	for m.memory().Total < before.Total+pages*9/10 { // or until the test's time is up
+	}
+	m.awaitDriver()
+}
+
+// migrateAndSkipAll migrates a guest that has used all of its free memory once,
+// and requires that nearly all of it is skipped.
+func (m *machine) migrateAndSkipAll() {
+	m.t.Helper()
+	m.awaitDriver()
+	m.integrity("pause") // what it frees meanwhile is not what is counted
+	free := m.memory().Buddy
+	info, err := m.vm.Fill(m.ctx, int(free*memory.PageSize>>20)*8/10)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	figures := m.migrate()
+	requireHints(m.t, figures, "ok")
+	if skipped := figures.Hints.Skipped; skipped*100 < info.Buddy*95 || skipped > info.Total {
+		m.t.Errorf("skipped %d pages of %d that were free", skipped, info.Buddy)
+	}
+	m.integrity("resume")
+	m.requireSound()
+	m.requireZeroes()
+}
+
+// memory asks the guest about its memory.
+func (m *machine) memory() memory.Info {
+	m.t.Helper()
+	info, err := m.vm.Memory(m.ctx)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return info
+}
+
+// requireZones checks that the guest has free memory in each of the zones:
+// otherwise this would be no test of them.
+func (m *machine) requireZones(zones []string) {
+	m.t.Helper()
+	text, err := m.vm.Run(m.ctx, "/init", "show", "/proc/buddyinfo")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	free := make(map[string]bool)
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line) // Node 0, zone DMA 1 0 ...
+		if len(f) < 5 {
+			m.t.Fatalf("buddyinfo has the line %q", line)
+		}
+		free[strings.Join(f[:4], " ")] = strings.Trim(strings.Join(f[4:], ""), "0") != ""
+	}
+	for _, z := range zones {
+		if !free[z] {
+			m.t.Fatalf("no free memory in %s:\n%s", z, text)
+		}
+	}
+}
+
+// memfd is a memory backend of its own file.
+func memfd(id string, mib int) string {
+	return fmt.Sprintf("memory-backend-memfd,id=%s,size=%dM,share=on", id, mib)
+}
+
+// reserveHugePages has the host keep so many more huge pages until the test ends.
+func reserveHugePages(t *testing.T, n int) {
+	t.Helper()
+	if n == 0 {
+		return
+	}
+	const file = "/proc/sys/vm/nr_hugepages"
+	read := func() int {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		have, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return have
+	}
+	before := read()
+	write := func(n int) {
+		if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(func() { write(before) })
+	write(before + n)
+	if have := read(); have < before+n {
+		t.Fatalf("the host gave %d huge pages of the %d that the test needs", have-before, n)
+	}
+}

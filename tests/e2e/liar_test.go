@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// liar is a backend in fbppd's place. It speaks vhost-user as it should and
+// reads the driver's messages, but its hint window is what a test makes of it.
+type liar struct {
+	socket   string
+	window   atomic.Pointer[func() (*fakeWindow, error)]       // what the next frontend gets
+	answer   atomic.Pointer[func(w *fakeWindow, asked uint64)] // how it answers
+	messages atomic.Int64                                      // of the driver
+	left     chan struct{}                                     // gets one for each frontend that left
+}
+
+// startLiar starts a backend that is honest until it is told otherwise.
+func startLiar(t *testing.T) *liar {
+	t.Helper()
+	l := &liar{socket: filepath.Join(t.TempDir(), "liar.sock"), left: make(chan struct{}, 1024)}
+	l.offer(honestWindow)
+	l.say(func(w *fakeWindow, asked uint64) { w.answer(asked, answerOK) })
+	listener, err := vhostuser.Listen(l.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := vhostuser.NewServer(l.device(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(ctx, listener) // until the test ends
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-served
+		listener.Close()
+	})
+	return l
+}
+
+// offer decides about the next frontend's window, and say about all answers
+// from now on.
+func (l *liar) offer(window func() (*fakeWindow, error))     { l.window.Store(&window) }
+func (l *liar) say(answer func(w *fakeWindow, asked uint64)) { l.answer.Store(&answer) }
+
+func (l *liar) device() *vhostuser.Device {
+	var end func() // of the frontend that is there
+	leave := func() {
+		if end != nil {
+			end()
+			end = nil
+		}
+	}
+	return &vhostuser.Device{
+		NumQueues:    wire.NumQueues,
+		MaxQueueSize: wire.MaxQueueSize,
+		ReadConfig:   func(p []byte, _ uint32) error { clear(p); return nil },
+		Kick:         l.kick,
+		Disconnected: func(*vhostuser.Backend, error) {
+			leave()
+			l.left <- struct{}{}
+		},
+		Extensions: []vhostuser.Extension{{
+			ProtocolFeature: 48,
+			Request:         0x4642,
+			Replies:         true,
+			Handle: func([]byte, []*os.File) ([]byte, []int, error) {
+				leave()
+				w, err := (*l.window.Load())()
+				if err != nil {
+					return nil, nil, err
+				}
+				end = l.serve(w)
+				return w.payload, w.fds, nil
+			},
+		}},
+	}
+}
+
+// kick reads what the driver says, and says nothing.
+func (l *liar) kick(q *vhostuser.Queue) {
+	for q.Index() == wire.ReportQueue {
+		c, err := q.Pop()
+		if c == nil || err != nil || q.Push(c, 0) != nil || q.Notify() != nil {
+			return
+		}
+		l.messages.Add(1)
+	}
+}
+
+// serve answers what is asked through a window, until the function it returns
+// is called, which closes the window. It looks at the memory itself, as not
+// every window has an eventfd for it.
+func (l *liar) serve(w *fakeWindow) (end func()) {
+	stop := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for seen := uint64(0); w.mem != nil; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if asked := w.get(askGeneration); asked != seen {
+				seen = asked
+				(*l.answer.Load())(w, asked)
+			}
+		}
+	})
+	return func() {
+		close(stop)
+		running.Wait()
+		w.close()
+	}
+}
+
+// Words of the window that the tests touch (docs/window.md).
+const (
+	windowMagic    = 0x000
+	windowCapacity = 0x008
+	askGeneration  = 0x040
+	doneGeneration = 0x080
+	doneStatus     = 0x088
+	rangeCount     = 0x090
+	rangeBytes     = 0x098
+	doneTimes      = 0x0a0
+	rangeSlots     = 0x1000
+
+	windowSize = 1 << 16
+	slots      = (windowSize - rangeSlots) / 16
+	magicWord  = 1<<32 | 0x50504246 // version 1, and FBPP
+)
+
+// Statuses of an answer.
+const (
+	answerOK      = 0
+	answerUnknown = 77
+)
+
+// gpaRange is a range of guest physical memory.
+type gpaRange struct{ gpa, length uint64 }
+
+// fakeWindow is a hint window, and the reply that hands it out.
+type fakeWindow struct {
+	payload []byte
+	fds     []int  // the memfd, ask, done: in the reply
+	mem     []byte // nil: nobody asks through it
+	owned   []int  // descriptors to close
+}
+
+const allSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+
+// honestWindow is as it should be.
+func honestWindow() (*fakeWindow, error) { return newWindow(windowSize, allSeals) }
+
+// newWindow makes a window of a file of that size with those seals.
+func newWindow(size int, seals int) (_ *fakeWindow, err error) {
+	w := &fakeWindow{}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	memfd, err := unix.MemfdCreate("liar", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
+	}
+	w.owned = append(w.owned, memfd)
+	if err := unix.Ftruncate(memfd, int64(size)); err != nil {
+		return nil, err
+	}
+	if w.mem, err = unix.Mmap(memfd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(uintptr(memfd), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, err
+	}
+	for range 2 {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			return nil, err
+		}
+		w.owned = append(w.owned, fd)
+	}
+	w.fds = append(w.fds, w.owned...)
+	w.payload = binary.LittleEndian.AppendUint64(nil, 1)
+	w.payload = binary.LittleEndian.AppendUint64(w.payload, uint64(size))
+	w.put(windowMagic, magicWord)
+	w.put(windowCapacity, uint64(size-rangeSlots)/16)
+	return w, nil
+}
+
+func (w *fakeWindow) close() {
+	if w.mem != nil {
+		_ = unix.Munmap(w.mem)
+		w.mem = nil
+	}
+	for _, fd := range w.owned {
+		unix.Close(fd)
+	}
+}
+
+func (w *fakeWindow) get(offset int) uint64    { return binary.LittleEndian.Uint64(w.mem[offset:]) }
+func (w *fakeWindow) put(offset int, v uint64) { binary.LittleEndian.PutUint64(w.mem[offset:], v) }
+
+// answer answers a question with as many of the ranges as there are slots.
+func (w *fakeWindow) answer(asked uint64, status uint64, ranges ...gpaRange) {
+	bytes := uint64(0)
+	for i, r := range ranges[:min(len(ranges), slots)] {
+		w.put(rangeSlots+16*i, r.gpa)
+		w.put(rangeSlots+16*i+8, r.length)
+		bytes += r.length
+	}
+	w.put(rangeCount, uint64(len(ranges)))
+	w.put(rangeBytes, bytes)
+	w.put(doneStatus, status)
+	w.done(asked)
+}
+
+// done publishes an answer, of which the test has written the rest.
+func (w *fakeWindow) done(asked uint64) {
+	w.put(doneGeneration, asked)
+	_, _ = unix.Write(w.fds[len(w.fds)-1], []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+var errNoWindow = errors.New("no window for you")

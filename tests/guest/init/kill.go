@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/tests/guest/activity"
+)
+
+// kill kills a program after a while, by the guest's own clock: an order could
+// not come at any instant, as those that are under way when the guest moves
+// are lost. It prints a line when the time begins.
+func kill(args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("expected the name of a program and a time, got %q", args)
+	}
+	after, err := time.ParseDuration(args[1])
+	if err != nil {
+		return err
+	}
+	pid, err := activity.Find(args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println(pid)
+	time.Sleep(after)
+	return os.NewSyscallError("kill", unix.Kill(pid, unix.SIGKILL))
+}
