@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -249,8 +248,10 @@ func (q *Queue) publishLocked() error {
 	}); err != nil {
 		return q.breakLocked(err)
 	}
+	keep := q.pushed[:0]
 	for _, c := range q.pushed {
 		if c.done {
+			keep = append(keep, c) // its turn has not come
 			continue
 		}
 		q.outstanding.remove(c)
@@ -258,7 +259,7 @@ func (q *Queue) publishLocked() error {
 			q.free = append(q.free, c)
 		}
 	}
-	q.pushed = slices.DeleteFunc(q.pushed, func(c *Chain) bool { return !c.done })
+	q.pushed = keep
 	return nil
 }
 

@@ -70,25 +70,36 @@ func serveEcho(path string) error {
 	return nil
 }
 
-// echo does what echo.c does.
+// echo does what echo.c does. It gives requests back in batches.
 func echo(q *vhostuser.Queue) {
-	for {
-		c, err := q.Pop()
-		if err != nil {
-			return
-		}
-		if c == nil {
-			break
-		}
+	var batch [32]vhostuser.Completion
+	for more := true; more; {
 		n := 0
-		if in, out := c.Readable(), c.Writable(); len(in) > 0 && len(out) > 0 {
-			n, _ = c.WriteAt(in[0].Bytes[:min(len(in[0].Bytes), len(out[0].Bytes))], 0)
+		for ; n < len(batch); n++ {
+			c, err := q.Pop()
+			if err != nil {
+				return
+			}
+			if c == nil {
+				more = false
+				break
+			}
+			batch[n] = vhostuser.Completion{Chain: c, Written: copyChain(c)}
 		}
-		if q.Push(c, uint32(n)) != nil {
+		if q.PushBatch(batch[:n]) != nil {
 			return
 		}
 	}
 	_ = q.Notify()
+}
+
+func copyChain(c *vhostuser.Chain) uint32 {
+	in, out := c.Readable(), c.Writable()
+	if len(in) == 0 || len(out) == 0 {
+		return 0
+	}
+	n, _ := c.WriteAt(in[0].Bytes[:min(len(in[0].Bytes), len(out[0].Bytes))], 0)
+	return uint32(n)
 }
 
 // backend is an echo device to be started.
