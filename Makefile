@@ -49,6 +49,10 @@ test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live 
 model: machine ## check the model: our order loses no write, each rejected one does
 	@go run ./tests/model/fbpp-model
 
+.PHONY: soak
+soak: machine qemu-build qemu-build-sanitize ## everything random at full length, for hours; SEED=N repeats
+	@./tests/soak.sh $(SEED)
+
 .PHONY: lint
 lint: go ## what a reviewer should not have to look for
 	@./tests/lint.sh
@@ -66,6 +70,10 @@ generate-check: machine ## compare the committed eBPF objects with their sources
 .PHONY: qemu-build
 qemu-build: ## build it, unless the cache has it
 	@$(QEMU) build
+
+.PHONY: qemu-build-sanitize
+qemu-build-sanitize: ## build one with sanitizers, for the tests of hostile backends
+	@$(QEMU) --sanitize build
 
 .PHONY: qemu-check
 qemu-check: ## lint the series, apply it to a clean tree, compare with a refresh
@@ -85,7 +93,7 @@ clean: ## remove what was built here; the cache with QEMU and the kernels stays
 help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s:\n", substr($$0, 5) } \
-		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / { printf "  %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Preconditions, each with one line that says what is wrong.
 .PHONY: machine go

@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
 	cat <<-'EOF'
-	usage: qemu.sh [--series VERSION] [--quiet] COMMAND
+	usage: qemu.sh [--series VERSION] [--sanitize] [--quiet] COMMAND
 	  build         build the patched QEMU unless it is in the cache; print its path
 	  path          print the path of the built QEMU, or fail
 	  check         lint the patches, apply them, compare with a refresh, checkpatch
@@ -25,9 +25,11 @@ usage() {
 
 series=10.0
 quiet=
+sanitize=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--series) series=${2:?--series needs a version}; shift 2 ;;
+	--sanitize) sanitize=(--enable-asan --enable-ubsan); shift ;;
 	--quiet) quiet=1; shift ;;
 	-h | --help) usage; exit 0 ;;
 	-*) usage >&2; die "unknown option $1" ;;
@@ -47,13 +49,14 @@ configure_flags=(
 	--enable-tcg --enable-kvm --enable-vhost-user
 	--disable-install-blobs --disable-download --python=/usr/bin/python3
 	--firmwarepath=/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu
+	"${sanitize[@]}"
 )
 
 case $command in
 build) build_series ;;
 path)
 	binary=$(built_binary)
-	[ -x "$binary" ] || die "QEMU is not built yet: run $here/qemu.sh build"
+	[ -x "$binary" ] || die "QEMU is not built yet: run $here/qemu.sh${sanitize:+ --sanitize} build"
 	echo "$binary"
 	;;
 check) check_series ;;
