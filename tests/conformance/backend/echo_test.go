@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/vhostuser"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // echo is a device with two queues that copy the readable part of each chain
@@ -24,9 +25,13 @@ type echo struct {
 func newEcho() *echo {
 	e := &echo{config: []byte("the echo device's configuration.")}
 	e.Device = vhostuser.Device{
-		NumQueues:  2,
-		ReadConfig: e.readConfig,
-		Kick:       e.kick,
+		Features:      1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder | 1<<wire.FeatureAccessPlatform,
+		NumQueues:     2,
+		TrackInflight: true,
+		ReadConfig:    e.readConfig,
+		Kick:          e.kick,
+		SaveState:     func(w io.Writer) error { _, err := w.Write(e.config); return err },
+		LoadState:     e.loadState,
 	}
 	return e
 }
@@ -37,6 +42,15 @@ func (e *echo) readConfig(p []byte, off uint32) error {
 	}
 	copy(p, e.config[off:])
 	return nil
+}
+
+// loadState takes no other state than the one that it saves.
+func (e *echo) loadState(r io.Reader) error {
+	state, err := io.ReadAll(r)
+	if err == nil && string(state) != string(e.config) {
+		err = errors.New("not a state of this device")
+	}
+	return err
 }
 
 func (e *echo) kick(q *vhostuser.Queue) {

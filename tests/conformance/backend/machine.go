@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"errors"
 	"time"
 
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
@@ -169,8 +170,7 @@ func (m *machine) collect(n int) {
 	for i := range n {
 		u, err := m.q.Wait(m.cfg.Patience)
 		if err != nil {
-			m.Failf("request %d of %d was not answered: %v (avail.idx %d, used.idx %d)",
-				i+1, n, err, m.q.AvailIdx(), m.q.UsedIdx())
+			m.Failf("request %d of %d was not answered: %v (the used index is %d)", i+1, n, err, m.q.UsedIdx())
 		}
 		m.answered(u)
 	}
@@ -195,16 +195,23 @@ func (m *machine) work(n int) {
 	m.put(n)
 	m.kick()
 	m.collect(n)
-	if u, more := m.q.Poll(); more {
-		m.Failf("the used ring has one element more than there were requests: %+v", u)
-	}
+	m.nothingMore("beyond the requests that there were")
 }
 
 // idles fails if the device answers anything within a while.
 func (m *machine) idles(why string) {
 	time.Sleep(quiet)
-	if u, ok := m.q.Poll(); ok {
+	m.nothingMore(why)
+}
+
+// nothingMore fails if there is another used element, of whatever head.
+func (m *machine) nothingMore(why string) {
+	u, err := m.q.Wait(0)
+	if err == nil {
 		m.Failf("the device used head %d %s", u.Head, why)
+	}
+	if !errors.Is(err, vhosttest.ErrTimeout) {
+		m.Failf("the device used something %s: %v", why, err)
 	}
 }
 

@@ -134,7 +134,7 @@ func TestAnHonestProxyIsNoDefect(t *testing.T) {
 		all = append(all, m.rules...)
 	}
 	for id, r := range results(t, c, all...) {
-		if r.Outcome != report.Pass {
+		if r.Outcome != report.Pass && r.Outcome != report.Skip {
 			t.Errorf("%s: %v %s", id, r.Outcome, r.Detail)
 		}
 	}
@@ -235,7 +235,8 @@ func messageMutants() []mutant {
 		{defect: "the status is not kept", rules: rules("VHU-STS-1"),
 			proxy: onReply(wire.GetStatus, number(always(1)))},
 		{defect: "POSTCOPY_ADVISE is taken for a success", rules: rules("VHU-POST-2"),
-			proxy: onRequest(wire.PostcopyAdvise, drop)},
+			proxy: onBoth(onRequest(wire.PostcopyAdvise, drop),
+				onReply(wire.GetProtocolFeatures, number(func(v uint64) uint64 { return v &^ (1 << wire.ProtocolPageFault) })))},
 		{defect: "the channel is taken without a descriptor", rules: rules("VHU-REQ-2"),
 			proxy: onRequest(wire.SetBackendReqFD, drop)},
 		{defect: "the backend serves one frontend only", rules: rules("VHU-CONN-1"),

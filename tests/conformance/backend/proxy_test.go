@@ -39,7 +39,8 @@ type proxied struct {
 	ctx               context.Context
 	mu                sync.Mutex           // guards what follows
 	seen              map[wire.Request]int // how often each request came
-	fds               []int                // closed with the connection
+	following         sync.WaitGroup       // what follow started
+	atEnd             []func()             // called when all that has ended
 }
 
 // serveMutant serves behind the good backend at path.
@@ -103,8 +104,9 @@ func (p *proxy) serve(ctx context.Context, conn *net.UnixConn) {
 	wg.Go(func() { defer end(); c.pass(front, back, c.onRequest) })
 	wg.Go(func() { defer end(); c.pass(back, front, c.onReply) })
 	wg.Wait()
-	for _, fd := range c.fds {
-		unix.Close(fd)
+	c.following.Wait()
+	for _, f := range c.atEnd {
+		f()
 	}
 }
 
@@ -184,7 +186,7 @@ func (c *proxied) keep(fd int) int {
 		c.t.Error(err)
 		return -1
 	}
-	c.fds = append(c.fds, dup)
+	c.own(dup)
 	return dup
 }
 
@@ -195,9 +197,12 @@ func (c *proxied) eventfd() int {
 		c.t.Error(err)
 		return -1
 	}
-	c.fds = append(c.fds, fd)
+	c.own(fd)
 	return fd
 }
+
+// own closes a descriptor with the connection.
+func (c *proxied) own(fd int) { c.atEnd = append(c.atEnd, func() { unix.Close(fd) }) }
 
 // replaceFD puts another descriptor into a message.
 func replaceFD(m *wire.Message, fd int) {
@@ -211,10 +216,10 @@ func replaceFD(m *wire.Message, fd int) {
 
 // follow calls f until the connection ends.
 func (c *proxied) follow(every time.Duration, f func()) {
-	go func() {
+	c.following.Go(func() {
 		for c.ctx.Err() == nil {
 			f()
 			time.Sleep(every)
 		}
-	}()
+	})
 }

@@ -112,7 +112,7 @@ func logBeforeWrite() *proxy {
 				for i := range l {
 					l[i] = 0xff
 				}
-				for range 100 { // until it has been read
+				for range 20000 { // until it has been read
 					if len(l) == 0 || l[len(l)-1] == 0 {
 						break
 					}

@@ -143,9 +143,7 @@ func stopStart(s *session) {
 		m.stopQueue()
 		m.startRequestQueue()
 		m.collect(slots)
-		if u, more := m.q.Poll(); more {
-			s.Failf("head %d was used twice", u.Head)
-		}
+		m.nothingMore("twice")
 	}
 }
 

@@ -54,5 +54,5 @@ func mentions(text string, words []string) bool {
 
 func TestEchoDeviceKeepsAllRules(t *testing.T) {
 	expect(t, backend.Config{SocketPath: serve(t, &newEcho().Device), Profile: backend.Echo()}, nil,
-		"INBAND", "ACCESS_PLATFORM", "PAGEFAULT", "DEVICE_STATE", "EVENT_IDX", "INFLIGHT", "own process", "read-only", "inflight")
+		"userfaultfd", "offers PAGEFAULT", "own process", "read-only")
 }

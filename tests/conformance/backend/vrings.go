@@ -42,6 +42,8 @@ func vrings() []check {
 			text: "A ring can be set up anew, elsewhere and of another size, after it was stopped.", run: ringMoves},
 		{id: "VHU-RING-14", source: "VIRTIO 1.2, 2.7.8.2",
 			text: "The length in the used ring is the number of bytes that the device wrote.", run: usedLengths},
+		{id: "VHU-RING-15", source: "VIRTIO 1.2, 2.7.9",
+			text: "With IN_ORDER chains are used in the order in which they were made available.", run: inOrder},
 	}
 }
 
@@ -52,6 +54,14 @@ func ringWorks(s *session) {
 	}
 	for range ringSize / slots * 2 { // around the ring, twice
 		m.work(slots)
+	}
+}
+
+func inOrder(s *session) {
+	m := s.boot(bootOptions{features: 1 << wire.FeatureInOrder})
+	s.need(m.f.Offered.Has(wire.FeatureInOrder), "backend does not offer IN_ORDER")
+	for range 10 {
+		m.work(slots) // the driver takes a chain out of its order for an error
 	}
 }
 

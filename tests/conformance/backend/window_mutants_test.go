@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend_test
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/tests/conformance/backend"
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+const windowRequest wire.Request = 0x4642
+
+// relay stands between two hint windows: the device's own, and one that the
+// frontend has instead. Its hooks change what passes.
+type relay struct {
+	// seals of the frontend's window, all that there are if 0.
+	seals int
+	// ask sees the request that is passed to the device.
+	ask func(device []byte)
+	// always passes each signal as a new request.
+	always bool
+	// done sees the answer in the frontend's window before it is published.
+	done func(frontend []byte)
+	// after is called when the answer is published.
+	after func(frontend []byte)
+}
+
+// Offsets of docs/window.md.
+const (
+	atAsk, atCancel, atDone  = 0x40, 0x50, 0x80
+	atStatus, atCount, atGPA = 0x88, 0x90, 0x1000
+)
+
+var le = binary.LittleEndian
+
+// between makes a proxy of the relay.
+func (r relay) between() *proxy {
+	p := &proxy{}
+	p.reply = func(c *proxied, m *wire.Message) bool {
+		if wire.Request(m.Request) == windowRequest && len(m.FDs) == 3 {
+			r.start(c, m)
+		}
+		return true
+	}
+	return p
+}
+
+// start puts descriptors of its own into the message that hands the window over.
+func (r relay) start(c *proxied, m *wire.Message) {
+	size := int(le.Uint64(m.Payload[8:]))
+	device := mustMap(c, m.FDs[0], size)
+	ask, done := c.keep(m.FDs[1]), c.keep(m.FDs[2])
+	fd, err := unix.MemfdCreate("window", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil || unix.Ftruncate(fd, int64(size)) != nil {
+		c.t.Errorf("make a window: %v", err)
+	}
+	seals := r.seals
+	if seals == 0 {
+		seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		c.t.Error(err)
+	}
+	c.own(fd)
+	frontend := mustMap(c, fd, size)
+	copy(frontend[:16], device[:16])
+	myAsk, myDone := c.eventfd(), c.eventfd()
+	m.Close()
+	for _, fd := range []int{fd, myAsk, myDone} {
+		dup, _ := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		m.FDs = append(m.FDs, dup)
+	}
+	count := uint64(0)
+	c.follow(100*time.Microsecond, func() {
+		if readEvent(myAsk) {
+			copy(device[0x48:0x58], frontend[0x48:0x58])
+			count++
+			if !r.always {
+				count = le.Uint64(frontend[atAsk:])
+			}
+			le.PutUint64(device[atAsk:], count)
+			if r.ask != nil {
+				r.ask(device)
+			}
+			writeEvent(ask)
+		}
+		if readEvent(done) {
+			copy(frontend[atStatus:], device[atStatus:0x2000])
+			if r.done != nil {
+				r.done(frontend)
+			}
+			le.PutUint64(frontend[atDone:], le.Uint64(device[atDone:]))
+			writeEvent(myDone)
+			if r.after != nil {
+				r.after(frontend)
+			}
+		}
+	})
+}
+
+// mustMap maps a window for as long as the connection lives.
+func mustMap(c *proxied, fd, size int) []byte {
+	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		c.t.Error(err)
+	}
+	c.atEnd = append(c.atEnd, func() { _ = unix.Munmap(mem) })
+	return mem
+}
+
+func readEvent(fd int) bool {
+	var b [8]byte
+	n, _ := unix.Read(fd, b[:])
+	return n == len(b)
+}
+
+func writeEvent(fd int) { _, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+// windowMutants get the free page device wrong.
+func windowMutants() []mutant {
+	var first []int
+	return []mutant{
+		{defect: "an honest relay"},
+		{defect: "a reserved feature is offered", rules: rules("FBPP-FEAT-1"),
+			proxy: onReply(wire.GetFeatures, number(func(v uint64) uint64 { return v | 1<<3 }))},
+		{defect: "the configuration can be written", rules: rules("FBPP-CFG-1"),
+			proxy: onReply(wire.GetConfig, func(c *proxied, m *wire.Message) bool {
+				if c.seen[wire.SetConfig] > 0 && len(m.Payload) > 12 {
+					m.Payload[12] ^= 1
+				}
+				return true
+			})},
+		{defect: "the window is not sealed", rules: rules("FBPP-WIN-1"), proxy: relay{seals: unix.F_SEAL_SHRINK}.between},
+		{defect: "a second connection has the window of the first", rules: rules("FBPP-WIN-2"),
+			proxy: onReply(windowRequest, func(c *proxied, m *wire.Message) bool {
+				if first == nil {
+					for _, fd := range m.FDs {
+						dup, _ := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+						first = append(first, dup)
+						c.t.Cleanup(func() { unix.Close(dup) })
+					}
+					return true
+				}
+				m.Close()
+				for _, fd := range first {
+					dup, _ := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+					m.FDs = append(m.FDs, dup)
+				}
+				return true
+			})},
+		{defect: "ranges that touch are not joined", rules: rules("FBPP-WIN-4"), proxy: relay{done: splitRange}.between},
+		{defect: "answers are late", rules: rules("FBPP-WIN-5"),
+			proxy: relay{ask: func(d []byte) { le.PutUint64(d[0x48:], le.Uint64(d[0x48:])+uint64(time.Second)) }}.between},
+		{defect: "each signal is a request", rules: rules("FBPP-WIN-6"), proxy: relay{always: true}.between},
+		{defect: "giving up is ignored", rules: rules("FBPP-WIN-7"),
+			proxy: relay{ask: func(d []byte) { le.PutUint64(d[atCancel:], 0) }}.between},
+		{defect: "a published answer changes", rules: rules("FBPP-WIN-8"),
+			proxy: relay{after: func(f []byte) { time.Sleep(10 * time.Millisecond); le.PutUint64(f[atCount:], 0) }}.between},
+		{defect: "every request ends well", proxy: relay{done: func(f []byte) { le.PutUint32(f[atStatus:], 0) }}.between,
+			rules: rules("FBPP-INIT-2", "FBPP-MSG-1", "FBPP-MSG-2", "FBPP-HELLO-2", "FBPP-HELLO-3", "FBPP-REP-3", "FBPP-REP-4",
+				"FBPP-REP-5", "FBPP-REP-6", "FBPP-REP-7", "FBPP-REP-8", "FBPP-REP-9", "FBPP-WIN-5")},
+		{defect: "a discarded report leaves a range behind", rules: rules("FBPP-REP-9", "FBPP-REP-3", "FBPP-MSG-1"),
+			proxy: relay{done: func(f []byte) {
+				if le.Uint32(f[atStatus:]) != 0 {
+					le.PutUint64(f[atCount:], 1)
+				}
+			}}.between},
+		{defect: "a report counts for any request", rules: rules("FBPP-MSG-3", "FBPP-EV-4"),
+			proxy: relay{done: func(f []byte) { le.PutUint64(f[atCount:], 0) }}.between},
+	}
+}
+
+// splitRange makes two of the first range.
+func splitRange(f []byte) {
+	n := le.Uint64(f[atCount:])
+	if n == 0 || le.Uint64(f[atGPA+8:]) <= 4096 {
+		return
+	}
+	copy(f[atGPA+16:atGPA+16+16*n], f[atGPA:atGPA+16*n])
+	le.PutUint64(f[atGPA+8:], 4096)
+	le.PutUint64(f[atGPA+16:], le.Uint64(f[atGPA:])+4096)
+	le.PutUint64(f[atGPA+24:], le.Uint64(f[atGPA+24:])-4096)
+	le.PutUint64(f[atCount:], n+1)
+}
+
+func TestDefectsOfTheFreePageDeviceAreFoundByTheirRules(t *testing.T) {
+	for _, m := range windowMutants() {
+		t.Run(m.defect, func(t *testing.T) {
+			t.Parallel()
+			dev := device.New(device.Options{Logger: zap.NewNop(), WindowSize: 1 << 16})
+			c := backend.Config{SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(), Patience: time.Second}
+			want := report.Fail
+			if m.proxy == nil { // changes nothing: every rule of the window is kept
+				m.proxy, m.rules, want = relay{}.between, rules("FBPP-WIN-*", "FBPP-REP-*", "FBPP-MSG-*"), report.Pass
+			}
+			c.SocketPath = serveMutant(t, c.SocketPath, m.proxy())
+			for id, r := range results(t, c, m.rules...) {
+				if r.Outcome != want {
+					t.Errorf("%s: %v %s", id, r.Outcome, r.Detail)
+				}
+			}
+		})
+	}
+}
