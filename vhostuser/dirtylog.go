@@ -27,6 +27,7 @@ type dirtyLog struct {
 	mu      sync.RWMutex // excludes marking from a change of the mapping
 	all     bool
 	mapping *shm.Mapping
+	event   eventFD // raised after each mark
 }
 
 // setAll switches logging as LOG_ALL says. A guest may acknowledge the bit by
@@ -53,7 +54,18 @@ func (l *dirtyLog) replace(v wire.Log, fd int) error {
 }
 
 // close forgets the log.
-func (l *dirtyLog) close() { l.swap(nil) }
+func (l *dirtyLog) close() {
+	l.swap(nil)
+	l.setEvent(-1)
+}
+
+// setEvent makes fd, which it owns, the eventfd that tells of marks; negative
+// means none.
+func (l *dirtyLog) setEvent(fd int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.event.replace(fd)
+}
 
 func (l *dirtyLog) swap(m *shm.Mapping) {
 	l.mu.Lock()
@@ -88,4 +100,5 @@ func (l *dirtyLog) mark(addr, n uint64) {
 		shm.Or32(bits, int(page/32*4), mask)
 		page = end + 1
 	}
+	_ = l.event.raise() // the frontend, which gave it, can look without it
 }

@@ -149,6 +149,7 @@ func (b *Backend) newRules() map[wire.Request]rule {
 		// A frontend may send the descriptor along, for old backends.
 		wire.RemMemReg:  optionalFD(tell(wire.ProtocolConfigureMemSlots, sizeMemRegion, 0, b.remMemReg)),
 		wire.SetLogBase: {size: sizeLog, minFDs: 1, maxFDs: 1, feature: wire.ProtocolLogSHMFD, replies: true, handle: b.setLogBase},
+		wire.SetLogFD:   tell(wire.ProtocolLogSHMFD, anySize, 1, b.setLogFD),
 
 		wire.SetVringNum:    tell(always, sizeState, 0, b.setVringNum),
 		wire.SetVringAddr:   tell(always, sizeAddr, 0, b.setVringAddr),

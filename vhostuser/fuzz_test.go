@@ -124,12 +124,44 @@ func FuzzDispatch(f *testing.F) {
 	f.Add(msg(wire.SetVringCall, 1, u64(0)))
 	f.Add(msg(wire.SetStatus, 0, u64(0)))
 	f.Add(msg(wire.ResetDevice, 0, nil))
+	everything := msg(wire.SetProtocolFeatures, 0, u64(1<<wire.ProtocolReplyAck|1<<wire.ProtocolConfigureMemSlots|
+		1<<wire.ProtocolLogSHMFD|1<<wire.ProtocolDeviceState|1<<wire.ProtocolPageFault|1<<wire.ProtocolSharedObject|
+		1<<wire.ProtocolBackendReq|1<<wire.ProtocolInbandNotify|1<<wire.ProtocolInflightSHMFD))
+	slot := wire.SingleMemRegion{MemRegion: wire.MemRegion{GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)
+	f.Add(bytes.Join([][]byte{everything,
+		msg(wire.SetDeviceStateFD, 1, wire.DeviceState{Direction: wire.Load}.AppendTo(nil)),
+		msg(wire.CheckDeviceState, 0, nil),
+		msg(wire.SetDeviceStateFD, 1, wire.DeviceState{Direction: wire.Save}.AppendTo(nil)),
+		msg(wire.SetLogFD, 1, nil), msg(wire.GetSharedObject, 0, make([]byte, 16)),
+	}, nil))
+	f.Add(bytes.Join([][]byte{everything,
+		msg(wire.PostcopyAdvise, 0, nil), msg(wire.PostcopyListen, 0, nil),
+		msg(wire.AddMemReg, 1, slot), msg(wire.AddMemReg, 0, u64(0)),
+		msg(wire.SetMemTable, 1, wire.MemTable{{GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)),
+		msg(wire.SetMemTable, 0, u64(0)), msg(wire.AddMemReg, 1, slot), msg(wire.RemMemReg, 0, slot),
+		msg(wire.PostcopyEnd, 0, nil),
+	}, nil))
+	f.Add(bytes.Join([][]byte{everything,
+		msg(wire.SetFeatures, 0, u64(1<<wire.FeatureAccessPlatform|1<<wire.FeatureProtocolFeatures)),
+		msg(wire.AddMemReg, 1, slot),
+		msg(wire.SetVringNum, 0, wire.VringState{Num: 8}.AppendTo(nil)),
+		msg(wire.SetVringAddr, 0, wire.VringAddr{Desc: 0, Avail: 512, Used: 1024}.AppendTo(nil)),
+		msg(wire.SetVringEnable, 0, wire.VringState{Num: 1}.AppendTo(nil)),
+		msg(wire.VringKick, 0, wire.VringState{}.AppendTo(nil)),
+		msg(wire.IOTLBMsg, 0, wire.IOTLB{Size: 4096, UserAddr: 4096, Perm: 3, Type: wire.IOTLBUpdate}.AppendTo(nil)),
+		msg(wire.IOTLBMsg, 0, wire.IOTLB{IOVA: 1024, Size: 512, Type: wire.IOTLBInvalidate}.AppendTo(nil)),
+		msg(wire.GetVringBase, 0, wire.VringState{}.AppendTo(nil)),
+	}, nil))
 
 	dev := &Device{
-		NumQueues:   2,
-		Kick:        func(q *Queue) { drain(q) },
-		ReadConfig:  func([]byte, uint32) error { return nil },
-		WriteConfig: func([]byte, uint32) error { return nil },
+		Features:     1<<wire.FeatureAccessPlatform | 1<<wire.FeatureRingPacked | 1<<wire.FeatureEventIdx,
+		NumQueues:    2,
+		Kick:         func(q *Queue) { drain(q) },
+		ReadConfig:   func([]byte, uint32) error { return nil },
+		WriteConfig:  func([]byte, uint32) error { return nil },
+		SaveState:    func(w io.Writer) error { _, err := w.Write(make([]byte, 100)); return err },
+		LoadState:    func(r io.Reader) error { _, err := io.Copy(io.Discard, io.LimitReader(r, 1<<20)); return err },
+		SharedObject: func(wire.UUID) (int, error) { return 0, errors.New("there is none") },
 	}
 	s, err := NewServer(dev, nil)
 	if err != nil {

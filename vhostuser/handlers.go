@@ -78,6 +78,18 @@ func (b *Backend) setLogBase(m *wire.Message) (reply, error) {
 	return reply{payload: status.AppendTo(nil)}, nil
 }
 
+// setLogFD takes the eventfd of a frontend that wants to be told of each change
+// of the log. QEMU never sends one.
+func (b *Backend) setLogFD(m *wire.Message) error {
+	flags, err := unix.FcntlInt(uintptr(m.FDs[0]), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK == 0 {
+		// Its flags are the frontend's too, and a full counter must not stop us.
+		return errors.New("log eventfd is in blocking mode")
+	}
+	b.log.setEvent(m.TakeFD(0))
+	return nil
+}
+
 func (b *Backend) getConfig(m *wire.Message) (reply, error) {
 	c, err := wire.DecodeConfig(m.Payload)
 	if err != nil {

@@ -3,6 +3,7 @@
 package vhostuser_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -161,6 +162,29 @@ func TestNothingIsWrittenAfterAnInvalidation(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, e.connection().Queue(0).Push(c, 4))
+}
+
+func TestRingMovesWithItsTranslation(t *testing.T) {
+	e := newEcho()
+	v, m := iommuVM(t, e)
+	q := v.queues[0]
+	in, out := v.request("x")
+	must(t, v.echoIOVA(0, "x", vhosttest.IOVA(in.Addr), vhosttest.IOVA(out.Addr)))
+	iova := vhosttest.IOVA(q.UsedRing)
+	must(t, m.Unmap(iova, page))
+	before := v.g.Read(q.UsedRing, page)
+	other := v.g.Alloc(page)
+	v.g.Write(other, before)
+	m.Map(iova, other, page, readWrite)
+	in.Addr, out.Addr = vhosttest.IOVA(in.Addr), vhosttest.IOVA(out.Addr)
+	_, err := q.Add(in, out)
+	must(t, err)
+	must(t, q.Kick.Raise())
+	used := func() uint16 { return binary.LittleEndian.Uint16(v.g.Read(other+2, 2)) }
+	eventually(t, "used at the new place", func() bool { return used() == 2 })
+	if !slices.Equal(v.g.Read(q.UsedRing, page), before) {
+		t.Error("the ring was written where it is no more")
+	}
 }
 
 func TestIOMMUMigrationUnderInvalidations(t *testing.T) {

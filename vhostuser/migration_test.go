@@ -3,6 +3,7 @@
 package vhostuser_test
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -199,6 +200,30 @@ func TestLogHoldsExactlyWhatWasWritten(t *testing.T) {
 				t.Errorf("logged %#x, want %#x", got, want)
 			}
 		})
+	}
+}
+
+func TestLogTellsOfItsChanges(t *testing.T) {
+	e := newEcho()
+	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
+	event, err := vhosttest.NewEvent()
+	must(t, err)
+	defer event.Close()
+	must(t, v.f.Tell(wire.SetLogFD, nil, event.FD))
+	v.start()
+	v.echo(0, "without a log")
+	if event.Clear() {
+		t.Error("told of a change without a log")
+	}
+	m, err := v.f.StartMigration(v.g, v.queues...)
+	must(t, err)
+	defer m.Close()
+	v.echo(0, "with a log")
+	must(t, event.Wait(10*time.Second))
+	// One that could make us wait is not used.
+	var refused *vhosttest.Refused
+	if err := v.f.Tell(wire.SetLogFD, nil, v.g.Blocks[0].FD); !errors.As(err, &refused) {
+		t.Errorf("a descriptor in blocking mode: %v", err)
 	}
 }
 

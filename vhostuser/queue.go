@@ -116,7 +116,7 @@ func (q *Queue) tryPop() (*Chain, error) {
 		return nil, ErrQueueStopped
 	case q.broken != nil:
 		return nil, q.broken
-	case !q.mapped || !q.running && q.popped == len(q.left):
+	case !q.running && q.popped == len(q.left), !q.mapped && !q.askForRingLocked():
 		return nil, nil
 	}
 	c := q.newChainLocked()
@@ -361,6 +361,16 @@ func (q *Queue) Notify() error {
 		return nil
 	}
 	return q.call.raise()
+}
+
+// askForRingLocked asks again for the translation of a ring that waits for it,
+// and says whether it is there. A frontend that had none may have one now.
+func (q *Queue) askForRingLocked() bool {
+	if !q.mem.translated() {
+		return false
+	}
+	_, err := q.attachLocked(q.set.addr)
+	return err == nil && q.broken == nil
 }
 
 // paused says whether the queue is started, but its ring is not mapped.
