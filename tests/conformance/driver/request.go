@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
@@ -15,7 +14,6 @@ import (
 // request is one REPORT_FREE and what the driver has answered.
 type request struct {
 	generation uint64
-	asked      time.Time
 	breaches   int    // of the ledger, when it was asked
 	pinned     []span // buffers that were the device's already: not free, whatever happens
 	lost       bool   // messages of it were read twice or not at all: not judged any more

@@ -81,11 +81,7 @@ func quickSuccession(s *session) error {
 func alike(s *session) error {
 	g := rand.Uint64() | 1<<62 | 1<<31
 	for _, generation := range []uint64{g, g ^ 1<<63, g ^ 1<<32, g ^ 1, g - 2, math.MaxUint64 - g} {
-		r, err := s.ask(question{generation: generation})
-		if err == nil {
-			err = s.answered(r)
-		}
-		if err != nil {
+		if err := s.exchange(question{generation: generation}); err != nil {
 			return err
 		}
 	}
@@ -94,16 +90,12 @@ func alike(s *session) error {
 
 func budgets(s *session) error {
 	const most = math.MaxUint32
-	for _, b := range []wire.Config{
-		longest, {}, {BudgetUS: most, BudgetEntries: most},
+	for _, b := range []*wire.Config{
+		longest(), {}, {BudgetUS: most, BudgetEntries: most},
 		{BudgetUS: 1, BudgetEntries: most}, {BudgetUS: most, BudgetEntries: 1},
 	} {
 		// A small budget may take all the time there is.
-		r, err := s.ask(question{budget: &b, deadline: min(s.c.Patience/4, 2*time.Second)})
-		if err == nil {
-			err = s.answered(r)
-		}
-		if err != nil {
+		if err := s.exchange(question{budget: b, deadline: min(s.c.Patience/4, 2*time.Second)}); err != nil {
 			return err
 		}
 	}
@@ -121,10 +113,7 @@ func deadlines(s *session) error {
 		return err
 	}
 	for _, q := range []question{{noDeadline: true}, {deadline: math.MaxUint32 * time.Millisecond}} {
-		if r, err = s.ask(q); err == nil {
-			err = s.answered(r)
-		}
-		if err != nil {
+		if err := s.exchange(q); err != nil {
 			return err
 		}
 	}
@@ -140,18 +129,17 @@ func overtaken(s *session) error {
 	return nil
 }
 
-// longest is a budget with which a walk takes as long as it can: the driver is at
-// work for as long as the deadline is away.
-var longest = wire.Config{BudgetUS: 1, BudgetEntries: 1}
+// longest returns a budget with which a walk takes as long as it can: until the
+// deadline.
+func longest() *wire.Config { return &wire.Config{BudgetUS: 1, BudgetEntries: 1} }
 
 // overtakenInWalk asks again, and cancels, while the driver is at work.
 func overtakenInWalk(s *session) error {
 	for i := range 6 {
-		r, err := s.ask(question{budget: &longest})
+		r, err := s.begin(question{budget: longest()})
 		if err != nil {
 			return err
 		}
-		s.firstMessage(r)
 		if i%3 == 2 {
 			if err := s.cancel(r.generation); err != nil {
 				return err
@@ -166,11 +154,9 @@ func overtakenInWalk(s *session) error {
 func overtakenLate(p pace) func(*session) error {
 	return func(s *session) error {
 		s.setPace(p, nil)
-		first, err := s.ask(question{})
-		if err != nil {
+		if _, err := s.begin(question{}); err != nil {
 			return err
 		}
-		s.firstMessage(first)
 		second, err := s.ask(question{})
 		if err != nil {
 			return err
@@ -203,20 +189,17 @@ func cancelled(s *session) error {
 // otherCancelled cancels requests that are not open.
 func otherCancelled(s *session) error {
 	before, err := s.ask(question{})
-	if err == nil {
-		err = s.answered(before)
-	}
 	if err != nil {
 		return err
 	}
-	for _, p := range []pace{paceKeep, paceAtOnce} {
-		s.setPace(p, nil)
-		r, err := s.ask(question{})
+	if err := s.answered(before); err != nil {
+		return err
+	}
+	for _, ask := range []func(question) (*request, error){s.begin, s.ask} {
+		s.setPace(paceKeep, nil)
+		r, err := ask(question{})
 		if err != nil {
 			return err
-		}
-		if p == paceKeep {
-			s.firstMessage(r)
 		}
 		for _, other := range []uint64{before.generation, r.generation ^ 1<<63, r.generation ^ 1<<32, r.generation - 1, 0} {
 			if err := s.cancel(other); err != nil {

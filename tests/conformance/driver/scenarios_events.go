@@ -46,11 +46,10 @@ func unknownEvents(s *session) error {
 
 func unknownInRequest(s *session) error {
 	s.setPace(paceKeep, nil)
-	r, err := s.ask(question{flags: 0xffff})
+	r, err := s.begin(question{flags: 0xffff})
 	if err != nil {
 		return err
 	}
-	s.firstMessage(r)
 	for range 4 {
 		for _, e := range []wire.Event{{Type: 4}, {Type: wire.EventChanged, Flags: 0x8000}} {
 			if err := s.phantom(e, ruleUnknown, use{}); err != nil {
@@ -80,11 +79,7 @@ func newestFirst(s *session) error {
 		return notPossible("the driver negotiated IN_ORDER")
 	}
 	for range min(s.rounds(), 32) {
-		r, err := s.ask(question{how: use{newest: true}})
-		if err == nil {
-			err = s.answered(r)
-		}
-		if err != nil {
+		if err := s.exchange(question{how: use{newest: true}}); err != nil {
 			return err
 		}
 	}
@@ -119,11 +114,10 @@ func switched(s *session) error {
 
 func switchedInRequest(s *session) error {
 	s.setPace(paceKeep, nil)
-	r, err := s.ask(question{})
+	r, err := s.begin(question{})
 	if err != nil {
 		return err
 	}
-	s.firstMessage(r)
 	s.setConfig(func(c *wire.Config) { c.Flags &^= wire.ConfigEnabled })
 	if err := s.cancel(r.generation); err != nil {
 		return err

@@ -54,11 +54,9 @@ func paused(s *session) error {
 		s.locked(func() { refuses = s.refuses() })
 		if open && !refuses {
 			s.setPace(paceKeep, nil)
-			r, err := s.ask(question{})
-			if err != nil {
+			if _, err := s.begin(question{}); err != nil {
 				return err
 			}
-			s.firstMessage(r)
 		}
 		if err := s.control(s.c.Control.Pause); err != nil {
 			return fmt.Errorf("pause the guest: %w", err)

@@ -142,13 +142,29 @@ func (s *session) answered(r *request) error {
 	return s.gaveUp("%s", seen)
 }
 
-// probe asks an ordinary question and waits for the answer.
-func (s *session) probe() error {
-	r, err := s.ask(question{})
+// exchange asks a question and waits for the answer.
+func (s *session) exchange(q question) error {
+	r, err := s.ask(q)
 	if err != nil {
 		return err
 	}
 	return s.answered(r)
+}
+
+// probe is an ordinary exchange.
+func (s *session) probe() error { return s.exchange(question{}) }
+
+// begin asks a question, and waits until the driver has sent something in answer
+// to it, or has had time to.
+func (s *session) begin(q question) (*request, error) {
+	r, err := s.ask(q)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, 2*s.c.Quiet)
+	defer cancel()
+	_ = s.await(ctx, func() bool { return r.messages > 0 || s.reportq == nil })
+	return r, nil
 }
 
 // wantHello asks for a HELLO and waits for it. A driver that sends none breaks
@@ -195,14 +211,6 @@ func (s *session) pause() {
 	case <-time.After(s.c.Quiet):
 	case <-s.ctx.Done():
 	}
-}
-
-// firstMessage waits until the driver has sent something of a request, or has
-// had time to.
-func (s *session) firstMessage(r *request) {
-	ctx, cancel := context.WithTimeout(s.ctx, 2*s.c.Quiet)
-	defer cancel()
-	_ = s.await(ctx, func() bool { return r.messages > 0 || s.reportq == nil })
 }
 
 // running waits until the driver has both queues running.

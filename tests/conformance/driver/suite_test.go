@@ -107,7 +107,7 @@ type outcome struct {
 func examineAll[T comparable](t *testing.T, what []T, examine func(T) (map[string]report.Result, error)) map[T]chan outcome {
 	t.Helper()
 	outcomes := make(map[T]chan outcome)
-	room := make(chan struct{}, 10)
+	room := make(chan struct{}, 16)
 	for _, v := range what {
 		ended := make(chan outcome, 1)
 		outcomes[v] = ended
