@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
@@ -33,11 +34,17 @@ func newDisk(t *testing.T) string {
 	return path
 }
 
-// rings are the layouts of a ring, as properties of a device that has a queue for
-// each of the guest's processors.
-var rings = map[string]string{
-	"split rings":  ",num-queues=2,packed=off",
-	"packed rings": ",num-queues=2,packed=on",
+// kinds are the guests whose disk is tested, each with a queue for every
+// processor.
+var kinds = []kind{
+	{"split rings with Linux 6.1", guest.Linux6_1, ",num-queues=2,packed=off"},
+	{"packed rings with Linux 6.12", guest.Linux6_12, ",num-queues=2,packed=on"},
+}
+
+type kind struct {
+	name       string
+	series     guest.Series
+	properties string // of the device
 }
 
 // takesUpAgain has QEMU connect once more when the backend is gone.
@@ -130,14 +137,14 @@ func (m *machine) endWork() {
 }
 
 func TestGuestUsesTheBackendsDisk(t *testing.T) {
-	for name, properties := range rings {
-		t.Run(name, func(t *testing.T) { testDisk(t, properties) })
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) { testDisk(t, k) })
 	}
 }
 
-func testDisk(t *testing.T, properties string) {
+func testDisk(t *testing.T, k kind) {
 	blk := startBackend(t, parts.blk, "--blk-file="+newDisk(t))
-	m := boot(t, withDevices(device{name: "blk", socket: blk.socket, more: properties, chardev: takesUpAgain}))
+	m := boot(t, withDevices(k.series, device{name: "blk", socket: blk.socket, more: k.properties, chardev: takesUpAgain}))
 	m.makeFileSystem()
 
 	t.Run("it verifies what it wrote", func(t *testing.T) {

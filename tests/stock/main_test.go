@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,9 +18,10 @@ import (
 // parts are what all tests share. They are made once, before the first test,
 // and only read afterwards.
 var parts struct {
-	config   vm.Config // of the guest, without devices
-	version  string    // of QEMU
-	rng, blk string    // paths of the backends
+	configs  map[guest.Series]vm.Config // of guests, without devices
+	accel    vm.Accel
+	version  string // of QEMU
+	rng, blk string // paths of the backends
 }
 
 func TestMain(m *testing.M) {
@@ -38,14 +38,13 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "stock: cannot start:", err)
 		return 1
 	}
-	fmt.Fprintf(os.Stderr, "stock: %s, %s\n", parts.version, parts.config.Accel)
+	fmt.Fprintf(os.Stderr, "stock: %s, %s\n", parts.version, parts.accel)
 	return m.Run()
 }
 
 const (
 	qemu     = "/usr/bin/qemu-system-x86_64"
 	examples = "github.com/fbpp-project/fbpp/vhostuser/examples/"
-	series   = guest.Linux6_12
 )
 
 // prepare builds or fetches every part.
@@ -66,34 +65,36 @@ func prepare(ctx context.Context, dir string) error {
 			return err
 		}
 	}
+	parts.configs = make(map[guest.Series]vm.Config)
+	for _, series := range guest.AllSeries() {
+		if parts.configs[series], err = newConfig(ctx, series, init, dir); err != nil {
+			return err
+		}
+	}
+	parts.accel, err = vm.DetectAccel(ctx, parts.configs[guest.Linux6_12])
+	return err
+}
+
+// newConfig makes a guest of Debian's kernel and programs.
+func newConfig(ctx context.Context, series guest.Series, init, dir string) (vm.Config, error) {
 	progress := func(line string) { fmt.Fprintln(os.Stderr, "stock:", line) }
 	kernel, err := guest.FetchKernel(ctx, series, progress)
 	if err != nil {
-		return err
+		return vm.Config{}, err
 	}
 	if kernel, err = kernel.WithModules(ctx, "virtio_rng", "virtio_blk", "ext4"); err != nil {
-		return err
+		return vm.Config{}, err
 	}
 	packages, err := guest.FetchPackages(ctx, series, progress, "coreutils", "mount", "util-linux", "e2fsprogs", "fio")
 	if err != nil {
-		return err
+		return vm.Config{}, err
 	}
 	programs, err := packages.Programs("cat", "mkdir", "od", "dmesg", "mount", "umount", "mke2fs", "e2fsck", "fio")
 	if err != nil {
-		return err
+		return vm.Config{}, err
 	}
 	files := guest.NewInitramfs(init, kernel)
 	files.Add(programs)
-	archive, err := files.WriteTo(filepath.Join(dir, "guest"))
-	if err != nil {
-		return err
-	}
-	parts.config = vm.Config{QEMU: qemu, Kernel: kernel, Initramfs: archive, MemoryMiB: 384}
-	parts.config.Accel, err = vm.DetectAccel(ctx, parts.config)
-	if parts.config.Accel == vm.TCG {
-		// QEMU 7.2 now and then spoils the flags of an interrupt that follows
-		// cmpxchg16b, which the kernel's allocator uses where there is one.
-		parts.config.Options = []string{"-cpu", "max,-erms,-fsrm,-cx16"}
-	}
-	return err
+	archive, err := files.WriteTo(dir)
+	return vm.Config{QEMU: qemu, Kernel: kernel, Initramfs: archive, MemoryMiB: 384}, err
 }

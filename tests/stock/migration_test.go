@@ -61,15 +61,15 @@ func startWatched(t *testing.T, content string) (*relay.Relay, string) {
 }
 
 func TestMigrationWithItsLogChecked(t *testing.T) {
-	for name, properties := range rings {
-		t.Run(name, func(t *testing.T) { testMigration(t, properties) })
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) { testMigration(t, k) })
 	}
 }
 
-func testMigration(t *testing.T, properties string) {
+func testMigration(t *testing.T, k kind) {
 	content := newDisk(t)
 	r, socket := startWatched(t, content)
-	c := withDevices(device{name: "blk", socket: socket, more: properties})
+	c := withDevices(k.series, device{name: "blk", socket: socket, more: k.properties})
 	m := boot(t, c)
 	m.makeFileSystem()
 	m.run(fio("before")...)
@@ -103,7 +103,7 @@ func testMigration(t *testing.T, properties string) {
 	t.Run("migrating", func(t *testing.T) {
 		m.in(t)
 		blk := startBackend(t, parts.blk, "--blk-file="+content)
-		m.migrate(r, withDevices(device{name: "blk", socket: blk.socket, more: properties}))
+		m.migrate(r, withDevices(k.series, device{name: "blk", socket: blk.socket, more: k.properties}))
 		m.awaitWork()
 		m.endWork()
 		m.run(fio("before", "--verify_only")...)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
 )
 
 // pieceLen is how long a piece of a known stream is at least to be taken for
@@ -40,7 +42,7 @@ func TestGuestReadsTheBackendsEntropy(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := startBackend(t, parts.rng, "--filename="+source)
-	m := boot(t, withDevices(device{name: "rng", socket: rng.socket}))
+	m := boot(t, withDevices(guest.Linux6_12, device{name: "rng", socket: rng.socket}))
 	testEntropy(m, known)
 }
 
