@@ -181,7 +181,7 @@ func testFlood(t *testing.T, exe string) {
 		}
 	}()
 	all := vhosttest.Buffer{Addr: guestBase, Len: guestSize}
-	for range 200 {
+	for range 100 {
 		// Hellos, messages of all of memory many times over, nonsense, and
 		// reports of each page that end, and that do not.
 		v.send(helloMessage(wire.StatusOK, "again"))
@@ -202,7 +202,7 @@ func testFlood(t *testing.T, exe string) {
 	defer port.Close()
 	must(port.Write(bytes.Repeat([]byte{0xff}, wire.HeaderSize+wire.HelloSize)))(t)
 	_, _ = port.Read(make([]byte, 1))
-	for range 50 {
+	for range 20 {
 		v.send(helloMessage(wire.StatusOK, ""))
 		v.send(report(v.open(), pages...))
 		v.answer()

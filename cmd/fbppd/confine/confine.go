@@ -95,7 +95,7 @@ func Process(o Options) (Report, error) {
 	}
 	if o.Sandbox == SandboxLandlock {
 		// The log's clock needs /etc/localtime, which Go reads at first use.
-		time.Now().Zone()
+		_, _ = time.Now().Zone()
 		r.add("no capabilities", cap.NewSet().SetProc())
 		r.add("not dumpable", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 		r.add("landlock", restrictFiles(o.Removable))
