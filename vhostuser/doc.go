@@ -6,10 +6,14 @@
 //
 // A device author fills in a [Device]: feature bits, the number of queues and
 // the callbacks that matter to the device. [NewServer] makes a server of it,
-// [Listen] or [FromFD] supply the frontends, and [Server.Serve] runs one
+// [Open], [Listen] or [FromFD] supply the frontends, and [Server.Serve] runs one
 // frontend (QEMU) after the other. The library owns everything else: feature
 // negotiation, guest memory, the rings, dirty logging for live migration, and
 // every file descriptor that the frontend sends.
+//
+// Package program makes a backend program of a device, and vhostuser/examples
+// has two: an entropy device and a disk. Package vhosttest plays QEMU and the
+// guest in tests.
 //
 // # Lifetime
 //
