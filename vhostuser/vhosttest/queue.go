@@ -229,6 +229,10 @@ func (q *Queue) Submit() error {
 // SetNoInterrupt asks the device not to interrupt, or to do so.
 func (q *Queue) SetNoInterrupt(on bool) { q.ring.refuseCalls(on) }
 
+// AskInterrupt asks the device, with EVENT_IDX, to interrupt when it uses the
+// next chain. Wait does it by itself.
+func (q *Queue) AskInterrupt() { q.ring.askCalls() }
+
 // Poll takes the next used chain, if there is one. It takes none after the
 // device did something wrong, which Wait reports.
 func (q *Queue) Poll() (Used, bool) {
