@@ -6,23 +6,9 @@
  * protects a page, and only one whose bit it clears.
  */
 
-bool dirty[PAGES];   /* kvm_memory_slot.dirty_bitmap */
-bool protect[PAGES]; /* the page's SPTE is not writable */
-bool seen[PAGES];    /* QEMU's KVMSlot.dirty_bmap: what a clear may clear */
-bool recent[PAGES];  /* protected by a clear that has not returned yet */
-bool flushed[CPUS];  /* ... which has flushed this CPU's TLB */
+#include "kvm.pml"
 
-/* A CPU may store through a TLB entry that it has from before. */
-#define MAY_STORE(c, p) (!protect[p] || (recent[p] && !flushed[c]))
-#define NOT_IN_STORE(p) true
-#define STORE_DONE(c, p) skip
-#define IDLE(c) true
-
-/* [fast_page_fault, mark_page_dirty_in_slot] */
-#define LOG_STEPS(c, p) \
-	:: d_step { running && page[p] != FREE && protect[p] -> \
-		dirty[p] = true; protect[p] = false; \
-		printf("cpu %d faults on page %d: KVM sets its bit\n", c, p) }
+bool seen[PAGES]; /* QEMU's KVMSlot.dirty_bmap: what a clear may clear */
 
 /* [kvm_mmu_slot_apply_flags, kvm_alloc_dirty_bitmap and bitmap_set] */
 inline log_start() {
@@ -67,20 +53,6 @@ inline log_sync() {
 		od;
 		q = 0;
 		PRINT_SYNC
-	}
-}
-
-/* [kvm_flush_remote_tlbs_memslot] */
-inline flush() {
-	flushed[0] = true;
-	d_step {
-		flushed[0] = false; /* and flushed[1]: over */
-		q = 0;
-		do
-		:: q < PAGES -> recent[q] = false; q++
-		:: else -> break
-		od;
-		q = 0
 	}
 }
 

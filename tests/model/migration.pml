@@ -163,7 +163,7 @@ iterate:
 	EACH_PAGE(SEND_STEPS)
 	:: MAY_SYNC -> sync(); LATER
 	:: break
-	:: nth < MIGRATIONS -> goto cancelled
+	:: goto cancelled
 #if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
 	:: later && !asked -> goto question
 #endif
