@@ -90,7 +90,7 @@ func (d *disk) device() *vhostuser.Device {
 }
 
 // config returns the config space, struct virtio_blk_config. Fields of features
-// that are not offered are zero.
+// that are never offered are zero.
 func (d *disk) config() []byte {
 	b := make([]byte, 96)
 	le := binary.LittleEndian
