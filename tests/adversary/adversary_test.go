@@ -235,7 +235,7 @@ func TestCompareSkipsPagesWithoutContents(t *testing.T) {
 		t.Fatalf("lost %v of %d pages, want none of 3", lost, used)
 	}
 	destination.page(3)[pageSize-1] ^= 1
-	want := Loss{PFN: 3, Generation: 7, Moment: momentWalk}
+	want := Loss{PFN: 3, Generation: 7, Moment: momentWalk, Offset: pageSize - 1, Bytes: 1}
 	if lost, _ := compare(source, destination, table); !slices.Equal(lost, []Loss{want}) {
 		t.Fatalf("lost %v, want %v", lost, want)
 	}

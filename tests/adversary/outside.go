@@ -24,10 +24,17 @@ type Loss struct {
 	PFN        uint64
 	Generation uint32 // of the guest's last write to it
 	Moment     int    // when that was
+	Lent       bool   // the device writes the page, too
+	Offset     int    // of the first byte that differs
+	Bytes      int    // that differ
 }
 
 func (l Loss) String() string {
-	return fmt.Sprintf("page %#x, generation %d, written %s", l.PFN, l.Generation, momentName(l.Moment))
+	written := "written " + momentName(l.Moment)
+	if l.Lent {
+		written = "lent to the device"
+	}
+	return fmt.Sprintf("page %#x, generation %d, %s: %d bytes differ, from %#x on", l.PFN, l.Generation, written, l.Bytes, l.Offset)
 }
 
 // ram is the memory of a QEMU process, seen from outside.
@@ -68,28 +75,42 @@ func (r ram) close() error { return unix.Munmap(r) }
 // page returns the contents of a page.
 func (r ram) page(pfn uint64) []byte { return r[pfn*pageSize : (pfn+1)*pageSize] }
 
-// stateUsed is the first of enum page_state of guest/page.h in which a page's
-// contents matter.
-const stateUsed = 2
+// Of enum page_state of guest/page.h: the states in which a page's contents
+// matter.
+const (
+	stateUsed = 2
+	stateLent = 3
+)
 
 // entry returns what the guest's table says of a page.
-func (r ram) entry(table, pfn uint64) (used bool, generation uint32, moment int) {
+func (r ram) entry(table, pfn uint64) (state byte, l Loss) {
 	e := r[table+pfn*entrySize:][:entrySize]
-	return e[4] >= stateUsed, binary.LittleEndian.Uint32(e), int(e[5])
+	return e[4], Loss{PFN: pfn, Generation: binary.LittleEndian.Uint32(e), Moment: int(e[5]), Lent: e[4] == stateLent}
 }
 
 // compare returns the pages that differ and have contents in the source's
 // guest. Nobody may write either memory meanwhile.
 func compare(source, destination ram, table uint64) (lost []Loss, used int) {
 	for pfn := range uint64(len(source) / pageSize) {
-		inUse, generation, moment := source.entry(table, pfn)
-		if !inUse {
+		state, l := source.entry(table, pfn)
+		if state < stateUsed {
 			continue
 		}
 		used++
-		if !bytes.Equal(source.page(pfn), destination.page(pfn)) {
-			lost = append(lost, Loss{PFN: pfn, Generation: generation, Moment: moment})
+		here, there := source.page(pfn), destination.page(pfn)
+		if bytes.Equal(here, there) {
+			continue
 		}
+		for i := range here {
+			if here[i] == there[i] {
+				continue
+			}
+			if l.Bytes == 0 {
+				l.Offset = i
+			}
+			l.Bytes++
+		}
+		lost = append(lost, l)
 	}
 	return lost, used
 }

@@ -38,7 +38,7 @@ static struct {
 /* The memory that the device writes is a block of this order. */
 #define SHARED_ORDER 2
 _Static_assert(sizeof(struct fbpp_shared) <= PAGE_SIZE << SHARED_ORDER, "the block is too small");
-static uint32_t shared_pfn; /* 0: there is none */
+static uint32_t shared_pfn, retired_pfn; /* 0: there is none */
 
 static struct {
 	uint32_t starts, hellos, asked, reported, cancelled;
@@ -124,20 +124,22 @@ static void report_stale(const struct snapshot *s)
 	muted = false;
 }
 
-/* Starts the driver, or restarts it with rings in another place. */
+/*
+ * Starts the driver, or restarts it with rings in another place. The old ones
+ * are kept until the next time: what the device wrote there must not be lost.
+ */
 static bool start_driver(void)
 {
-	uint32_t old = shared_pfn;
-	bool started;
+	uint32_t block = page_lend(shared_pfn + cycles() % page_end, SHARED_ORDER);
 
-	shared_pfn = page_lend(old + cycles() % page_end, SHARED_ORDER);
-	if (!shared_pfn)
-		shared_pfn = old; /* no room to move */
-	started = fbpp_start((struct fbpp_shared *)((uint64_t)shared_pfn * PAGE_SIZE), ram_bytes, MAX_ORDER, watch_step);
-	if (old && old != shared_pfn)
-		page_return(old, SHARED_ORDER);
+	if (block) { /* there is room to move */
+		if (retired_pfn)
+			page_return(retired_pfn, SHARED_ORDER);
+		retired_pfn = shared_pfn;
+		shared_pfn = block;
+	}
 	seen.starts++;
-	return started;
+	return fbpp_start((struct fbpp_shared *)((uint64_t)shared_pfn * PAGE_SIZE), ram_bytes, MAX_ORDER, watch_step);
 }
 
 /* Posts a report that is taken, in one or two steps. */
