@@ -21,6 +21,14 @@ const vhostFeatures = 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures
 
 // Backend is the backend's end of one connection with a frontend. Its exported
 // methods may be called from any goroutine.
+//
+// SetHostNotifier, ClearHostNotifier, AddSharedObject, RemoveSharedObject and
+// LookupSharedObject send a request, one after the other, and wait for the
+// frontend's answer, for at most five seconds. They must not be called on the
+// message goroutine: the frontend waits for that one, and does not answer
+// meanwhile. They return an error wrapping [ErrNotNegotiated] for what the
+// frontend did not agree to, and fail while the device is suspended, which is
+// from the stop of its last queue to the start of the next.
 type Backend struct {
 	dev     *Device
 	lg      *zap.Logger
@@ -100,8 +108,8 @@ func (b *Backend) Memory() *Memory {
 
 // ConfigChanged tells the frontend, and through it the driver, that the config
 // space changed. It does not block: notifications are sent in the background
-// and several pending ones become one. It does nothing if the frontend gave no
-// backend channel.
+// and several pending ones become one; while the device is suspended they wait
+// for its next start. It does nothing if the frontend gave no backend channel.
 func (b *Backend) ConfigChanged() { b.channel.notify(note{req: wire.BackendConfigChange}) }
 
 // Close ends the connection. A listening server then waits for the next one.

@@ -14,16 +14,18 @@ import (
 // does. The zero value of every optional callback does nothing.
 //
 // Unless said otherwise a callback runs on the message goroutine, one at a
-// time, while the frontend waits. It may call any method of Queue, Backend and
-// Memory, and must not block on the frontend, on the guest, or on Kick.
+// time, while the frontend waits. It may call any method of Queue and Memory,
+// and those of Backend that do not wait for the frontend. It must not block on
+// the frontend, on the guest, or on Kick.
 type Device struct {
 	// Features are the device's own feature bits to offer (bits 0 to 23 and 50
 	// up, and those transport bits whose promise the device itself keeps). The
 	// library adds VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC,
 	// VIRTIO_F_EVENT_IDX, VHOST_F_LOG_ALL and VHOST_USER_F_PROTOCOL_FEATURES.
-	// It also implements VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER, and offers
-	// each to a device that has it here: see wire.FeatureRingPacked and
-	// wire.FeatureInOrder.
+	// It also implements VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER and
+	// VIRTIO_F_ACCESS_PLATFORM, and offers each to a device that has it here:
+	// see wire.FeatureRingPacked, wire.FeatureInOrder and
+	// wire.FeatureAccessPlatform.
 	Features uint64
 
 	// NumQueues is how many virtqueues the device has, 1 to 128.

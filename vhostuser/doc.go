@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package vhostuser implements the backend side of the vhost-user protocol
-// (docs/interop/vhost-user.rst of QEMU 10.0) for virtio 1.x devices with split
-// virtqueues.
+// (docs/interop/vhost-user.rst of QEMU 10.0) for virtio 1.x devices.
 //
 // A device author fills in a [Device]: feature bits, the number of queues and
 // the callbacks that matter to the device. [NewServer] makes a server of it,
@@ -12,8 +11,8 @@
 // every file descriptor that the frontend sends.
 //
 // Package program makes a backend program of a device, and vhostuser/examples
-// has two: an entropy device and a disk. Package vhosttest plays QEMU and the
-// guest in tests.
+// has two: an entropy device and a disk. Package vhosttest is the other side, for
+// tests of a device and as a client.
 //
 // # Lifetime
 //
@@ -23,12 +22,12 @@
 //
 // # Goroutines
 //
-// Two kinds of goroutine call the device. The message goroutine, the one that
-// called Serve, makes every callback except Kick, one at a time. Each running
-// queue has a goroutine of its own, which calls Kick and nothing else. QEMU's
-// main loop, and with it often the guest, stands still while a callback of the
-// message goroutine runs: it must not wait for anything that the frontend or
-// the guest has to do.
+// The message goroutine, the one that called Serve, makes every callback but
+// three, one at a time. Each running queue has a goroutine of its own, which
+// calls Kick and nothing else. SaveState and LoadState run on one that lives as
+// long as the transfer. QEMU's main loop, and with it often the guest, stands
+// still while a callback of the message goroutine runs: it must not wait for
+// anything that the frontend or the guest has to do.
 //
 // # Trust
 //
@@ -36,11 +35,53 @@
 // this process. A malformed ring ends in a broken queue ([RingError]), a
 // malformed message in a refusal or a closed connection, and memory that the
 // frontend truncates under us in an error ([Guard], [MemoryFault]). None of
-// them ends in a panic.
+// them ends in a panic, and no wait for the frontend is longer than the
+// connection.
+//
+// # What is offered
+//
+// Every device: split rings, indirect descriptors, EVENT_IDX, LOG_ALL, and the
+// protocol features MQ, LOG_SHMFD, REPLY_ACK, BACKEND_REQ, BACKEND_SEND_FD,
+// RESET_DEVICE, CONFIGURE_MEM_SLOTS (509 of them), STATUS, HOST_NOTIFIER and
+// INBAND_NOTIFICATIONS; and PAGEFAULT where the kernel lets the process have a
+// userfaultfd.
+//
+// Devices that ask for it, by a field of [Device]: packed rings, IN_ORDER and
+// ACCESS_PLATFORM (an IOMMU) by their feature bits, CONFIG by ReadConfig,
+// DEVICE_STATE by SaveState and LoadState, INFLIGHT_SHMFD by TrackInflight,
+// SHARED_OBJECT by SharedObject, and private messages by Extensions.
+//
+// Nothing is honoured before the frontend has negotiated it.
+//
+// # Migration
+//
+// What a device writes with [Chain.WriteAt], and what the library writes to the
+// rings, is in the dirty log, so that a device migrates without code of its own
+// unless it has state beyond its queues. [Segment.Bytes] must not be written
+// for that reason.
+//
+// At the destination of a postcopy migration a page of the guest may not be
+// there yet. [Queue.Pop] waits until those of the chain are, and
+// [Memory.Segments] and [Memory.ReadAt] wait too. They do so in a system call:
+// a goroutine that stood in an access of its own would hold up the garbage
+// collector, and so the whole process.
+//
+// Behind an IOMMU, [Queue.Pop] asks the frontend for the translations that it
+// does not know. The driver may take memory back at any time; [Chain.WriteAt]
+// fails then.
 //
 // # What is left out
 //
-// Packed rings, EVENT_IDX, INFLIGHT_SHMFD, DEVICE_STATE, IOTLB and postcopy are
-// not offered yet. The messages of net, crypto, GPU and Xen devices have names
-// (see package wire) and are refused. Only little-endian hosts are supported.
+// The messages below have names (see package wire) and are refused:
+//
+//   - SEND_RARP and NET_SET_MTU (RARP, MTU), which concern network devices;
+//   - CREATE_CRYPTO_SESSION and CLOSE_CRYPTO_SESSION (CRYPTO_SESSION), which
+//     concern crypto devices;
+//   - GPU_SET_SOCKET, which opens another protocol;
+//   - the regions of XEN_MMAP, which take Xen's own way to map memory;
+//   - SET_VRING_ENDIAN (CROSS_ENDIAN), since virtio 1.x is little-endian.
+//
+// Of what came after QEMU 10.0, GET_VRING_BASE_INFLIGHT and SHMEM have names
+// and are not offered. Legacy virtio (before 1.0) and big-endian hosts are not
+// supported.
 package vhostuser

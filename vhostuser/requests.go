@@ -12,12 +12,6 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// The methods below send requests to the frontend and wait for its answer, for
-// at most five seconds. They must not be called on the message goroutine: the
-// frontend waits for that one, and does not answer meanwhile. While the
-// frontend has stopped all queues of a device that ran they send nothing and
-// fail.
-
 // SetHostNotifier lets the driver notify queue i by a page of the device's own,
 // instead of through the frontend: size bytes, the page size of the host, at
 // offset in the file of fd, which stays the caller's. It needs HOST_NOTIFIER.
