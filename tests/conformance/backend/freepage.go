@@ -157,6 +157,8 @@ func fpEvents() []check {
 		{id: "FBPP-EV-3", source: source,
 			text: "The generation of REPORT_FREE is never 0, and never one that was used before.", run: fpGenerations},
 		{id: "FBPP-EV-4", source: source, text: "A new REPORT_FREE voids the one before.", run: fpOvertaken},
+		{id: "VHU-LOG-15", source: "vhost-user.rst, Migration",
+			text: "An event of the free page device is marked in the log, and so is the used ring.", run: fpEventLogged},
 	}
 }
 
@@ -222,4 +224,22 @@ func fpOvertaken(s *session) {
 	m.post(lastReport(first.Generation, block(0)))
 	m.post(lastReport(second.Generation, block(1)))
 	m.expectRanges(blockRange(1))
+}
+
+func fpEventLogged(s *session) {
+	m := s.bootDriver()
+	m.needLog()
+	mig, err := m.f.StartMigration(m.g, m.queues...)
+	s.must(err, "switch logging on")
+	s.Cleanup(mig.Close)
+	for range 4 {
+		mig.Round()
+		m.ask()
+		m.post(lastReport(m.await(wire.EventReportFree).Generation))
+		m.answer()
+	}
+	s.must(m.f.Stop(m.queues...), "stop the rings")
+	if pages := mig.Missing(); len(pages) > 0 {
+		s.Failf("%d pages were written and are not in the log, page %#x among them", len(pages), pages[0])
+	}
 }

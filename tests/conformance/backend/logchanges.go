@@ -73,13 +73,9 @@ func (l *logger) inNewMemory(tell func(*vhosttest.Block) error) {
 	l.Log = big
 	b := l.addBlock(1 << 20)
 	l.must(tell(b), "tell of new memory")
-	r := l.writes(l.newRequest(b.Alloc, dataBytes))
+	r := l.newRequest(b.Alloc, dataBytes)
 	r.Clear()
-	big.Harvest()
-	l.putRequest(r)
-	l.kick()
-	l.collect(1)
-	l.marked("data in new memory", r.Data, dataBytes)
+	l.answeredAndMarked(r)
 }
 
 // startedWhileLogging follows QEMU: features with LOG_ALL, the rings, the log,

@@ -127,13 +127,18 @@ func (s *session) writes(r *Request) *Request {
 func dataLogged(s *session) {
 	l := s.migrate(bootOptions{})
 	for range 4 {
-		r := s.writes(l.request())
-		l.Log.Harvest()
-		l.putRequest(r)
-		l.kick()
-		l.collect(1)
-		l.marked("data", r.Data, dataBytes)
+		l.answeredAndMarked(l.request())
 	}
+}
+
+// answeredAndMarked has a request answered, and fails unless its data is marked.
+func (l *logger) answeredAndMarked(r *Request) {
+	l.writes(r)
+	l.Log.Harvest()
+	l.putRequest(r)
+	l.kick()
+	l.collect(1)
+	l.marked("data", r.Data, dataBytes)
 }
 
 func usedRingLogged(s *session) {
@@ -159,12 +164,7 @@ func usedRingLogAddress(s *session) {
 func dataLoggedWithoutRingFlag(s *session) {
 	l := s.migrate(bootOptions{})
 	l.must(l.f.TellSync(wire.SetVringAddr, l.q.Addr(0).AppendTo(nil)), "clear VHOST_VRING_F_LOG")
-	r := s.writes(l.request())
-	l.Log.Harvest()
-	l.putRequest(r)
-	l.kick()
-	l.collect(1)
-	l.marked("data", r.Data, dataBytes)
+	l.answeredAndMarked(l.request())
 }
 
 // loggedAfterWrite reads the log all the time, as often as it can.
@@ -285,11 +285,7 @@ func indirectLogged(s *session) {
 	l := s.migrate(bootOptions{features: 1 << wire.FeatureIndirectDesc})
 	s.need(l.f.Offered.Has(wire.FeatureIndirectDesc), "backend does not offer INDIRECT_DESC")
 	r := s.writes(l.request())
-	head, err := l.q.AddIndirect(l.g.Alloc(vhosttest.PageSize), r.Buffers...)
-	if err != nil {
-		s.Errorf("%v", err)
-	}
-	l.busy[head] = r
+	l.putIndirect(r, l.g.Alloc(vhosttest.PageSize))
 	l.Log.Harvest()
 	l.kick()
 	l.collect(1)

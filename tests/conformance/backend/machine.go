@@ -159,6 +159,26 @@ func (m *machine) putRequest(r *Request) {
 	m.busy[head] = r
 }
 
+// putIndirect makes a request available by a table at that address.
+func (m *machine) putIndirect(r *Request, table uint64) {
+	head, err := m.q.AddIndirect(table, r.Buffers...)
+	if err != nil {
+		m.Errorf("%v", err)
+	}
+	m.busy[head] = r
+}
+
+// followsTables has requests answered that are put by indirect tables.
+func (m *machine) followsTables() {
+	m.need(m.f.Offered.Has(wire.FeatureIndirectDesc), "backend does not offer INDIRECT_DESC")
+	table := m.g.Alloc(vhosttest.PageSize)
+	for range 4 {
+		m.putIndirect(m.request(), table)
+		m.kick()
+		m.collect(1)
+	}
+}
+
 func (m *machine) kick() {
 	if err := m.q.Kick.Raise(); err != nil {
 		m.Errorf("%v", err)

@@ -45,21 +45,7 @@ func packedWorks(s *session) {
 	}
 }
 
-func packedIndirect(s *session) {
-	m := s.boot(s.withPacked(1 << wire.FeatureIndirectDesc))
-	s.need(m.f.Offered.Has(wire.FeatureIndirectDesc), "backend does not offer INDIRECT_DESC")
-	table := m.g.Alloc(vhosttest.PageSize)
-	for range 4 {
-		r := m.request()
-		id, err := m.q.AddIndirect(table, r.Buffers...)
-		if err != nil {
-			s.Errorf("%v", err)
-		}
-		m.busy[id] = r
-		m.kick()
-		m.collect(1)
-	}
-}
+func packedIndirect(s *session) { s.boot(s.withPacked(1 << wire.FeatureIndirectDesc)).followsTables() }
 
 func packedStopStart(s *session) {
 	m := s.boot(s.withPacked(0))

@@ -30,14 +30,14 @@ func reconnect(s *session) {
 		f, err := s.peer.dial(s.Context(), s.cfg.Patience)
 		s.must(err, "connect again")
 		f.Close()
-		if len(s.peer.command) > 0 && s.peer.crashedOrLeft() {
+		if s.peer.process != nil && s.peer.leaves() {
 			s.Failf("the backend ended with its frontend")
 		}
 	}
 }
 
-// crashedOrLeft says whether the process ends by itself within a moment.
-func (p *peer) crashedOrLeft() bool {
+// leaves says whether the process that was started ends by itself within a moment.
+func (p *peer) leaves() bool {
 	select {
 	case <-p.process.done:
 		return true

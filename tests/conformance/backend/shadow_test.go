@@ -3,6 +3,7 @@
 package backend_test
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -112,8 +113,8 @@ func logBeforeWrite() *proxy {
 				for i := range l {
 					l[i] = 0xff
 				}
-				for range 20000 { // until it has been read
-					if len(l) == 0 || l[len(l)-1] == 0 {
+				for range 20000 { // until all of it has been read
+					if !slices.ContainsFunc(l, func(b byte) bool { return b != 0 }) {
 						break
 					}
 					time.Sleep(100 * time.Microsecond)

@@ -160,19 +160,7 @@ func toggled(s *session) {
 }
 
 func indirect(s *session) {
-	m := s.boot(bootOptions{features: 1 << wire.FeatureIndirectDesc})
-	s.need(m.f.Offered.Has(wire.FeatureIndirectDesc), "backend does not offer INDIRECT_DESC")
-	table := m.g.Alloc(vhosttest.PageSize)
-	for range 4 {
-		r := m.request()
-		head, err := m.q.AddIndirect(table, r.Buffers...)
-		if err != nil {
-			s.Errorf("%v", err)
-		}
-		m.busy[head] = r
-		m.kick()
-		m.collect(1)
-	}
+	s.boot(bootOptions{features: 1 << wire.FeatureIndirectDesc}).followsTables()
 }
 
 func ringOutside(s *session) {

@@ -25,6 +25,7 @@ var known = map[string]string{
 	"VHU-CFG-2":  "GET_CONFIG ignores the offset",
 	"VHU-CFG-3":  "GET_CONFIG ignores the offset, and reads past the end",
 	"VHU-REQ-2":  "SET_BACKEND_REQ_FD without a descriptor is acknowledged as a success",
+	"VHU-POST-3": "the frontend's acknowledgement of memory slots, which has no descriptor, ends the connection",
 }
 
 // sometimes are those that depend on the moment. GET_VRING_BASE does not wait
