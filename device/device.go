@@ -15,6 +15,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/window"
 	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
+	vhostwire "github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // The private vhost-user message that fetches the window (docs/window.md).
@@ -105,6 +106,8 @@ func New(o Options) *Device {
 // server at a time.
 func (d *Device) VhostUser() *vhostuser.Device {
 	return &vhostuser.Device{
+		// The library keeps both promises; a driver may do without either.
+		Features:      1<<vhostwire.FeatureRingPacked | 1<<vhostwire.FeatureInOrder,
 		NumQueues:     wire.NumQueues,
 		MaxQueueSize:  wire.MaxQueueSize,
 		ReadConfig:    d.readConfig,

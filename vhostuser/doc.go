@@ -29,6 +29,20 @@
 // still while a callback of the message goroutine runs: it must not wait for
 // anything that the frontend or the guest has to do.
 //
+// # Virtqueues
+//
+// Split and packed rings, indirect descriptors, event indices and use in order
+// are the library's business: a device sees chains ([Queue.Pop], [Queue.Push],
+// [Queue.PushBatch], [Queue.Notify]) and says in [Device.Features] whether it
+// offers VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. The driver is asked not to
+// kick while a queue's goroutine works or looks for more. With
+// [Device.TrackInflight], requests outlive the process that popped them.
+//
+// Indices and flags are 16-bit accesses with acquire and release semantics and
+// a full fence where both sides look at each other's word, in assembly for
+// amd64 and arm64; package internal/shm has the argument. Other architectures
+// do not build.
+//
 // # Trust
 //
 // Neither the driver in the guest nor the frontend is trusted with the life of

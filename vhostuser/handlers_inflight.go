@@ -91,7 +91,11 @@ func (b *Backend) setInflightFD(m *wire.Message) error {
 }
 
 func (b *Backend) inflightDescription(m *wire.Message) (wire.Inflight, error) {
-	v, err := wire.DecodeInflight(m.Payload)
+	p := m.Payload
+	if len(p) == wire.SizeInflight-4 {
+		p = append(p[:len(p):len(p)], 0, 0, 0, 0) // the specification shows no padding
+	}
+	v, err := wire.DecodeInflight(p)
 	switch {
 	case err != nil:
 		return v, err

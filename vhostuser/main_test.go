@@ -184,6 +184,12 @@ func (e *echo) forget() {
 	e.events = nil
 }
 
+func (e *echo) errors() []error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]error(nil), e.errs...)
+}
+
 func (e *echo) lastError() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

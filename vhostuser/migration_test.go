@@ -35,7 +35,7 @@ func (v *vm) traffic(i int, stop <-chan struct{}) {
 			v.t.Error(err)
 			return
 		}
-		if err := q.Kick.Raise(); err != nil {
+		if err := q.Submit(); err != nil {
 			v.t.Error(err)
 			return
 		}

@@ -294,7 +294,7 @@ func TestQueuesStopAndStartUnderTraffic(t *testing.T) {
 						return
 					}
 				}
-				if err := q.Kick.Raise(); err != nil {
+				if err := q.Submit(); err != nil {
 					t.Error(err)
 					return
 				}

@@ -15,7 +15,7 @@ const qemuProtocol = 1<<wire.ProtocolMQ | 1<<wire.ProtocolLogSHMFD | 1<<wire.Pro
 	1<<wire.ProtocolBackendReq | 1<<wire.ProtocolConfig | 1<<wire.ProtocolBackendSendFD |
 	1<<wire.ProtocolResetDevice | 1<<wire.ProtocolConfigureMemSlots | 1<<wire.ProtocolStatus |
 	1<<wire.ProtocolHostNotifier | 1<<wire.ProtocolSharedObject | 1<<wire.ProtocolDeviceState |
-	1<<wire.ProtocolPageFault
+	1<<wire.ProtocolPageFault | 1<<wire.ProtocolInflightSHMFD
 
 // Options say how Realize negotiates.
 type Options struct {

@@ -26,14 +26,12 @@ func (v Inflight) String() string {
 	return fmt.Sprintf("%d queues of %d: size %#x offset %#x", v.NumQueues, v.QueueSize, v.MmapSize, v.MmapOffset)
 }
 
-// DecodeInflight decodes an Inflight with or without padding.
+// DecodeInflight decodes an Inflight. It ignores the padding.
 func DecodeInflight(p []byte) (Inflight, error) {
 	r := reader{b: p}
 	v := Inflight{MmapSize: r.u64(), MmapOffset: r.u64()}
 	n := r.u32()
 	v.NumQueues, v.QueueSize = uint16(n), uint16(n>>16)
-	if len(r.b) == SizeInflight-20 {
-		r.take(len(r.b))
-	}
+	r.u32()
 	return v, r.end("inflight description")
 }

@@ -25,6 +25,7 @@ var decoders = map[string]func([]byte) (payload, error){
 	"IOTLB":           func(p []byte) (payload, error) { return DecodeIOTLB(p) },
 	"DeviceState":     func(p []byte) (payload, error) { return DecodeDeviceState(p) },
 	"UUID":            func(p []byte) (payload, error) { return DecodeUUID(p) },
+	"Inflight":        func(p []byte) (payload, error) { return DecodeInflight(p) },
 	"VringArea":       func(p []byte) (payload, error) { return DecodeVringArea(p) },
 }
 
@@ -42,6 +43,7 @@ func samples() []payload {
 		IOTLB{IOVA: 1 << 40, Size: 4096, UserAddr: 1 << 46, Perm: IOTLBRead | IOTLBWrite, Type: IOTLBUpdate},
 		DeviceState{Direction: Load, Phase: PhaseStopped}, DeviceState{Direction: 7, Phase: 1},
 		UUID{0: 1, 15: 2},
+		Inflight{MmapSize: 1 << 20, MmapOffset: 64, NumQueues: 2, QueueSize: 32768},
 		VringArea{VringFD: VringFD{Index: 3}, Size: 4096, Offset: 8192}, VringArea{VringFD: VringFD{NoFD: true}},
 	}
 }
@@ -84,6 +86,7 @@ func TestPayloadLayoutIsThatOfTheSpecification(t *testing.T) {
 		{Log{1, 2}, "0100000000000000" + "0200000000000000"},
 		{IOTLB{1, 2, 3, 1, 4}, "0100000000000000" + "0200000000000000" + "0300000000000000" + "0104000000000000"},
 		{DeviceState{Load, 2}, "0100000002000000"},
+		{Inflight{1, 2, 3, 4}, "0100000000000000" + "0200000000000000" + "0300040000000000"},
 		{UUID{1, 2, 15: 9}, "01020000000000000000000000000009"},
 		{VringArea{VringFD{Index: 3, NoFD: true}, 1, 2}, "0301000000000000" + "0100000000000000" + "0200000000000000"},
 		{Config{Offset: 1, Flags: 2, Data: []byte{9}}, "01000000" + "01000000" + "02000000" + "09"},
