@@ -35,18 +35,23 @@ func Build(ctx context.Context, root string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("build the adversary: %w", err)
 	}
-	elf, rom := filepath.Join(out, "adversary.elf"), filepath.Join(out, "adversary.rom")
+	// Several may build at once, and a QEMU that runs has its ROM open.
+	scratch, err := os.MkdirTemp(out, "")
+	if err != nil {
+		return "", fmt.Errorf("build the adversary: %w", err)
+	}
+	defer os.RemoveAll(scratch)
+	elf, image := filepath.Join(scratch, "elf"), filepath.Join(scratch, "rom")
 	compile := append([]string{"-o", elf, "-T", filepath.Join(dir, "link.ld")}, compileFlags...)
 	if err := run(ctx, "gcc", append(compile, code...)...); err != nil {
 		return "", err
 	}
-	// A process that runs the older ROM keeps it.
-	fresh := fmt.Sprintf("%s.%d", rom, os.Getpid())
-	err = run(ctx, "objcopy", "-O", "binary", "-j", ".payload", "-j", ".boot", "-j", ".reset", elf, fresh)
+	err = run(ctx, "objcopy", "-O", "binary", "-j", ".payload", "-j", ".boot", "-j", ".reset", elf, image)
 	if err != nil {
 		return "", err
 	}
-	return rom, os.Rename(fresh, rom)
+	rom := filepath.Join(out, "adversary.rom")
+	return rom, os.Rename(image, rom)
 }
 
 func run(ctx context.Context, program string, args ...string) error {

@@ -21,6 +21,11 @@
 // dirty ring. It runs on what is not enough KVM for a whole kernel, as its code
 // has level 3 and no interrupts.
 //
+// After a fixed sweep the rounds are random. A seed gives the same rounds again,
+// though not the same instants in them:
+//
+//	go test -v -timeout 3h ./tests/adversary -adversary.rounds=500 -adversary.seed=1
+//
 // # The guest
 //
 // It is a ROM of 64 KiB, built by gcc when it is needed, which takes the place

@@ -56,7 +56,7 @@ func (o Options) machine(parts *lab.Lab, rom string) vm.Config {
 		c.CPU = "host,-arch-capabilities"
 	}
 	if o.DirtyRing {
-		c.AccelWith = "dirty-ring-size=4096"
+		c.AccelWith = "dirty-ring-size=1024" // small enough to fill up
 	}
 	return c
 }

@@ -50,18 +50,20 @@ static bool muted;        /* steps of a report that is none of the attack's */
 static bool moving;       /* the driver moves its rings as soon as it can */
 
 /* QEMU's fw_cfg device knows the machine. */
+#define FW_CFG_SELECT   0x510
+#define FW_CFG_DATA     0x511
+#define FW_CFG_RAM_SIZE 3
+#define FW_CFG_CPUS     5
+
 static uint64_t fw_cfg(uint16_t key, unsigned bytes)
 {
 	uint64_t v = 0;
 
-	outw(0x510, key);
+	outw(FW_CFG_SELECT, key);
 	for (unsigned i = 0; i < bytes; i++)
-		v |= (uint64_t)inb(0x511) << 8 * i;
+		v |= (uint64_t)inb(FW_CFG_DATA) << 8 * i;
 	return v;
 }
-
-#define FW_CFG_RAM_SIZE 3
-#define FW_CFG_CPUS     5
 
 static void watch_step(enum fbpp_step step)
 {
