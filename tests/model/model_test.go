@@ -3,11 +3,15 @@
 package model
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 )
 
 func TestOurOrderLosesNoWriteAndEachRejectedOneDoes(t *testing.T) {
+	if _, err := exec.LookPath("spin"); err != nil {
+		t.Fatal(ErrNoSpin)
+	}
 	for _, v := range Variants() {
 		t.Run(v.Name, func(t *testing.T) {
 			t.Parallel()
