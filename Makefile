@@ -65,6 +65,10 @@ generate: go ## make the eBPF objects and their Go code anew (needs clang)
 generate-check: machine ## compare the committed eBPF objects with their sources
 	@./tests/generated.sh
 
+.PHONY: bench-vring
+bench-vring: go ## round trips through virtqueues, beside libvhost-user
+	@go test -run '^$$' -bench . -count 6 ./tests/bench/vring
+
 ##@ The patched QEMU
 
 .PHONY: qemu-build
