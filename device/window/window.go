@@ -94,11 +94,47 @@ func (w *Window) Size() int { return len(w.mem) }
 // WaitAsk blocks until the frontend signals, or until Close, when it returns an
 // error that wraps os.ErrClosed.
 func (w *Window) WaitAsk() error {
-	var counter [8]byte
-	if _, err := w.ask.Read(counter[:]); err != nil {
+	raw, err := w.ask.SyscallConn()
+	if err != nil {
 		return fmt.Errorf("wait for a request: %w", err)
 	}
-	return nil
+	var readErr error
+	if raw.Read(func(fd uintptr) (done bool) {
+		done, readErr = drain(int(fd))
+		return done
+	}) != nil {
+		return fmt.Errorf("wait for a request: %w", os.ErrClosed)
+	}
+	return readErr
+}
+
+// drain reads an eventfd if it is readable. It looks first: the frontend shares
+// the open file description, and QEMU makes each descriptor that it receives
+// blocking, if only for a moment. A read at that moment would not end before the
+// next request, and no Close before the read.
+func drain(fd int) (done bool, err error) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	var n int
+	for again := true; again; again = errors.Is(err, unix.EINTR) {
+		n, err = unix.Poll(fds, 0)
+	}
+	if err != nil {
+		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("poll", err))
+	}
+	if n == 0 {
+		return false, nil
+	}
+	var counter [8]byte
+	for again := true; again; again = errors.Is(err, unix.EINTR) {
+		_, err = unix.Read(fd, counter[:])
+	}
+	if errors.Is(err, unix.EAGAIN) {
+		return false, nil
+	}
+	if err != nil {
+		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("read", err))
+	}
+	return true, nil
 }
 
 // Request reads what the frontend wants now.

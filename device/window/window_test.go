@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -142,6 +143,37 @@ func TestCloseEndsWaitAsk(t *testing.T) {
 	go func() { errc <- w.WaitAsk() }()
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-errc; !errors.Is(err, os.ErrClosed) {
+		t.Fatalf("WaitAsk returned %v, want os.ErrClosed", err)
+	}
+}
+
+// QEMU makes the descriptors that it receives blocking for a moment.
+func TestCloseEndsWaitAskOfABlockingDescriptor(t *testing.T) {
+	w, f := mustPair(t, 2*HeaderSize)
+	if err := unix.SetNonblock(f.ask, false); err != nil {
+		t.Fatal(err)
+	}
+	errc := make(chan error)
+	go func() { errc <- w.WaitAsk() }()
+	if _, err := unix.Write(f.ask, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-errc; err != nil {
+		t.Fatal(err)
+	}
+	go func() { errc <- w.WaitAsk() }()
+	time.Sleep(20 * time.Millisecond) // so that it waits, or has begun to read
+	closed := make(chan error)
+	go func() { closed <- w.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Close waits for a request")
 	}
 	if err := <-errc; !errors.Is(err, os.ErrClosed) {
 		t.Fatalf("WaitAsk returned %v, want os.ErrClosed", err)
