@@ -181,7 +181,7 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 
 	result := new(Result)
 	transfer := vm.Transfer{Bandwidth: r.Bandwidth, Capabilities: r.Capabilities}
-	if result.Migration, err = source.vm.MigrateBy(ctx, destination, transfer, nil); err != nil {
+	if result.Migration, err = source.vm.MigrateBy(ctx, destination, transfer, measureRate(ctx, source.vm, r.DirtyRate)); err != nil {
 		return nil, fmt.Errorf("%w\nfbppd: %s", err, source.Backend.Log())
 	}
 	if err := g.compare(source.vm, result); err != nil {
@@ -194,6 +194,22 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 		return nil, err
 	}
 	return result, g.awaitDriver(ctx)
+}
+
+// measureRate returns what begins to measure the dirty rate of v when it is
+// first called, as the progress of a migration.
+func measureRate(ctx context.Context, v *vm.VM, period time.Duration) func(*vm.Migration) {
+	begun := period == 0
+	return func(*vm.Migration) {
+		if begun {
+			return
+		}
+		begun = true
+		// A migration that has ended already needs no disturbance.
+		_ = v.Execute(ctx, "calc-dirty-rate", map[string]any{
+			"calc-time": period.Milliseconds(), "calc-time-unit": "millisecond", "mode": "dirty-bitmap",
+		}, nil)
+	}
 }
 
 // ample is a timeout in milliseconds that a busy machine does not reach either.

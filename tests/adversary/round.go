@@ -41,6 +41,7 @@ type Round struct {
 	CancelAfter  time.Duration // cancel a first migration after that; 0: there is none
 	Bandwidth    int64         // bytes per second; 0: no limit
 	Capabilities []string      // of the migration, out of capabilities
+	DirtyRate    time.Duration // have QEMU measure the dirty rate for so long meanwhile, by the same log; 0: not
 	// ClearShift is the log2 of the pages in a chunk of clear_bmap. It is for
 	// the QEMU that the guest moves to, and so for the round after this. 0:
 	// QEMU's choice, 1 GiB.
@@ -51,8 +52,9 @@ type Round struct {
 var capabilities = []string{"auto-converge", "multifd", "xbzrle"}
 
 func (r Round) String() string {
-	return fmt.Sprintf("%s; clear-delay %v hint-timeout %v cancel-after %v bandwidth %d capabilities %v clear-shift %d",
-		r.order(), r.ClearDelay, r.HintTimeout, r.CancelAfter, r.Bandwidth, r.Capabilities, r.ClearShift)
+	return fmt.Sprintf("%s; clear-delay %v hint-timeout %v cancel-after %v bandwidth %d capabilities %v "+
+		"dirty-rate %v clear-shift %d",
+		r.order(), r.ClearDelay, r.HintTimeout, r.CancelAfter, r.Bandwidth, r.Capabilities, r.DirtyRate, r.ClearShift)
 }
 
 // statuses returns how the exchange with the guest may end.
@@ -95,6 +97,7 @@ func Sweep() []Round {
 	add(func(r *Round) { r.Used, r.Strike, r.ClearDelay = 70, 512, 5*time.Millisecond })
 	add(func(r *Round) { r.Bandwidth, r.Capabilities = 100<<20, []string{"xbzrle"} })
 	add(func(r *Round) { r.Step, r.Capabilities = 20_000, []string{"multifd"} })
+	add(func(r *Round) { r.DirtyRate, r.ClearDelay = 50*time.Millisecond, 100*time.Millisecond })
 	add(func(r *Round) { r.Halves, r.Hold = true, 1_000_000 })
 	add(func(r *Round) { r.Halves, r.Restart = true, true })
 	add(func(r *Round) { r.Move, r.ClearDelay = true, 20*time.Millisecond })
@@ -137,6 +140,9 @@ func Random(seed, n uint64) Round {
 	}
 	if d.IntN(8) == 0 {
 		r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, d.IntN(2) == 0
+	}
+	if d.IntN(8) == 0 {
+		r.DirtyRate = time.Duration(50+d.IntN(100)) * time.Millisecond
 	}
 	if r.HintTimeout == 0 && d.IntN(8) == 0 {
 		r.Restart = true
