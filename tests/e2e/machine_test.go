@@ -29,6 +29,7 @@ const agentName = "agent"
 // newest kernel, its agent and the integrity program.
 type setup struct {
 	series      guest.Series // "": 6.12
+	qemu        string       // another binary than the lab's
 	memoryMiB   int          // 0: 320
 	noAgent     bool
 	noDevice    bool
@@ -87,6 +88,9 @@ func boot(t testing.TB, s setup) *machine {
 	config.Append, config.Devices = s.kernelLine, s.devices
 	config.Memory, config.Options = s.memory, s.options
 	config.Backend = s.socket
+	if s.qemu != "" {
+		config.QEMU = s.qemu
+	}
 	m := &machine{t: t, ctx: ctx, config: config, setup: s}
 	t.Cleanup(func() {
 		m.explain() // while there is something to ask

@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"encoding/binary"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,10 +19,12 @@ import (
 
 // A backend can do no harm to QEMU through the hint window: a window that is
 // not as it should be is not taken. One QEMU meets all of them.
-func TestWindowsThatAreRefused(t *testing.T) {
+func TestWindowsThatAreRefused(t *testing.T) { underEachQEMU(t, refuseWindows) }
+
+func refuseWindows(t *testing.T, qemu string) {
 	l := startLiar(t)
 	l.offer(sealed(0)) // QEMU does not leave one that it likes
-	m := boot(t, setup{socket: l.socket, noIntegrity: true})
+	m := boot(t, setup{socket: l.socket, qemu: qemu, noIntegrity: true})
 	for _, tc := range []struct {
 		name string
 		make func() (*fakeWindow, error)
@@ -72,9 +76,11 @@ func TestWindowsThatAreRefused(t *testing.T) {
 const ramEnd = 320 << 20
 
 // An answer that is not as it should be is dropped as a whole.
-func TestAnswersThatAreRefused(t *testing.T) {
+func TestAnswersThatAreRefused(t *testing.T) { underEachQEMU(t, refuseAnswers) }
+
+func refuseAnswers(t *testing.T, qemu string) {
 	l := startLiar(t)
-	m := boot(t, setup{socket: l.socket, device: map[string]string{"hint-timeout": "2000"}})
+	m := boot(t, setup{socket: l.socket, qemu: qemu, device: map[string]string{"hint-timeout": "2000"}})
 	m.startAgentUnder(l)
 	// Linux does not use the first page: nobody misses it.
 	const page = 4096
@@ -155,6 +161,18 @@ func TestAnswersThatAreRefused(t *testing.T) {
 	m.awaitDriver()
 	requireHints(t, m.migrate(), "ok")
 	m.requireSound()
+}
+
+// underEachQEMU runs a test with QEMU as it is, and with the one that has
+// sanitizers where that has been built: it takes long, and make soak does it.
+func underEachQEMU(t *testing.T, test func(t *testing.T, qemu string)) {
+	t.Run("as it is", func(t *testing.T) { test(t, parts.QEMU) })
+	out, err := exec.Command(filepath.Join(parts.Root, "qemu-patches", "qemu.sh"), "--sanitize", "path").Output()
+	if err != nil {
+		t.Log("not run with sanitizers: make qemu-build-sanitize builds a QEMU that has them")
+		return
+	}
+	t.Run("with sanitizers", func(t *testing.T) { test(t, strings.TrimSpace(string(out))) })
 }
 
 // flicker answers, and goes on changing what it answered.

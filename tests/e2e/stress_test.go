@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/guest/ctl"
+)
+
+// stressName is the program in the guest.
+const stressName = "stress"
+
+// stressors are those of stress-ng that allocate, write, free and compare
+// memory of every kind, and end with an error when it is not what they wrote.
+func stressors(seconds int) []string {
+	return []string{
+		"/bin/stress-ng", "--verify", "--timeout", fmt.Sprint(seconds), "--temp-path", "/tmp", "--metrics-brief",
+		"--vm", "1", "--vm-bytes", "48M", "--vm-method", "all",
+		"--vm-hang", "0", "--vm-keep",
+		"--mmap", "1", "--mmap-bytes", "32M", "--mmap-file",
+		"--malloc", "1", "--malloc-bytes", "24M",
+		"--fork", "1", "--pipe", "1",
+		"--memfd", "1", "--memfd-bytes", "16M",
+	}
+}
+
+// Programs that know nothing of this project check their memory through
+// migrations with hints.
+func TestStressNGVerifiesThroughMigrations(t *testing.T) {
+	n := rounds(5, 200)
+	for _, series := range guest.AllSeries() {
+		t.Run(string(series), func(t *testing.T) {
+			progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
+			packages, err := guest.FetchPackages(t.Context(), series, progress, "stress-ng")
+			if err != nil {
+				t.Fatal(err)
+			}
+			programs, err := packages.Programs("stress-ng")
+			if err != nil {
+				t.Fatal(err)
+			}
+			files := make(map[string]string)
+			for path, source := range programs {
+				files["/"+path] = source
+			}
+			m := boot(t, setup{series: series, memoryMiB: 448, files: files, noIntegrity: true, timeout: hangTimeout + time.Duration(n)*time.Minute})
+			if _, err := m.vm.Fill(m.ctx, 192); err != nil {
+				t.Fatal(err)
+			}
+			// It is told to end, after all the migrations.
+			if err := m.vm.Spawn(m.ctx, stressName, stressors(24*3600)...); err != nil {
+				t.Fatal(err)
+			}
+			for i := range n {
+				m.awaitDriver()
+				requireHints(t, m.migrate(), "ok")
+				if i%25 == 24 {
+					t.Logf("%d of %d migrations", i+1, n)
+				}
+			}
+			m.requireStressed()
+		})
+	}
+}
+
+// requireStressed ends stress-ng, and requires that it found nothing wrong.
+func (m *machine) requireStressed() {
+	m.t.Helper()
+	const interrupt = 2 // at which it reports, as at the end of its time
+	if _, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpSignal, Name: stressName, Signal: interrupt}); err != nil {
+		m.t.Fatal(err)
+	}
+	r, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: stressName})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if r.Exit != 0 || !strings.Contains(r.Output, "successful run completed") {
+		m.t.Fatalf("stress-ng ended with status %d:\n%s", r.Exit, r.Output)
+	}
+	m.t.Logf("stress-ng:\n%s", r.Output)
+}
