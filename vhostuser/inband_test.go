@@ -14,7 +14,8 @@ import (
 
 const inband = 1 << wire.ProtocolInbandNotify
 
-// inbandVM is a vm whose queue 1 is notified by messages only.
+// inbandVM is a vm that agreed to notifications in band, and whose queue 0 has
+// descriptors all the same.
 func inbandVM(t *testing.T, e *echo) *vm {
 	t.Helper()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{Extra: inband})
@@ -22,13 +23,20 @@ func inbandVM(t *testing.T, e *echo) *vm {
 	return v
 }
 
-func (v *vm) setUpInband(q *vhosttest.Queue) {
-	v.t.Helper()
+// messagesVM is a vm that has no descriptors for notifications, with one queue
+// that the first kick starts.
+func messagesVM(t *testing.T, e *echo) (*vm, *vhosttest.Queue) {
+	t.Helper()
+	v := newVM(t, serve(t, &e.Device), vhosttest.Options{Extra: inband, NoCall: true})
+	must(t, v.f.SetFeatures(virtioFeatures))
+	must(t, v.f.SetMemory(v.g))
+	q := v.queues[1]
 	i := uint32(q.Index)
-	must(v.t, v.f.Tell(wire.SetVringNum, wire.VringState{Index: i, Num: uint32(q.Size)}.AppendTo(nil)))
-	must(v.t, v.f.Tell(wire.SetVringBase, wire.VringState{Index: i}.AppendTo(nil)))
-	must(v.t, v.f.SetAddr(q))
-	must(v.t, v.f.Enable(q, true))
+	must(t, v.f.Tell(wire.SetVringNum, wire.VringState{Index: i, Num: uint32(q.Size)}.AppendTo(nil)))
+	must(t, v.f.Tell(wire.SetVringBase, wire.VringState{Index: i}.AppendTo(nil)))
+	must(t, v.f.SetAddr(q))
+	must(t, v.f.Enable(q, true))
+	return v, q
 }
 
 func kickMessage(q *vhosttest.Queue) []byte {
@@ -52,11 +60,7 @@ func (v *vm) nextCall(q *vhosttest.Queue) {
 
 func TestInbandNotificationsReplaceDescriptors(t *testing.T) {
 	e := newEcho()
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{Extra: inband, NoCall: true})
-	must(t, v.f.SetFeatures(virtioFeatures))
-	must(t, v.f.SetMemory(v.g))
-	q := v.queues[1]
-	v.setUpInband(q)
+	v, q := messagesVM(t, e)
 	for n := range 20 {
 		in, out := v.request("in band")
 		_, err := q.Add(in, out)
@@ -94,11 +98,7 @@ func TestInbandNotificationsReplaceDescriptors(t *testing.T) {
 
 func TestBrokenRingIsToldInband(t *testing.T) {
 	e := newEcho()
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{Extra: inband, NoCall: true})
-	must(t, v.f.SetFeatures(virtioFeatures))
-	must(t, v.f.SetMemory(v.g))
-	q := v.queues[1]
-	v.setUpInband(q)
+	v, q := messagesVM(t, e)
 	q.PutAvail(99)
 	must(t, v.f.Confirm(wire.VringKick, kickMessage(q)))
 	for {
