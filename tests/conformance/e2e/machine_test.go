@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// conformPackage is the program.
+const conformPackage = "github.com/fbpp-project/fbpp/tests/conformance/fbpp-conform"
+
 // The hostile driver, which runs in the agent's place.
 const (
 	hostilePackage = "github.com/fbpp-project/fbpp/tests/guest/hostile"
