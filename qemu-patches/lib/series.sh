@@ -59,7 +59,6 @@ apply_patches() {
 
 # Prints where the source is that the series applies to.
 source_tree() {
-	lock_cache
 	make_work
 	prepare_base
 	echo "$base_repo"
