@@ -94,6 +94,9 @@ func (u *suite) Run(ctx context.Context, selected []report.Rule, add func(report
 	return err
 }
 
+// endGrace is how long the device may take to end its connection.
+const endGrace = 10 * time.Second
+
 // serve plays all scenarios while the device is served.
 func (u *suite) serve(ctx context.Context, d *device) error {
 	l, err := vhostuser.Listen(u.c.SocketPath)
@@ -115,8 +118,13 @@ func (u *suite) serve(ctx context.Context, d *device) error {
 	s := &session{device: d, c: u.c, ctx: ctx}
 	err = s.play()
 	cancel(context.Canceled)
-	if serveErr := <-served; !errors.Is(serveErr, context.Canceled) && err == nil {
-		err = serveErr
+	select {
+	case serveErr := <-served:
+		if !errors.Is(serveErr, context.Canceled) && err == nil {
+			err = serveErr
+		}
+	case <-time.After(endGrace):
+		err = errors.Join(err, fmt.Errorf("the device did not end in %v", endGrace))
 	}
 	return err
 }
