@@ -19,7 +19,7 @@ func config() []check {
 			text: "A part of the configuration space reads as it does in the whole.", run: configParts},
 		{id: "VHU-CFG-3", source: get,
 			text: "What cannot be read is answered by an empty payload, and the connection goes on.", run: configBeyond},
-		{id: "VHU-CFG-4", source: get,
+		{id: "VHU-CFG-4", source: get, advice: true,
 			text: "A read that is longer than a message may be does the backend no harm.", run: configTooLong},
 		{id: "VHU-CFG-5", source: set,
 			text: "SET_CONFIG of a read-only field changes nothing.", run: configReadOnly},

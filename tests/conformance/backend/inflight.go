@@ -21,7 +21,7 @@ func inflight() []check {
 			text: "Requests that were in flight when a backend died are answered by the next, and each once.", run: inflightResubmitted},
 		{id: "VHU-INF-4", source: source,
 			text: "A batch that was on the used ring when the backend died is not done again.", run: inflightLastBatch},
-		{id: "VHU-INF-5", source: "vhost-user.rst, VHOST_USER_SET_INFLIGHT_FD",
+		{id: "VHU-INF-5", source: "vhost-user.rst, VHOST_USER_SET_INFLIGHT_FD", advice: true,
 			text: "A region that is too small for its queues, or full of nonsense, does the backend no harm.", run: inflightNonsense},
 	}
 }

@@ -32,11 +32,11 @@ func messages() []check {
 			text: "An unknown request does not end the connection.", run: unknownRequestIgnored},
 		{id: "VHU-MSG-7", source: "vhost-user.rst, Header", advice: true,
 			text: "A message of another version than 1 is not taken for one of version 1.", run: otherVersion},
-		{id: "VHU-MSG-8", source: "vhost-user.rst, Header",
+		{id: "VHU-MSG-8", source: "vhost-user.rst, Header", advice: true,
 			text: "A header that promises a payload of 4 GiB does the backend no harm.", run: hugePayload},
 		{id: "VHU-MSG-9", source: "vhost-user.rst, Payload", advice: true,
 			text: "A payload that is shorter than its type is refused.", run: shortPayload},
-		{id: "VHU-MSG-10", source: "vhost-user.rst, Communication",
+		{id: "VHU-MSG-10", source: "vhost-user.rst, Communication", advice: true,
 			text: "Random bytes in place of messages do the backend no harm.", run: randomBytes},
 	}
 }

@@ -61,9 +61,11 @@ func (s *session) connect() *vhosttest.Frontend {
 	return f
 }
 
-// realize opens a connection and negotiates protocol features.
+// realize opens a connection and negotiates protocol features. INFLIGHT_SHMFD
+// has to be among the extra ones: it obliges the frontend to set a region.
 func (s *session) realize(o vhosttest.Options) *vhosttest.Frontend {
 	f := s.connect()
+	o.Without |= 1 << wire.ProtocolInflightSHMFD &^ o.Extra
 	s.must(f.Realize(o), "negotiate")
 	return f
 }

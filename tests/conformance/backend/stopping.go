@@ -57,7 +57,6 @@ func baseOfUnstartedRing(s *session) {
 
 func drained(s *session) {
 	m := s.boot(bootOptions{})
-	s.need(!m.f.Negotiated.Has(wire.ProtocolInflightSHMFD), "inflight tracking was negotiated")
 	for range 10 {
 		m.put(slots)
 		m.kick()

@@ -35,8 +35,9 @@ type relay struct {
 
 // Offsets of docs/window.md.
 const (
-	atAsk, atCancel, atDone  = 0x40, 0x50, 0x80
-	atStatus, atCount, atGPA = 0x88, 0x90, 0x1000
+	atAsk, atCancel, atDone = 0x40, 0x50, 0x80
+	atStatus, atCount       = 0x88, 0x90
+	atWakeup, atGPA         = 0xa0, 0x1000
 )
 
 var le = binary.LittleEndian
@@ -163,7 +164,12 @@ func windowMutants() []mutant {
 		{defect: "giving up is ignored", rules: rules("FBPP-WIN-7"),
 			proxy: relay{ask: func(d []byte) { le.PutUint64(d[atCancel:], 0) }}.between},
 		{defect: "a published answer changes", rules: rules("FBPP-WIN-8"),
-			proxy: relay{after: func(f []byte) { time.Sleep(10 * time.Millisecond); le.PutUint64(f[atCount:], 0) }}.between},
+			proxy: relay{after: func(f []byte) {
+				for i := range uint32(100) {
+					le.PutUint32(f[atWakeup:], i)
+					time.Sleep(2 * time.Millisecond)
+				}
+			}}.between},
 		{defect: "every request ends well", proxy: relay{done: func(f []byte) { le.PutUint32(f[atStatus:], 0) }}.between,
 			rules: rules("FBPP-INIT-2", "FBPP-MSG-1", "FBPP-MSG-2", "FBPP-HELLO-2", "FBPP-HELLO-3", "FBPP-REP-3", "FBPP-REP-4",
 				"FBPP-REP-5", "FBPP-REP-6", "FBPP-REP-7", "FBPP-REP-8", "FBPP-REP-9", "FBPP-WIN-5")},
