@@ -18,7 +18,7 @@ import (
 // descriptor, and serves the next QEMU: at the destination, where the source
 // goes on, and at the source.
 func TestQEMUKilledAtRandomInstants(t *testing.T) {
-	n := rounds(8, 300)
+	n := rounds(6, 300)
 	r := random(t)
 	m := boot(t, setup{memoryMiB: 256, poolPages: 4096, timeout: hangTimeout + time.Duration(n)*time.Minute})
 	there, err := vm.StartBackend(m.ctx, parts.FBPPD)

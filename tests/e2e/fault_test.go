@@ -48,10 +48,10 @@ func faults() []fault {
 // right, and who comes back serves the next migration.
 func TestKilledAtRandomInstants(t *testing.T) {
 	const perRound = time.Minute // a round that takes so long hangs
-	n := rounds(20, 1000)
+	n := rounds(12, 1000)
 	r := random(t)
 	m := boot(t, setup{
-		memoryMiB: 256, poolPages: 8192, timeout: hangTimeout + time.Duration(n)*perRound,
+		memoryMiB: 256, poolPages: 4096, timeout: hangTimeout + time.Duration(n)*perRound,
 		device: map[string]string{"hint-timeout": "1500"},
 	})
 	if _, err := m.vm.Fill(m.ctx, 96); err != nil {

@@ -73,17 +73,6 @@ func TestGuestThatZeroesFreePages(t *testing.T) {
 	}
 }
 
-// Any other guest clears a page before it is used, or does not care.
-func TestDestinationInAUsedFile(t *testing.T) {
-	m := boot(t, setup{})
-	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
-		t.Fatal(err)
-	}
-	requireHints(t, m.migrateTo(m.usedDestination()), "ok")
-	m.requireZeroes()
-	m.requireSound()
-}
-
 // requireZeroes has the guest take new memory, which has to be zero.
 func (m *machine) requireZeroes() {
 	m.t.Helper()

@@ -33,7 +33,7 @@ func stressors(seconds int) []string {
 // Programs that know nothing of this project check their memory through
 // migrations with hints.
 func TestStressNGVerifiesThroughMigrations(t *testing.T) {
-	n := rounds(5, 200)
+	n := rounds(4, 200)
 	for _, series := range guest.AllSeries() {
 		t.Run(string(series), func(t *testing.T) {
 			progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }

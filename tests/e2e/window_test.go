@@ -17,14 +17,21 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// A backend can do no harm to QEMU through the hint window: a window that is
-// not as it should be is not taken. One QEMU meets all of them.
-func TestWindowsThatAreRefused(t *testing.T) { underEachQEMU(t, refuseWindows) }
+// A backend can do no harm to QEMU through the hint window. One QEMU meets all
+// of them: windows that are not as they should be, which it does not take, and
+// answers that are not, which it drops as a whole.
+func TestHostileHintWindows(t *testing.T) {
+	underEachQEMU(t, func(t *testing.T, qemu string) {
+		l := startLiar(t)
+		l.offer(sealed(0)) // QEMU does not leave one that it likes
+		m := boot(t, setup{socket: l.socket, qemu: qemu, device: map[string]string{"hint-timeout": "2000"}})
+		m.refuseWindows(l)
+		m.startAgentUnder(l)
+		m.refuseAnswers(l)
+	})
+}
 
-func refuseWindows(t *testing.T, qemu string) {
-	l := startLiar(t)
-	l.offer(sealed(0)) // QEMU does not leave one that it likes
-	m := boot(t, setup{socket: l.socket, qemu: qemu, noIntegrity: true})
+func (m *machine) refuseWindows(l *liar) {
 	for _, tc := range []struct {
 		name string
 		make func() (*fakeWindow, error)
@@ -55,33 +62,22 @@ func refuseWindows(t *testing.T, qemu string) {
 		{"eight descriptors", altered(func(w *fakeWindow) { w.fds = slices.Repeat(w.fds[:1], 8) })},
 		{"an eventfd in place of the memory", altered(func(w *fakeWindow) { w.fds[0] = w.fds[1] })},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			defer m.in(t)()
+		m.run(tc.name, func() {
 			l.offer(tc.make)
 			// QEMU tries again and again, and is none the worse for it.
 			m.awaitLeft(l)
 			if status, err := m.vm.Status(m.ctx); err != nil || status != "running" {
-				t.Fatalf("QEMU is %q, %v", status, err)
+				m.t.Fatalf("QEMU is %q, %v", status, err)
 			}
 		})
 	}
 	l.offer(honestWindow)
-	m.startAgentUnder(l)
-	if status := m.hints(); status != "ok" {
-		t.Fatalf("with an honest window hints ended with %q", status)
-	}
 }
 
-// ramEnd is where the memory of the guest in the next test ends.
+// ramEnd is where the guest's memory ends.
 const ramEnd = 320 << 20
 
-// An answer that is not as it should be is dropped as a whole.
-func TestAnswersThatAreRefused(t *testing.T) { underEachQEMU(t, refuseAnswers) }
-
-func refuseAnswers(t *testing.T, qemu string) {
-	l := startLiar(t)
-	m := boot(t, setup{socket: l.socket, qemu: qemu, device: map[string]string{"hint-timeout": "2000"}})
-	m.startAgentUnder(l)
+func (m *machine) refuseAnswers(l *liar) {
 	// Linux does not use the first page: nobody misses it.
 	const page = 4096
 	first := gpaRange{0, page}
@@ -135,20 +131,18 @@ func refuseAnswers(t *testing.T, qemu string) {
 			w.done(asked)
 		}, "internal"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			defer m.in(t)()
+		m.run(tc.name, func() {
 			l.say(tc.answer)
 			if status := m.hints(); status != tc.status {
-				t.Fatalf("hints ended with %q, want %q", status, tc.status)
+				m.t.Fatalf("hints ended with %q, want %q", status, tc.status)
 			}
 		})
 	}
-	t.Run("an answer that changes while it is read", func(t *testing.T) {
-		defer m.in(t)()
+	m.run("an answer that changes while it is read", func() {
 		for range rounds(10, 500) {
 			l.say(flicker)
 			if status := m.hints(); status != "ok" && status != "bad-ranges" && status != "internal" {
-				t.Fatalf("hints ended with %q", status)
+				m.t.Fatalf("hints ended with %q", status)
 			}
 		}
 	})
@@ -156,11 +150,19 @@ func refuseAnswers(t *testing.T, qemu string) {
 	l.say(ranges(gpaRange{0, 1 << 40}))
 	m.setup.socket, m.config.Backend = "", ""
 	figures := m.migrate()
-	requireHints(t, figures, "bad-ranges")
+	requireHints(m.t, figures, "bad-ranges")
 	m.requireSound()
 	m.awaitDriver()
-	requireHints(t, m.migrate(), "ok")
+	requireHints(m.t, m.migrate(), "ok")
 	m.requireSound()
+}
+
+// run runs a subtest, whose guest outlives it.
+func (m *machine) run(name string, test func()) {
+	m.t.(*testing.T).Run(name, func(t *testing.T) {
+		defer m.in(t)()
+		test()
+	})
 }
 
 // underEachQEMU runs a test with QEMU as it is, and with the one that has
