@@ -84,7 +84,9 @@ func dataMutants() []mutant {
 		{defect: "the base is one too high", rules: rules("VHU-STOP-1", "VHU-STOP-3"),
 			proxy: onReply(wire.GetVringBase, state(func(n uint32) uint32 { return n + 1 }))},
 		{defect: "a ring goes on after GET_VRING_BASE", rules: rules("VHU-STOP-4", "VHU-STOP-5"),
-			kick: lateEcho, proxy: goesOn},
+			kick: lateEcho, proxy: func() *proxy { return goesOn(1) }},
+		{defect: "GET_VRING_BASE does not wait for requests in flight", rules: rules("VHU-STOP-3", "VHU-STOP-4", "VHU-LOG-9"),
+			kick: lateEcho, proxy: func() *proxy { return goesOn(16) }}, // the suite makes so many available
 		{defect: "a status of 0 makes the base 0", rules: rules("VHU-STOP-8"),
 			proxy: onBoth(onRequest(wire.SetStatus, func(c *proxied, m *wire.Message) bool {
 				if v, err := wire.DecodeU64(m.Payload); err == nil {
@@ -222,8 +224,9 @@ func signalled(fd int) bool {
 	return err == nil && n > 0
 }
 
-// goesOn starts a ring again as soon as it has stopped.
-func goesOn() *proxy {
+// goesOn starts a ring again as soon as it has stopped, and reports the base
+// rounded up to a multiple of n.
+func goesOn(n uint32) *proxy {
 	return &proxy{
 		request: func(c *proxied, m *wire.Message) bool {
 			if v, err := wire.DecodeVringFD(m.Payload); err == nil && wire.Request(m.Request) == wire.SetVringKick {
@@ -238,6 +241,8 @@ func goesOn() *proxy {
 					c.inject(wire.SetVringKick, wire.VringFD{Index: v.Index}.AppendTo(nil), fd.(int))
 				}
 				c.inject(wire.SetVringEnable, wire.VringState{Index: v.Index, Num: 1}.AppendTo(nil))
+				v.Num = (v.Num + n - 1) / n * n
+				copy(m.Payload, v.AppendTo(nil))
 			}
 			return true
 		},
