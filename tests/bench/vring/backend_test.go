@@ -109,8 +109,9 @@ type backend struct {
 	command  func(b *testing.B, socket string) *exec.Cmd
 }
 
-// start runs the backend until the benchmark ends, and returns its socket.
-func (d backend) start(b *testing.B) string {
+// start runs the backend until the benchmark ends, and returns its socket and
+// its process.
+func (d backend) start(b *testing.B) (string, *os.Process) {
 	b.Helper()
 	socket := filepath.Join(b.TempDir(), "socket")
 	cmd := d.command(b, socket)
@@ -124,12 +125,22 @@ func (d backend) start(b *testing.B) string {
 	})
 	for range 500 {
 		if _, err := os.Stat(socket); err == nil {
-			return socket
+			return socket, cmd.Process
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	b.Fatalf("%s does not listen", d.name)
-	return ""
+	return "", nil
+}
+
+// cpuTime returns how much processor time a process has used.
+func cpuTime(p *os.Process) (time.Duration, error) {
+	// MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED), include/linux/posix-timers.h.
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^p.Pid<<3|2), &ts); err != nil {
+		return 0, fmt.Errorf("processor time: %w", os.NewSyscallError("clock_gettime", err))
+	}
+	return time.Duration(ts.Nano()), nil
 }
 
 func goBackend(_ *testing.B, socket string) *exec.Cmd {

@@ -4,6 +4,7 @@ package vring
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -47,10 +48,11 @@ func BenchmarkVring(b *testing.B) {
 
 // run is a driver with its ring, connected to a backend.
 type run struct {
-	q     *vhosttest.Queue
-	pairs [][2]vhosttest.Buffer
-	began map[uint32]time.Time // by head
-	took  []time.Duration
+	q       *vhosttest.Queue
+	backend *os.Process
+	pairs   [][2]vhosttest.Buffer
+	began   map[uint32]time.Time // by head
+	took    []time.Duration
 }
 
 func newRun(b *testing.B, d backend) *run {
@@ -73,7 +75,9 @@ func newRun(b *testing.B, d backend) *run {
 		out := vhosttest.Buffer{Addr: g.Alloc(size), Len: size, Write: true}
 		r.pairs = append(r.pairs, [2]vhosttest.Buffer{in, out})
 	}
-	f, err := vhosttest.Dial(d.start(b))
+	socket, backend := d.start(b)
+	r.backend = backend
+	f, err := vhosttest.Dial(socket)
 	check(err)
 	b.Cleanup(f.Close)
 	check(f.Realize(vhosttest.Options{Queues: []*vhosttest.Queue{q}}))
@@ -88,6 +92,10 @@ func (r *run) measure(b *testing.B, depth int, polls bool) {
 	r.took = make([]time.Duration, 0, b.N)
 	r.q.SetNoInterrupt(polls)
 	runtime.GC()
+	cpu, err := cpuTime(r.backend)
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.ResetTimer()
 	for added := 0; len(r.took) < b.N; {
 		now := time.Now()
@@ -107,10 +115,15 @@ func (r *run) measure(b *testing.B, depth int, polls bool) {
 		}
 	}
 	b.StopTimer()
+	end, err := cpuTime(r.backend)
+	if err != nil {
+		b.Fatal(err)
+	}
 	slices.Sort(r.took)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
 	b.ReportMetric(float64(r.took[len(r.took)/2].Nanoseconds()), "p50-ns")
 	b.ReportMetric(float64(r.took[len(r.took)*99/100].Nanoseconds()), "p99-ns")
+	b.ReportMetric(float64((end-cpu).Nanoseconds())/float64(b.N), "cpu-ns/op")
 }
 
 // collect takes all answers, and waits for one.
