@@ -17,8 +17,8 @@ type Options struct {
 	Accel     vm.Accel
 	DirtyRing bool // KVM's dirty ring instead of its bitmap
 	NoArming  bool // QEMU clears the dirty log after the guest looked: loses pages
-	MemoryMiB int  // 0: 64
-	CPUs      int  // 0: 2
+	MemoryMiB int  // up to 256; 0: 64
+	CPUs      int  // 2 to 4; 0: 2
 }
 
 // defaultMiB keeps a migration short.
@@ -271,7 +271,7 @@ func (g *Guest) cancelled(ctx context.Context, r Round) error {
 
 // cancelBandwidth keeps a migration from its end before it is cancelled, in
 // bytes per second.
-const cancelBandwidth = 4 << 20
+const cancelBandwidth = 1 << 20
 
 // compare looks at both memories from outside. Neither guest runs.
 func (g *Guest) compare(source *vm.VM, r *Result) error {

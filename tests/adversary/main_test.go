@@ -16,7 +16,7 @@ import (
 var (
 	rounds = flag.Int("adversary.rounds", 10, "random rounds on each accelerator, after the sweep")
 	seed   = flag.Uint64("adversary.seed", 0, "of the random rounds; 0: the time")
-	memory = flag.Int("adversary.memory", 64, "the guest's memory in MiB, up to 256")
+	memory = flag.Int("adversary.memory", 64, "the guest's memory in MiB, 16 to 256")
 	cpus   = flag.Int("adversary.cpus", 2, "the guest's processors, 2 to 4")
 )
 
@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 }
 
 func open(ctx context.Context) (err error) {
+	if *memory < 16 || *memory > 256 || *cpus < 2 || *cpus > 4 {
+		return fmt.Errorf("-adversary.memory=%d is not between 16 and 256, or -adversary.cpus=%d not between 2 and 4", *memory, *cpus)
+	}
 	parts, err = lab.OpenHost(ctx, func(line string) { fmt.Fprintln(os.Stderr, "adversary:", line) })
 	if err != nil {
 		return err
