@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 )
@@ -77,20 +78,22 @@ func TestMemoryPluggedInBetweenBootAndMigration(t *testing.T) {
 func (m *machine) plugMemory(id string) {
 	m.t.Helper()
 	before := m.memory()
-	for command, args := range map[string]any{
-		"object-add": map[string]any{"qom-type": "memory-backend-memfd", "id": id + "ram", "size": hotplugMiB << 20, "share": true},
+	for _, step := range []struct {
+		command string
+		args    map[string]any
+	}{
+		{"object-add", map[string]any{"qom-type": "memory-backend-memfd", "id": id + "ram", "size": hotplugMiB << 20, "share": true}},
+		{"device_add", map[string]any{"driver": "pc-dimm", "id": id, "memdev": id + "ram"}},
 	} {
-		if err := m.vm.Execute(m.ctx, command, args, nil); err != nil {
+		if err := m.vm.Execute(m.ctx, step.command, step.args, nil); err != nil {
 			m.t.Fatal(err)
 		}
-	}
-	if err := m.vm.Execute(m.ctx, "device_add", map[string]any{"driver": "pc-dimm", "id": id, "memdev": id + "ram"}, nil); err != nil {
-		m.t.Fatal(err)
 	}
 	m.config.Options = append(m.config.Options, "-object", memfd(id+"ram", hotplugMiB))
 	m.config.Devices = append(m.config.Devices, "pc-dimm,id="+id+",memdev="+id+"ram")
 	const pages = hotplugMiB << 20 / memory.PageSize
 	for m.memory().Total < before.Total+pages*9/10 { // or until the test's time is up
+		time.Sleep(10 * time.Millisecond)
 	}
 	m.awaitDriver()
 }
