@@ -5,11 +5,9 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
@@ -34,64 +32,12 @@ const (
 	spinBatch = 32
 )
 
-// kickFD is where the kicks of a started ring come from. The open file
-// description is shared with the frontend, so its flags are never changed: a
-// descriptor that is not in non-blocking mode is not waited for but ignored,
-// and its ring is polled, as is a ring without a descriptor.
-type kickFD struct {
-	file *os.File // nil: poll
-}
-
-// newKickFD takes the ownership of fd; negative means that there is none.
-func newKickFD(fd int, lg *zap.Logger) *kickFD {
-	if fd < 0 {
-		return &kickFD{}
-	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_NONBLOCK == 0 {
-		lg.Warn("kick descriptor is in blocking mode, polling the ring instead")
-		unix.Close(fd)
-		return &kickFD{}
-	}
-	// NewFile hands a non-blocking descriptor to the runtime's poller.
-	return &kickFD{file: os.NewFile(uintptr(fd), "kick")}
-}
-
-func (k *kickFD) close() {
-	if k != nil && k.file != nil {
-		_ = k.file.Close()
-	}
-}
-
-// interrupt ends a wait, and all later ones until rearm.
-func (k *kickFD) interrupt() {
-	if k != nil && k.file != nil {
-		_ = k.file.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// nudge makes the worker call Kick again. It looks as if the frontend, whose
-// descriptor it is, had kicked once more.
-func (k *kickFD) nudge() {
-	if k != nil && k.file != nil {
-		_, _ = k.file.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
-	}
-}
-
-func (k *kickFD) rearm() error {
-	if k.file == nil {
-		return nil
-	}
-	return k.file.SetReadDeadline(time.Time{})
-}
-
 // worker is the goroutine that calls Kick while a queue runs. It ends itself
 // when it is told to; kicks that come when there is none stay in the eventfd,
 // and the next worker calls Kick once before it waits.
 type worker struct {
 	quit chan struct{} // closed by stopWorker
 	done chan struct{} // closed by the goroutine
-	buf  [8]byte       // what an eventfd yields
 }
 
 func (q *Queue) startWorker() {
@@ -102,11 +48,7 @@ func (q *Queue) startWorker() {
 			return // there is one
 		}
 	}
-	if err := q.life.kick.rearm(); err != nil {
-		q.lg.Warn("cannot wait for kicks, polling the ring instead", zap.Int("queue", q.index), zap.Error(err))
-		q.life.kick.close()
-		q.life.kick = &kickFD{}
-	}
+	q.life.kick.rearm()
 	prev := q.life.worker
 	w := &worker{quit: make(chan struct{}), done: make(chan struct{})}
 	q.life.worker = w
@@ -225,7 +167,7 @@ var errWorkerQuit = errors.New("worker is told to end")
 
 // waitKick waits for a kick.
 func (q *Queue) waitKick(w *worker, kick *kickFD) error {
-	if kick.file == nil {
+	if !kick.usable {
 		return q.pollRing(w)
 	}
 	more := false
@@ -236,14 +178,7 @@ func (q *Queue) waitKick(w *worker, kick *kickFD) error {
 	if more {
 		return nil
 	}
-	_, err := kick.file.Read(w.buf[:])
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
-		return errWorkerQuit
-	case err != nil:
-		return err
-	}
-	return nil
+	return kick.wait()
 }
 
 // pollRing waits until new buffers are available.
