@@ -75,8 +75,7 @@ func (m *machine) requireHolding(b *vm.Backend, want holdings) {
 // one that was killed.
 func (m *machine) reboot() {
 	m.t.Helper()
-	lost := func(err error) { m.t.Logf("the guest died while it booted, once more: %v", err) }
-	err := vm.RetryBoot(m.config.Accel, lost, func() error {
+	m.retryBoot(func() error {
 		config := m.config
 		config.Backend = m.backend.Socket
 		v, err := vm.Start(m.ctx, config)
@@ -90,9 +89,6 @@ func (m *machine) reboot() {
 		}
 		return m.tryAgent()
 	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
 }
 
 // holdings are what a process has of others.

@@ -22,6 +22,10 @@ import (
 // of it on a machine that has nothing else to do.
 const hangTimeout = 4 * time.Minute
 
+// bootTimeout is when a guest that boots is given up. It takes a fraction of
+// that, also on a host that has much else to do.
+const bootTimeout = 90 * time.Second
+
 // agentName is the agent among the programs of a guest.
 const agentName = "agent"
 
@@ -98,11 +102,32 @@ func boot(t testing.TB, s setup) *machine {
 			undo()
 		}
 	})
-	lost := func(err error) { t.Logf("the guest died while it booted, once more: %v", err) }
-	if err := vm.RetryBoot(config.Accel, lost, m.bootOnce); err != nil {
-		t.Fatal(err)
-	}
+	m.retryBoot(m.bootOnce)
 	return m
+}
+
+// retryBoot calls boot until it has a guest, as often as makes sense.
+func (m *machine) retryBoot(boot func() error) {
+	m.t.Helper()
+	lost := func(err error) { m.t.Logf("the guest was lost while it booted, once more: %v", err) }
+	err := vm.RetryBoot(m.config.Accel, lost, func() error {
+		all := m.ctx
+		ctx, cancel := context.WithTimeout(all, bootTimeout)
+		defer func() {
+			cancel()
+			m.ctx = all
+		}()
+		m.ctx = ctx
+		err := boot()
+		if err != nil && ctx.Err() != nil && all.Err() == nil {
+			m.vm.Close()
+			err = fmt.Errorf("%w: %w", vm.ErrHung, err)
+		}
+		return err
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // bootOnce starts a guest and its programs, and returns when it is ready.

@@ -40,18 +40,25 @@ func (a Accel) cpu() string {
 	return "max,-erms,-fsrm"
 }
 
-// bootAttempts is how often an emulated guest may die before it is ready.
+// bootAttempts is how often an emulated guest may be lost before it is ready.
 const bootAttempts = 3
 
-// RetryBoot calls boot, and again when the guest died in it and is emulated.
+// ErrHung is wrapped by what boot returns to [RetryBoot] when the guest neither
+// became ready in time nor died.
+var ErrHung = errors.New("the guest hangs")
+
+// RetryBoot calls boot, and again when the guest died or hung in it and is emulated.
 // While a kernel starts it patches its own code, and with several CPUs QEMU's
 // TCG now and then runs the breakpoint that guards a patch after it is gone: the
-// kernel ends in an "Oops: int3" that no real processor causes. lost is called
-// with the reason before each further attempt.
+// kernel ends in an "Oops: int3" that no real processor causes. Or, on a busy
+// host, a processor never gets another interrupt of its timer, and the kernel
+// tells of stalls for ever. lost is called with the reason before each further
+// attempt.
 func RetryBoot(a Accel, lost func(error), boot func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := boot()
-		if err == nil || a != TCG || attempt == bootAttempts || !errors.Is(err, ctl.ErrClosed) {
+		again := errors.Is(err, ctl.ErrClosed) || errors.Is(err, ErrHung)
+		if err == nil || a != TCG || attempt == bootAttempts || !again {
 			return err
 		}
 		lost(err)

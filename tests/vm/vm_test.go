@@ -169,6 +169,7 @@ func TestRetryBoot(t *testing.T) {
 	}{
 		"at once":                             {TCG, died, 0, 1},
 		"after two deaths under emulation":    {TCG, died, 2, 3},
+		"after two that hung":                 {TCG, fmt.Errorf("boot: %w", ErrHung), 2, 3},
 		"not for ever":                        {TCG, died, 9, 3},
 		"not under KVM":                       {KVM, died, 9, 1},
 		"not for another reason than a death": {TCG, errors.New("no kernel"), 9, 1},
