@@ -19,30 +19,27 @@ import (
 
 // The block device of VIRTIO 1.2, section 5.2.
 const (
-	featureSegMax      = 1 << 2
-	featureReadOnly    = 1 << 5
-	featureBlkSize     = 1 << 6
-	featureFlush       = 1 << 9
-	featureMQ          = 1 << 12
-	featureDiscard     = 1 << 13
-	featureWriteZeroes = 1 << 14
+	featureSegMax   = 1 << 2
+	featureReadOnly = 1 << 5
+	featureBlkSize  = 1 << 6
+	featureFlush    = 1 << 9
+	featureMQ       = 1 << 12
 
-	typeIn          = 0
-	typeOut         = 1
-	typeFlush       = 4
-	typeGetID       = 8
-	typeDiscard     = 11
-	typeWriteZeroes = 13
+	typeIn    = 0
+	typeOut   = 1
+	typeFlush = 4
+	typeGetID = 8
 
 	statusOK          = 0
 	statusIOErr       = 1
 	statusUnsupported = 2
 
+	numQueues  = 4
 	sectorSize = 512 // of every number of sectors
 	blockSize  = 4096
-	maxSegs    = 126     // of data in a request
-	maxSectors = 1 << 20 // of one discard or write zeroes request
+	maxSegs    = 126 // of data in a request
 	idSize     = 20
+	configSize = 60 // up to the limits of features that are not offered
 )
 
 // header begins every request.
@@ -51,21 +48,12 @@ type header struct {
 	Sector  uint64
 }
 
-// segment is the data of a discard or write zeroes request.
-type segment struct {
-	Sector         uint64
-	Sectors, Flags uint32
-}
-
-const flagUnmap = 1
-
 var errUnsupported = errors.New("request is not supported")
 
 // disk is a block device whose content is a file.
 type disk struct {
 	file     *os.File
 	sectors  uint64
-	queues   int
 	readOnly bool
 }
 
@@ -73,12 +61,10 @@ func (d *disk) device() *vhostuser.Device {
 	features := uint64(featureSegMax | featureBlkSize | featureFlush | featureMQ | 1<<wire.FeatureRingPacked)
 	if d.readOnly {
 		features |= featureReadOnly
-	} else {
-		features |= featureDiscard | featureWriteZeroes
 	}
 	return &vhostuser.Device{
 		Features:  features,
-		NumQueues: d.queues,
+		NumQueues: numQueues,
 		// A request may be carried out twice, should this process die between.
 		TrackInflight: true,
 		ReadConfig: func(p []byte, off uint32) error {
@@ -92,18 +78,12 @@ func (d *disk) device() *vhostuser.Device {
 // config returns the config space, struct virtio_blk_config. Fields of features
 // that are never offered are zero.
 func (d *disk) config() []byte {
-	b := make([]byte, 96)
+	b := make([]byte, configSize)
 	le := binary.LittleEndian
 	le.PutUint64(b[0:], d.sectors)
 	le.PutUint32(b[12:], maxSegs)
 	le.PutUint32(b[20:], blockSize)
-	le.PutUint16(b[34:], uint16(d.queues))
-	for _, limits := range [][]byte{b[36:], b[48:]} { // of discard and of write zeroes
-		le.PutUint32(limits[0:], maxSectors)
-		le.PutUint32(limits[4:], 1) // segments
-	}
-	le.PutUint32(b[44:], blockSize/sectorSize) // alignment of discard
-	b[56] = 1                                  // write zeroes may give space back
+	le.PutUint16(b[34:], numQueues)
 	return b
 }
 
@@ -133,7 +113,7 @@ func (d *disk) answer(q *vhostuser.Queue, c *vhostuser.Chain) {
 	n, err := d.serve(c, room)
 	status := byte(statusOK)
 	switch {
-	case errors.Is(err, errUnsupported), errors.Is(err, unix.EOPNOTSUPP):
+	case errors.Is(err, errUnsupported):
 		status = statusUnsupported
 	case err != nil:
 		status = statusIOErr
@@ -158,7 +138,7 @@ func (d *disk) serve(c *vhostuser.Chain, room int64) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		return copyAll(io.NewOffsetWriter(c, 0), io.NewSectionReader(d.file, off, room), room)
+		return io.CopyN(io.NewOffsetWriter(c, 0), io.NewSectionReader(d.file, off, room), room)
 	case h.Type == typeFlush:
 		return 0, d.file.Sync()
 	case h.Type == typeGetID:
@@ -172,32 +152,10 @@ func (d *disk) serve(c *vhostuser.Chain, room int64) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		_, err = copyAll(io.NewOffsetWriter(d.file, off), in, size)
+		_, err = io.CopyN(io.NewOffsetWriter(d.file, off), in, size)
 		return 0, err
-	case h.Type == typeDiscard, h.Type == typeWriteZeroes:
-		return 0, d.clear(in, h.Type == typeWriteZeroes)
 	}
 	return 0, errUnsupported
-}
-
-// clear discards a range, or makes it read as zeroes.
-func (d *disk) clear(in io.Reader, zeroes bool) error {
-	var s segment
-	if err := binary.Read(in, binary.LittleEndian, &s); err != nil {
-		return fmt.Errorf("read segment: %w", err)
-	}
-	if s.Flags&^flagUnmap != 0 || s.Flags != 0 && !zeroes {
-		return errUnsupported
-	}
-	off, err := d.offset(s.Sector, int64(s.Sectors)*sectorSize)
-	if err != nil || s.Sectors == 0 || s.Sectors > maxSectors {
-		return fmt.Errorf("clear %d sectors: %w", s.Sectors, errors.Join(unix.EINVAL, err))
-	}
-	mode := uint32(unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE)
-	if zeroes && s.Flags == 0 { // the space has to stay allocated
-		mode = unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_ZERO_RANGE
-	}
-	return unix.Fallocate(int(d.file.Fd()), mode, off, int64(s.Sectors)*sectorSize)
 }
 
 // offset returns where n bytes at a sector are in the file.
@@ -206,13 +164,4 @@ func (d *disk) offset(sector uint64, n int64) (int64, error) {
 		return 0, fmt.Errorf("%d bytes at sector %d are outside of the disk", n, sector)
 	}
 	return int64(sector) * sectorSize, nil
-}
-
-// copyAll copies n bytes; fewer are an error.
-func copyAll(dst io.Writer, src io.Reader, n int64) (int64, error) {
-	done, err := io.Copy(dst, src)
-	if err == nil && done < n {
-		err = io.ErrUnexpectedEOF
-	}
-	return done, err
 }

@@ -147,12 +147,6 @@ func (d *driver) file() []byte {
 
 func block(n byte) []byte { return bytes.Repeat([]byte{n}, blockSize) }
 
-func clearing(sector uint64, sectors, flags uint32) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, sector)
-	b = binary.LittleEndian.AppendUint32(b, sectors)
-	return binary.LittleEndian.AppendUint32(b, flags)
-}
-
 func TestRequestsReachTheFile(t *testing.T) {
 	const first, second = 1, 2 // blocks
 	at := func(block int) uint64 { return uint64(block) * blockSize / sectorSize }
@@ -169,17 +163,6 @@ func TestRequestsReachTheFile(t *testing.T) {
 		}
 		if status, data, _ := d.do(request{kind: typeGetID, room: idSize}, cut); status != statusOK || string(bytes.TrimRight(data, "\x00")) != "vhost-user-blk" {
 			t.Errorf("id: status %d, %q", status, data)
-		}
-		for i, r := range []request{
-			{kind: typeDiscard, data: clearing(at(3), 8, 0)},
-			{kind: typeWriteZeroes, data: clearing(at(4), 8, 0)},
-			{kind: typeWriteZeroes, data: clearing(at(6), 8, flagUnmap)},
-		} {
-			if status, _, _ := d.do(r, cut); status != statusOK && status != statusUnsupported {
-				t.Errorf("clear %d: status %d", i, status)
-			} else if status == statusUnsupported {
-				t.Logf("the file system of %s cannot do clear %d", d.path, i)
-			}
 		}
 		got := d.file()
 		for n, want := range map[int]byte{0: 0, first: 'x', second: second, 5: 5, 7: 7} {
@@ -206,13 +189,6 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"a write past the end", request{kind: typeOut, sector: end - 1, data: make([]byte, 2*sectorSize)}, statusIOErr},
 		{"a write at a sector whose offset wraps", request{kind: typeOut, sector: 1 << 55, data: make([]byte, sectorSize)}, statusIOErr},
 		{"a write of half a sector", request{kind: typeOut, data: make([]byte, 100)}, statusIOErr},
-		{"a discard past the end", request{kind: typeDiscard, data: clearing(end, 1, 0)}, statusIOErr},
-		{"a discard of nothing", request{kind: typeDiscard, data: clearing(0, 0, 0)}, statusIOErr},
-		{"a discard that is too long", request{kind: typeDiscard, data: clearing(0, ^uint32(0), 0)}, statusIOErr},
-		{"a discard without a range", request{kind: typeDiscard}, statusIOErr},
-		{"a discard with half a range", request{kind: typeDiscard, data: make([]byte, 8)}, statusIOErr},
-		{"a discard with a flag", request{kind: typeDiscard, data: clearing(0, 1, flagUnmap)}, statusUnsupported},
-		{"a write of zeroes with an unknown flag", request{kind: typeWriteZeroes, data: clearing(0, 1, 2)}, statusUnsupported},
 		{"an unknown type", request{kind: 99, room: sectorSize}, statusUnsupported},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -291,7 +267,7 @@ func TestManyRequestsAtOnceAreAllAnswered(t *testing.T) {
 }
 
 func TestConfigDescribesTheDisk(t *testing.T) {
-	d := newDriver(t, "--num-queues=3")
+	d := newDriver(t)
 	whole, err := d.f.GetConfig(0, 60)
 	must(t, err)
 	if got := binary.LittleEndian.Uint64(whole); got != diskBlocks*blockSize/sectorSize {
@@ -299,10 +275,10 @@ func TestConfigDescribesTheDisk(t *testing.T) {
 	}
 	part, err := d.f.GetConfig(34, 2)
 	must(t, err)
-	if got := binary.LittleEndian.Uint16(part); got != 3 || !bytes.Equal(part, whole[34:36]) {
+	if got := binary.LittleEndian.Uint16(part); got != numQueues || !bytes.Equal(part, whole[34:36]) {
 		t.Errorf("%d queues", got)
 	}
-	if _, err := d.f.GetConfig(90, 60); err == nil {
+	if _, err := d.f.GetConfig(50, 60); err == nil {
 		t.Error("config was read past its end")
 	}
 	if err := d.f.SetConfig(0, []byte{1}); err == nil {
@@ -318,8 +294,6 @@ func TestAReadOnlyDiskStaysAsItIs(t *testing.T) {
 	before := d.file()
 	for _, r := range []request{
 		{kind: typeOut, data: block('x')},
-		{kind: typeDiscard, data: clearing(0, 8, 0)},
-		{kind: typeWriteZeroes, data: clearing(0, 8, 0)},
 	} {
 		if status, _, _ := d.do(r, 1<<20); status != statusIOErr {
 			t.Errorf("type %d: status %d", r.kind, status)
@@ -341,7 +315,6 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		"no disk":            {socket},
 		"a disk that is not": {socket, "--blk-file=/no/such/file"},
 		"a disk of 100 B":    {socket, "--blk-file=" + small},
-		"no queue":           {socket, "--blk-file=" + newDriver(t).path, "--num-queues=0"},
 		"no socket":          {"--blk-file=" + small},
 	} {
 		if err := newProgram().Run(t.Context(), args, nil, nil); err == nil || errors.Is(err, t.Context().Err()) {

@@ -14,24 +14,18 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/program"
 )
 
-type options struct {
-	file     string
-	readOnly bool
-	queues   int
-}
-
 func newProgram() program.Program {
-	var o options
+	var path string
+	var readOnly bool
 	return program.Program{
 		Name:         "vhost-user-blk",
 		Capabilities: `{"type": "block", "features": ["read-only", "blk-file"]}`,
 		Flags: func(fs *flag.FlagSet) {
-			fs.StringVar(&o.file, "blk-file", "", "file or block device with the disk's content (`PATH`)")
-			fs.BoolVar(&o.readOnly, "read-only", false, "let the guest read only")
-			fs.IntVar(&o.queues, "num-queues", 4, "how many queues the device has")
+			fs.StringVar(&path, "blk-file", "", "file or block device with the disk's content (`PATH`)")
+			fs.BoolVar(&readOnly, "read-only", false, "let the guest read only")
 		},
 		Open: func() (*vhostuser.Device, func() error, error) {
-			d, err := openDisk(o)
+			d, err := openDisk(path, readOnly)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -40,27 +34,27 @@ func newProgram() program.Program {
 	}
 }
 
-func openDisk(o options) (*disk, error) {
-	if o.file == "" {
+func openDisk(path string, readOnly bool) (*disk, error) {
+	if path == "" {
 		return nil, errors.New("give --blk-file")
 	}
 	mode := os.O_RDWR
-	if o.readOnly {
+	if readOnly {
 		mode = os.O_RDONLY
 	}
-	f, err := os.OpenFile(o.file, mode, 0)
+	f, err := os.OpenFile(path, mode, 0)
 	if err != nil {
 		return nil, err
 	}
 	size, err := f.Seek(0, io.SeekEnd) // of a block device too
 	if err == nil && size < blockSize {
-		err = fmt.Errorf("%s has only %d bytes", o.file, size)
+		err = fmt.Errorf("%s has only %d bytes", path, size)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	size -= size % blockSize
-	return &disk{file: f, sectors: uint64(size / sectorSize), queues: o.queues, readOnly: o.readOnly}, nil
+	return &disk{file: f, sectors: uint64(size / sectorSize), readOnly: readOnly}, nil
 }
 
 func main() { newProgram().Main() }
