@@ -21,6 +21,26 @@ type pciFunction struct {
 	bars    [pciBARs][]byte
 }
 
+// lastFD is above what this process has other descriptors for.
+const lastFD = 512
+
+// openLast opens the device so that the kernel closes it first when the process
+// is killed. Closing it ends bus mastering, and the memory of the rings must not
+// go to others before. The kernel runs what is left to do of closed files in
+// reverse (task_work_run() in kernel/task_work.c), so it is the highest
+// descriptor that counts, and not the one opened first.
+func openLast(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, lastFD)
+	if err != nil {
+		return fd, nil // no process may have so many here
+	}
+	return last, unix.Close(fd)
+}
+
 func openFunction(h host, bdf string) (_ *pciFunction, err error) {
 	if err := h.ensureUIO(); err != nil {
 		return nil, err
@@ -38,8 +58,7 @@ func openFunction(h host, bdf string) (_ *pciFunction, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f.uio, err = unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
+	if f.uio, err = openLast(path); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	f.config, err = os.OpenFile(h.device(bdf, "config"), os.O_RDWR, 0)

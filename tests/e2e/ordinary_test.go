@@ -35,6 +35,17 @@ func TestMigrationWithoutHints(t *testing.T) {
 			after:  (*machine).startAgent,
 		},
 		{
+			// QEMU must not look at its rings then.
+			name: "the agent was killed, and others have its memory",
+			before: func(m *machine) {
+				m.signalAgent(syscall.SIGKILL)
+				m.waitAgent()
+				m.fillFree()
+			},
+			status: "no-driver",
+			after:  (*machine).startAgent,
+		},
+		{
 			name:   "the agent is stopped",
 			setup:  setup{device: map[string]string{"hint-timeout": "2000"}},
 			before: func(m *machine) { m.signalAgent(syscall.SIGSTOP) },

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
 )
 
 // Steps of tests: each does one thing to a machine, and ends the test where
@@ -41,6 +42,14 @@ func (m *machine) switchBackend(command string) {
 func (m *machine) waitAgent() {
 	m.t.Helper()
 	if _, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: agentName}); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// fillFree has the guest write most of the memory that is free.
+func (m *machine) fillFree() {
+	m.t.Helper()
+	if _, err := m.vm.Fill(m.ctx, int(m.memory().Buddy*memory.PageSize>>20)*9/10); err != nil {
 		m.t.Fatal(err)
 	}
 }
