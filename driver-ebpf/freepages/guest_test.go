@@ -204,6 +204,26 @@ func TestHoldEndsAtItsBudget(t *testing.T) {
 	}
 }
 
+func TestEveryHoldGetsOnHoweverShortItsTime(t *testing.T) {
+	s := mustLoad(t, 0)
+	s.Begin()
+	for steps, before := 1, uint64(0); ; steps++ {
+		state, err := s.Step(Budget{Time: time.Nanosecond, Entries: MaxEntries})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state == Done {
+			t.Logf("%d steps: %+v", steps, s.Stats())
+			return
+		}
+		records := s.Stats().Records
+		if records == before {
+			t.Fatalf("step %d found nothing, and is not the last", steps)
+		}
+		before = records
+	}
+}
+
 func TestOtherReadersAreNotWalked(t *testing.T) {
 	s := mustLoad(t, 0)
 	s.Begin()
