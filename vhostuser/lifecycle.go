@@ -340,7 +340,9 @@ func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
 		_ = q.breakLocked(err) // the worker sees it
 		return true, nil
 	}
-	if len(q.pushed) > 0 && q.publishLocked() == nil {
+	// What waited is published now, and what was published before may not have
+	// been notified of: the driver's wish was in the memory that was gone.
+	if q.publishLocked() == nil {
 		if err := q.call.raise(); err != nil {
 			q.lg.Warn("cannot interrupt the driver", zap.Error(err))
 		}

@@ -160,6 +160,20 @@ func TestCompletionsWaitWhileTheRingsMemoryIsAway(t *testing.T) {
 	}
 }
 
+func TestDriverIsInterruptedThoughTheRingWentAfterAPush(t *testing.T) {
+	e := newEcho()
+	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
+	v.start()
+	chains, _ := v.hold(e, 1)
+	q := e.connection().Queue(0)
+	must(t, q.Push(chains[0], 0))
+	v.queues[0].Call.Clear()
+	must(t, v.f.RemoveBlock(v.g.Blocks[0]))
+	must(t, q.Notify())
+	must(t, v.f.AddBlock(v.g.Blocks[0]))
+	must(t, v.queues[0].Call.Wait(10*time.Second))
+}
+
 func TestRingsMustBeAlignedAndInMemory(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
