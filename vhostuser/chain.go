@@ -123,7 +123,8 @@ func (c *Chain) WriteAt(p []byte, off int64) (n int, err error) {
 // forRange calls f with the pieces of n bytes at off in the concatenated
 // segments, as far as they reach, and with their guest addresses.
 func forRange(segs []Segment, off, n uint64, f func(b []byte, addr uint64)) {
-	for _, s := range segs {
+	for i := range segs {
+		s := &segs[i]
 		size := uint64(len(s.Bytes))
 		if off >= size {
 			off -= size

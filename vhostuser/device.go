@@ -32,7 +32,9 @@ type Device struct {
 	NumQueues int
 
 	// MaxQueueSize bounds the size that a driver may choose for a queue. It is
-	// a power of two up to 32768; zero means 1024.
+	// a power of two up to 32768; zero means 1024. A smaller bound than 1024 may
+	// refuse QEMU 10, which can set that size though the device was given a
+	// smaller queue-size, as vhost-user-blk is.
 	MaxQueueSize int
 
 	// SpinTime is how long a queue's goroutine looks for more buffers, after a

@@ -33,10 +33,12 @@
 //
 // Split and packed rings, indirect descriptors, event indices and use in order
 // are the library's business: a device sees chains ([Queue.Pop], [Queue.Push],
-// [Queue.PushBatch], [Queue.Notify]) and says in [Device.Features] whether it
-// offers VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. The driver is asked not to
-// kick while a queue's goroutine works or looks for more. With
-// [Device.TrackInflight], requests outlive the process that popped them.
+// [Queue.Notify]) and says in [Device.Features] whether it offers
+// VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. A device with many small requests
+// takes and completes them in batches ([Queue.PopBatch], [Queue.PushBatch]).
+// The driver is asked not to kick while a queue's goroutine works or looks for
+// more. With [Device.TrackInflight], requests outlive the process that popped
+// them.
 //
 // Indices and flags are 16-bit accesses with acquire and release semantics and
 // a full fence where both sides look at each other's word, in assembly for

@@ -115,7 +115,7 @@ func (m *Memory) Regions() []Region {
 // range may span adjacent regions. At the destination of a postcopy migration
 // it waits until the bytes have arrived.
 func (m *Memory) Segments(dst []Segment, addr, n uint64) ([]Segment, error) {
-	if m.b != nil && m.b.post.active.Load() {
+	if m.arriving() {
 		if err := m.populate(addr, n); err != nil {
 			return dst, err
 		}
@@ -137,10 +137,21 @@ func (m *Memory) lookup(dst []Segment, addr, n uint64) ([]Segment, error) {
 		r := m.regions[i]
 		off := addr - r.GuestAddr
 		k := min(n, r.Size-off)
-		dst = append(dst, Segment{Addr: addr, Bytes: r.data[off : off+k : off+k]})
+		dst = appendSegment(dst, addr, r.data[off:off+k:off+k], 0)
 		addr, n = addr+k, n-k
 	}
 	return dst, nil
+}
+
+// appendSegment appends a segment. It fills it in place: a composite literal
+// would be built elsewhere and copied by loads that are wider than the stores
+// before them, which stalls the processor for longer than all the rest of a
+// lookup takes.
+func appendSegment(dst []Segment, addr uint64, b []byte, iova uint64) []Segment {
+	dst = append(dst, Segment{})
+	s := &dst[len(dst)-1]
+	s.Addr, s.Bytes, s.iova = addr, b, iova
+	return dst
 }
 
 // ReadAt implements io.ReaderAt over guest physical addresses. A fault is
@@ -172,11 +183,11 @@ func (m *Memory) dma(dst []Segment, addr, n uint64, write bool) ([]Segment, erro
 	} else {
 		dst, err = m.lookup(dst, addr, n)
 	}
-	if err != nil {
+	if err != nil || !m.arriving() {
 		return dst, err
 	}
-	for _, s := range dst[have:] {
-		if err := m.present(s.Bytes, s.Addr); err != nil {
+	for i := have; i < len(dst); i++ {
+		if err := m.present(dst[i].Bytes, dst[i].Addr); err != nil {
 			return dst, err
 		}
 	}
@@ -195,7 +206,7 @@ func (m *Memory) translate(dst []Segment, addr, n uint64, perm uint8) ([]Segment
 		if err != nil {
 			return dst, err
 		}
-		dst = append(dst, Segment{Addr: r.GuestAddr + e.UserAddr - r.UserAddr, Bytes: b, iova: addr})
+		dst = appendSegment(dst, r.GuestAddr+e.UserAddr-r.UserAddr, b, addr)
 		addr, n = addr+k, n-k
 	}
 	return dst, nil

@@ -85,10 +85,13 @@ func (m *Memory) populate(addr, n uint64) error {
 	return nil
 }
 
+// arriving says whether pages may have yet to arrive.
+func (m *Memory) arriving() bool { return m.b != nil && m.b.post.active.Load() }
+
 // present returns an absent delay unless all pages of b, which is at a guest
 // address, are there.
 func (m *Memory) present(b []byte, addr uint64) error {
-	if m.b == nil || !m.b.post.active.Load() || shm.Resident(b) {
+	if !m.arriving() || shm.Resident(b) {
 		return nil
 	}
 	return &absent{m.b, addr, uint64(len(b))}

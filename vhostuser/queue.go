@@ -92,14 +92,23 @@ func (q *Queue) Running() bool {
 // was stopped: it keeps the guest memory mapped until then. The Chain must not
 // be used after that.
 func (q *Queue) Pop() (*Chain, error) {
+	var one [1]*Chain
+	_, err := q.PopBatch(one[:])
+	return one[0], err
+}
+
+// PopBatch is Pop for several chains, with less effort for each: it fills dst
+// as far as there are chains, and returns how many. An error comes alone; where
+// chains were popped before it, the next call returns it.
+func (q *Queue) PopBatch(dst []*Chain) (int, error) {
 	for {
-		c, err := q.tryPop()
-		if err == nil {
-			return c, nil
+		n, err := q.tryPop(dst)
+		if n > 0 || err == nil {
+			return n, nil
 		}
 		wait := asDelay(err)
 		if wait == nil {
-			return nil, err
+			return 0, err
 		}
 		if err := wait.await(q.stopSignal()); err != nil {
 			q.Fail(err)
@@ -107,38 +116,43 @@ func (q *Queue) Pop() (*Chain, error) {
 	}
 }
 
-// tryPop is Pop, but for memory that has to be waited for: that is a delay.
-func (q *Queue) tryPop() (*Chain, error) {
+// tryPop is PopBatch, but for memory that has to be waited for: that is a delay.
+func (q *Queue) tryPop(dst []*Chain) (n int, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case !q.started:
-		return nil, ErrQueueStopped
+		return 0, ErrQueueStopped
 	case q.broken != nil:
-		return nil, q.broken
-	case !q.running && q.popped == len(q.left), !q.mapped && !q.askForRingLocked():
-		return nil, nil
+		return 0, q.broken
+	case !q.mayPopLocked(), !q.mapped && !q.askForRingLocked():
+		return 0, nil
 	}
-	c := q.newChainLocked()
-	ok := false
-	err := shm.Guard(func() (err error) {
-		ok, err = q.fetchLocked(c)
-		return err
+	var c *Chain // that is being fetched
+	err = shm.Guard(func() error {
+		for n < len(dst) && q.mayPopLocked() {
+			c = q.newChainLocked()
+			if ok, err := q.fetchLocked(c); !ok {
+				return err
+			}
+			q.addLocked(c)
+			dst[n], c = c, nil
+			n++
+		}
+		return nil
 	})
-	switch {
-	case ok:
-		q.addLocked(c)
-		return c, nil
-	case err == nil:
+	if c != nil {
 		q.releaseLocked(c)
-		return nil, nil
 	}
-	q.releaseLocked(c)
-	if asDelay(err) != nil {
-		return nil, err
+	if err != nil && asDelay(err) == nil {
+		err = q.breakLocked(err)
 	}
-	return nil, q.breakLocked(err)
+	return n, err
 }
+
+// mayPopLocked says whether chains may be popped now: of a queue that does not
+// run, only those that a backend before us left.
+func (q *Queue) mayPopLocked() bool { return q.running || q.popped < len(q.left) }
 
 // addLocked makes c, which was fetched, outstanding.
 func (q *Queue) addLocked(c *Chain) {

@@ -5,6 +5,7 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,6 +31,8 @@ const (
 	// driver that has more in flight works in batches, and is only slowed down
 	// by a device that takes each buffer as soon as it is there.
 	spinBatch = 32
+	// yieldInterval is how often a worker yields, at least.
+	yieldInterval = 5 * time.Millisecond
 )
 
 // worker is the goroutine that calls Kick while a queue runs. It ends itself
@@ -38,6 +41,8 @@ const (
 type worker struct {
 	quit chan struct{} // closed by stopWorker
 	done chan struct{} // closed by the goroutine
+
+	yielded time.Time // to the runtime's scheduler
 }
 
 func (q *Queue) startWorker() {
@@ -178,7 +183,19 @@ func (q *Queue) waitKick(w *worker, kick *kickFD) error {
 	if more {
 		return nil
 	}
+	w.yield()
 	return kick.wait()
+}
+
+// yield lets the runtime schedule the worker anew from time to time. Its
+// monitor takes a goroutine that was not for 10 ms for one that keeps others
+// from running, though it may do little else than wait, and deprives it of its
+// processor in each system call, for up to a fifth of a busy worker's time.
+func (w *worker) yield() {
+	if now := time.Now(); now.Sub(w.yielded) >= yieldInterval {
+		runtime.Gosched()
+		w.yielded = now
+	}
 }
 
 // pollRing waits until new buffers are available.

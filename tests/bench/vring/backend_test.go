@@ -70,23 +70,22 @@ func serveEcho(path string) error {
 	return nil
 }
 
-// echo does what echo.c does. It gives requests back in batches.
+// echo does what echo.c does, in batches.
 func echo(q *vhostuser.Queue) {
-	var batch [32]vhostuser.Completion
-	for more := true; more; {
-		n := 0
-		for ; n < len(batch); n++ {
-			c, err := q.Pop()
-			if err != nil {
-				return
-			}
-			if c == nil {
-				more = false
-				break
-			}
-			batch[n] = vhostuser.Completion{Chain: c, Written: copyChain(c)}
+	var chains [32]*vhostuser.Chain
+	var done [len(chains)]vhostuser.Completion
+	for {
+		n, err := q.PopBatch(chains[:])
+		if err != nil {
+			return
 		}
-		if q.PushBatch(batch[:n]) != nil {
+		if n == 0 {
+			break
+		}
+		for i, c := range chains[:n] {
+			done[i] = vhostuser.Completion{Chain: c, Written: copyChain(c)}
+		}
+		if q.PushBatch(done[:n]) != nil {
 			return
 		}
 	}
