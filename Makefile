@@ -43,7 +43,7 @@ test-unit: go ## tests that need no guest, with the race detector, and the seeds
 
 .PHONY: test-e2e
 test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live migrations
-	@go test -v -p 1 -count=1 -timeout 30m $(E2E_FLAGS) $(E2E)
+	@go test -v -p 1 -count=1 -timeout 60m $(E2E_FLAGS) $(E2E)
 
 .PHONY: model
 model: machine ## check the model: our order loses no write, each rejected one does
