@@ -90,7 +90,6 @@ struct walk {
 	u32 slot;
 	u32 order;
 	u32 left; /* blocks left in the budget */
-	u32 visited;
 	u32 count;
 	u32 restarts;
 	u32 ended; /* the list's end was reached */
@@ -135,11 +134,6 @@ static long visit(u32 i, struct walk *w)
 		w->ended = 1;
 		return 1;
 	}
-	/* Not at the first block: however short the time, a hold gets on. */
-	if (!w->left || (++w->visited % CLOCK_INTERVAL == 0 && bpf_ktime_get_ns() > w->deadline)) {
-		w->stop = STOP_BUDGET;
-		return 1;
-	}
 
 	page = w->pos - bpf_core_field_offset(struct page, lru);
 	index = page - vmemmap;
@@ -161,6 +155,16 @@ static long visit(u32 i, struct walk *w)
 	w->left--;
 	w->last = page;
 	w->pos = next;
+
+	/*
+	 * After the block, so that a hold gets on however short its time. What
+	 * is left counts, as the verifier cannot know it: before Linux 6.7 it
+	 * looks at one call only, and takes a counter that begins at 0 for constant.
+	 */
+	if (!w->left || (w->left % CLOCK_INTERVAL == 0 && bpf_ktime_get_ns() > w->deadline)) {
+		w->stop = STOP_BUDGET;
+		return 1;
+	}
 	return 0;
 }
 
