@@ -53,7 +53,8 @@ func (f *packedFlight) position(idx, wrap int) uint32 {
 	if f.b[wrap] != 0 {
 		v |= packedWrap
 	}
-	return f.ring.decode(v)
+	// It may have changed since it was checked: ahead makes it one of the ring's.
+	return f.ring.ahead(f.ring.decode(v), 0)
 }
 
 // storePosition stores the index first. With the new index and the old wrap

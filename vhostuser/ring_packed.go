@@ -106,17 +106,36 @@ func (r *packedRing) encode(pos uint32) uint16 {
 	return uint16(pos - uint32(r.size))
 }
 
-// ahead returns the position n slots after pos, or before it.
+// ahead returns the position n slots after pos, or before it. It does without
+// a division, since n is no more than the ring's size, unless somebody wrote
+// nonsense into the inflight memory.
 func (r *packedRing) ahead(pos uint32, n int) uint32 {
-	return uint32(int(pos)+n+2*r.size) % uint32(2*r.size)
+	p, end := int(pos)+n, 2*r.size
+	for p >= end {
+		p -= end
+	}
+	for p < 0 {
+		p += end
+	}
+	return uint32(p)
 }
 
 // distance returns how many slots b is after a.
 func (r *packedRing) distance(a, b uint32) int {
-	return int(b+uint32(2*r.size)-a) % (2 * r.size)
+	d := int(b) - int(a)
+	if d < 0 {
+		d += 2 * r.size
+	}
+	return d
 }
 
-func (r *packedRing) off(pos uint32) int { return int(pos) % r.size * descSize }
+func (r *packedRing) off(pos uint32) int {
+	i := int(pos)
+	if i >= r.size {
+		i -= r.size
+	}
+	return i * descSize
+}
 
 func (r *packedRing) begin(base uint32) {
 	r.next, r.used = r.decode(uint16(base)), r.decode(uint16(base>>16))
@@ -145,7 +164,7 @@ func (r *packedRing) fetch(c *Chain) (bool, error) {
 	c.clear()
 	n := 0
 	for ; ; flags = r.desc.load16(r.off(r.ahead(r.next, n)) + packedFlags) {
-		if n == room {
+		if n >= room {
 			return false, fmt.Errorf("driver has more than %d descriptors outstanding", r.size)
 		}
 		d := r.read(r.ahead(r.next, n), flags)

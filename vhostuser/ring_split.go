@@ -142,10 +142,9 @@ func (r *splitRing) collect(c *Chain, head uint16) error {
 }
 
 func splitDesc(table []byte, i int) desc {
-	var b [descSize]byte
-	copy(b[:], table[i*descSize:])
+	b := table[i*descSize:][:descSize]
 	return desc{
-		addr:  binary.LittleEndian.Uint64(b[0:]),
+		addr:  binary.LittleEndian.Uint64(b),
 		len:   binary.LittleEndian.Uint32(b[8:]),
 		flags: binary.LittleEndian.Uint16(b[12:]),
 		next:  binary.LittleEndian.Uint16(b[14:]),
