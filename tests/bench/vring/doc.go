@@ -9,8 +9,11 @@
 // The driver either waits for interrupts, as a guest's kernel does, or polls
 // the used ring, as one of DPDK does. At a depth of n it keeps n requests
 // outstanding. The names suit benchstat: compare by -col /backend. A line has
-// requests per second, and how long a request took, from its kick to the driver
-// that has it back, in the median and for the slowest of a hundred.
+// requests per second, how long a request took, from its kick to the driver that
+// has it back, in the median and for the slowest of a hundred, and how much
+// processor time the backend used for it. The Go library looks for more requests
+// for a while before it sleeps, unless many were in flight: that is what makes it
+// quick at small depths. FBPP_BENCH_SPIN=-1ns measures it without.
 //
 // libvhost-user is compiled from the QEMU source that qemu-patches/qemu.sh
 // fetches; without a C compiler or the source its part is skipped by name.
