@@ -158,8 +158,8 @@ static long visit(u32 i, struct walk *w)
 
 	/*
 	 * After the block, so that a hold gets on however short its time. What
-	 * is left counts, as the verifier cannot know it: before Linux 6.7 it
-	 * looks at one call only, and takes a counter that begins at 0 for constant.
+	 * is left counts, as the verifier cannot know it: with a counter that
+	 * begins at 0, Linux 6.1 was seen to leave the look at the clock out.
 	 */
 	if (!w->left || (w->left % CLOCK_INTERVAL == 0 && bpf_ktime_get_ns() > w->deadline)) {
 		w->stop = STOP_BUDGET;
