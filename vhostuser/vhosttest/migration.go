@@ -63,9 +63,13 @@ func (l *Log) Truncate() error {
 	return os.NewSyscallError("ftruncate", unix.Ftruncate(l.fd, 0))
 }
 
-// Close frees the log.
+// Close frees the log. It may be called twice.
 func (l *Log) Close() {
+	if l.fd < 0 {
+		return
+	}
 	unix.Close(l.fd)
+	l.fd = -1
 	_ = l.mapping.Unmap()
 }
 

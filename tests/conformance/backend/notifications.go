@@ -3,11 +3,13 @@
 package backend
 
 import (
+	"errors"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
@@ -125,18 +127,30 @@ func pipesForEvents(s *session) {
 	m.must(m.f.Tell(wire.SetVringKick, index, kickR), "set a pipe to kick")
 	m.must(m.f.Tell(wire.SetVringCall, index, callW), "set a pipe to call")
 	m.enable(true)
-	call := os.NewFile(uintptr(callR), "call")
 	m.put(1)
 	if _, err := unix.Write(kickW, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
 		s.Errorf("kick: %v", err)
 	}
-	if err := call.SetReadDeadline(time.Now().Add(m.cfg.Patience)); err != nil {
-		s.Errorf("set deadline: %v", err)
-	}
-	var b [8]byte
-	_, err := call.Read(b[:])
-	s.must(err, "wait for the call")
+	s.must(awaitInput(callR, m.cfg.Patience), "wait for the call")
 	m.collectPolling(1)
+}
+
+// awaitInput waits until fd can be read.
+func awaitInput(fd int, patience time.Duration) error {
+	deadline := time.Now().Add(patience)
+	for {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		left := max(time.Until(deadline), 0)
+		switch n, err := unix.Poll(ready, int(left.Milliseconds())); {
+		case errors.Is(err, unix.EINTR): // of the runtime's signals
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case n > 0:
+			return nil
+		case left == 0:
+			return vhosttest.ErrTimeout
+		}
+	}
 }
 
 // twoEnds returns a pipe that is closed with the check.
