@@ -24,10 +24,11 @@
 //
 // The message goroutine, the one that called Serve, makes every callback but
 // three, one at a time. Each running queue has a goroutine of its own, which
-// calls Kick and nothing else, and which holds a thread while it waits for kicks. SaveState and LoadState run on one that lives as
-// long as the transfer. QEMU's main loop, and with it often the guest, stands
-// still while a callback of the message goroutine runs: it must not wait for
-// anything that the frontend or the guest has to do.
+// calls Kick and nothing else, and which holds a thread while it waits for
+// kicks. SaveState and LoadState run on one that lives as long as the transfer.
+// QEMU's main loop, and with it often the guest, stands still while a callback
+// of the message goroutine runs: it must not wait for anything that the
+// frontend or the guest has to do.
 //
 // # Virtqueues
 //

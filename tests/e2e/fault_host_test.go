@@ -60,8 +60,9 @@ func TestQEMUKilledAtRandomInstants(t *testing.T) {
 func (m *machine) requireHolding(b *vm.Backend, want holdings) {
 	m.t.Helper()
 	for {
+		// What it had at first may have held a connection of ours for a moment.
 		have := held(m.t, b.PID())
-		if have == want {
+		if have.memory == want.memory && have.descriptors <= want.descriptors {
 			return
 		}
 		if m.ctx.Err() != nil {
