@@ -43,13 +43,14 @@ func fill(args []string) error {
 	return printMemory()
 }
 
-// keep touches memory and holds it until the input ends. It answers each line.
-func keep(args []string) error {
+// hold takes memory in the way of take, and holds it until the input ends. It
+// answers each line.
+func hold(args []string, take func(bytes int64) (*memory.Block, error)) error {
 	bytes, err := megabytes(args)
 	if err != nil {
 		return err
 	}
-	block, err := memory.Fill(bytes, runtime.NumCPU())
+	block, err := take(bytes)
 	if err != nil {
 		return err
 	}
@@ -60,23 +61,13 @@ func keep(args []string) error {
 	return block.Free()
 }
 
-// fragment leaves the guest's free memory in small pieces until the input ends.
-// It answers each line.
-func fragment(args []string) error {
-	bytes, err := megabytes(args)
-	if err != nil {
-		return err
-	}
-	block, err := memory.Fragment(bytes)
-	if err != nil {
-		return err
-	}
-	err = answerLines(func(string) (any, error) { return memory.ReadInfo() })
-	if err != nil {
-		return err
-	}
-	return block.Free()
+// keep touches memory and holds it.
+func keep(args []string) error {
+	return hold(args, func(bytes int64) (*memory.Block, error) { return memory.Fill(bytes, runtime.NumCPU()) })
 }
+
+// fragment leaves the guest's free memory in small pieces, and holds the rest.
+func fragment(args []string) error { return hold(args, memory.Fragment) }
 
 // cache reads files to their end and keeps them open until the input ends, as
 // the kernel drops the pages of a disk that nobody has open. It answers each
