@@ -128,6 +128,7 @@ func (m *machine) refuseAnswers(l *liar) {
 			for i := range w.mem {
 				w.mem[i] = 0xff
 			}
+			w.put(askGeneration, asked) // or it would look like another question
 			w.done(asked)
 		}, "internal"},
 	} {
