@@ -67,8 +67,10 @@ func New(memory []Range) *Set {
 	slices.SortFunc(memory, func(a, b Range) int { return cmp.Compare(a.GPA, b.GPA) })
 	s := &Set{}
 	for _, r := range merge(memory) {
-		first := (r.GPA + 1<<FrameShift - 1) >> FrameShift
-		end := r.End() >> FrameShift
+		first, end := r.GPA>>FrameShift, r.End()>>FrameShift
+		if r.GPA&(1<<FrameShift-1) != 0 {
+			first++ // rounding up the address could wrap
+		}
 		if first >= end {
 			continue
 		}

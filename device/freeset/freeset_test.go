@@ -125,6 +125,24 @@ func TestAdjacentMemoryIsOneArea(t *testing.T) {
 	}
 }
 
+// What a frontend says of its memory is not to be trusted.
+func TestMemoryWithoutWholeFramesIsLeftOut(t *testing.T) {
+	const top = 1<<64 - 1
+	for name, memory := range map[string]Range{
+		"nothing":                         {frame, 0},
+		"less than a frame":               {frame + 1, frame},
+		"a part of the last frame":        {top - 4000, 3000},
+		"up to the end of the addresses":  {top - frame + 1, frame},
+		"past the end of the addresses":   {top - frame + 1, 2 * frame},
+		"from the last frame but one on":  {top - frame, frame},
+		"all addresses but the first one": {1, top},
+	} {
+		if n := New([]Range{memory}).Capacity(); n != 0 {
+			t.Errorf("%s: %v has %d frames, want none", name, memory, n)
+		}
+	}
+}
+
 func TestResetEmptiesTheSet(t *testing.T) {
 	s := New([]Range{{0, 1 << 30}})
 	for range 3 {
