@@ -15,14 +15,11 @@ import (
 
 // Listen creates the socket at path, for its owner alone (mode 0600, whatever
 // the umask). A socket that a dead process left behind is replaced; one that
-// answers is not. Close removes it.
+// somebody listens on, and a file that is no socket, are errors. Close removes
+// it.
 func Listen(path string) (net.Listener, error) {
 	l, err := listen(path)
-	if errors.Is(err, unix.EADDRINUSE) {
-		if c, dialErr := net.Dial("unix", path); dialErr == nil {
-			c.Close()
-			return nil, fmt.Errorf("listen on socket: %w", err)
-		}
+	if errors.Is(err, unix.EADDRINUSE) && isStale(path) {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("remove stale socket: %w", err)
 		}
@@ -32,6 +29,19 @@ func Listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on socket: %w", err)
 	}
 	return l, nil
+}
+
+// isStale says whether a socket is at path that nobody listens on. Whoever
+// listens and is too busy to take a connection refuses none.
+func isStale(path string) bool {
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, unix.ECONNREFUSED)
 }
 
 // listen restricts the socket before it has a path: the file takes over the
