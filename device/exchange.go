@@ -101,7 +101,7 @@ func (d *Device) begin(r window.Request) {
 		Generation:    x.generation,
 		BudgetUS:      d.config.BudgetUS,
 		BudgetEntries: d.config.BudgetEntries,
-		DeadlineMS:    uint32(wait.Milliseconds()),
+		DeadlineMS:    uint32(max(wait.Milliseconds(), 1)), // 0 would say that it is not known
 	})
 	if !sent {
 		d.finish(window.StatusDriverTimeout, "the driver left no buffer for the event")

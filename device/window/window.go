@@ -108,31 +108,20 @@ func (w *Window) WaitAsk() error {
 	return readErr
 }
 
-// drain reads an eventfd if it is readable. It looks first: the frontend shares
-// the open file description, and QEMU makes each descriptor that it receives
-// blocking, if only for a moment. A read at that moment would not end before the
-// next request, and no Close before the read.
+// drain takes the counter of an eventfd if it is not zero, and does not wait for
+// it: the frontend shares the open file description, and QEMU makes each
+// descriptor that it receives blocking, if only for a moment. A read that waited
+// would not end before the next request, and no Close before the read.
 func drain(fd int) (done bool, err error) {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	var n int
+	counter := [][]byte{make([]byte, 8)}
 	for again := true; again; again = errors.Is(err, unix.EINTR) {
-		n, err = unix.Poll(fds, 0)
-	}
-	if err != nil {
-		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("poll", err))
-	}
-	if n == 0 {
-		return false, nil
-	}
-	var counter [8]byte
-	for again := true; again; again = errors.Is(err, unix.EINTR) {
-		_, err = unix.Read(fd, counter[:])
+		_, err = unix.Preadv2(fd, counter, -1, unix.RWF_NOWAIT)
 	}
 	if errors.Is(err, unix.EAGAIN) {
 		return false, nil
 	}
 	if err != nil {
-		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("read", err))
+		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("preadv2", err))
 	}
 	return true, nil
 }
@@ -193,9 +182,13 @@ func (w *Window) Publish(generation uint64, a Answer) {
 	w.wake()
 }
 
-// wake adds 1 to done. The frontend may have filled the counter, when it is
-// readable all the same.
+// wake adds 1 to done, which need not be in non-blocking mode, as drain says. A
+// counter that the frontend has filled is readable all the same.
 func (w *Window) wake() {
+	fds := []unix.PollFd{{Fd: int32(w.done), Events: unix.POLLOUT}}
+	if n, err := unix.Poll(fds, 0); n == 0 && err == nil {
+		return
+	}
 	one := [8]byte{0: 1}
 	_, _ = unix.Write(w.done, one[:])
 }

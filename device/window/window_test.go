@@ -179,3 +179,25 @@ func TestCloseEndsWaitAskOfABlockingDescriptor(t *testing.T) {
 		t.Fatalf("WaitAsk returned %v, want os.ErrClosed", err)
 	}
 }
+
+// Whoever holds the window holds the device's lock.
+func TestPublishDoesNotWaitForTheFrontend(t *testing.T) {
+	w, f := mustPair(t, 2*HeaderSize)
+	full := binary.LittleEndian.AppendUint64(nil, 1<<64-2)
+	if _, err := unix.Write(f.done, full); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(f.done, false); err != nil {
+		t.Fatal(err)
+	}
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		w.Publish(1, Answer{Status: StatusDisabled})
+	}()
+	select {
+	case <-published:
+	case <-time.After(10 * time.Second):
+		t.Fatal("Publish waits until the frontend reads done")
+	}
+}

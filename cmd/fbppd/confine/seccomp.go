@@ -23,7 +23,7 @@ var allowed = [...]string{
 
 	// Go's poller, and descriptors that are open
 	"epoll_ctl", "epoll_pwait", "epoll_create1", "ppoll", "eventfd2", "pipe2",
-	"read", "write", "readv", "writev", "pread64", "pwrite64", "close", "fcntl", "dup", "dup3", "fstat", "lseek",
+	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv2", "close", "fcntl", "dup", "dup3", "fstat", "lseek",
 
 	// sockets that listen or are connected
 	"accept4", "recvmsg", "recvfrom", "sendmsg", "sendto", "shutdown",
