@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap/zaptest"
 
@@ -101,6 +103,32 @@ func TestRequestsThatAreRefused(t *testing.T) {
 			h.ServeHTTP(w, httptest.NewRequest(tc.method, tc.path, strings.NewReader(tc.body)))
 			if w.Code != tc.want {
 				t.Fatalf("status %d, want %d", w.Code, tc.want)
+			}
+		})
+	}
+}
+
+func TestClientsThatFallSilentAreCutOff(t *testing.T) {
+	_, _, path := mustServe(t)
+	for name, text := range map[string]string{
+		"in the header": "PUT /v1/enabled HTTP/1.1\r\n",
+		"in the body":   "PUT /v1/enabled HTTP/1.1\r\nHost: fbppd\r\nContent-Length: 17\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := io.WriteString(c, text); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil { // a hang
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, c); err != nil {
+				t.Fatalf("the connection is still open: %v", err)
 			}
 		})
 	}

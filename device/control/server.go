@@ -18,11 +18,13 @@ import (
 )
 
 // What bounds the memory that clients can make the process use: connections,
-// and on each of them a header, and a body where one is read.
+// and on each of them a header, and a body where one is read. patience is how
+// long a header may take, a body, and a line of a watch.
 const (
 	maxConns  = 64
 	maxHeader = 16 << 10
 	maxBody   = 4096
+	patience  = 5 * time.Second
 )
 
 // Serve answers requests on l until ctx ends. It closes l, and returns nil at
@@ -30,7 +32,7 @@ const (
 func Serve(ctx context.Context, l net.Listener, d Device, lg *zap.Logger) error {
 	srv := &http.Server{
 		Handler:           Handler(d),
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: patience,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          zap.NewStdLog(lg),
@@ -53,6 +55,8 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.Status())
 	})
 	mux.HandleFunc("PUT /v1/enabled", func(w http.ResponseWriter, r *http.Request) {
+		// The server's own ReadTimeout would end a watch, too.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience)) // tests' writers have none
 		var body setEnabled
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body)
 		if err != nil || body.Enabled == nil {
@@ -76,10 +80,11 @@ func writeJSON(w http.ResponseWriter, v any) {
 
 func watch(w http.ResponseWriter, r *http.Request, d Device) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	enc, flush := json.NewEncoder(w), http.NewResponseController(w)
+	enc, conn := json.NewEncoder(w), http.NewResponseController(w)
 	for {
 		changed := d.Changed()
-		if enc.Encode(d.Status()) != nil || flush.Flush() != nil {
+		_ = conn.SetWriteDeadline(time.Now().Add(patience)) // for a client that does not read
+		if enc.Encode(d.Status()) != nil || conn.Flush() != nil {
 			return
 		}
 		select {
