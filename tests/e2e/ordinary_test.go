@@ -160,10 +160,6 @@ func TestMigrationCancelledDuringTheExchange(t *testing.T) {
 	if err := m.vm.CancelMigration(m.ctx); err != nil {
 		t.Fatal(err)
 	}
-	figures, err := m.vm.WaitMigration(m.ctx, nil)
-	if err != nil || figures.Status != "cancelled" {
-		t.Fatalf("the migration ended as %+v, %v", figures, err)
-	}
 	dst.Close()
 	backend.Close()
 	m.signalAgent(syscall.SIGCONT)
@@ -179,10 +175,6 @@ func TestMigrationCancelledAfterTheExchange(t *testing.T) {
 	m.awaitHints("ok")
 	if err := m.vm.CancelMigration(m.ctx); err != nil {
 		t.Fatal(err)
-	}
-	figures, err := m.vm.WaitMigration(m.ctx, nil)
-	if err != nil || figures.Status != "cancelled" {
-		t.Fatalf("the migration ended as %+v, %v", figures, err)
 	}
 	dst.Close()
 	backend.Close()

@@ -34,14 +34,14 @@ type Result struct {
 	Unreached []string
 }
 
-// Check searches all states of v. It works in dir, which must exist, and leaves
-// there what Spin writes. Anything but a complete search that found no error,
+// Check searches all states of v. It works in dir, which must be empty, and
+// leaves there what Spin writes. Anything but a complete search that found no error,
 // or one that ends at a lost write, is an error.
 func Check(ctx context.Context, v Variant, dir string) (Result, error) {
 	if _, err := exec.LookPath("spin"); err != nil {
 		return Result{}, ErrNoSpin
 	}
-	if err := os.CopyFS(dir, sources); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.CopyFS(dir, sources); err != nil {
 		return Result{}, fmt.Errorf("copy the model: %w", err)
 	}
 	var defines []string

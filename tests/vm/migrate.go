@@ -116,9 +116,17 @@ func (v *VM) StartMigration(ctx context.Context, dst *VM, bandwidth int64) error
 	return t.start(ctx, v, dst)
 }
 
-// CancelMigration gives the source's migration up.
+// CancelMigration gives the source's migration up, and waits until it is
+// cancelled. One that ends otherwise is an error.
 func (v *VM) CancelMigration(ctx context.Context) error {
-	return v.Execute(ctx, "migrate_cancel", nil, nil)
+	if err := v.Execute(ctx, "migrate_cancel", nil, nil); err != nil {
+		return err
+	}
+	m, err := v.WaitMigration(ctx, nil)
+	if err == nil && m.Status != "cancelled" {
+		err = fmt.Errorf("cancel a migration: it %s: %s", m.Status, m.ErrorDesc)
+	}
+	return err
 }
 
 // pollInterval is how often the state of a migration is asked for.
