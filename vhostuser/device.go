@@ -40,7 +40,8 @@ type Device struct {
 	// SpinTime is how long a queue's goroutine looks for more buffers, after a
 	// Kick that popped some, before it sleeps. Meanwhile the driver need not
 	// kick, and its next request is served at once, at the cost of a busy
-	// processor. Zero means 50 microseconds, and a negative time none.
+	// processor. While that is in vain it is tried more and more seldom. Zero
+	// means 50 microseconds, and a negative time none.
 	SpinTime time.Duration
 
 	// TrackInflight offers INFLIGHT_SHMFD: the frontend keeps a record of the

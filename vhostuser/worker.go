@@ -20,17 +20,6 @@ const (
 	// pollInterval is how often a ring without a usable kick descriptor is
 	// looked at.
 	pollInterval = time.Millisecond
-	// defaultSpin is how long a worker looks for new buffers before it sleeps:
-	// longer than a driver that waits for an interrupt takes to wake up and to
-	// ask again, which was measured as 10 to 20 microseconds.
-	defaultSpin = 50 * time.Microsecond
-	// spinPauses is how many pauses a spinning worker makes between two looks,
-	// to leave the cache lines of the ring to the driver.
-	spinPauses = 32
-	// spinBatch is the largest number of chains after which a worker spins. A
-	// driver that has more in flight works in batches, and is only slowed down
-	// by a device that takes each buffer as soon as it is there.
-	spinBatch = 32
 	// yieldInterval is how often a worker yields, at least.
 	yieldInterval = 5 * time.Millisecond
 )
@@ -42,6 +31,7 @@ type worker struct {
 	quit chan struct{} // closed by stopWorker
 	done chan struct{} // closed by the goroutine
 
+	spins   spinner
 	yielded time.Time // to the runtime's scheduler
 }
 
@@ -126,34 +116,6 @@ func (q *Queue) quiet() (popped uint64) {
 		popped = q.seq
 	})
 	return popped
-}
-
-// spin looks for new buffers for a short time before the worker sleeps, and
-// returns true when there are. It does not after a Kick that popped nothing, or
-// much: popped is the number of chains before that.
-func (q *Queue) spin(w *worker, popped uint64) (more bool) {
-	limit := q.life.dev.SpinTime
-	if limit == 0 {
-		limit = defaultSpin
-	}
-	for start := time.Now(); ; {
-		busy := false
-		q.ifActive(func() {
-			more = q.ring.fresh()
-			busy = q.seq != popped && q.seq-popped <= spinBatch
-		})
-		if more || !busy || time.Since(start) >= limit {
-			return more
-		}
-		select {
-		case <-w.quit:
-			return true
-		default:
-		}
-		for range spinPauses {
-			shm.Pause()
-		}
-	}
 }
 
 // ifActive calls f, which may access the ring, if the queue runs.

@@ -12,8 +12,9 @@
 // requests per second, how long a request took, from its kick to the driver that
 // has it back, in the median and for the slowest of a hundred, and how much
 // processor time the backend used for it. The Go library looks for more requests
-// for a while before it sleeps, unless many were in flight: that is what makes it
-// quick at small depths. FBPP_BENCH_SPIN=-1ns measures it without.
+// for a while before it sleeps, and does so more seldom while it is in vain: that
+// is what makes it quick, where driver and device have a processor each.
+// FBPP_BENCH_SPIN=-1ns measures it without.
 //
 // libvhost-user is compiled from the QEMU source that qemu-patches/qemu.sh
 // fetches; without a C compiler or the source its part is skipped by name.

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestSpinsInVainBecomeRare(t *testing.T) {
+	var s spinner
+	// next returns how many Kicks are followed by sleep before a spin.
+	next := func() (n int) {
+		for !s.begin() {
+			n++
+		}
+		return n
+	}
+	var rests []int
+	for range 9 {
+		rests = append(rests, next())
+		s.end(false)
+	}
+	if want := []int{0, 1, 2, 4, 8, 16, 32, 64, 64}; !slices.Equal(rests, want) {
+		t.Errorf("rests of %v, want %v", rests, want)
+	}
+	if n := next(); n != maxRest {
+		t.Errorf("rest of %d", n)
+	}
+	s.end(true)
+	if n := next(); n != 0 {
+		t.Errorf("rest of %d after a spin that found something", n)
+	}
+	s.end(false)
+	if n := next(); n != 1 {
+		t.Errorf("rest of %d after the first spin in vain", n)
+	}
+}
+
+func TestWorkerSpinsOnlyAfterKicksThatPopped(t *testing.T) {
+	rigDialects(t, func(t *testing.T, features uint64) {
+		r := newRig(t, features)
+		r.q.life.dev = &Device{SpinTime: 1} // found at the first look, or not at all
+		w := &worker{quit: make(chan struct{})}
+		popped := r.q.quiet()
+		if r.q.spin(w, popped) || w.spins.vain != 0 {
+			t.Error("span after a Kick that popped nothing")
+		}
+		r.request(t, 8)
+		check(t, r.q.Push(r.pop(t), 0))
+		if r.q.spin(w, popped) || w.spins.vain != 1 {
+			t.Error("did not spin after a Kick that popped")
+		}
+		r.request(t, 8)
+		if !r.q.spin(w, popped) {
+			t.Error("what came meanwhile was not seen")
+		}
+	})
+}
