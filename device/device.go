@@ -163,20 +163,18 @@ func (d *Device) connected(b *vhostuser.Backend) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.backend = b
-	d.lg.Info("frontend connected")
 	d.broadcast()
 }
 
 // disconnected forgets all that belongs to the frontend and its guest: the next
 // frontend may run another guest.
-func (d *Device) disconnected(_ *vhostuser.Backend, err error) {
+func (d *Device) disconnected(*vhostuser.Backend, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.finish(window.StatusCancelled, "frontend disconnected")
 	d.closeWindow()
 	d.backend, d.eventq, d.driver = nil, nil, nil
 	d.free = freeset.New(nil)
-	d.lg.Info("frontend disconnected", zap.Error(err))
 	d.broadcast()
 }
 
