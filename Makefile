@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin
 
 # What is built for others to run needs no library of the machine.
-GO_BUILD := CGO_ENABLED=0 go build -trimpath
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 
 QEMU := ./qemu-patches/qemu.sh
 

@@ -11,9 +11,10 @@ import (
 
 // Info is what the guest's kernel says about its memory, in pages.
 type Info struct {
-	Total int64 `json:"total"` // MemTotal: what the page allocator manages
-	Free  int64 `json:"free"`  // MemFree: on the buddy lists and on the lists per CPU
-	Buddy int64 `json:"buddy"` // on the buddy lists: what a free list walk can find
+	Total  int64 `json:"total"`  // MemTotal: what the page allocator manages
+	Free   int64 `json:"free"`   // MemFree, which leaves out the lists per CPU
+	Buddy  int64 `json:"buddy"`  // on the buddy lists: what a free list walk can find
+	Blocks int64 `json:"blocks"` // that the pages on the buddy lists make up; not in pages
 }
 
 // ReadInfo reads /proc/meminfo and /proc/buddyinfo.
@@ -33,7 +34,7 @@ func ReadInfo() (Info, error) {
 	if i.Free, err = parseMeminfo(string(meminfo), "MemFree"); err != nil {
 		return i, err
 	}
-	i.Buddy, err = parseBuddyinfo(string(buddyinfo))
+	i.Buddy, i.Blocks, err = parseBuddyinfo(string(buddyinfo))
 	return i, err
 }
 
@@ -54,20 +55,19 @@ func parseMeminfo(text, field string) (int64, error) {
 
 // parseBuddyinfo adds up the free blocks of all zones. A line is
 // "Node 0, zone   Normal   1   0 ...", a count per order from 0 on.
-func parseBuddyinfo(text string) (int64, error) {
-	var pages int64
+func parseBuddyinfo(text string) (pages, blocks int64, err error) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) < 5 || f[0] != "Node" || f[2] != "zone" {
-			return 0, fmt.Errorf("parse buddyinfo: %q", strings.TrimSpace(line))
+			return 0, 0, fmt.Errorf("parse buddyinfo: %q", strings.TrimSpace(line))
 		}
 		for order, count := range f[4:] {
 			n, err := strconv.ParseInt(count, 10, 32)
 			if err != nil || n < 0 || order > 20 {
-				return 0, fmt.Errorf("parse buddyinfo: order %d of %q", order, strings.TrimSpace(line))
+				return 0, 0, fmt.Errorf("parse buddyinfo: order %d of %q", order, strings.TrimSpace(line))
 			}
-			pages += n << order
+			pages, blocks = pages+n<<order, blocks+n
 		}
 	}
-	return pages, nil
+	return pages, blocks, nil
 }

@@ -88,11 +88,11 @@ func TestFillMakesEachPageUnique(t *testing.T) {
 
 func TestParseBuddyinfo(t *testing.T) {
 	const two = "Node 0, zone      DMA      1      0      2\nNode 0, zone   Normal      0      3      0\n"
-	if got, err := parseBuddyinfo(two); err != nil || got != 1+8+6 {
-		t.Fatalf("got %d, %v, want 15", got, err)
+	if pages, blocks, err := parseBuddyinfo(two); err != nil || pages != 1+8+6 || blocks != 1+2+3 {
+		t.Fatalf("got %d pages in %d blocks, %v, want 15 in 6", pages, blocks, err)
 	}
 	for _, bad := range []string{"Node 0\n", "Node 0, zone DMA x\n", "Node 0, zone DMA -1\n", "nonsense of five words here\n"} {
-		if got, err := parseBuddyinfo(bad); err == nil {
+		if got, _, err := parseBuddyinfo(bad); err == nil {
 			t.Errorf("%q is taken for %d pages", bad, got)
 		}
 	}
@@ -111,7 +111,7 @@ func TestParseMeminfo(t *testing.T) {
 func FuzzParseBuddyinfo(f *testing.F) {
 	f.Add("Node 0, zone   Normal      0      3      0\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		if pages, err := parseBuddyinfo(text); err == nil && pages < 0 {
+		if pages, _, err := parseBuddyinfo(text); err == nil && pages < 0 {
 			t.Fatalf("%q has %d pages", text, pages)
 		}
 	})
