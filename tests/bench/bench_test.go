@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,9 +70,9 @@ func made(l load, m method, round int, ms, bytes int64) record {
 	r := record{run: run{benchCase{l, m, unlimited, stream}, round}, TotalMS: ms, Transferred: bytes, Normal: 1, Verified: 1}
 	if m == fbpp {
 		r.FloorBytes = bytes * 100 / 102
-		r.FreePages = 1000
+		r.FreePages, r.FreeBlocks = 1000, 100
 		r.Skipped = 990
-		r.Exchange = &vm.Hints{Generation: 7, Exchange: 11700, Skipped: 990}
+		r.Exchange = &vm.Hints{Generation: 7, Exchange: 11700, Skipped: 990, HoldMax: 1000, Walk: 40}
 	}
 	return r
 }
@@ -110,6 +111,7 @@ func TestTargetsAreJudgedFromTheFigures(t *testing.T) {
 		bad[i].FloorBytes = bad[i].Transferred / 2
 		if bad[i].Load == fragmented {
 			bad[i].Skipped = 900
+			bad[i].Exchange.HoldMax = 3000
 		}
 	}
 	cases := fullMatrix(mustSizes(t, 64<<10, 0), 1)
@@ -119,8 +121,8 @@ func TestTargetsAreJudgedFromTheFigures(t *testing.T) {
 		}
 	}
 	missed := targets(summarize(cases, bad))
-	if len(missed) != 7 {
-		t.Errorf("%d targets were judged, want 7", len(missed))
+	if len(missed) != 8 {
+		t.Errorf("%d targets were judged, want 8", len(missed))
 	}
 	for _, tt := range missed {
 		if tt.Met {
@@ -236,8 +238,34 @@ func TestProgressLeavesOutWhatIsDone(t *testing.T) {
 	if !strings.Contains(out.String(), "[2/2] no load, fbpp, round 2") {
 		t.Errorf("it said %q", out.String())
 	}
-	p.spent, p.ran = 10*time.Minute, 5
-	if left := p.remaining(3); !strings.Contains(left, "6m0s") {
+}
+
+func TestProgressExpectsWhatIsKnown(t *testing.T) {
+	known := made(noLoad, stock, 1, 20_000, 3<<30)
+	known.TookMS = 40_000
+	quick := made(noLoad, fbpp, 1, 1000, 1<<20)
+	quick.TookMS = 20_000
+	failed := made(noLoad, fbpp, 2, 1, 1)
+	failed.Error = "no"
+	p := newProgress(io.Discard, nil, &results{Records: []record{known, quick, failed}})
+	for name, tc := range map[string]struct {
+		c    benchCase
+		want time.Duration
+	}{
+		"the same case":                  {known.benchCase, 40 * time.Second},
+		"a slower link":                  {benchCase{noLoad, stock, gigabit, stream}, 44 * time.Second}, // 24 s for 3 GiB, not 20
+		"a link that is no limit":        {benchCase{noLoad, stock, gigabit10, stream}, 40 * time.Second},
+		"another load: the mean":         {benchCase{midLoad, stock, unlimited, stream}, 30 * time.Second},
+		"another transport, same method": {benchCase{noLoad, fbpp, unlimited, multifd}, 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := p.expect(tc.c); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+	runs := []run{{known.benchCase, 2}, {known.benchCase, 3}, {quick.benchCase, 2}}
+	if left := p.remaining(runs); left != " (about 2m0s left)" {
 		t.Errorf("remaining: %q", left)
 	}
 }

@@ -102,25 +102,20 @@ type planned struct {
 // fullMatrix is everything.
 func fullMatrix(p sizes, rounds int) []planned {
 	var m []planned
-	for _, l := range allLoads() {
-		for _, how := range allMethods() {
-			if p.fits(l, how) {
-				m = append(m, planned{benchCase{l, how, unlimited, stream}, rounds})
+	add := func(loads []load, over link, by transport, rounds int) {
+		for _, l := range loads {
+			for _, how := range allMethods() {
+				if p.fits(l, how) {
+					m = append(m, planned{benchCase{l, how, over, by}, rounds})
+				}
 			}
 		}
 	}
-	for _, link := range []link{gigabit10, gigabit} {
-		for _, l := range paperLoads() {
-			for _, how := range []method{stock, freePageHint, fbpp} {
-				m = append(m, planned{benchCase{l, how, link, stream}, rounds})
-			}
-		}
-	}
-	for _, t := range []transport{multifd, mappedRAM} {
-		for _, how := range []method{stock, fbpp} {
-			m = append(m, planned{benchCase{noLoad, how, unlimited, t}, 1})
-		}
-	}
+	add(allLoads(), unlimited, stream, rounds)
+	add([]load{noLoad}, unlimited, multifd, 1)
+	add([]load{noLoad}, unlimited, mappedRAM, 1)
+	add(paperLoads(), gigabit, stream, rounds)
+	add(paperLoads(), gigabit10, stream, rounds)
 	return m
 }
 
@@ -142,9 +137,23 @@ type run struct {
 	Round int `json:"round"` // counts from 1
 }
 
-// schedule puts the runs of all cases in turn: what changes on the machine
-// while the matrix runs hits all methods alike.
+// schedule puts the runs of the cases that share a link and a transport in
+// turn: what changes on the machine while they run hits all methods alike.
 func schedule(m []planned) []run {
+	var runs []run
+	for len(m) > 0 {
+		n := 1
+		for n < len(m) && m[n].Link == m[0].Link && m[n].Transport == m[0].Transport {
+			n++
+		}
+		runs = append(runs, inTurn(m[:n])...)
+		m = m[n:]
+	}
+	return runs
+}
+
+// inTurn returns the first round of each case, then the second, and so on.
+func inTurn(m []planned) []run {
 	var runs []run
 	for round := 1; ; round++ {
 		before := len(runs)

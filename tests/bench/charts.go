@@ -3,71 +3,71 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"image/color"
 	"slices"
-
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+	"strings"
 )
 
-// chart is a picture of one figure: a group of bars for each load, a bar for
-// each method.
+// chart is a picture of one figure: a panel for each load, a bar for each
+// method.
 type chart struct {
 	Name  string // of the file, without its extension
 	Title string
-	axis  string
 	link  link
-	scale float64 // from the figure's unit to the axis's
+	scale float64 // from the figure's unit to the title's
 	value func(*row) spread
+	floor func(*row) spread // drawn as a line; nil: none
 }
 
 func allCharts() []chart {
 	const gib = 1 << 30
-	transferred := func(r *row) spread { return r.Transferred }
 	total := func(r *row) spread { return r.Total }
 	return []chart{
-		{"transferred", "Data transferred", "GiB", unlimited, 1.0 / gib, transferred},
-		{"total", "Total migration time", "s", unlimited, 1e-3, total},
-		{"setup", "Setup time", "ms", unlimited, 1, func(r *row) spread { return r.Setup }},
-		{"downtime", "Downtime", "ms", unlimited, 1, func(r *row) spread { return r.Downtime }},
-		{"total-10g", "Total migration time at 10 Gib/s", "s", gigabit10, 1e-3, total},
-		{"total-1g", "Total migration time at 1 Gib/s", "s", gigabit, 1e-3, total},
+		{"transferred", "Data transferred, GiB", unlimited, 1.0 / gib,
+			func(r *row) spread { return r.Transferred }, func(r *row) spread { return r.Floor }},
+		{"total", "Total migration time, s", unlimited, 1e-3, total, nil},
+		{"setup", "Setup time, ms", unlimited, 1, func(r *row) spread { return r.Setup }, nil},
+		{"downtime", "Downtime, ms", unlimited, 1, func(r *row) spread { return r.Downtime }, nil},
+		{"total-1g", "Total migration time at 1 Gib/s, s", gigabit, 1e-3, total, nil},
+		{"total-10g", "Total migration time at 10 Gib/s, s", gigabit10, 1e-3, total, nil},
 	}
 }
 
-// palette has a colour for each method, told apart by the colour-blind too
-// (Okabe and Ito).
-func palette(m method) color.Color {
-	switch m {
-	case stock:
-		return color.RGBA{0x99, 0x99, 0x99, 0xff}
-	case balloon1:
-		return color.RGBA{0xe6, 0x9f, 0x00, 0xff}
-	case balloon4:
-		return color.RGBA{0xf0, 0xe4, 0x42, 0xff}
-	case freePageHint:
-		return color.RGBA{0xcc, 0x79, 0xa7, 0xff}
-	case freeReporting:
-		return color.RGBA{0x56, 0xb4, 0xe9, 0xff}
-	}
-	return color.RGBA{0x00, 0x9e, 0x73, 0xff}
+// charts returns those that there are figures for.
+func (r *report) charts() []chart {
+	return slices.DeleteFunc(allCharts(), func(c chart) bool { return len(c.panels(r.Rows)) == 0 })
 }
 
-// draw returns the chart as SVG, or nil when no row has anything for it.
-func (c chart) draw(rows []row) ([]byte, error) {
+// file is the name of the chart's picture.
+func (c chart) file() string { return c.Name + ".svg" }
+
+// bar is the figure of one method.
+type bar struct {
+	method method
+	spread        // in the unit of the axis; N is 0 without figures
+	failed bool   // a round of it did
+	absent string // why there are no figures
+}
+
+// panel is what a chart shows of one load.
+type panel struct {
+	load  load
+	bars  []bar
+	floor float64 // 0: none
+}
+
+// panels picks what the chart shows of the rows, all panels with the same
+// methods. There are none without any figures.
+func (c chart) panels(rows []row) []panel {
 	var (
 		loads   []load
 		methods []method
-		values  = make(map[benchCase]float64)
+		figures bool
+		have    = make(map[benchCase]*row)
 	)
 	for i := range rows {
 		r := &rows[i]
-		if r.Link != c.link || r.Transport != stream || r.Total.N == 0 {
+		if r.Link != c.link || r.Transport != stream {
 			continue
 		}
 		if !slices.Contains(loads, r.Load) {
@@ -76,57 +76,76 @@ func (c chart) draw(rows []row) ([]byte, error) {
 		if !slices.Contains(methods, r.Method) {
 			methods = append(methods, r.Method)
 		}
-		values[r.benchCase] = c.value(r).Median * c.scale
+		have[r.benchCase] = r
+		figures = figures || r.Total.N > 0
 	}
-	if len(loads) == 0 {
-		return nil, nil
+	if !figures {
+		return nil
 	}
 	slices.SortFunc(methods, func(a, b method) int {
 		return slices.Index(allMethods(), a) - slices.Index(allMethods(), b)
 	})
-
-	p := plot.New()
-	p.Title.Text = c.Title
-	p.Y.Label.Text = c.axis
-	p.Y.Min = 0
-	group := vg.Points(60)
-	width := group / vg.Length(len(methods))
-	// Text to the right of its colour: a viewer's font may be wider than ours.
-	whole := max(group*vg.Length(len(loads))*1.35+vg.Points(90), 5*vg.Inch)
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Legend.XOffs = whole - vg.Points(200)
-	p.Legend.Padding = vg.Points(2)
-	var names []string
+	var panels []panel
 	for _, l := range loads {
-		names = append(names, string(l))
-	}
-	for i, m := range methods {
-		heights := make(plotter.Values, len(loads))
-		for j, l := range loads {
-			heights[j] = values[benchCase{l, m, c.link, stream}]
+		p := panel{load: l}
+		for _, m := range methods {
+			r := have[benchCase{l, m, c.link, stream}]
+			p.bars = append(p.bars, c.bar(m, r))
+			if r != nil && c.floor != nil && m == fbpp {
+				p.floor = c.floor(r).Median * c.scale
+			}
 		}
-		bars, err := plotter.NewBarChart(heights, width)
-		if err != nil {
-			return nil, fmt.Errorf("draw chart %s: %w", c.Name, err)
-		}
-		bars.Color = palette(m)
-		bars.LineStyle.Width = 0
-		bars.Offset = width*vg.Length(i) - group/2 + width/2
-		p.Add(bars)
-		p.Legend.Add(string(m), bars)
+		panels = append(panels, p)
 	}
-	p.NominalX(names...)
-	p.X.Min, p.X.Max = -0.6, float64(len(loads))-0.4
-	p.Y.Max *= 1.35 // room for the legend
-	return c.svg(p, whole)
+	return panels
 }
 
-func (c chart) svg(p *plot.Plot, width vg.Length) ([]byte, error) {
-	canvas := vgsvg.New(width, 3.4*vg.Inch)
-	p.Draw(draw.New(canvas))
-	var out bytes.Buffer
-	if _, err := canvas.WriteTo(&out); err != nil {
-		return nil, fmt.Errorf("draw chart %s: %w", c.Name, err)
+// bar returns the figure of a row, which is nil where none was planned.
+func (c chart) bar(m method, r *row) bar {
+	switch {
+	case r == nil:
+		return bar{method: m, absent: "–"}
+	case r.Total.N > 0:
+		s := c.value(r)
+		s.Median, s.Min, s.Max = s.Median*c.scale, s.Min*c.scale, s.Max*c.scale
+		return bar{method: m, spread: s, failed: len(r.Failures) > 0}
+	case len(r.Failures) > 0:
+		return bar{method: m, failed: true, absent: "failed"}
 	}
-	return out.Bytes(), nil
+	return bar{method: m, absent: "not run"}
+}
+
+// label is what is written beside a bar.
+func (b bar) label() string {
+	switch {
+	case b.absent != "":
+		return b.absent
+	case b.failed:
+		return short(b.Median) + " (some failed)"
+	}
+	return short(b.Median)
+}
+
+// short writes a figure with three digits or so.
+func short(v float64) string {
+	switch {
+	case v >= 99.95:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 9.995:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+// caption says in a line what a chart's figures are of.
+func (r *report) caption() string {
+	rounds := 0
+	for _, row := range r.Rows {
+		rounds = max(rounds, row.Total.N)
+	}
+	text := fmt.Sprintf("Guest with %d MiB and 2 CPUs, Linux %s, under %s.", r.Sizes.Guest, r.Origin.Kernel, strings.ToUpper(r.Origin.Accel))
+	if rounds > 1 {
+		text += fmt.Sprintf(" Medians of %d migrations each; thin lines go from the lowest to the highest.", rounds)
+	}
+	return text
 }

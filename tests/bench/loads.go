@@ -56,7 +56,7 @@ func (l load) pool() memory.PoolOptions {
 	if l == churning {
 		return memory.PoolOptions{Pages: 64 << 10, Seed: 1, Rate: 20_000}
 	}
-	return memory.PoolOptions{Pages: 8192, Seed: 1, Rate: 500}
+	return memory.PoolOptions{Pages: 1024, Seed: 1, Rate: 500}
 }
 
 // cacheDisks is how many disks the guest reads to fill its page cache. All show

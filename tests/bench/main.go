@@ -17,7 +17,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -42,6 +41,7 @@ func main() {
 type options struct {
 	quick, anew    bool
 	rounds, memory int
+	publish        string
 	only           *regexp.Regexp
 	series         guest.Series
 }
@@ -57,6 +57,7 @@ func parse(args []string) (options, error) {
 		o.only, err = regexp.Compile(s)
 		return err
 	})
+	flags.StringVar(&o.publish, "publish", "", "when all is done, copy the report and its charts to `folder`")
 	kernel := flags.String("kernel", string(guest.Linux6_12), "kernel `series` of the guest: 6.1 or 6.12")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -108,7 +109,11 @@ func bench(ctx context.Context, args []string) error {
 	if o.quick {
 		name = "results-quick.json"
 	}
-	r, err := openResults(filepath.Join(dir, name), describe(ctx, parts, o.series, args), s, o.anew)
+	here, err := describe(ctx, parts, o.series, args)
+	if err != nil {
+		return err
+	}
+	r, err := openResults(filepath.Join(dir, name), here, s, o.anew)
 	if err != nil {
 		return err
 	}
@@ -141,23 +146,13 @@ func bench(ctx context.Context, args []string) error {
 		fmt.Printf("%-7s %s: %s\n", t.verdict(), t.Text, t.Seen)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted with %d of %d migrations done: the same command continues", len(r.Records), rep.Planned)
+		return fmt.Errorf("interrupted with %d of %d migrations done: the same command continues", rep.Done, rep.Planned)
 	}
 	if failed := rep.failures(); len(failed) > 0 {
 		return fmt.Errorf("%d migrations failed:\n%s", len(failed), strings.Join(failed, "\n"))
 	}
-	return nil
-}
-
-// describe says where and with what the figures are made.
-func describe(ctx context.Context, parts *lab.Lab, series guest.Series, args []string) origin {
-	cpuinfo, _ := os.ReadFile("/proc/cpuinfo") // "unknown" without it
-	var info unix.Sysinfo_t
-	_ = unix.Sysinfo(&info) // fails for a bad address only
-	return origin{
-		Command: strings.Join(append([]string{"go run ./tests/bench"}, args...), " "),
-		Commit:  commit(ctx, parts.Root), QEMU: parts.Version, Kernel: parts.Kernel(series).Version, Accel: string(parts.Accel),
-		Host: hostKernel(), CPU: cpuModel(string(cpuinfo)), CPUs: runtime.NumCPU(),
-		MemoryMB: int(uint64(info.Totalram) * uint64(info.Unit) >> 20),
+	if o.publish != "" {
+		return rep.publish(o.publish)
 	}
+	return nil
 }

@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 )
 
@@ -12,12 +14,20 @@ type report struct {
 	*results
 	Rows    []row
 	Targets []target
-	Planned int // migrations, of which len(Records) were run
+	Planned int // migrations
+	Done    int // of these, with success or without
 }
 
 func newReport(r *results, cases []planned) *report {
 	rows := summarize(cases, r.Records)
-	return &report{results: r, Rows: rows, Targets: targets(rows), Planned: len(schedule(cases))}
+	rep := &report{results: r, Rows: rows, Targets: targets(rows)}
+	for _, run := range schedule(cases) {
+		rep.Planned++
+		if slices.ContainsFunc(r.Records, func(rec record) bool { return rec.run == run }) {
+			rep.Done++
+		}
+	}
+	return rep
 }
 
 // failures lists what went wrong, a line each.
@@ -66,7 +76,7 @@ type table struct {
 }
 
 func head() []string {
-	return []string{"load", "method", "transferred", "above floor", "total", "setup", "down", "prepare",
+	return []string{"load", "method", "transferred", "floor", "of the floor", "total", "setup", "down", "interrupts off", "prepare",
 		"normal pages", "zero pages", "skipped pages", "source CPU", "destination memory", "rounds"}
 }
 
@@ -83,16 +93,19 @@ func (r *row) cells() []string {
 		}
 		return append(cells, "0")
 	}
-	floor := ""
-	if r.AboveFloor.N > 0 {
-		floor = fmt.Sprintf("%+.1f %%", r.AboveFloor.Median*100)
+	var floor, ratio, off string
+	if r.Floor.N > 0 {
+		floor, ratio = mib(r.Floor), times(r.AboveFloor)
+	}
+	if len(r.hints) > 0 {
+		off = r.exchangeMS(func(r *record) int64 { return r.Exchange.HoldMax })
 	}
 	rounds := fmt.Sprint(r.Total.N)
 	if n := len(r.Failures); n > 0 {
 		rounds += fmt.Sprintf(", %d FAILED", n)
 	}
 	return []string{
-		string(r.Load), string(r.Method), mib(r.Transferred), floor, ms(r.Total), ms(r.Setup), ms(r.Downtime), ms(r.Prepare),
+		string(r.Load), string(r.Method), mib(r.Transferred), floor, ratio, ms(r.Total), ms(r.Setup), ms(r.Downtime), off, ms(r.Prepare),
 		count(r.Normal), count(r.Zero), count(r.Skipped), ms(r.SourceCPU), mib(r.Resident), rounds,
 	}
 }
@@ -100,7 +113,7 @@ func (r *row) cells() []string {
 // exchangeTable splits the time that the guest was asked.
 func (r *report) exchangeTable() table {
 	t := table{Title: "The exchange with the guest", Head: []string{"load", "exchange", "arm", "wake-up", "walk", "transfer",
-		"decode", "clear", "longest hold", "holds", "ranges", "clear per range"}}
+		"decode", "clear", "interrupts off", "holds", "ranges", "clear per range"}}
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		if len(row.hints) == 0 {
@@ -113,15 +126,20 @@ func (r *report) exchangeTable() table {
 			func(r *record) int64 { return r.Exchange.Transfer }, func(r *record) int64 { return r.Exchange.Decode },
 			func(r *record) int64 { return r.Exchange.Clear }, func(r *record) int64 { return r.Exchange.HoldMax },
 		} {
-			s := row.exchange(part)
-			s.Median, s.Min, s.Max = s.Median/1000, s.Min/1000, s.Max/1000
-			cells = append(cells, figure(s, "%.1f", "ms"))
+			cells = append(cells, row.exchangeMS(part))
 		}
 		cells = append(cells, count(row.exchange(func(r *record) int64 { return r.Exchange.Holds })),
 			count(row.exchange(func(r *record) int64 { return r.Exchange.Ranges })), row.clearPerRange())
 		t.Rows = append(t.Rows, cells)
 	}
 	return t
+}
+
+// exchangeMS writes a part of the exchange in milliseconds.
+func (r *row) exchangeMS(part func(*record) int64) string {
+	s := r.exchange(part)
+	s.Median, s.Min, s.Max = s.Median/1000, s.Min/1000, s.Max/1000
+	return figure(s, "%.2f", "ms")
 }
 
 // clearPerRange says what QEMU needed for each range that it cleared.
@@ -155,6 +173,15 @@ func mib(s spread) string {
 	return figure(s, "%.0f", "MiB")
 }
 
+// times writes a share above the floor as a multiple of the floor.
+func times(above spread) string {
+	s := spread{Median: above.Median + 1, Min: above.Min + 1, Max: above.Max + 1}
+	if s.Median < 2 {
+		return figure(s, "%.3f", "×")
+	}
+	return figure(s, "%.1f", "×")
+}
+
 func count(s spread) string { return strings.TrimSpace(figure(s, "%.0f", "")) }
 
 // markdown writes the whole report as Markdown.
@@ -167,6 +194,10 @@ func (r *report) markdown() string {
 	b.WriteString("\n## Targets\n\n| target | seen | |\n|---|---|---|\n")
 	for _, t := range r.Targets {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", t.Text, t.Seen, t.verdict())
+	}
+	b.WriteString("\n")
+	for _, c := range r.charts() {
+		fmt.Fprintf(&b, "![%s](%s)\n", c.Title, path.Join(imageDir, c.file()))
 	}
 	for _, t := range append(r.tables(), r.exchangeTable()) {
 		fmt.Fprintf(&b, "\n## %s\n\n| %s |\n|%s\n", t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
@@ -190,7 +221,7 @@ func (r *report) summary() string {
 	o := r.Origin
 	text := fmt.Sprintf("%d of %d migrations of a guest with %d MiB and 2 CPUs, Linux %s, %s under %s. Host: %s, %d CPUs, %d MiB, Linux %s. "+
 		"Source revision %s. Command: `%s`.",
-		len(r.Records), r.Planned, r.Sizes.Guest, o.Kernel, o.QEMU, strings.ToUpper(o.Accel), o.CPU, o.CPUs, o.MemoryMB, o.Host, o.Commit, o.Command)
+		r.Done, r.Planned, r.Sizes.Guest, o.Kernel, o.QEMU, strings.ToUpper(o.Accel), o.CPU, o.CPUs, o.MemoryMB, o.Host, o.Commit, o.Command)
 	if r.Sizes.note != "" {
 		text += " " + r.Sizes.note
 	}
@@ -200,6 +231,8 @@ func (r *report) summary() string {
 // legend explains the columns.
 const legend = `Figures are medians; where rounds differ, the lowest and the highest follow in parentheses. The floor is the
 least that can be sent: 4,104 bytes for each page that is neither free nor zero, 9 for each page of zeroes that is not
-free, and the state of the devices. For methods that do not know the guest's free pages it is taken from fbpp's runs of
-the same load. "Prepare" is what a method costs before the migration begins: to inflate a balloon, or to wait until the
-guest has reported its free pages. "Source CPU" has the emulated processors in it.`
+free, and the state of the devices. For runs that do not know the guest's free pages it is taken from fbpp's runs of
+the same load. "Interrupts off" is the longest time that the guest held a zone's lock for the walk, by its own clock.
+"Prepare" is what a method costs before the migration begins: to inflate a balloon, or to wait until the guest has
+reported its free pages. "Source CPU" has the emulated processors in it. A balloon that would take what the load keeps is
+left out.`

@@ -19,23 +19,44 @@ type picture struct {
 	SVG template.HTML
 }
 
-// write writes the report's files into dir: Markdown, a picture for each
-// chart, and one page with all of it.
+// imageDir is the folder of the pictures, beside the Markdown that shows them.
+const imageDir = "img"
+
+// write writes the report's files into dir: Markdown, its pictures, and one
+// page with all of it.
 func (r *report) write(dir string) error {
+	pictures, err := r.draw(filepath.Join(dir, imageDir))
+	if err != nil {
+		return err
+	}
 	if err := writeFile(filepath.Join(dir, "report.md"), []byte(r.markdown())); err != nil {
 		return err
 	}
+	page, err := r.page(pictures)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "report.html"), page)
+}
+
+// publish writes into dir what goes into the repository: Markdown and pictures.
+func (r *report) publish(dir string) error {
+	if _, err := r.draw(filepath.Join(dir, imageDir)); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "benchmarks-report.md"), []byte(r.markdown()))
+}
+
+// draw draws the charts into dir.
+func (r *report) draw(dir string) ([]picture, error) {
 	var pictures []picture
-	for _, c := range allCharts() {
-		svg, err := c.draw(r.Rows)
+	for _, c := range r.charts() {
+		svg, err := c.draw(r.Rows, r.caption())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if svg == nil {
-			continue
-		}
-		if err := writeFile(filepath.Join(dir, c.Name+".svg"), svg); err != nil {
-			return err
+		if err := writeFile(filepath.Join(dir, c.file()), svg); err != nil {
+			return nil, err
 		}
 		// Inside a page the XML declaration is an error.
 		if i := bytes.Index(svg, []byte("<svg")); i > 0 {
@@ -43,11 +64,7 @@ func (r *report) write(dir string) error {
 		}
 		pictures = append(pictures, picture{c, template.HTML(svg)})
 	}
-	page, err := r.page(pictures)
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(dir, "report.html"), page)
+	return pictures, nil
 }
 
 // page returns the report as one HTML page that needs nothing else.

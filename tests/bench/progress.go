@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"time"
 )
 
@@ -14,15 +15,18 @@ type progress struct {
 	out     io.Writer
 	pending []run
 	total   int
-
-	began time.Time     // of the run that goes on
-	spent time.Duration // on the runs that were done here
-	ran   int           // how many these are
+	known   []record  // runs that have their figures
+	began   time.Time // when the run that goes on began
 }
 
 // newProgress leaves out what the results have already.
 func newProgress(out io.Writer, runs []run, have *results) *progress {
 	p := &progress{out: out, total: len(runs)}
+	for _, r := range have.Records {
+		if !r.failed() {
+			p.known = append(p.known, r)
+		}
+	}
 	for _, r := range runs {
 		if !have.done(r) {
 			p.pending = append(p.pending, r)
@@ -39,7 +43,7 @@ func (p *progress) left() iter.Seq[run] {
 	return func(yield func(run) bool) {
 		first := p.total - len(p.pending)
 		for i, r := range p.pending {
-			fmt.Fprintf(p.out, "[%d/%d] %s, round %d%s\n", first+i+1, p.total, r.benchCase, r.Round, p.remaining(len(p.pending)-i))
+			fmt.Fprintf(p.out, "[%d/%d] %s, round %d%s\n", first+i+1, p.total, r.benchCase, r.Round, p.remaining(p.pending[i:]))
 			p.began = time.Now()
 			if !yield(r) {
 				return
@@ -48,13 +52,41 @@ func (p *progress) left() iter.Seq[run] {
 	}
 }
 
-// remaining estimates how long n more runs take, from those so far.
-func (p *progress) remaining(n int) string {
-	if p.ran == 0 {
+// remaining says how long so many runs take, as far as those so far tell.
+func (p *progress) remaining(runs []run) string {
+	if len(p.known) == 0 {
 		return ""
 	}
-	d := p.spent / time.Duration(p.ran) * time.Duration(n)
+	var d time.Duration
+	for _, r := range runs {
+		d += p.expect(r.benchCase)
+	}
 	return fmt.Sprintf(" (about %v left)", max(d.Round(time.Minute), time.Minute))
+}
+
+// expect guesses how long a run takes: as long as the case's last one; or that
+// of the same guest and method on another link, at the pace of this one; or
+// what a run takes on average.
+func (p *progress) expect(c benchCase) time.Duration {
+	var all, alike time.Duration
+	for _, r := range slices.Backward(p.known) {
+		took := time.Duration(r.TookMS) * time.Millisecond
+		all += took
+		switch {
+		case r.benchCase == c:
+			return took
+		case alike == 0 && r.Load == c.Load && r.Method == c.Method && r.Link == unlimited:
+			alike = took
+			if c.Link != unlimited {
+				slow := time.Duration(float64(r.Transferred) / float64(c.Link) * float64(time.Second))
+				alike += max(slow-time.Duration(r.TotalMS)*time.Millisecond, 0)
+			}
+		}
+	}
+	if alike != 0 {
+		return alike
+	}
+	return all / time.Duration(len(p.known))
 }
 
 // say tells which part of the run begins.
@@ -64,11 +96,10 @@ func (p *progress) say(what string) {
 
 // done tells what came of the run.
 func (p *progress) done(r *record) {
-	took := time.Since(p.began)
-	p.spent, p.ran = p.spent+took, p.ran+1
 	if r.failed() {
-		fmt.Fprintf(p.out, "    %4.0f s  FAILED %s\n", took.Seconds(), r.reason())
+		fmt.Fprintf(p.out, "    %4.0f s  FAILED %s\n", time.Since(p.began).Seconds(), r.reason())
 		return
 	}
-	fmt.Fprintf(p.out, "    %4.0f s  %d MiB in %d ms, downtime %d ms\n", took.Seconds(), r.Transferred>>20, r.TotalMS, r.DowntimeMS)
+	p.known = append(p.known, *r)
+	p.say(fmt.Sprintf("%d MiB in %d ms, downtime %d ms", r.Transferred>>20, r.TotalMS, r.DowntimeMS))
 }

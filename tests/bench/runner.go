@@ -14,9 +14,14 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// runTimeout bounds one run. A full guest over 1 Gib/s takes a minute, and
-// emulation some more to fill it.
-const runTimeout = 15 * time.Minute
+const (
+	// runTimeout bounds one run. A full guest over 1 Gib/s takes a minute, and
+	// emulation some more to fill it.
+	runTimeout = 15 * time.Minute
+	// bootTimeout is when a guest that boots is given up. Under emulation it
+	// takes ten seconds, on a busy host half a minute.
+	bootTimeout = 3 * time.Minute
+)
 
 // runner runs migrations.
 type runner struct {
@@ -48,9 +53,11 @@ func (r *runner) run(ctx context.Context, what run) record {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
 	defer cancel()
 	rec := record{run: what}
+	began := time.Now()
 	if err := r.measure(ctx, &rec); err != nil {
 		rec.Error = err.Error()
 	}
+	rec.TookMS = time.Since(began).Milliseconds()
 	return rec
 }
 
@@ -117,7 +124,7 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	if err != nil {
 		return err
 	}
-	rec.setFigures(figures, info.Buddy)
+	rec.setFigures(figures, info)
 	rec.SourceCPUMS = (after.cpu - before.cpu).Milliseconds()
 	rec.Resident = arrived.resident
 	source.close() // gives its memory back to the host
@@ -128,6 +135,9 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 		return fmt.Errorf("verify the guest's memory: %w", err)
 	}
 	rec.Verified, rec.Mismatched = report.Verified, report.Mismatched
+	if report.Verified == 0 || report.Error != "" {
+		return fmt.Errorf("verify the guest's memory: %d pages were looked at: %s", report.Verified, report.Error)
+	}
 	if rec.Method == fbpp && rec.HintStatus != "ok" {
 		return fmt.Errorf("hints ended with status %q", rec.HintStatus)
 	}
@@ -149,16 +159,10 @@ func (c benchCase) transfer(dir string) vm.Transfer {
 
 // boot starts a guest and its programs, and returns when it is ready.
 func (r *runner) boot(ctx context.Context, c vm.Config, what benchCase) (source *end, err error) {
-	lost := func(error) { r.say("the emulated guest died while it booted, once more") }
+	lost := func(error) { r.say("the emulated guest was lost while it booted, once more") }
 	err = vm.RetryBoot(c.Accel, lost, func() error {
 		r.say("boot")
-		source, err = r.start(ctx, c, what.Method, vm.Start)
-		if err != nil {
-			return err
-		}
-		if _, err = source.vm.Boot(ctx); err != nil {
-			source.close()
-		}
+		source, err = r.bootOnce(ctx, c, what.Method)
 		return err
 	})
 	if err != nil {
@@ -168,6 +172,21 @@ func (r *runner) boot(ctx context.Context, c vm.Config, what benchCase) (source 
 		err = source.vm.StartIntegrity(ctx, what.Load.pool())
 	}
 	if err != nil {
+		source.close()
+		return nil, err
+	}
+	return source, nil
+}
+
+// bootOnce starts a guest and waits until it takes orders.
+func (r *runner) bootOnce(ctx context.Context, c vm.Config, m method) (*end, error) {
+	source, err := r.start(ctx, c, m, vm.Start)
+	if err != nil {
+		return nil, err
+	}
+	inTime, cancel := context.WithTimeoutCause(ctx, bootTimeout, vm.ErrHung)
+	defer cancel()
+	if _, err := source.vm.Boot(inTime); err != nil {
 		source.close()
 		return nil, err
 	}

@@ -47,11 +47,12 @@ func openResults(path string, o origin, s sizes, anew bool) (*results, error) {
 	return r, nil
 }
 
-// continues tells whether runs of n belong to those of r: all but the command
-// line is the same.
+// continues tells whether runs of n belong to those of r: all is the same but
+// the command line, and the commit where it changed no program.
 func (r *results) continues(n *results) bool {
 	a, b := r.Origin, n.Origin
 	a.Command, b.Command = "", ""
+	a.Commit, b.Commit = "", ""
 	// What is free on the host differs from moment to moment.
 	return a == b && r.Sizes.Guest == n.Sizes.Guest
 }

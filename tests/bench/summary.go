@@ -30,8 +30,9 @@ type row struct {
 
 	Total, Setup, Downtime, Prepare, SourceCPU spread // ms
 	Transferred, Resident                      spread // bytes
-	Normal, Zero, Skipped                      spread // pages
-	AboveFloor                                 spread // share; N is 0 where no floor is known
+	Normal, Zero, Skipped, Repeated            spread // pages
+	Floor                                      spread // bytes; N is 0 where it is not known
+	AboveFloor                                 spread // share of the floor
 	hints                                      []*record
 }
 
@@ -70,16 +71,9 @@ func summarize(cases []planned, records []record) []row {
 		r.Normal = of(func(r *record) int64 { return r.Normal })
 		r.Zero = of(func(r *record) int64 { return r.Zero })
 		r.Skipped = of(func(r *record) int64 { return r.Skipped })
-		if floor := floors[c.Load]; floor > 0 && c.Transport == stream {
-			var v []float64
-			for _, rec := range have {
-				own := floor
-				if rec.FloorBytes != 0 {
-					own = float64(rec.FloorBytes)
-				}
-				v = append(v, float64(rec.Transferred)/own-1)
-			}
-			r.AboveFloor = newSpread(v)
+		r.Repeated = of(func(r *record) int64 { return r.Repeated })
+		if floor := floors[c.Load]; floor > 0 {
+			r.compare(have, floor)
 		}
 		for i := range have {
 			if have[i].Exchange != nil && have[i].Exchange.Generation != 0 {
@@ -89,6 +83,21 @@ func summarize(cases []planned, records []record) []row {
 		rows = append(rows, r)
 	}
 	return rows
+}
+
+// compare sets the runs against their floors: each against its own, or against
+// that of the load where it knows none.
+func (r *row) compare(runs []record, ofLoad float64) {
+	var floors, above []float64
+	for _, rec := range runs {
+		floor := ofLoad
+		if rec.FloorBytes != 0 {
+			floor = float64(rec.FloorBytes)
+		}
+		floors = append(floors, floor)
+		above = append(above, float64(rec.Transferred)/floor-1)
+	}
+	r.Floor, r.AboveFloor = newSpread(floors), newSpread(above)
 }
 
 // floorsByLoad returns the least that each load's migration had to send, in

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+
+	"golang.org/x/image/font"
+	"gonum.org/v1/plot"
+	plotfont "gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/text"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// Measures of a chart, in points. It is as wide as a page of text, so that
+// what is written in it is as large as what is written around it.
+const (
+	chartWidth  vg.Length = 720
+	chartMargin vg.Length = 14
+	headHeight  vg.Length = 50
+	noteHeight  vg.Length = 20
+	namesWidth  vg.Length = 106
+	panelHead   vg.Length = 22
+	panelGap    vg.Length = 14
+	barPitch    vg.Length = 15.5
+	barHeight   vg.Length = 10
+	labelWidth  vg.Length = 30 // right of the longest bar
+	maxColumns            = 4
+)
+
+// rgb is an opaque colour, written 0xrrggbb.
+type rgb uint32
+
+// RGBA implements color.Color.
+func (c rgb) RGBA() (r, g, b, a uint32) {
+	return uint32(c>>16&0xff) * 0x101, uint32(c>>8&0xff) * 0x101, uint32(c&0xff) * 0x101, 0xffff
+}
+
+// The colours. A chart brings its own paper, so that it can be read on a dark
+// page, too.
+const (
+	paper    rgb = 0xffffff
+	frame    rgb = 0xd0d7de
+	ink      rgb = 0x1f2328
+	faintInk rgb = 0x59636e
+	badInk   rgb = 0xb00020
+	track    rgb = 0xf1f3f5
+)
+
+// barColor sets what this project does apart from what there is, and the
+// QEMU that does nothing from the rest.
+func barColor(m method) color.Color {
+	switch m {
+	case fbpp:
+		return rgb(0x0a846a)
+	case stock:
+		return rgb(0x6e7781)
+	}
+	return rgb(0xa9b7c9)
+}
+
+// drawing is a canvas whose y grows downwards.
+type drawing struct {
+	c      draw.Canvas
+	height vg.Length
+}
+
+func (d *drawing) rect(x, y, w, h vg.Length, fill color.Color) {
+	d.c.FillPolygon(fill, []vg.Point{d.at(x, y), d.at(x+w, y), d.at(x+w, y+h), d.at(x, y+h)})
+}
+
+func (d *drawing) line(x1, y1, x2, y2 vg.Length, style draw.LineStyle) {
+	d.c.StrokeLines(style, []vg.Point{d.at(x1, y1), d.at(x2, y2)})
+}
+
+// write writes from x, or up to x, with the middle of the letters at y.
+func (d *drawing) write(s string, x, y, size vg.Length, colour rgb, bold, rightAligned bool) {
+	style := text.Style{
+		Color: colour, Handler: plot.DefaultTextHandler, YAlign: text.YCenter,
+		Font: plotfont.Font{Typeface: "Liberation", Variant: "Sans", Size: size},
+	}
+	if bold {
+		style.Font.Weight = font.WeightBold
+	}
+	if rightAligned {
+		style.XAlign = text.XRight
+	}
+	d.c.FillText(style, d.at(x, y), s)
+}
+
+func (d *drawing) at(x, y vg.Length) vg.Point { return vg.Point{X: x, Y: d.height - y} }
+
+// draw returns the chart as SVG.
+func (c chart) draw(rows []row, caption string) ([]byte, error) {
+	panels := c.panels(rows)
+	if len(panels) == 0 {
+		return nil, fmt.Errorf("draw chart %s: no figures", c.Name)
+	}
+	columns := min(len(panels), maxColumns)
+	pitch := panelHead + barPitch*vg.Length(len(panels[0].bars)) + panelGap
+	lines := (len(panels) + columns - 1) / columns
+	height := headHeight + pitch*vg.Length(lines) + noteHeight
+	canvas := vgsvg.New(chartWidth, height)
+	d := &drawing{draw.New(canvas), height}
+	d.rect(0, 0, chartWidth, height, paper)
+	d.outline(0.5, 0.5, chartWidth-1, height-1)
+	d.write(c.Title, chartMargin, 21, 13, ink, true, false)
+	d.write(caption, chartMargin, 38, 8.5, faintInk, false, false)
+
+	width := (chartWidth - 2*chartMargin - namesWidth) / vg.Length(columns)
+	scale := (width - panelGap - labelWidth) / vg.Length(longest(panels))
+	for i, p := range panels {
+		y := headHeight + pitch*vg.Length(i/columns)
+		if i%columns == 0 {
+			for j, b := range p.bars {
+				d.write(string(b.method), chartMargin+namesWidth-8, barMiddle(y, j), 9, ink, b.method == fbpp, true)
+			}
+		}
+		d.panel(p, chartMargin+namesWidth+width*vg.Length(i%columns), y, width-panelGap-labelWidth, scale)
+	}
+	if c.floor != nil {
+		y := height - 15
+		d.line(chartMargin, y-5, chartMargin, y+5, floorLine())
+		d.write("the least that can be sent: what is not free", chartMargin+6, y, 8.5, faintInk, false, false)
+	}
+
+	var out bytes.Buffer
+	if _, err := canvas.WriteTo(&out); err != nil {
+		return nil, fmt.Errorf("draw chart %s: %w", c.Name, err)
+	}
+	// Few have the font, and others are as wide.
+	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif")), nil
+}
+
+// longest is the largest figure of all panels, which share their scale.
+func longest(panels []panel) float64 {
+	v := 0.0
+	for _, p := range panels {
+		v = max(v, p.floor)
+		for _, b := range p.bars {
+			v = max(v, b.Max)
+		}
+	}
+	if v == 0 {
+		return 1
+	}
+	return v
+}
+
+// barMiddle is where the middle of a panel's bar is.
+func barMiddle(panelTop vg.Length, i int) vg.Length {
+	return panelTop + panelHead + barPitch*vg.Length(i) + barHeight/2
+}
+
+// panel draws a load's bars from x on, at most width long.
+func (d *drawing) panel(p panel, x, y, width, scale vg.Length) {
+	d.write(string(p.load), x, y+panelHead/2, 10, ink, true, false)
+	for i, b := range p.bars {
+		mid := barMiddle(y, i)
+		if b.absent == "" {
+			d.rect(x, mid-barHeight/2, width, barHeight, track)
+			d.rect(x, mid-barHeight/2, max(scale*vg.Length(b.Median), 0.75), barHeight, barColor(b.method))
+		}
+		if b.Max > b.Min {
+			d.line(x+scale*vg.Length(b.Min), mid, x+scale*vg.Length(b.Max), mid, draw.LineStyle{Color: ink, Width: 0.8})
+		}
+		colour := ink
+		switch {
+		case b.failed:
+			colour = badInk
+		case b.absent != "":
+			colour = faintInk
+		}
+		d.write(b.label(), x+scale*vg.Length(b.Max)+4, mid, 9, colour, b.method == fbpp, false)
+	}
+	if p.floor > 0 {
+		at := x + scale*vg.Length(p.floor)
+		d.line(at, y+panelHead-3, at, barMiddle(y, len(p.bars)-1)+barHeight/2+3, floorLine())
+	}
+}
+
+func (d *drawing) outline(x, y, w, h vg.Length) {
+	style := draw.LineStyle{Color: frame, Width: 1}
+	d.line(x, y, x+w, y, style)
+	d.line(x+w, y, x+w, y+h, style)
+	d.line(x+w, y+h, x, y+h, style)
+	d.line(x, y+h, x, y, style)
+}
+
+func floorLine() draw.LineStyle {
+	return draw.LineStyle{Color: badInk, Width: 0.9, Dashes: []vg.Length{2.5, 2}}
+}

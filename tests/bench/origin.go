@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/lab"
+)
+
+// origin is where and with what the figures were made.
+type origin struct {
+	Command  string `json:"command"`
+	Commit   string `json:"commit"`   // of the checkout, "+" after it with changes
+	Programs string `json:"programs"` // a digest of fbppd and of what the guest runs
+	QEMU     string `json:"qemu"`
+	Kernel   string `json:"guest_kernel"`
+	Accel    string `json:"accelerator"`
+	Host     string `json:"host_kernel"`
+	CPU      string `json:"cpu"`
+	CPUs     int    `json:"cpus"`
+	MemoryMB int    `json:"memory_mib"`
+}
+
+// describe says where and with what the figures are made.
+func describe(ctx context.Context, parts *lab.Lab, series guest.Series, args []string) (origin, error) {
+	cpuinfo, _ := os.ReadFile("/proc/cpuinfo") // "unknown" without it
+	var info unix.Sysinfo_t
+	_ = unix.Sysinfo(&info) // fails for a bad address only
+	programs, err := digest(parts, series)
+	if err != nil {
+		return origin{}, fmt.Errorf("read the programs: %w", err)
+	}
+	return origin{
+		Command: strings.Join(append([]string{"go run ./tests/bench"}, args...), " "),
+		Commit:  commit(ctx, parts.Root), Programs: programs,
+		QEMU: parts.Version, Kernel: parts.Kernel(series).Version, Accel: string(parts.Accel),
+		Host: hostKernel(), CPU: cpuModel(string(cpuinfo)), CPUs: runtime.NumCPU(),
+		MemoryMB: int(uint64(info.Totalram) * uint64(info.Unit) >> 20),
+	}, nil
+}
+
+// digest tells builds of fbppd and of the guest's files apart.
+func digest(parts *lab.Lab, series guest.Series) (string, error) {
+	config, err := parts.Config(series, smallestGuest, nil)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	for _, path := range []string{parts.FBPPD, config.Initramfs} {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		sum.Write(content) // never fails
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6]), nil
+}
+
+// hostKernel returns the release of the host's kernel.
+func hostKernel() string {
+	var uts unix.Utsname
+	if unix.Uname(&uts) != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(uts.Release[:])
+}
+
+// cpuModel returns the first model name of /proc/cpuinfo.
+func cpuModel(cpuinfo string) string {
+	for line := range strings.Lines(cpuinfo) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+// commit returns the revision of the checkout, with "+" after it when there are
+// changes.
+func commit(ctx context.Context, root string) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
