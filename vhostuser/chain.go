@@ -35,8 +35,8 @@ type Segment struct {
 // concurrent use.
 type Chain struct {
 	q     *Queue
-	mem   *Memory // retained until the device gives the chain back, then nil
-	epoch uint64  // of the queue's run that popped it
+	mem   *lease // until the device gives the chain back, then nil
+	epoch uint64 // of the queue's run that popped it
 
 	id    uint16 // as the used element names it
 	slots int    // of the ring, that it takes
@@ -78,9 +78,7 @@ func (c *Chain) ReadAt(p []byte, off int64) (n int, err error) {
 		return 0, errors.New("read chain: negative offset")
 	}
 	err = shm.Guard(func() error {
-		forRange(c.Readable(), uint64(off), uint64(len(p)), func(b []byte, _ uint64) {
-			n += copy(p[n:], b)
-		})
+		n = c.read(p, uint64(off))
 		return nil
 	})
 	if err == nil && n < len(p) {
@@ -107,11 +105,7 @@ func (c *Chain) WriteAt(p []byte, off int64) (n int, err error) {
 		return 0, fmt.Errorf("write chain: %w", err)
 	}
 	err = shm.Guard(func() error {
-		forRange(c.Writable(), uint64(off), uint64(len(p)), func(b []byte, addr uint64) {
-			k := copy(b, p[n:])
-			c.q.log.mark(addr, uint64(k))
-			n += k
-		})
+		n = c.write(p, uint64(off))
 		return nil
 	})
 	if err == nil && n < len(p) {
@@ -120,30 +114,35 @@ func (c *Chain) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// forRange calls f with the pieces of n bytes at off in the concatenated
-// segments, as far as they reach, and with their guest addresses.
-func forRange(segs []Segment, off, n uint64, f func(b []byte, addr uint64)) {
-	for i := range segs {
-		s := &segs[i]
-		size := uint64(len(s.Bytes))
-		if off >= size {
-			off -= size
-			continue
-		}
-		if n == 0 {
-			return
-		}
-		k := min(n, size-off)
-		f(s.Bytes[off:off+k], s.Addr+off)
-		off, n = 0, n-k
+// read copies what there is at off of the readable part to p.
+func (c *Chain) read(p []byte, off uint64) (n int) {
+	for i := 0; i < c.nread && n < len(p); i++ {
+		b := c.segs[i].Bytes
+		k := min(off, uint64(len(b)))
+		n += copy(p[n:], b[k:])
+		off -= k
 	}
+	return n
+}
+
+// write copies p to the writable part at off, as far as it reaches.
+func (c *Chain) write(p []byte, off uint64) (n int) {
+	for i := c.nread; i < len(c.segs) && n < len(p); i++ {
+		s := &c.segs[i]
+		k := min(off, uint64(len(s.Bytes)))
+		copied := copy(s.Bytes[k:], p[n:])
+		c.q.log.mark(s.Addr+k, uint64(copied))
+		n += copied
+		off -= k
+	}
+	return n
 }
 
 // dropMemory ends the device's access to guest memory.
 func (c *Chain) dropMemory() {
-	c.mem.Release()
+	c.mem.end()
 	c.mem = nil
-	clear(c.segs) // the memory may be unmapped from now on
+	c.segs, c.nread = c.segs[:0], 0 // the memory may be unmapped from now on
 }
 
 // clear forgets an earlier chain's descriptors.

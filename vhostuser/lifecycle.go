@@ -66,7 +66,7 @@ func (q *Queue) setAddr(a wire.VringAddr) error {
 	if q.started {
 		back, err = q.attachLocked(a)
 	} else {
-		err = newRing(q.dialect(), q.set.size).attach(q.mem, a, q.log)
+		err = newRing(q.dialect(), q.set.size).attach(q.mem.Memory, a, q.log)
 	}
 	if err == nil || isMiss(err) {
 		q.set.addr, q.set.hasAddr = a, true
@@ -116,7 +116,7 @@ func (q *Queue) open() error {
 		return fmt.Errorf("start ring: %w", err)
 	}
 	r := newRing(d, q.set.size)
-	err := r.attach(q.mem, q.set.addr, q.log)
+	err := r.attach(q.mem.Memory, q.set.addr, q.log)
 	if err != nil && !isMiss(err) {
 		return fmt.Errorf("start ring: %w", err)
 	}
@@ -306,9 +306,8 @@ func (q *Queue) leaveLocked() {
 // setMemory makes the queue use another memory table.
 func (q *Queue) setMemory(m *Memory) {
 	q.mu.Lock()
-	old := q.mem
-	m.Retain()
-	q.mem = m
+	q.mem.end()
+	q.mem = newLease(m)
 	back := false
 	if q.started {
 		var err error
@@ -318,9 +317,6 @@ func (q *Queue) setMemory(m *Memory) {
 		}
 	}
 	q.mu.Unlock()
-	if old != nil {
-		old.Release()
-	}
 	q.resume(back)
 }
 
@@ -328,7 +324,7 @@ func (q *Queue) setMemory(m *Memory) {
 // there before: then it goes on with what waited. An error leaves it as it is,
 // but a translation that is missing pauses it.
 func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
-	if err := q.ring.attach(q.mem, a, q.log); err != nil {
+	if err := q.ring.attach(q.mem.Memory, a, q.log); err != nil {
 		q.mapped = q.mapped && !isMiss(err)
 		return false, err
 	}
@@ -383,10 +379,8 @@ func (q *Queue) close() {
 	defer q.mu.Unlock()
 	q.call.replace(-1)
 	q.errfd.replace(-1)
-	if q.mem != nil {
-		q.mem.Release()
-		q.mem = nil
-	}
+	q.mem.end()
+	q.mem = nil
 }
 
 // call calls an optional callback.

@@ -36,7 +36,7 @@ type Queue struct {
 	halting chan struct{} // closed when running ends
 	broken  error         // a *RingError
 	epoch   uint64
-	mem     *Memory // retained
+	mem     *lease
 
 	ring    ring // nil while stopped
 	inOrder bool
@@ -421,11 +421,10 @@ func (q *Queue) newChainLocked() *Chain {
 	} else {
 		c = &Chain{q: q}
 	}
-	c.epoch, c.mem, c.done = q.epoch, q.mem, false
+	c.epoch, c.mem, c.done = q.epoch, q.mem.renew(), false
 	if c.raw == nil && q.flight != nil {
 		c.raw = make([]desc, 0, 4)
 	}
-	c.mem.Retain()
 	return c
 }
 

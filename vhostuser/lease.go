@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vhostuser
+
+// lease is a queue's use of a memory table, and that of all chains popped
+// meanwhile. It is one reference to the table: a reference for each chain would
+// be a counter that all queues write for each request. The queue's lock guards
+// it.
+type lease struct {
+	*Memory
+	users int // the queue, and the chains that the device has
+}
+
+// newLease makes the lease of a queue.
+func newLease(m *Memory) *lease {
+	m.Retain()
+	return &lease{Memory: m, users: 1}
+}
+
+// renew adds a user.
+func (l *lease) renew() *lease {
+	l.users++
+	return l
+}
+
+// end removes a user. A nil lease has none.
+func (l *lease) end() {
+	if l == nil {
+		return
+	}
+	if l.users--; l.users == 0 {
+		l.Release()
+	}
+}
