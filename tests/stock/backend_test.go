@@ -3,16 +3,16 @@
 package stock
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // backend is a process of one of the examples, and the place where frontends
@@ -25,7 +25,7 @@ type backend struct {
 	cmd    *exec.Cmd
 	stdin  *os.File // nil: none
 	stdout io.Writer
-	said   output
+	said   vm.Output
 	ended  chan struct{} // closed when the process has ended
 }
 
@@ -96,22 +96,4 @@ func (b *backend) end(s syscall.Signal) {
 	}
 	_ = b.cmd.Process.Signal(s) // it may have ended
 	<-b.ended
-}
-
-// output collects what a process says.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer // guarded by mu
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }

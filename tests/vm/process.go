@@ -18,7 +18,7 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 	err  error         // how; valid once done is closed
-	said buffer        // its standard output and error
+	said Output        // its standard output and error
 }
 
 // startProcess starts a program that gets killed when this one dies: the
@@ -87,20 +87,22 @@ func (p *process) await(ctx context.Context, what string, ready func() bool) err
 	return nil
 }
 
-// buffer collects what a process says.
-type buffer struct {
+// Output collects what a process says. It may be read meanwhile.
+type Output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer // guarded by mu
 }
 
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
+// Write implements io.Writer.
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
 }
 
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+// String returns all of it.
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
 }
