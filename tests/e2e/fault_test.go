@@ -52,7 +52,6 @@ func TestKilledAtRandomInstants(t *testing.T) {
 	r := random(t)
 	m := boot(t, setup{
 		memoryMiB: 256, poolPages: 4096, timeout: hangTimeout + time.Duration(n)*perRound,
-		device: map[string]string{"hint-timeout": "1500"},
 	})
 	if _, err := m.vm.Fill(m.ctx, 96); err != nil {
 		t.Fatal(err)
@@ -112,6 +111,7 @@ func (m *machine) migrateWith(f fault, after time.Duration) *vm.Migration {
 	m.t.Helper()
 	dst, backend := m.destination()
 	if f.strike == nil {
+		m.setDevice("hint-timeout", 1500) // whoever is alive has longer, however busy the host
 		if err := m.vm.Spawn(m.ctx, killerName, "/init", "kill", filepath.Base(lab.AgentPath), after.String()); err != nil {
 			m.t.Fatal(err)
 		}
