@@ -3,6 +3,7 @@
 package freepages
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -61,7 +62,7 @@ func readPointer(peek *kernel.Peek, symbol string) (uint64, error) {
 	if err := peek.Read(addr, value[:]); err != nil {
 		return 0, fmt.Errorf("read %s: %w", symbol, err)
 	}
-	return nativeUint64(value[:]), nil
+	return binary.NativeEndian.Uint64(value[:]), nil
 }
 
 // orders returns the number of orders of the kernel's allocator.

@@ -226,5 +226,3 @@ func (s *Snapshot) Stats() Stats {
 	}
 	return stats
 }
-
-func nativeUint64(p []byte) uint64 { return binary.NativeEndian.Uint64(p) }

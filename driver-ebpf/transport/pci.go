@@ -39,7 +39,7 @@ type PCI struct {
 	device device
 	events queue
 	report queue
-	config wire.Config
+	config wire.Config // as it was last read
 
 	memory  *dma.Region
 	buffers [eventBuffers]dma.Slice
@@ -129,9 +129,6 @@ func (p *PCI) offer(i int) error {
 	}
 	return nil
 }
-
-// Config returns the device configuration as it was last read.
-func (p *PCI) Config() wire.Config { return p.config }
 
 func (p *PCI) readConfig() {
 	var raw [wire.ConfigSize]byte

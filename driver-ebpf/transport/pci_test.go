@@ -158,7 +158,7 @@ func TestShortEventIsDropped(t *testing.T) {
 
 func TestConfigurationIsReadAgainWhenItChanges(t *testing.T) {
 	f := newFixture(t, 8)
-	if got := f.Config(); got.BudgetUS != 500 || got.Flags != wire.ConfigEnabled {
+	if got := f.config; got.BudgetUS != 500 || got.Flags != wire.ConfigEnabled {
 		t.Fatalf("%+v", got)
 	}
 	f.device.onWait = func() (bool, error) {
@@ -170,7 +170,7 @@ func TestConfigurationIsReadAgainWhenItChanges(t *testing.T) {
 	if _, _, err := f.Receive(agent.Forever); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.Config(); got.BudgetUS != 900 || got.Flags != 0 {
+	if got := f.config; got.BudgetUS != 900 || got.Flags != 0 {
 		t.Fatalf("%+v", got)
 	}
 }

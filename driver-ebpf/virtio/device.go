@@ -3,8 +3,10 @@
 package virtio
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -216,7 +218,7 @@ func (d *Device) setUpQueue(index int, multiplier uint32) error {
 
 // allocate returns memory that lives until the device is closed.
 func (d *Device) allocate(pages int) (*dma.Region, error) {
-	region, err := dma.New(pages * pageSize())
+	region, err := dma.New(pages * os.Getpagesize())
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +245,7 @@ func (d *Device) ReadConfig(p []byte) int {
 		before := d.common.read8(regGeneration)
 		i := 0
 		for ; i+4 <= n; i += 4 {
-			putUint32(p[i:], d.config.read32(i))
+			binary.LittleEndian.PutUint32(p[i:], d.config.read32(i))
 		}
 		for ; i < n; i++ {
 			p[i] = d.config.read8(i)

@@ -26,8 +26,6 @@ var (
 	// ErrQueueFull says that a queue has no room for a chain until the device
 	// uses an earlier one.
 	ErrQueueFull = errors.New("queue is full")
-	// ErrNoDevice says that there is no such PCI device.
-	ErrNoDevice = errors.New("no such device")
 )
 
 // Features that are not specific to a device (section 6).

@@ -83,9 +83,6 @@ func newQueue(size uint16, parts [queuePages]dma.Slice, tables *dma.Region, noti
 	return q, nil
 }
 
-// Size returns the number of descriptors.
-func (q *Queue) Size() int { return int(q.size) }
-
 // MaxSegments returns how many physically contiguous pieces a chain may have.
 func (q *Queue) MaxSegments() int {
 	if q.indirect != nil {

@@ -106,7 +106,3 @@ func (d *Device) Close() error {
 	}
 	return errors.Join(errs...)
 }
-
-func pageSize() int { return os.Getpagesize() }
-
-func putUint32(p []byte, v uint32) { binary.LittleEndian.PutUint32(p, v) }
