@@ -33,7 +33,7 @@ prepare_base() {
 	run "$work/log" git -C "$work/base" add -Af .
 	GIT_AUTHOR_DATE=2000-01-01T00:00:00Z GIT_COMMITTER_DATE=2000-01-01T00:00:00Z run "$work/log" as_committer \
 		git -C "$work/base" commit -m "$(base_field package) $(base_field version)"
-	mv "$work/base" "$base_repo"
+	mv -T "$work/base" "$base_repo" 2>/dev/null || [ -d "$base_repo" ] # another was faster
 }
 
 as_committer() {
