@@ -56,12 +56,40 @@ func TestBalloonsLeaveWhatTheLoadKeeps(t *testing.T) {
 	}
 }
 
-func TestScheduleTakesCasesInTurn(t *testing.T) {
+func TestScheduleTakesCasesOfALinkInTurn(t *testing.T) {
 	a, b := benchCase{Load: fresh, Method: stock}, benchCase{Load: fresh, Method: fbpp}
-	got := schedule([]planned{{a, 1}, {b, 3}})
-	want := []run{{a, 1}, {b, 1}, {b, 2}, {b, 3}}
+	slow := benchCase{Load: fresh, Method: stock, Link: gigabit}
+	got := schedule([]planned{{a, 1}, {b, 3}, {slow, 2}})
+	want := []run{{a, 1}, {b, 1}, {b, 2}, {b, 3}, {slow, 1}, {slow, 2}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestFullMatrixLeavesOutNothingThatFits(t *testing.T) {
+	s := mustSizes(t, 64<<10, 0)
+	rounds := make(map[benchCase]int)
+	for _, p := range fullMatrix(s, 3) {
+		rounds[p.benchCase] += p.rounds
+	}
+	for _, l := range allLoads() {
+		for _, m := range allMethods() {
+			want := 3
+			if !s.fits(l, m) {
+				want = 0
+			}
+			if got := rounds[benchCase{l, m, unlimited, stream}]; got != want {
+				t.Errorf("%s, %s: %d rounds, want %d", l, m, got, want)
+			}
+			if got := rounds[benchCase{l, m, gigabit, stream}]; slices.Contains(paperLoads(), l) && got != want {
+				t.Errorf("%s, %s, 1 Gib/s: %d rounds, want %d", l, m, got, want)
+			}
+		}
+	}
+	for _, c := range []benchCase{{noLoad, fbpp, unlimited, multifd}, {noLoad, fbpp, unlimited, mappedRAM}, {highLoad, stock, gigabit10, stream}} {
+		if rounds[c] == 0 {
+			t.Errorf("%v is left out", c)
+		}
 	}
 }
 
@@ -131,6 +159,24 @@ func TestTargetsAreJudgedFromTheFigures(t *testing.T) {
 	}
 }
 
+func TestHoldsAreScaledToHardware(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hold hold
+		want float64
+	}{
+		"emulated, twice as slow":    {hold{1000, 2 * nativeBlock}, 500},
+		"as fast as hardware":        {hold{1000, nativeBlock}, 1000},
+		"faster than what we assume": {hold{1000, nativeBlock / 3}, 1000},
+		"too long, and not by TCG":   {hold{2000, nativeBlock}, 2000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := tc.hold.scaled(); got != tc.want {
+				t.Errorf("%v: %v µs, want %v", tc.hold, got, tc.want)
+			}
+		})
+	}
+}
+
 func TestResultsAreContinued(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bench", "results.json")
 	here := origin{Command: "first", QEMU: "10"}
@@ -147,7 +193,7 @@ func TestResultsAreContinued(t *testing.T) {
 		}
 	}
 	again := here
-	again.Command = "second"
+	again.Command, again.Commit = "second", "another"
 	r, err = openResults(path, again, s, false)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +210,12 @@ func TestResultsAreContinued(t *testing.T) {
 	other.QEMU = "11"
 	for name, open := range map[string]func() (*results, error){
 		"another QEMU": func() (*results, error) { return openResults(path, other, s, false) },
-		"anew":         func() (*results, error) { return openResults(path, here, s, true) },
+		"other programs": func() (*results, error) {
+			changed := here
+			changed.Programs = "2"
+			return openResults(path, changed, s, false)
+		},
+		"anew": func() (*results, error) { return openResults(path, here, s, true) },
 	} {
 		r, err := open()
 		if err != nil || len(r.Records) != 0 {
@@ -217,7 +268,10 @@ func TestReportShowsFailures(t *testing.T) {
 	if !bytes.Contains(page, []byte("<svg")) || bytes.Contains(page, []byte("<?xml")) || !bytes.Contains(page, []byte("did not boot")) {
 		t.Error("the page lacks its pictures or its failures")
 	}
-	if _, err := os.Stat(filepath.Join(dir, "total-1g.svg")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "img", "total.svg")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "img", "total-1g.svg")); err == nil {
 		t.Error("there is a picture of a link that nobody used")
 	}
 }
