@@ -221,10 +221,11 @@ func TestResultsAreContinued(t *testing.T) {
 		if err != nil || len(r.Records) != 0 {
 			t.Errorf("%s: %d records, %v", name, len(r.Records), err)
 		}
-		if _, err := os.Stat(path + ".old"); err != nil {
-			t.Errorf("%s: earlier results are gone: %v", name, err)
+		kept, err := filepath.Glob(path + ".until-*")
+		if err != nil || len(kept) != 1 {
+			t.Fatalf("%s: earlier results are in %q, %v", name, kept, err)
 		}
-		if err := os.Rename(path+".old", path); err != nil {
+		if err := os.Rename(kept[0], path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -355,6 +356,14 @@ func TestFlags(t *testing.T) {
 	}
 	if m := o.matrix(mustSizes(t, 64<<10, 0)); len(m) != 1 || m[0].Method != fbpp {
 		t.Errorf("selected %v", m)
+	}
+	for _, tc := range []struct{ args, want string }{
+		{"", ""}, {"-quick", "quick"}, {"-memory=1024", "1024MiB"}, {"-quick -memory=1024", "quick/1024MiB"},
+	} {
+		o, err := parse(strings.Fields(tc.args))
+		if err != nil || o.folder() != tc.want {
+			t.Errorf("%q goes to %q, %v, want %q", tc.args, o.folder(), err, tc.want)
+		}
 	}
 	o.quick = true
 	if m := o.matrix(mustSizes(t, 64<<10, 0)); len(m) != 1 || m[0].rounds != 1 {

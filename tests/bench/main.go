@@ -4,7 +4,8 @@
 // loads and by different methods, and writes a report.
 //
 // Run it by "make bench" or "make bench-quick", which build what it needs. The
-// report and the raw results go to build/bench. A run that was interrupted is
+// report and the raw results go to build/bench, those of -quick and of -memory
+// to folders below it. A run that was interrupted is
 // continued by the same command; -anew begins from nothing.
 package main
 
@@ -74,6 +75,19 @@ func parse(args []string) (options, error) {
 	return o, nil
 }
 
+// folder is where the results go below build/bench: to one of their own when
+// they are not of the full matrix's guest, so that they push nothing aside.
+func (o *options) folder() string {
+	name := ""
+	if o.quick {
+		name = "quick"
+	}
+	if o.memory != 0 {
+		name = filepath.Join(name, fmt.Sprintf("%dMiB", o.memory))
+	}
+	return name
+}
+
 // matrix returns what is to be run.
 func (o *options) matrix(s sizes) []planned {
 	all := fullMatrix(s, o.rounds)
@@ -104,16 +118,12 @@ func bench(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(parts.Root, "build", "bench")
-	name := "results.json"
-	if o.quick {
-		name = "results-quick.json"
-	}
+	dir := filepath.Join(parts.Root, "build", "bench", o.folder())
 	here, err := describe(ctx, parts, o.series, args)
 	if err != nil {
 		return err
 	}
-	r, err := openResults(filepath.Join(dir, name), here, s, o.anew)
+	r, err := openResults(filepath.Join(dir, "results.json"), here, s, o.anew)
 	if err != nil {
 		return err
 	}

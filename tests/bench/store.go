@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 // results is what build/bench/results.json holds.
@@ -41,7 +42,7 @@ func openResults(path string, o origin, s sizes, anew bool) (*results, error) {
 		r.Records = old.Records
 		return r, nil
 	}
-	if err := os.Rename(path, path+".old"); err != nil {
+	if err := os.Rename(path, path+time.Now().Format(".until-20060102-150405.000")); err != nil {
 		return nil, fmt.Errorf("open results: %w", err)
 	}
 	return r, nil
