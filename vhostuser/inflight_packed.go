@@ -104,7 +104,7 @@ func (f *packedFlight) finishBatch() {
 	if f.position(packedFlightUsed, packedFlightWrap) != old {
 		// The first descriptor of the batch is published last. It is no longer
 		// available as it was if the driver saw it used, whatever came then.
-		if _, available := f.ring.available(old); !available {
+		if !f.ring.available(old) {
 			f.note()
 		}
 	}
@@ -201,9 +201,9 @@ func (f *packedFlight) load(c *Chain, head uint16) error {
 			addr:  f.load64(at + packedEntryAddr),
 			len:   uint32(f.load64(at+packedEntryID) >> 32),
 			flags: f.load16(at + packedEntryFlags),
-			id:    f.load16(at + packedEntryID),
+			ref:   f.load16(at + packedEntryID),
 		}
-		c.id = d.id
+		c.id = d.ref
 		c.slots++
 		return f.ring.collect(c, d)
 	})
@@ -230,7 +230,7 @@ func (f *packedFlight) take(c *Chain) error {
 		f.store16(at+packedEntryNum, uint16(i+1))
 		at = f.at(entry)
 		f.store64(at+packedEntryAddr, d.addr)
-		f.store64(at+packedEntryID, uint64(d.id)|uint64(d.flags)<<16|uint64(d.len)<<32)
+		f.store64(at+packedEntryID, uint64(d.ref)|uint64(d.flags)<<16|uint64(d.len)<<32)
 		entry = f.load16(at + packedEntryNext)
 		f.store16(packedFlightFree, entry)
 	}

@@ -113,13 +113,13 @@ const (
 )
 
 // desc is a copy of a descriptor: guest memory is read once, and then judged.
-// The fields of the two formats are in different places.
+// The fields of the two formats are in different places. With one more field
+// the compiler would not keep it in registers.
 type desc struct {
 	addr  uint64
 	len   uint32
 	flags uint16
-	next  uint16 // split
-	id    uint16 // packed
+	ref   uint16 // next (split) or buffer id (packed)
 }
 
 // part is a part of a ring that the device writes, and where the dirty log has

@@ -146,33 +146,43 @@ func (r *packedRing) base() uint32 {
 	return uint32(r.encode(r.next)) | uint32(r.encode(r.used))<<16
 }
 
-// available returns the flags of the descriptor at pos, and whether the driver
-// made it available. All of a descriptor was written before its flags.
-func (r *packedRing) available(pos uint32) (uint16, bool) {
-	flags := r.desc.load16(r.off(pos) + packedFlags)
+// tail returns id and flags of the descriptor at pos, by one load. The rest of
+// it was written before.
+func (r *packedRing) tail(pos uint32) (id, flags uint16) {
+	v := shm.Load32(r.desc.bytes, r.off(pos)+packedID)
+	return uint16(v), uint16(v >> 16)
+}
+
+// available says whether the driver made the descriptor at pos available.
+func (r *packedRing) available(pos uint32) bool {
+	_, flags := r.tail(pos)
+	return r.areAvailable(pos, flags)
+}
+
+// areAvailable says it of the descriptor's flags.
+func (r *packedRing) areAvailable(pos uint32, flags uint16) bool {
 	wrap := pos < uint32(r.size)
-	return flags, (flags&descAvail != 0) == wrap && (flags&descUsed != 0) != wrap
+	return (flags&descAvail != 0) == wrap && (flags&descUsed != 0) != wrap
 }
 
 func (r *packedRing) fetch(c *Chain) (bool, error) {
 	// What is not used yet is not available anew, whatever its flags say.
 	room := r.size - r.distance(r.used, r.next)
-	flags, ok := r.available(r.next)
-	if !ok {
+	pos, d := r.next, r.read(r.next)
+	if !r.areAvailable(pos, d.flags) {
 		return false, nil
 	}
 	c.clear()
 	n := 0
-	for ; ; flags = r.desc.load16(r.off(r.ahead(r.next, n)) + packedFlags) {
+	for ; ; d = r.read(pos) {
 		if n >= room {
 			return false, fmt.Errorf("driver has more than %d descriptors outstanding", r.size)
 		}
-		d := r.read(r.ahead(r.next, n), flags)
 		if c.raw != nil {
 			c.raw = append(c.raw, d)
 		}
-		n++
-		c.id, c.slots = d.id, n // the last descriptor of a chain has its id
+		pos, n = r.ahead(pos, 1), n+1
+		c.id, c.slots = d.ref, n // the last descriptor of a chain has its id
 		if err := r.collect(c, d); err != nil {
 			return false, fmt.Errorf("descriptor chain at %d: %w", int(r.next)%r.size, err)
 		}
@@ -181,26 +191,18 @@ func (r *packedRing) fetch(c *Chain) (bool, error) {
 		}
 	}
 	if r.distance(r.next, r.seen) < n {
-		r.seen = r.ahead(r.next, n)
+		r.seen = pos
 	}
-	r.next = r.ahead(r.next, n)
+	r.next = pos
 	return true, nil
 }
 
-// read copies the descriptor at pos, whose flags have been read.
-func (r *packedRing) read(pos uint32, flags uint16) desc {
-	d := packedDesc(r.desc.bytes, r.off(pos))
-	d.flags = flags
+// read copies the descriptor at pos, its flags first.
+func (r *packedRing) read(pos uint32) (d desc) {
+	d.ref, d.flags = r.tail(pos)
+	b := r.desc.bytes[r.off(pos):][:descSize]
+	d.addr, d.len = binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint32(b[packedLen:])
 	return d
-}
-
-func packedDesc(b []byte, off int) desc {
-	b = b[off : off+descSize]
-	return desc{
-		addr: binary.LittleEndian.Uint64(b),
-		len:  binary.LittleEndian.Uint32(b[packedLen:]),
-		id:   binary.LittleEndian.Uint16(b[packedID:]),
-	}
 }
 
 // collect adds what d describes to c.
@@ -215,13 +217,16 @@ func (r *packedRing) collect(c *Chain, d desc) error {
 	for off := 0; off < len(table); off += descSize {
 		// Section 2.8.7: in a table all but the write flag is reserved, and
 		// its descriptors follow each other.
-		d := packedDesc(table, off)
-		flags := binary.LittleEndian.Uint16(table[off+packedFlags:])
+		b := table[off:][:descSize]
+		flags := binary.LittleEndian.Uint16(b[packedFlags:])
 		if flags&descIndirect != 0 {
 			return errors.New("indirect descriptor inside an indirect table")
 		}
-		d.flags = flags & descWrite
-		if err := c.add(d); err != nil {
+		if err := c.add(desc{
+			addr:  binary.LittleEndian.Uint64(b),
+			len:   binary.LittleEndian.Uint32(b[packedLen:]),
+			flags: flags & descWrite,
+		}); err != nil {
 			return err
 		}
 	}
@@ -289,7 +294,7 @@ func (r *packedRing) wantsCall() bool {
 func (r *packedRing) fresh() bool {
 	was := r.seen
 	for r.distance(r.used, r.seen) < r.size {
-		if _, ok := r.available(r.seen); !ok {
+		if !r.available(r.seen) {
 			break
 		}
 		r.seen = r.ahead(r.seen, 1)

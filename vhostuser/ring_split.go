@@ -94,7 +94,7 @@ func (r *splitRing) fetch(c *Chain) (bool, error) {
 	if r.taken == r.size {
 		return false, fmt.Errorf("driver has more than %d buffers outstanding", r.size)
 	}
-	head := shm.Load16(r.avail, ringHeader+r.slot(r.next)*availElem)
+	head := binary.LittleEndian.Uint16(r.avail[ringHeader+r.slot(r.next)*availElem:])
 	if int(head) >= r.size {
 		return false, fmt.Errorf("available descriptor %d is outside a table of %d", head, r.size)
 	}
@@ -135,7 +135,7 @@ func (r *splitRing) collect(c *Chain, head uint16) error {
 		if d.flags&descNext == 0 {
 			return nil
 		}
-		if i = int(d.next); i >= limit {
+		if i = int(d.ref); i >= limit {
 			return fmt.Errorf("descriptor chain %d: next descriptor %d is outside a table of %d", head, i, limit)
 		}
 	}
@@ -147,7 +147,7 @@ func splitDesc(table []byte, i int) desc {
 		addr:  binary.LittleEndian.Uint64(b),
 		len:   binary.LittleEndian.Uint32(b[8:]),
 		flags: binary.LittleEndian.Uint16(b[12:]),
-		next:  binary.LittleEndian.Uint16(b[14:]),
+		ref:   binary.LittleEndian.Uint16(b[14:]),
 	}
 }
 
