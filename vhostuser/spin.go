@@ -17,7 +17,7 @@ const (
 	// to leave the cache lines of the ring to the driver.
 	spinPauses = 32
 	// maxRest is after how many Kicks at most a worker spins again.
-	maxRest = 64
+	maxRest = 256
 )
 
 // spinner says whether it is worth to spin. Where the driver has no processor
