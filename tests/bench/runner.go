@@ -36,16 +36,33 @@ type runner struct {
 type end struct {
 	vm      *vm.VM
 	backend *vm.Backend
+	closed  bool // by us
 }
 
 // close ends both. It may be called twice.
 func (e *end) close() {
+	e.closed = true
 	if e.vm != nil {
 		e.vm.Close()
 	}
 	if e.backend != nil {
 		e.backend.Close()
 	}
+}
+
+// explain adds to an error that this side's QEMU ended by itself, and what it
+// said. Its end may be seen a moment after that of its sockets.
+func (e *end) explain(err error, side string) error {
+	if err == nil || e.closed {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	why := e.vm.Wait(ctx)
+	if !e.vm.Ended() {
+		return err
+	}
+	return fmt.Errorf("the %s's QEMU ended (%v): %w\n%s", side, why, err, e.vm.Diagnosis())
 }
 
 // run makes one migration. Whatever goes wrong is in the record.
@@ -61,7 +78,7 @@ func (r *runner) run(ctx context.Context, what run) record {
 	return rec
 }
 
-func (r *runner) measure(ctx context.Context, rec *record) error {
+func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	kernel, err := r.lab.Kernel(r.series).WithModules(ctx, append(rec.Load.modules(), rec.Method.modules()...)...)
 	if err != nil {
 		return err
@@ -78,6 +95,7 @@ func (r *runner) measure(ctx context.Context, rec *record) error {
 		return err
 	}
 	defer source.close()
+	defer func() { err = source.explain(err, "source") }()
 	r.say("load")
 	if err := rec.Load.apply(ctx, source.vm, r.sizes); err != nil {
 		return fmt.Errorf("load the guest: %w", err)
@@ -94,6 +112,7 @@ func (r *runner) measure(ctx context.Context, rec *record) error {
 		return err
 	}
 	defer destination.close()
+	defer func() { err = destination.explain(err, "destination") }()
 	return r.migrate(ctx, rec, source, destination)
 }
 
