@@ -49,6 +49,9 @@ type bar struct {
 	absent string // why there are no figures
 }
 
+// notPlanned stands where a figure would be of runs that were not planned.
+const notPlanned = "–"
+
 // panel is what a chart shows of one load.
 type panel struct {
 	load  load
@@ -104,7 +107,7 @@ func (c chart) panels(rows []row) []panel {
 func (c chart) bar(m method, r *row) bar {
 	switch {
 	case r == nil:
-		return bar{method: m, absent: "–"}
+		return bar{method: m, absent: notPlanned}
 	case r.Total.N > 0:
 		s := c.value(r)
 		s.Median, s.Min, s.Max = s.Median*c.scale, s.Min*c.scale, s.Max*c.scale

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"image/color"
+	"slices"
 
 	"golang.org/x/image/font"
 	"gonum.org/v1/plot"
@@ -122,11 +123,7 @@ func (c chart) draw(rows []row, caption string) ([]byte, error) {
 		}
 		d.panel(p, chartMargin+namesWidth+width*vg.Length(i%columns), y, width-panelGap-labelWidth, scale)
 	}
-	if c.floor != nil {
-		y := height - 15
-		d.line(chartMargin, y-5, chartMargin, y+5, floorLine())
-		d.write("the least that can be sent: what is not free", chartMargin+6, y, 8.5, faintInk, false, false)
-	}
+	d.notes(panels, height-15)
 
 	var out bytes.Buffer
 	if _, err := canvas.WriteTo(&out); err != nil {
@@ -134,6 +131,21 @@ func (c chart) draw(rows []row, caption string) ([]byte, error) {
 	}
 	// Few have the font, and others are as wide.
 	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif")), nil
+}
+
+// notes explains the signs that the panels use.
+func (d *drawing) notes(panels []panel, y vg.Length) {
+	x := chartMargin
+	if panels[0].floor > 0 {
+		d.line(x, y-5, x, y+5, floorLine())
+		d.write("the least that can be sent: what is not free", x+6, y, 8.5, faintInk, false, false)
+		x += 230
+	}
+	if slices.ContainsFunc(panels, func(p panel) bool {
+		return slices.ContainsFunc(p.bars, func(b bar) bool { return b.absent == notPlanned })
+	}) {
+		d.write(notPlanned+"  not among the runs: a balloon must leave the guest what its load keeps", x, y, 8.5, faintInk, false, false)
+	}
 }
 
 // longest is the largest figure of all panels, which share their scale.
@@ -175,7 +187,11 @@ func (d *drawing) panel(p panel, x, y, width, scale vg.Length) {
 		case b.absent != "":
 			colour = faintInk
 		}
-		d.write(b.label(), x+scale*vg.Length(b.Max)+4, mid, 9, colour, b.method == fbpp, false)
+		label := x + scale*vg.Length(b.Max)
+		if floor := scale * vg.Length(p.floor); b.absent != "" && floor < labelWidth {
+			label += floor // the line would cross it
+		}
+		d.write(b.label(), label+4, mid, 9, colour, b.method == fbpp, false)
 	}
 	if p.floor > 0 {
 		at := x + scale*vg.Length(p.floor)
