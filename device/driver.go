@@ -111,7 +111,7 @@ func (d *Device) sendEvent(e wire.Event) bool {
 	}
 	var p [wire.EventSize]byte
 	e.Encode(p[:])
-	for {
+	for range wire.MaxQueueSize { // of short buffers a driver may have no end
 		c, err := q.Pop()
 		if c == nil || err != nil {
 			if err != nil {
@@ -141,6 +141,7 @@ func (d *Device) sendEvent(e wire.Event) bool {
 		}
 		return true
 	}
+	return false
 }
 
 // eventqError gives the event queue up until it is started anew.
