@@ -4,14 +4,18 @@ package adversary
 
 import (
 	"context"
+	"embed"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 )
 
-// sources of the guest, in the checkout.
-const sources = "tests/adversary/guest"
+// sources of the guest, embedded so that a test result is not taken from Go's
+// cache when they have changed.
+//
+//go:embed guest
+var sources embed.FS
 
 // compileFlags: no library, no register but the general ones, as nobody has
 // set up the others, and no code that the compiler makes a call of.
@@ -26,13 +30,8 @@ var compileFlags = []string{
 // Build builds the guest's ROM below the checkout's build folder, with gcc and
 // objcopy, and returns its path.
 func Build(ctx context.Context, root string) (string, error) {
-	dir := filepath.Join(root, sources)
 	out := filepath.Join(root, "build", "adversary")
 	if err := os.MkdirAll(out, 0o755); err != nil {
-		return "", fmt.Errorf("build the adversary: %w", err)
-	}
-	code, err := filepath.Glob(filepath.Join(dir, "*.[cS]"))
-	if err != nil {
 		return "", fmt.Errorf("build the adversary: %w", err)
 	}
 	// Several may build at once, and a QEMU that runs has its ROM open.
@@ -41,6 +40,14 @@ func Build(ctx context.Context, root string) (string, error) {
 		return "", fmt.Errorf("build the adversary: %w", err)
 	}
 	defer os.RemoveAll(scratch)
+	if err := os.CopyFS(scratch, sources); err != nil {
+		return "", fmt.Errorf("build the adversary: %w", err)
+	}
+	dir := filepath.Join(scratch, "guest")
+	code, err := filepath.Glob(filepath.Join(dir, "*.[cS]"))
+	if err != nil {
+		return "", fmt.Errorf("build the adversary: %w", err)
+	}
 	elf, image := filepath.Join(scratch, "elf"), filepath.Join(scratch, "rom")
 	compile := append([]string{"-o", elf, "-T", filepath.Join(dir, "link.ld")}, compileFlags...)
 	if err := run(ctx, "gcc", append(compile, code...)...); err != nil {
