@@ -222,8 +222,8 @@ func TestResultsAreContinued(t *testing.T) {
 			t.Errorf("%s: %d records, %v", name, len(r.Records), err)
 		}
 		kept, err := filepath.Glob(path + ".until-*")
-		if err != nil || len(kept) != 1 {
-			t.Fatalf("%s: earlier results are in %q, %v", name, kept, err)
+		if err != nil || len(kept) != 1 || r.aside != kept[0] {
+			t.Fatalf("%s: earlier results are in %q, %v; it says %q", name, kept, err, r.aside)
 		}
 		if err := os.Rename(kept[0], path); err != nil {
 			t.Fatal(err)

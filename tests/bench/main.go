@@ -132,6 +132,9 @@ func bench(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(scratch)
+	if r.aside != "" {
+		fmt.Printf("Earlier results are of other programs, another machine or another size of guest, or are not to be continued: %s\n", r.aside)
+	}
 	if s.note != "" {
 		fmt.Println(s.note)
 	}

@@ -19,7 +19,8 @@ type results struct {
 	Sizes   sizes    `json:"sizes"`
 	Records []record `json:"runs"`
 
-	path string
+	path  string
+	aside string // where earlier results went that these do not continue
 }
 
 // openResults continues the results at path when they are of the same machine,
@@ -42,7 +43,8 @@ func openResults(path string, o origin, s sizes, anew bool) (*results, error) {
 		r.Records = old.Records
 		return r, nil
 	}
-	if err := os.Rename(path, path+time.Now().Format(".until-20060102-150405.000")); err != nil {
+	r.aside = path + time.Now().Format(".until-20060102-150405.000")
+	if err := os.Rename(path, r.aside); err != nil {
 		return nil, fmt.Errorf("open results: %w", err)
 	}
 	return r, nil
