@@ -156,12 +156,7 @@ func serve(ctx context.Context, o options, lg *zap.Logger, restrict func(confine
 	}
 	defer sd.Close()
 
-	var l *vhostuser.Listener
-	if o.fd >= 0 {
-		l, err = vhostuser.FromFD(o.fd)
-	} else {
-		l, err = vhostuser.Listen(o.socketPath)
-	}
+	l, err := vhostuser.Open(o.socketPath, o.fd)
 	if err != nil {
 		return err
 	}
