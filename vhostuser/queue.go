@@ -4,6 +4,7 @@ package vhostuser
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -259,33 +260,27 @@ func (q *Queue) publishLocked() error {
 	}); err != nil {
 		return q.breakLocked(err)
 	}
-	keep := q.pushed[:0]
-	for _, c := range q.pushed {
-		if c.done {
-			keep = append(keep, c) // its turn has not come
-			continue
-		}
-		q.outstanding.remove(c)
-		if c.mem == nil { // else the device has yet to give it back
-			q.free = append(q.free, c)
-		}
-	}
-	q.pushed = keep
 	return nil
 }
 
-// putAll puts every chain that was pushed. It clears done of those.
+// putAll puts every chain that was pushed.
 func (q *Queue) putAll() {
 	for _, c := range q.pushed {
 		q.ring.put(usedElem{id: c.id, slots: c.slots, written: c.written})
-		q.noteDone(c)
+		q.retireLocked(c)
 	}
+	q.pushed = q.pushed[:0]
 }
 
-func (q *Queue) noteDone(c *Chain) {
+// retireLocked ends what there was to do for a chain, which was put.
+func (q *Queue) retireLocked(c *Chain) {
 	c.done = false
 	if q.flight != nil {
 		q.flight.complete(c)
+	}
+	q.outstanding.remove(c)
+	if c.mem == nil { // else the device has yet to give it back
+		q.free = append(q.free, c)
 	}
 }
 
@@ -294,14 +289,15 @@ func (q *Queue) noteDone(c *Chain) {
 // were used completely (VIRTIO 1.2, 2.7.9 and 2.8.9).
 func (q *Queue) putInOrder() {
 	slots := 0
-	for c := q.outstanding.first; c != nil && c.done; c = c.next {
+	for c := q.outstanding.first; c != nil && c.done; c = q.outstanding.first {
 		slots += c.slots
 		if !c.full() || c.next == nil || !c.next.done {
 			q.ring.put(usedElem{id: c.id, slots: slots, written: c.written})
 			slots = 0
 		}
-		q.noteDone(c)
+		q.retireLocked(c)
 	}
+	q.pushed = slices.DeleteFunc(q.pushed, func(c *Chain) bool { return !c.done })
 }
 
 // Unpop gives back the chain that was popped last, unused: the next Pop, of
