@@ -26,7 +26,9 @@ func (e *Fault) Error() string { return fmt.Sprintf("memory fault at %#x", e.Add
 func Guard(f func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
-		debug.SetPanicOnFault(old)
+		if !old {
+			debug.SetPanicOnFault(false)
+		}
 		r := recover()
 		if r == nil {
 			return
