@@ -59,6 +59,7 @@ type machine struct {
 	t      testing.TB
 	dev    *device.Device
 	path   string
+	blocks []uint64 // of the guest's memory, which begins at 1 MiB
 	fe     *vhosttest.Frontend
 	guest  *vhosttest.Guest
 	events *vhosttest.Queue
@@ -74,14 +75,18 @@ type machine struct {
 const scratchSize = 1 << 20
 
 // mustBoot starts a device, its server, QEMU and a driver, which has supplied
-// event buffers but has not said hello.
-func mustBoot(t testing.TB, o device.Options) *machine {
+// event buffers but has not said hello. The guest's memory has blocks of the
+// given sizes, or two of 8 MiB.
+func mustBoot(t testing.TB, o device.Options, blocks ...uint64) *machine {
 	t.Helper()
 	o.Logger = zap.NewNop()
 	if o.WindowSize == 0 {
 		o.WindowSize = 1 << 20
 	}
-	m := &machine{t: t, dev: device.New(o), path: filepath.Join(t.TempDir(), "vhost.sock")}
+	if len(blocks) == 0 {
+		blocks = []uint64{8 << 20, 8 << 20}
+	}
+	m := &machine{t: t, dev: device.New(o), path: filepath.Join(t.TempDir(), "vhost.sock"), blocks: blocks}
 	l, err := vhostuser.Listen(m.path)
 	m.must(err)
 	srv, err := vhostuser.NewServer(m.dev.VhostUser(), o.Logger)
@@ -111,7 +116,7 @@ func (m *machine) must(err error) {
 func (m *machine) connect() {
 	m.t.Helper()
 	var err error
-	m.guest, err = vhosttest.NewGuest(8<<20, 8<<20) // at 1 MiB
+	m.guest, err = vhosttest.NewGuest(m.blocks...)
 	m.must(err)
 	m.t.Cleanup(m.guest.Close)
 	m.events = m.mustQueue(wire.EventQueue)

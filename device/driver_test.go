@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/window"
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+)
+
+func TestNoDriver(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.expectEvent(wire.EventChanged)
+	m.request(patience)
+	m.expect(window.StatusNoDriver)
+}
+
+func TestNoBufferForTheEvent(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.hello(wire.StatusOK, 0)
+	m.useUpBuffers()
+	m.request(patience)
+	m.expect(window.StatusDriverTimeout)
+}
+
+func TestAShortEventBufferIsSkipped(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.hello(wire.StatusOK, 0)
+	m.useUpBuffers()
+	m.supply(wire.EventSize - 1)
+	m.supply(wire.EventSize)
+	m.request(patience)
+	for _, want := range []uint32{0, wire.EventSize} {
+		if used, err := m.events.Wait(patience); err != nil || used.Len != want {
+			t.Fatalf("buffer was used with %d bytes, %v; want %d", used.Len, err, want)
+		}
+	}
+}
+
+// useUpBuffers takes the four event buffers without supplying others.
+func (m *machine) useUpBuffers() {
+	m.t.Helper()
+	for range 2 { // a request and its cancel
+		m.request(patience)
+		_, err := m.events.Wait(patience)
+		m.must(err)
+		m.cancel()
+		m.expect(window.StatusCancelled)
+		_, err = m.events.Wait(patience)
+		m.must(err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		status   wire.Status
+		features wire.Features
+	}{
+		{"the driver says that contents matter", wire.StatusContentMatters, wire.FeaturePagePoison},
+		{"a poisoning guest whose driver would report all the same", wire.StatusOK, wire.FeaturePagePoison},
+		{"a kernel under lockdown", wire.StatusLockdown, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := mustBoot(t, device.Options{})
+			m.hello(tc.status, tc.features)
+			m.request(patience)
+			m.expect(window.StatusRefused)
+			if s := m.dev.Status(); s.DriverState != "refuses" || s.Last.Why == "" {
+				t.Errorf("status says %q, %q", s.DriverState, s.Last.Why)
+			}
+			m.post(helloMessage(wire.StatusOK, wire.FeatureInitOnFree)) // a later HELLO replaces it
+			m.mustExchange()
+		})
+	}
+}
+
+func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.expectEvent(wire.EventChanged) // a hello is wanted
+	m.must(m.fe.Stop(m.events, m.report))
+	header := wire.Header{Type: wire.MessageHello, Status: wire.StatusLockdown, PageShift: 12}
+	m.must(m.dev.Refuse(header, wire.Hello{Reason: "lockdown"}))
+	m.request(patience)
+	m.expect(window.StatusRefused)
+	if s := m.dev.Status(); s.DriverState != "refuses" || !strings.Contains(s.Last.Why, "lockdown") {
+		t.Errorf("status says %q, %q", s.DriverState, s.Last.Why)
+	}
+	header.Status = wire.StatusOK
+	if err := m.dev.Refuse(header, wire.Hello{}); !errors.Is(err, wire.ErrMalformed) {
+		t.Errorf("a refusal that refuses nothing: %v", err)
+	}
+	for _, q := range []*vhosttest.Queue{m.events, m.report} {
+		m.must(m.fe.StartRing(q))
+		m.must(m.fe.Enable(q, true))
+	}
+	m.request(patience) // whoever drives the queues now is another one
+	m.expect(window.StatusNoDriver)
+	m.must(m.events.Kick.Raise())
+	m.hello(wire.StatusOK, 0)
+	m.mustExchange()
+
+	header.Status = wire.StatusLockdown
+	m.must(m.dev.Refuse(header, wire.Hello{}))
+	changed := m.dev.Changed()
+	m.fe.Close()
+	<-changed
+	if s := m.dev.Status(); s.DriverState != "none" {
+		t.Errorf("status says %q after the frontend went", s.DriverState)
+	}
+}
