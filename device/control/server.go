@@ -83,10 +83,13 @@ func watch(w http.ResponseWriter, r *http.Request, d Device) {
 	enc, conn := json.NewEncoder(w), http.NewResponseController(w)
 	for {
 		changed := d.Changed()
-		_ = conn.SetWriteDeadline(time.Now().Add(patience)) // for a client that does not read
+		// For a client that does not read. A deadline that has passed may not be
+		// extended, and the next change may be far away.
+		_ = conn.SetWriteDeadline(time.Now().Add(patience))
 		if enc.Encode(d.Status()) != nil || conn.Flush() != nil {
 			return
 		}
+		_ = conn.SetWriteDeadline(time.Time{})
 		select {
 		case <-changed:
 		case <-r.Context().Done():
