@@ -4,6 +4,7 @@ package vhosttest
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"sync"
 
@@ -89,6 +90,25 @@ func (g *Guest) Close() {
 
 // Size returns the block's length in bytes.
 func (b *Block) Size() uint64 { return uint64(len(b.mapping.Bytes())) }
+
+// touched yields the offsets of the parts of the block that hold anything. The
+// rest is zero, and a look there would have the kernel take memory for it.
+func (b *Block) touched() iter.Seq2[uint64, uint64] {
+	return func(yield func(from, to uint64) bool) {
+		for to := int64(0); ; {
+			from, err := unix.Seek(b.FD, to, unix.SEEK_DATA)
+			if err != nil { // ENXIO: there is no more
+				return
+			}
+			if to, err = unix.Seek(b.FD, from, unix.SEEK_HOLE); err != nil {
+				to = int64(b.Size())
+			}
+			if !yield(uint64(from), uint64(to)) {
+				return
+			}
+		}
+	}
+}
 
 // Region describes the block as the memory messages do. Its address in this
 // process stands for the frontend's address.

@@ -144,8 +144,12 @@ func (m *Migration) setLogging(on bool) error {
 // copyNewBlocks copies blocks that were added since the last round.
 func (m *Migration) copyNewBlocks() {
 	for _, b := range m.g.Blocks {
-		if m.dest[b] == nil {
-			m.dest[b] = bytes.Clone(b.mapping.Bytes())
+		if m.dest[b] != nil {
+			continue
+		}
+		m.dest[b] = make([]byte, b.Size())
+		for from, to := range b.touched() {
+			copy(m.dest[b][from:to], b.mapping.Bytes()[from:])
 		}
 	}
 }
@@ -203,9 +207,11 @@ func (m *Migration) Missing() []uint64 {
 	var pages []uint64
 	for _, b := range m.g.Blocks {
 		src, dst := b.mapping.Bytes(), m.dest[b]
-		for off := uint64(0); off < b.Size(); off += PageSize {
-			if !bytes.Equal(src[off:off+PageSize], dst[off:off+PageSize]) {
-				pages = append(pages, (b.Addr+off)/PageSize)
+		for off, end := range b.touched() {
+			for ; off < end; off += PageSize {
+				if !bytes.Equal(src[off:off+PageSize], dst[off:off+PageSize]) {
+					pages = append(pages, (b.Addr+off)/PageSize)
+				}
 			}
 		}
 	}
