@@ -38,7 +38,7 @@
 // VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. A device with many small requests
 // takes and completes them in batches ([Queue.PopBatch], [Queue.PushBatch]).
 // The driver is asked not to kick while a queue's goroutine works or looks for
-// more. With [Device.TrackInflight], requests outlive the process that popped
+// more, as it does for a moment before it sleeps ([Device.SpinTime]). With [Device.TrackInflight], requests outlive the process that popped
 // them.
 //
 // Indices and flags are 16-bit accesses with acquire and release semantics and

@@ -16,6 +16,11 @@
 // is what makes it quick, where driver and device have a processor each.
 // FBPP_BENCH_SPIN=-1ns measures it without.
 //
+// It takes two processors that nobody else uses. Where others do, the rows
+// scatter by more than they differ. A real-time priority (chrt) for the compiled
+// test keeps others away; the 50 ms that the kernel then takes of each second
+// show as outliers.
+//
 // libvhost-user is compiled from the QEMU source that qemu-patches/qemu.sh
 // fetches; without a C compiler or the source its part is skipped by name.
 // Set FBPP_LIBVHOST_USER to the folder of another version.
