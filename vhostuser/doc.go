@@ -38,13 +38,13 @@
 // VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. A device with many small requests
 // takes and completes them in batches ([Queue.PopBatch], [Queue.PushBatch]).
 // The driver is asked not to kick while a queue's goroutine works or looks for
-// more, as it does for a moment before it sleeps ([Device.SpinTime]). With [Device.TrackInflight], requests outlive the process that popped
-// them.
+// more, as it does for a moment before it sleeps ([Device.SpinTime]). With
+// [Device.TrackInflight], requests outlive the process that popped them.
 //
-// Indices and flags are 16-bit accesses with acquire and release semantics and
-// a full fence where both sides look at each other's word, in assembly for
-// amd64 and arm64; package internal/shm has the argument. Other architectures
-// do not build.
+// Indices and flags are accessed with acquire and release semantics, and with
+// a full fence where both sides look at each other's word. What Go has no
+// operation for is in assembly for amd64 and arm64; package internal/shm has
+// the argument. Other architectures do not build.
 //
 // # Trust
 //
