@@ -69,13 +69,12 @@ func (b *Backend) setLogBase(m *wire.Message) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	status := wire.U64(0)
 	if err := b.log.replace(v, m.FDs[0]); err != nil {
-		// Without a log there is no migration; the device goes on.
-		b.lg.Error("dirty log is unusable", zap.Error(err))
-		status = 1
+		// QEMU does not look at the status, and would migrate without the pages
+		// that we write. It can do without us.
+		return reply{}, fatalError{err}
 	}
-	return reply{payload: status.AppendTo(nil)}, nil
+	return reply{payload: wire.U64(0).AppendTo(nil)}, nil
 }
 
 // setLogFD takes the eventfd of a frontend that wants to be told of each change

@@ -309,19 +309,24 @@ func TestLogThatIsTooSmallOrTruncatedIsSurvived(t *testing.T) {
 			t.Errorf("logged %#x", pages)
 		}
 	})
+	// The frontend must not go on as if its log were in use.
 	t.Run("refused at once", func(t *testing.T) {
 		e := newEcho()
-		v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-		v.start()
-		log, err := vhosttest.NewLog(0)
-		must(t, err)
-		defer log.Close()
+		path := serve(t, &e.Device)
 		for _, size := range []uint64{0, 12, 1 << 20, ^uint64(7)} {
-			if err := v.f.SetLog(log, size); err == nil {
-				t.Errorf("a log of %#x bytes was accepted", size)
+			v := newVM(t, path, vhosttest.Options{})
+			v.start()
+			log, err := vhosttest.NewLog(0)
+			must(t, err)
+			if err := v.f.SetLog(log, size); err == nil || v.f.Barrier() == nil {
+				t.Errorf("after a log of %#x bytes the connection goes on, %v", size, err)
 			}
+			log.Close()
+			v.f.Close()
 		}
-		v.echo(0, "goes on")
+		v := newVM(t, path, vhosttest.Options{})
+		v.start()
+		v.echo(0, "the next frontend")
 	})
 	t.Run("truncated", func(t *testing.T) {
 		e := newEcho()
