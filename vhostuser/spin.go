@@ -39,8 +39,8 @@ func (s *spinner) begin() bool {
 }
 
 // end takes what came of it.
-func (s *spinner) end(found bool) {
-	if found {
+func (s *spinner) end(success bool) {
+	if success {
 		s.vain = 0
 		return
 	}
@@ -52,15 +52,15 @@ func (s *spinner) end(found bool) {
 // returns true when there are. It looks only once after a Kick that popped
 // nothing: popped is the number of chains before that.
 func (q *Queue) spin(w *worker, popped uint64) bool {
-	more, busy := q.look(popped)
-	if more || !busy || !w.spins.begin() {
-		return more
-	}
 	limit := q.life.dev.SpinTime
 	if limit == 0 {
 		limit = defaultSpin
 	}
-	for start := time.Now(); busy && !more && time.Since(start) < limit; {
+	more, busy := q.look(popped)
+	if more || !busy || limit < 0 || !w.spins.begin() {
+		return more
+	}
+	for start := time.Now(); ; {
 		select {
 		case <-w.quit:
 			return true
@@ -70,9 +70,13 @@ func (q *Queue) spin(w *worker, popped uint64) bool {
 			shm.Pause()
 		}
 		more, busy = q.look(popped)
+		took := time.Since(start)
+		if more || !busy || took >= limit {
+			// What took longer came while somebody else had the processor.
+			w.spins.end(more && took < limit)
+			return more
+		}
 	}
-	w.spins.end(more)
-	return more
 }
 
 // look says whether there are new buffers, and whether chains were popped
