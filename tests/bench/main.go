@@ -149,6 +149,9 @@ func bench(ctx context.Context, args []string) error {
 		if err := r.add(rec); err != nil {
 			return err
 		}
+		if err := newReport(r, cases).write(dir); err != nil { // whatever ends this command
+			return err
+		}
 	}
 	rep := newReport(r, cases)
 	if err := rep.write(dir); err != nil {
