@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -274,6 +275,37 @@ func TestReportShowsFailures(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "img", "total-1g.svg")); err == nil {
 		t.Error("there is a picture of a link that nobody used")
+	}
+}
+
+func TestOnlyAWholeMatrixWithoutFailuresSucceeds(t *testing.T) {
+	good, failed := made(noLoad, fbpp, 1, 1, 1), made(noLoad, fbpp, 2, 1, 1)
+	failed.Error = "the guest did not boot"
+	interrupted, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, tc := range map[string]struct {
+		ctx     context.Context
+		records []record
+		want    string
+	}{
+		"all is well":     {t.Context(), []record{good}, ""},
+		"one failed":      {t.Context(), []record{good, failed}, "1 migrations failed:\nno load, fbpp: round 2: the guest did not boot"},
+		"one interrupted": {interrupted, []record{good}, "interrupted with 1 of 1 migrations done"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newReport(&results{Records: tc.records, Sizes: mustSizes(t, 64<<10, 0)}, []planned{{good.benchCase, len(tc.records)}})
+			dir, public := t.TempDir(), filepath.Join(t.TempDir(), "docs")
+			err := conclude(tc.ctx, r, dir, public)
+			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "report.html")); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(public); (err == nil) != (tc.want == "") {
+				t.Errorf("published: %v", err == nil)
+			}
+		})
 	}
 }
 

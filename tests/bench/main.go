@@ -153,22 +153,27 @@ func bench(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	rep := newReport(r, cases)
-	if err := rep.write(dir); err != nil {
+	return conclude(ctx, newReport(r, cases), dir, o.publish)
+}
+
+// conclude writes the report, says what it says, and returns an error unless
+// all was run and went well.
+func conclude(ctx context.Context, r *report, dir, publish string) error {
+	if err := r.write(dir); err != nil {
 		return err
 	}
 	fmt.Printf("\nThe report is %s, the figures are in %s.\n", filepath.Join(dir, "report.html"), r.path)
-	for _, t := range rep.Targets {
+	for _, t := range r.Targets {
 		fmt.Printf("%-7s %s: %s\n", t.verdict(), t.Text, t.Seen)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted with %d of %d migrations done: the same command continues", rep.Done, rep.Planned)
+		return fmt.Errorf("interrupted with %d of %d migrations done: the same command, without -anew, continues", r.Done, r.Planned)
 	}
-	if failed := rep.failures(); len(failed) > 0 {
+	if failed := r.failures(); len(failed) > 0 {
 		return fmt.Errorf("%d migrations failed:\n%s", len(failed), strings.Join(failed, "\n"))
 	}
-	if o.publish != "" {
-		return rep.publish(o.publish)
+	if publish != "" {
+		return r.publish(publish)
 	}
 	return nil
 }
