@@ -27,6 +27,7 @@ type liar struct {
 	answer   atomic.Pointer[func(w *fakeWindow, asked uint64)] // how it answers
 	messages atomic.Int64                                      // of the driver
 	left     chan struct{}                                     // gets one for each frontend that left
+	backend  atomic.Pointer[vhostuser.Backend]                 // of the newest connection
 }
 
 // startLiar starts a backend that is honest until it is told otherwise.
@@ -75,6 +76,7 @@ func (l *liar) device() *vhostuser.Device {
 		MaxQueueSize: wire.MaxQueueSize,
 		ReadConfig:   func(p []byte, _ uint32) error { clear(p); return nil },
 		Kick:         l.kick,
+		Connected:    l.backend.Store,
 		Disconnected: func(*vhostuser.Backend, error) {
 			leave()
 			l.left <- struct{}{}
@@ -146,6 +148,7 @@ const (
 	rangeSlots     = 0x1000
 
 	windowSize = 1 << 16
+	windowMax  = 256 << 20 // that QEMU takes
 	slots      = (windowSize - rangeSlots) / 16
 	magicWord  = 1<<32 | 0x50504246 // version 1, and FBPP
 )

@@ -47,6 +47,7 @@ func (m *machine) refuseWindows(l *liar) {
 		{"a size of nothing", saysSize(0)},
 		{"a size beyond all addresses", saysSize(1 << 63)},
 		{"the largest size", saysSize(^uint64(0))},
+		{"a file that is larger than a window may be", func() (*fakeWindow, error) { return newWindow(windowMax+1<<12, allSeals) }},
 		{"a file with no room for ranges", func() (*fakeWindow, error) { return newWindow(rangeSlots, allSeals) }},
 		{"another magic", says(windowMagic, magicWord^1)},
 		{"a later version", says(windowMagic, magicWord+1<<32)},

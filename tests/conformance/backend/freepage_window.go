@@ -65,7 +65,7 @@ func fpWindowFile(s *session) {
 	if err := unix.Fstat(m.fds[0], &st); err != nil {
 		s.Failf("look at the window's file: %v", err)
 	}
-	if size := len(m.window); st.Size != int64(size) || size < 8192 || size%4096 != 0 {
+	if size := len(m.window); st.Size != int64(size) || size < 8192 || size > 256<<20 || size%4096 != 0 {
 		s.Failf("the reply says %d bytes, the file has %d", size, st.Size)
 	}
 	seals, err := unix.FcntlInt(uintptr(m.fds[0]), unix.F_GET_SEALS, 0)

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/tests/vm"
+	vhostwire "github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// What a backend has written, and marked in the dirty log, arrives though the
+// backend is lost before QEMU looks at the log again: the log is QEMU's.
+func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
+	l, there := startLiar(t), startLiar(t)
+	m := boot(t, setup{socket: l.socket})
+	m.startAgentUnder(l)
+	m.signalAgent(syscall.SIGSTOP) // so that it leaves its buffers alone
+
+	config := m.config
+	config.Backend, config.Options = there.socket, []string{"-S"}
+	dst, err := vm.StartIncoming(m.ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dst.Close()
+	// Slower than the guest writes: it goes on until it is sped up.
+	if err := m.vm.StartMigration(m.ctx, dst, 24<<20); err != nil {
+		t.Fatal(err)
+	}
+	m.awaitSyncs(3) // the first pass has sent the buffers
+
+	q := l.backend.Load().Queue(wire.EventQueue)
+	c, err := q.Pop()
+	if c == nil || err != nil {
+		t.Fatalf("the agent has left no event buffer: %v, %v", c, err)
+	}
+	at, want := c.Writable()[0].Addr, bytes.Repeat([]byte{0xa5}, wire.EventSize)
+	if _, err := c.WriteAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Push(c, wire.EventSize); err != nil {
+		t.Fatal(err)
+	}
+	l.backend.Load().Close()
+	<-l.left
+	m.speedUp()
+	figures, err := m.vm.WaitMigration(m.ctx, nil)
+	if err != nil || figures.Status != "completed" {
+		t.Fatalf("the migration ended as %+v, %v", figures, err)
+	}
+	if got := m.guestMemory(dst, at, len(want)); !bytes.Equal(got, want) {
+		t.Errorf("the backend wrote %x at %#x, and %x arrived", want, at, got)
+	}
+}
+
+// A backend that dies before it has read what QEMU asks resets the connection.
+// QEMU finds an error where an end of the stream is usual, while it switches the
+// backend's logging on, and migrates without it.
+func TestBackendLostWhileLoggingStarts(t *testing.T) {
+	l := startLiar(t)
+	m := boot(t, setup{socket: startCut(t, l.socket, vhostwire.SetLogBase)})
+	m.startAgentUnder(l)
+	m.setup.socket, m.config.Backend = "", ""
+	requireHints(t, m.migrate(), "no-backend")
+	m.requireSound()
+	m.awaitDriver()
+	requireHints(t, m.migrate(), "ok")
+}
+
+// awaitSyncs waits until a migration that goes on has synchronized its bitmap
+// so often.
+func (m *machine) awaitSyncs(n int64) {
+	m.t.Helper()
+	for {
+		figures, err := m.vm.QueryMigrate(m.ctx)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if figures.RAM.SyncCount >= n {
+			return
+		}
+		if figures.Ended() {
+			m.t.Fatalf("the migration %s too early: %s", figures.Status, figures.ErrorDesc)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// guestMemory returns a piece of a guest's physical memory.
+func (m *machine) guestMemory(v *vm.VM, at uint64, n int) []byte {
+	m.t.Helper()
+	file := filepath.Join(m.t.TempDir(), "memory")
+	if err := v.Execute(m.ctx, "pmemsave", map[string]any{"val": at, "size": n, "filename": file}, nil); err != nil {
+		m.t.Fatal(err)
+	}
+	p, err := os.ReadFile(file)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return p
+}
