@@ -144,12 +144,12 @@ func TestTargetsAreJudgedFromTheFigures(t *testing.T) {
 		}
 	}
 	cases := fullMatrix(mustSizes(t, 64<<10, 0), 1)
-	for _, tt := range targets(summarize(cases, good)) {
+	for _, tt := range targets(summarize(cases, good), false) {
 		if !tt.Met {
 			t.Errorf("good figures miss %q: %s", tt.Text, tt.Seen)
 		}
 	}
-	missed := targets(summarize(cases, bad))
+	missed := targets(summarize(cases, bad), false)
 	if len(missed) != 8 {
 		t.Errorf("%d targets were judged, want 8", len(missed))
 	}
@@ -165,10 +165,10 @@ func TestHoldsAreScaledToHardware(t *testing.T) {
 		hold hold
 		want float64
 	}{
-		"emulated, twice as slow":    {hold{1000, 2 * nativeBlock}, 500},
-		"as fast as hardware":        {hold{1000, nativeBlock}, 1000},
-		"faster than what we assume": {hold{1000, nativeBlock / 3}, 1000},
-		"too long, and not by TCG":   {hold{2000, nativeBlock}, 2000},
+		"emulated, twice as slow":    {hold{1000, 2 * nativeBlock, true}, 500},
+		"as fast as hardware":        {hold{1000, nativeBlock, true}, 1000},
+		"faster than what we assume": {hold{1000, nativeBlock / 3, true}, 1000},
+		"not emulated":               {hold{2000, 3 * nativeBlock, false}, 2000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := tc.hold.scaled(); got != tc.want {

@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // report is all that the Markdown table and the page show.
@@ -20,7 +22,7 @@ type report struct {
 
 func newReport(r *results, cases []planned) *report {
 	rows := summarize(cases, r.Records)
-	rep := &report{results: r, Rows: rows, Targets: targets(rows)}
+	rep := &report{results: r, Rows: rows, Targets: targets(rows, r.Origin.Accel == string(vm.TCG))}
 	for _, run := range schedule(cases) {
 		rep.Planned++
 		if slices.ContainsFunc(r.Records, func(rec record) bool { return rec.run == run }) {

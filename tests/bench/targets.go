@@ -16,8 +16,9 @@ type target struct {
 	Met  bool
 }
 
-// targets judges what can be judged from the rows that there are.
-func targets(rows []row) []target {
+// targets judges what can be judged from the rows that there are. emulated tells
+// that the guests' processors were.
+func targets(rows []row, emulated bool) []target {
 	var ts []target
 	add := func(met bool, text, seen string, args ...any) {
 		ts = append(ts, target{Text: text, Seen: fmt.Sprintf(seen, args...), Met: met})
@@ -53,7 +54,7 @@ func targets(rows []row) []target {
 			share = min(share, float64(rec.Skipped)/float64(rec.FreePages))
 		}
 		add(share >= 0.95, "fragmented: 95 % of the free memory skipped", "%.1f %%", share*100)
-		h := ours.longestHold()
+		h := ours.longestHold(emulated)
 		add(h.scaled() <= 1000, "fragmented: interrupts off for at most 1 ms at a time, at the pace of hardware", "%s", h)
 	}
 	return ts
@@ -61,16 +62,17 @@ func targets(rows []row) []target {
 
 // hold is the longest time that a guest had interrupts off for the walk.
 type hold struct {
-	us    float64 // by the guest's clock
-	block float64 // ns that the walk took for one free block
+	us       float64 // by the guest's clock
+	block    float64 // ns that the walk took for one free block
+	emulated bool
 }
 
 // nativeBlock is what one free block costs the walk on a real processor with
 // cold caches, in ns: docs/design.md, section 3.
 const nativeBlock = 152
 
-func (r *row) longestHold() hold {
-	var h hold
+func (r *row) longestHold(emulated bool) hold {
+	h := hold{emulated: emulated}
 	var walk, blocks float64
 	for _, rec := range r.hints {
 		h.us = max(h.us, float64(rec.Exchange.HoldMax))
@@ -82,11 +84,18 @@ func (r *row) longestHold() hold {
 }
 
 // scaled is how long a real processor takes for the blocks of the hold, in µs.
-// An emulated one takes longer for each; a real one is taken for what it is.
-func (h hold) scaled() float64 { return h.us * min(nativeBlock/max(h.block, 1), 1) }
+func (h hold) scaled() float64 {
+	if !h.emulated || h.block <= nativeBlock {
+		return h.us
+	}
+	return h.us * nativeBlock / h.block
+}
 
 // String implements fmt.Stringer.
 func (h hold) String() string {
+	if !h.emulated {
+		return fmt.Sprintf("%.2f ms", h.us/1000)
+	}
 	return fmt.Sprintf("%.2f ms by the guest's clock, at %.0f ns for a free block; at %d ns, those blocks take %.2f ms",
 		h.us/1000, h.block, nativeBlock, h.scaled()/1000)
 }
