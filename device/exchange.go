@@ -160,18 +160,20 @@ func (d *Device) fillAnswer(x *exchange, a *window.Answer) {
 }
 
 // times splits the exchange into parts that add up to the time from the
-// interrupt to now.
+// interrupt to now. A STARTED that was read late, on a busy host, does not count
+// the walk as waking.
 func (x *exchange) times(now time.Time) window.Times {
 	total := now.Sub(x.raised)
-	wakeup := x.started.Sub(x.raised)
-	if x.started.IsZero() { // STARTED is a SHOULD
-		wakeup = 0
+	rest := max(total-x.decode, 0)
+	walk := min(time.Duration(x.trailer.WalkUS)*time.Microsecond, rest)
+	wakeup := time.Duration(0)
+	if !x.started.IsZero() { // STARTED is a SHOULD
+		wakeup = min(x.started.Sub(x.raised), rest-walk)
 	}
-	walk := min(time.Duration(x.trailer.WalkUS)*time.Microsecond, total-wakeup)
 	return window.Times{
 		Wakeup:   microseconds(wakeup),
 		Walk:     microseconds(walk),
-		Transfer: microseconds(total - wakeup - walk - x.decode),
+		Transfer: microseconds(rest - walk - wakeup),
 		Decode:   microseconds(x.decode),
 		HoldMax:  x.trailer.HoldMaxUS,
 		Holds:    x.trailer.Holds,
