@@ -64,8 +64,8 @@ func printSnapshot(w io.Writer, found *preflight.Result, asJSON bool) error {
 		return fmt.Errorf("take a snapshot: %v: %w", found.Guest.Status, found.Err)
 	}
 	var report snapshotReport
-	start := time.Now()
 	s.Begin()
+	start := time.Now()
 	for state := freepages.More; state != freepages.Done; {
 		var err error
 		if state, err = s.Step(freepages.Budget{}); err != nil {

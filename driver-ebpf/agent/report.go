@@ -91,7 +91,7 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 	}
 	a.lg.Info("reported", zap.Uint64("generation", event.Generation), zap.Uint64("records", stats.Records),
 		zap.Duration("took", a.now().Sub(start)), zap.Duration("started", started.Sub(start)),
-		zap.Duration("walked", walked.Sub(started)), zap.Duration("walk", stats.WalkTime),
+		zap.Duration("drain", stats.Drain), zap.Duration("walked", walked.Sub(started)), zap.Duration("walk", stats.WalkTime),
 		zap.Duration("hold-max", stats.HoldMax), zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut))
 	return wire.Event{}, false, nil
 }

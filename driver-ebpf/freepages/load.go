@@ -46,7 +46,26 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open /proc/buddyinfo: %w", err)
 	}
-	return s, s.attach()
+	if err := s.attach(); err != nil {
+		return nil, err
+	}
+	// Not before the trial reads, which need none.
+	if err := s.findDrain(); err != nil {
+		lg.Info("per-CPU lists of free pages are not drained", zap.Error(err))
+	}
+	return s, nil
+}
+
+// findDrain opens what shortens per-CPU lists, where the kernel can do that.
+func (s *Snapshot) findDrain() (err error) {
+	if _, err := s.peek.Symbol("decay_pcp_high"); err != nil {
+		return nil // before Linux 6.7
+	}
+	if s.refresh, err = openRefresh(); err != nil {
+		return err
+	}
+	s.drain = newDrain(s.refresh, drainLimit)
+	return nil
 }
 
 func (s *Snapshot) load(records int) error {
@@ -135,6 +154,9 @@ func (s *Snapshot) Close() error {
 		if r != nil {
 			errs = append(errs, r.Close())
 		}
+	}
+	if s.refresh != nil {
+		errs = append(errs, s.refresh.Close())
 	}
 	if s.buddyinfo >= 0 {
 		errs = append(errs, os.NewSyscallError("close", unix.Close(s.buddyinfo)))

@@ -60,9 +60,10 @@ type Stats struct {
 	WalkTime time.Duration // in all holds
 	HoldMax  time.Duration // longest hold
 	Holds    uint32
-	Restarts uint32 // lists that were begun again
-	LeftOut  uint64 // blocks that were free at the last read and are not among the records, about
-	Resumed  bool   // some lock was let go and taken again: blocks may repeat
+	Restarts uint32        // lists that were begun again
+	Drain    time.Duration // before the first hold, for per-CPU lists
+	LeftOut  uint64        // blocks that were free at the last read and are not among the records, about
+	Resumed  bool          // some lock was let go and taken again: blocks may repeat
 }
 
 // State is what a step leaves.
@@ -83,7 +84,10 @@ type Snapshot struct {
 	link      link.Link
 	hook      Hook
 	maxOrder  int
-	buddyinfo int    // fd of the file
+	buddyinfo int // fd of the file
+	refresh   *os.File
+	drain     *drain // nil: the kernel has none
+	drained   time.Duration
 	text      []byte // of the last read
 	textBuf   []byte
 
@@ -103,8 +107,10 @@ func (s *Snapshot) Hook() Hook { return s.hook }
 // MaxOrder returns the highest order of the kernel's allocator.
 func (s *Snapshot) MaxOrder() int { return s.maxOrder }
 
-// Begin starts a new snapshot and forgets the one before, with its records.
+// Begin starts a new snapshot and forgets the one before, with its records. It
+// has the kernel shorten its per-CPU lists of free pages first.
 func (s *Snapshot) Begin() {
+	s.drained = s.drain.run()
 	s.request++
 	s.steps, s.releasedRec = 0, 0
 	clear(s.control[controlCount:])
@@ -215,6 +221,7 @@ func (s *Snapshot) Stats() Stats {
 		HoldMax:  time.Duration(s.control.u64(controlHoldMaxNS)),
 		Holds:    s.control.u32(controlHolds),
 		Restarts: s.control.u32(controlRestarts),
+		Drain:    s.drained,
 		Resumed:  s.steps > 1,
 	}
 	if s.control.u32(controlUnfinished) != 0 {

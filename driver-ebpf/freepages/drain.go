@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package freepages
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// refreshFile is read for what the kernel does then: every CPU brings its
+	// counters up to date, and its lists of free pages a step nearer to their
+	// least length (decay_pcp_high in mm/page_alloc.c, Linux 6.7). A CPU does so
+	// each second by itself, but not while it is idle.
+	refreshFile = "/proc/sys/vm/stat_refresh"
+
+	// isolatedFile lists the CPUs that are left to their own tasks.
+	isolatedFile = "/sys/devices/system/cpu/isolated"
+
+	// So many rounds bring down lists that may have five times their least
+	// length, as each takes an eighth off. A round has to wake every CPU; with
+	// several at a time, a CPU that is awake does the others' as well.
+	drainReaders = 4
+	drainRounds  = 3 // of each
+
+	// drainLimit bounds all rounds, where they take long: under emulation, or
+	// with many CPUs. Natively two CPUs take 0.4 ms.
+	drainLimit = 5 * time.Millisecond
+)
+
+// drain gives free pages that the kernel keeps on per-CPU lists, where the walk
+// does not see them, back to the buddy allocator. The nil drain does nothing.
+type drain struct {
+	file  io.ReaderAt
+	turn  chan struct{} // is full while somebody reads
+	limit time.Duration
+}
+
+func newDrain(file io.ReaderAt, limit time.Duration) *drain {
+	return &drain{file: file, turn: make(chan struct{}, 1), limit: limit}
+}
+
+// run drains, and returns the time it took, at most about the limit. A round
+// waits for all CPUs, and for one that a real-time task keeps busy it waits as
+// long as that task likes: run leaves it behind then, and does nothing until it
+// has ended.
+func (d *drain) run() time.Duration {
+	if d == nil {
+		return 0
+	}
+	select {
+	case d.turn <- struct{}{}:
+	default:
+		return 0
+	}
+	start := time.Now()
+	timeout := time.NewTimer(d.limit)
+	defer timeout.Stop()
+	var readers sync.WaitGroup
+	for range drainReaders {
+		readers.Go(func() { d.read(start) })
+	}
+	done := make(chan struct{})
+	go func() {
+		readers.Wait()
+		<-d.turn
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-timeout.C:
+	}
+	return time.Since(start)
+}
+
+func (d *drain) read(start time.Time) {
+	var p [1]byte
+	for range drainRounds {
+		// The file is empty. Any other error is the kernel's dislike of its own
+		// counters, which will not change.
+		if _, err := d.file.ReadAt(p[:], 0); !errors.Is(err, io.EOF) || time.Since(start) > d.limit {
+			return
+		}
+	}
+}
+
+// openRefresh opens the file, where there is no CPU that is not to be disturbed.
+// It can be polled, but no poller is to watch it, as os.Open would have it.
+func openRefresh() (*os.File, error) {
+	if isolated, err := os.ReadFile(isolatedFile); err == nil && len(bytes.TrimSpace(isolated)) != 0 {
+		return nil, fmt.Errorf("CPUs %s are isolated", bytes.TrimSpace(isolated))
+	}
+	fd, err := unix.Open(refreshFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", refreshFile, err)
+	}
+	return os.NewFile(uintptr(fd), refreshFile), nil
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package freepages
+
+import (
+	"io"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fakeRefresh answers reads with an error, after release where there is one.
+type fakeRefresh struct {
+	err     error
+	release chan struct{}
+	reads   atomic.Int32
+}
+
+func (f *fakeRefresh) ReadAt([]byte, int64) (int, error) {
+	f.reads.Add(1)
+	if f.release != nil {
+		<-f.release
+	}
+	return 0, f.err
+}
+
+func TestDrain(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		limit time.Duration
+		want  int32 // rounds
+	}{
+		"all rounds within the limit":             {io.EOF, time.Hour, drainReaders * drainRounds},
+		"one round of each past the limit":        {io.EOF, -1, drainReaders},
+		"an error of the kernel's ends it, quiet": {unix.EINVAL, time.Hour, drainReaders},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fakeRefresh{err: c.err}
+			d := newDrain(f, c.limit)
+			d.run()
+			d.turn <- struct{}{} // after the last read
+			if got := f.reads.Load(); got != c.want {
+				t.Errorf("%d rounds, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestDrainLeavesRoundsThatHang(t *testing.T) {
+	f := &fakeRefresh{err: io.EOF, release: make(chan struct{})}
+	d := newDrain(f, time.Millisecond)
+	d.run()
+	d.run() // does not join in
+	close(f.release)
+	d.turn <- struct{}{}
+	if got := f.reads.Load(); got > drainReaders {
+		t.Errorf("%d rounds, want only those %d that hung", got, drainReaders)
+	}
+}
+
+func TestKernelWithoutADrain(*testing.T) {
+	var d *drain
+	d.run()
+}
