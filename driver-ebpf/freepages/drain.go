@@ -31,7 +31,7 @@ const (
 	drainRounds  = 3 // of each
 
 	// drainLimit bounds all rounds, where they take long: under emulation, or
-	// with many CPUs. Natively two CPUs take 0.4 ms.
+	// with many CPUs. Natively two CPUs with nothing to free take 0.4 ms.
 	drainLimit = 5 * time.Millisecond
 )
 
