@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -21,8 +22,8 @@ const (
 	// each second by itself, but not while it is idle.
 	refreshFile = "/proc/sys/vm/stat_refresh"
 
-	// isolatedFile lists the CPUs that are left to their own tasks.
-	isolatedFile = "/sys/devices/system/cpu/isolated"
+	// cpuFolder has lists of the CPUs that are left to their own tasks.
+	cpuFolder = "/sys/devices/system/cpu"
 
 	// So many rounds bring down lists that may have five times their least
 	// length, as each takes an eighth off. A round has to wake every CPU; with
@@ -94,8 +95,12 @@ func (d *drain) read(start time.Time) {
 // openRefresh opens the file, where there is no CPU that is not to be disturbed.
 // It can be polled, but no poller is to watch it, as os.Open would have it.
 func openRefresh() (*os.File, error) {
-	if isolated, err := os.ReadFile(isolatedFile); err == nil && len(bytes.TrimSpace(isolated)) != 0 {
-		return nil, fmt.Errorf("CPUs %s are isolated", bytes.TrimSpace(isolated))
+	for _, list := range []string{"isolated", "nohz_full"} {
+		cpus, err := os.ReadFile(filepath.Join(cpuFolder, list))
+		// A kernel without nohz_full has no such file, or says "(null)".
+		if cpus = bytes.TrimSpace(cpus); err == nil && len(cpus) > 0 && cpus[0] != '(' {
+			return nil, fmt.Errorf("CPUs %s are %s", cpus, list)
+		}
 	}
 	fd, err := unix.Open(refreshFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
