@@ -47,10 +47,11 @@ func (r *results) print(out *screen) {
 }
 
 // distance says how far the fbpp run is from the floor. The guest counts its
-// free pages a moment before it is asked for them, so it can be below.
+// free pages a moment before it is asked for them, and its agent then has the
+// kernel give up pages that were kept for single CPUs, so it can be below.
 func (r *results) distance() string {
 	if r.AboveFloor < 0 {
-		return fmt.Sprintf("%.1f %% less than that,\nas the guest had freed some more since it was counted", -r.AboveFloor*100)
+		return fmt.Sprintf("%.1f %% less than that,\nas more was free than had been counted", -r.AboveFloor*100)
 	}
 	return fmt.Sprintf("%.1f %% more than that", r.AboveFloor*100)
 }
