@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -44,7 +43,14 @@ func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wir
 	if err != nil {
 		return err
 	}
-	front, fd, err := messages(accepted)
+	sent, err := accepted.File() // becomes readable when there is more
+	if err != nil {
+		accepted.Close()
+		return err
+	}
+	defer sent.Close()
+	fd := int32(sent.Fd()) // which puts the socket into blocking mode, until it is a Conn's
+	front, err := wire.NewConnUnix(accepted, "cut")
 	if err != nil {
 		return err
 	}
@@ -53,7 +59,7 @@ func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wir
 	if err != nil {
 		return err
 	}
-	back, _, err := messages(dialed)
+	back, err := wire.NewConnUnix(dialed, "cut")
 	if err != nil {
 		return err
 	}
@@ -65,7 +71,7 @@ func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wir
 		defer back.Close() // ends the other one
 		return pass(ctx, front, back, last, func() error {
 			<-answered
-			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			_, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, -1)
 			return err
 		})
 	})
@@ -93,20 +99,4 @@ func pass(ctx context.Context, from, to *wire.Conn, last wire.Request, done func
 			return done()
 		}
 	}
-}
-
-// messages makes a connection of messages of a socket, which fd stands for as
-// long as that is open.
-func messages(c *net.UnixConn) (_ *wire.Conn, fd int, err error) {
-	defer c.Close()
-	f, err := c.File()
-	if err != nil {
-		return nil, -1, err
-	}
-	defer f.Close()
-	if fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-		return nil, -1, os.NewSyscallError("fcntl", err)
-	}
-	conn, err := wire.NewConnFD(fd, "cut")
-	return conn, fd, err
 }

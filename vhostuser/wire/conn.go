@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
@@ -37,6 +39,22 @@ func NewConnFD(fd int, name string) (*Conn, error) {
 		return nil, fmt.Errorf("wrap socket %s: %w", name, err)
 	}
 	return NewConn(sock), nil
+}
+
+// NewConnUnix makes a Conn of a connection of package net, whose end it takes
+// over: sock is closed, also when it fails.
+func NewConnUnix(sock *net.UnixConn, name string) (*Conn, error) {
+	defer sock.Close()
+	f, err := sock.File()
+	if err != nil {
+		return nil, fmt.Errorf("wrap socket %s: %w", name, err)
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("wrap socket %s: %w", name, os.NewSyscallError("fcntl", err))
+	}
+	return NewConnFD(fd, name)
 }
 
 // Close closes the socket and ends a blocked Recv or Send.

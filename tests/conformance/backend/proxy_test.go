@@ -77,7 +77,7 @@ func serveMutant(t testing.TB, path string, p *proxy) string {
 
 // serve serves one connection to its end.
 func (p *proxy) serve(ctx context.Context, conn *net.UnixConn) {
-	front, err := take(conn)
+	front, err := wire.NewConnUnix(conn, "proxy")
 	if err != nil {
 		p.t.Error(err)
 		return
@@ -87,7 +87,7 @@ func (p *proxy) serve(ctx context.Context, conn *net.UnixConn) {
 		p.t.Error(err)
 		return
 	}
-	back, err := take(to)
+	back, err := wire.NewConnUnix(to, "proxy")
 	if err != nil {
 		p.t.Error(err)
 		return
@@ -108,21 +108,6 @@ func (p *proxy) serve(ctx context.Context, conn *net.UnixConn) {
 	for _, f := range c.atEnd {
 		f()
 	}
-}
-
-// take makes a connection of package wire out of one of package net.
-func take(conn *net.UnixConn) (*wire.Conn, error) {
-	defer conn.Close()
-	f, err := conn.File()
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return wire.NewConnFD(fd, "proxy")
 }
 
 func (c *proxied) pass(from, to *wire.Conn, hook func(*wire.Message) bool) {

@@ -14,12 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -132,7 +130,7 @@ func (r *Relay) serve(ctx context.Context) error {
 
 // connect passes messages until either side hangs up.
 func (r *Relay) connect(ctx context.Context, conn *net.UnixConn) error {
-	front, err := wrap(conn)
+	front, err := wire.NewConnUnix(conn, "relay")
 	if err != nil {
 		return err
 	}
@@ -141,7 +139,7 @@ func (r *Relay) connect(ctx context.Context, conn *net.UnixConn) error {
 	if err != nil {
 		return fmt.Errorf("connect to backend: %w", err)
 	}
-	back, err := wrap(other)
+	back, err := wire.NewConnUnix(other, "relay")
 	if err != nil {
 		return err
 	}
@@ -159,20 +157,6 @@ func (r *Relay) connect(ctx context.Context, conn *net.UnixConn) error {
 	pumps.Go(func() error { defer cancel(); return pump(ctx, back, front, r.reply) })
 	pumps.Go(func() error { return r.harvestAll(ctx) })
 	return pumps.Wait()
-}
-
-// wrap makes a message connection of a socket.
-func wrap(conn *net.UnixConn) (*wire.Conn, error) {
-	f, err := conn.File()
-	if err := errors.Join(err, conn.Close()); err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return wire.NewConnFD(fd, "relay")
 }
 
 // pump passes messages on from one side to the other, after a look at each. The
