@@ -41,7 +41,8 @@ type Device struct {
 	// Kick that popped some, before it sleeps. Meanwhile the driver need not
 	// kick, and its next request is served at once, at the cost of a busy
 	// processor. While that is in vain it is tried more and more seldom. Zero
-	// means 50 microseconds, and a negative time none.
+	// means 50 microseconds, and up to 200 after a Kick that popped many, as the
+	// driver then takes longer to ask again; a negative time means none.
 	SpinTime time.Duration
 
 	// TrackInflight offers INFLIGHT_SHMFD: the frontend keeps a record of the

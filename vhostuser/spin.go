@@ -5,6 +5,8 @@ package vhostuser
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
 
@@ -13,6 +15,11 @@ const (
 	// longer than a driver that waits for an interrupt takes to wake up and to
 	// ask again, which was measured as 10 to 20 microseconds.
 	defaultSpin = 50 * time.Microsecond
+	// spinPerChain is added for each chain that the Kick before popped: the driver
+	// takes all of them back before it adds the first of the next ones.
+	spinPerChain = 250 * time.Nanosecond
+	// maxSpin bounds the sum.
+	maxSpin = 200 * time.Microsecond
 	// spinPauses is how many pauses a spinning worker makes between two looks,
 	// to leave the cache lines of the ring to the driver.
 	spinPauses = 32
@@ -52,12 +59,9 @@ func (s *spinner) end(success bool) {
 // returns true when there are. It looks only once after a Kick that popped
 // nothing: popped is the number of chains before that.
 func (q *Queue) spin(w *worker, popped uint64) bool {
-	limit := q.life.dev.SpinTime
-	if limit == 0 {
-		limit = defaultSpin
-	}
-	more, busy := q.look(popped)
-	if more || !busy || limit < 0 || !w.spins.begin() {
+	more, n := q.look(popped)
+	limit := q.spinTime(n)
+	if more || n <= 0 || limit < 0 || !w.spins.begin() {
 		return more
 	}
 	for start := time.Now(); ; {
@@ -69,9 +73,10 @@ func (q *Queue) spin(w *worker, popped uint64) bool {
 		for range spinPauses {
 			shm.Pause()
 		}
-		more, busy = q.look(popped)
+		schedYield()
+		more, n = q.look(popped)
 		took := time.Since(start)
-		if more || !busy || took >= limit {
+		if more || n <= 0 || took >= limit {
 			// What took longer came while somebody else had the processor.
 			w.spins.end(more && took < limit)
 			return more
@@ -79,9 +84,22 @@ func (q *Queue) spin(w *worker, popped uint64) bool {
 	}
 }
 
-// look says whether there are new buffers, and whether chains were popped
-// since there were so many.
-func (q *Queue) look(popped uint64) (more, busy bool) {
-	q.ifActive(func() { more, busy = q.ring.fresh(), q.seq != popped })
-	return more, busy
+// schedYield lets others have this processor, the driver above all: the scheduler may
+// have woken it here. It returns at once where there are none.
+func schedYield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
+// spinTime returns how long to look for new buffers after n chains.
+func (q *Queue) spinTime(n int64) time.Duration {
+	if t := q.life.dev.SpinTime; t != 0 {
+		return t
+	}
+	return min(defaultSpin+time.Duration(min(n, 1<<16))*spinPerChain, maxSpin)
+}
+
+// look says whether there are new buffers, and how many chains were popped
+// since there were so many. There are fewer where some were given back, and
+// none where the queue does not run.
+func (q *Queue) look(popped uint64) (more bool, n int64) {
+	q.ifActive(func() { more, n = q.ring.fresh(), int64(q.seq-popped) })
+	return more, n
 }

@@ -3,8 +3,10 @@
 package vhostuser
 
 import (
+	"math"
 	"slices"
 	"testing"
+	"time"
 )
 
 func TestSpinsInVainBecomeRare(t *testing.T) {
@@ -37,6 +39,26 @@ func TestSpinsInVainBecomeRare(t *testing.T) {
 	}
 }
 
+func TestSpinsAreLongerAfterManyChainsAndBounded(t *testing.T) {
+	q := &Queue{}
+	for _, tt := range []struct {
+		set, want time.Duration
+		n         int64
+	}{
+		{0, 50*time.Microsecond + 250*time.Nanosecond, 1},
+		{0, 114 * time.Microsecond, 256},
+		{0, 200 * time.Microsecond, 1024},
+		{0, 200 * time.Microsecond, math.MaxInt64},
+		{time.Microsecond, time.Microsecond, 256},
+		{-1, -1, 256},
+	} {
+		q.life.dev = &Device{SpinTime: tt.set}
+		if got := q.spinTime(tt.n); got != tt.want {
+			t.Errorf("SpinTime %v, %d chains: %v, want %v", tt.set, tt.n, got, tt.want)
+		}
+	}
+}
+
 func TestWorkerSpinsOnlyAfterKicksThatPopped(t *testing.T) {
 	rigDialects(t, func(t *testing.T, features uint64) {
 		r := newRig(t, features)
@@ -54,6 +76,13 @@ func TestWorkerSpinsOnlyAfterKicksThatPopped(t *testing.T) {
 		r.request(t, 8)
 		if !r.q.spin(w, popped) {
 			t.Error("what came meanwhile was not seen")
+		}
+		if more, n := r.q.look(popped + 2); more || n != -1 {
+			t.Errorf("after a chain was given back: %t, %d", more, n)
+		}
+		w.spins = spinner{}
+		if r.q.spin(w, popped+2) || w.spins.vain != 0 {
+			t.Error("span after a Kick that gave back more than it popped")
 		}
 	})
 }

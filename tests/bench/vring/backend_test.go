@@ -105,18 +105,25 @@ func copyChain(c *vhostuser.Chain) uint32 {
 type backend struct {
 	name     string
 	features uint64 // that change how the ring works
-	command  func(b *testing.B, socket string) *exec.Cmd
+	// command returns what serves a socket, or errMissing.
+	command func(b *testing.B, socket string) (*exec.Cmd, error)
 }
+
+// errMissing is about a backend that this machine lacks something for.
+var errMissing = errors.New("not measured")
 
 // start runs the backend until the benchmark ends, and returns its socket and
 // its process.
-func (d backend) start(b *testing.B) (string, *os.Process) {
+func (d backend) start(b *testing.B) (string, *os.Process, error) {
 	b.Helper()
 	socket := filepath.Join(b.TempDir(), "socket")
-	cmd := d.command(b, socket)
+	cmd, err := d.command(b, socket)
+	if err != nil {
+		return "", nil, err
+	}
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
+		return "", nil, err
 	}
 	b.Cleanup(func() {
 		_ = cmd.Process.Signal(unix.SIGTERM)
@@ -124,12 +131,11 @@ func (d backend) start(b *testing.B) (string, *os.Process) {
 	})
 	for range 500 {
 		if _, err := os.Stat(socket); err == nil {
-			return socket, cmd.Process
+			return socket, cmd.Process, nil
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	b.Fatalf("%s does not listen", d.name)
-	return "", nil
+	return "", nil, fmt.Errorf("%s does not listen", d.name)
 }
 
 // cpuTime returns how much processor time a process has used.
@@ -142,37 +148,38 @@ func cpuTime(p *os.Process) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-func goBackend(_ *testing.B, socket string) *exec.Cmd {
+func goBackend(_ *testing.B, socket string) (*exec.Cmd, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), echoSocket+"="+socket)
-	return cmd
+	return cmd, nil
 }
 
-// libvhostUser compiles the C device, once.
-func libvhostUser(b *testing.B, socket string) *exec.Cmd {
-	b.Helper()
-	source := libraryFolder(b)
+// libvhostUser compiles the C device.
+func libvhostUser(b *testing.B, socket string) (*exec.Cmd, error) {
+	source, err := libraryFolder()
+	if err != nil {
+		return nil, err
+	}
 	program := filepath.Join(b.TempDir(), "echo")
 	cc := exec.Command("cc", "-O2", "-D_GNU_SOURCE", "-std=gnu11", "-I", source, "-o", program,
 		"libvhost-user/echo.c", filepath.Join(source, "libvhost-user.c"), "-lpthread")
-	if out, err := cc.CombinedOutput(); err != nil {
-		if errors.Is(err, exec.ErrNotFound) {
-			b.Skip("no C compiler: libvhost-user is not measured")
-		}
-		b.Fatalf("compile libvhost-user: %v\n%s", err, out)
+	switch out, err := cc.CombinedOutput(); {
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, fmt.Errorf("%w: no C compiler for libvhost-user", errMissing)
+	case err != nil:
+		return nil, fmt.Errorf("compile libvhost-user: %w\n%s", err, out)
 	}
-	return exec.Command(program, socket)
+	return exec.Command(program, socket), nil
 }
 
 // libraryFolder returns where libvhost-user's source is.
-func libraryFolder(b *testing.B) string {
-	b.Helper()
+func libraryFolder() (string, error) {
 	if dir := os.Getenv("FBPP_LIBVHOST_USER"); dir != "" {
-		return dir
+		return dir, nil
 	}
 	out, err := exec.Command("../../../qemu-patches/qemu.sh", "--quiet", "source").Output()
 	if err != nil {
-		b.Skipf("no QEMU source: libvhost-user is not measured: %v", err)
+		return "", fmt.Errorf("%w: no QEMU source for libvhost-user: %w", errMissing, err)
 	}
-	return filepath.Join(strings.TrimSpace(string(out)), "subprojects/libvhost-user")
+	return filepath.Join(strings.TrimSpace(string(out)), "subprojects/libvhost-user"), nil
 }

@@ -4,7 +4,10 @@
 // beside libvhost-user of the QEMU source, each with an echo device in a
 // process of its own, under one driver.
 //
-//	go test -run '^$' -bench . -count 6 ./tests/bench/vring
+//	for i in 1 2 3 4 5 6; do go test -run '^$' -bench . ./tests/bench/vring; done
+//
+// The backends take turns within each row, which -count would have run one after
+// the other: a machine's pace drifts by more than they differ.
 //
 // The driver either waits for interrupts, as a guest's kernel does, or polls
 // the used ring, as one of DPDK does. At a depth of n it keeps n requests
