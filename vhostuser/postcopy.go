@@ -255,7 +255,7 @@ func told(r *region) wire.MemRegion {
 func noPostcopy(lg *zap.Logger) bool {
 	u, err := shm.OpenUserfault()
 	if err != nil {
-		lg.Debug("postcopy is not offered", zap.Error(err))
+		lg.Info("postcopy is not offered", zap.Error(err))
 		return true
 	}
 	u.Close()

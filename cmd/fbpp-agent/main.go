@@ -43,7 +43,7 @@ func run(args []string, stdout io.Writer) error {
 	device := flags.String("device", "", "PCI `address` of the device, such as 0000:00:05.0; default: the only one")
 	level := zapcore.InfoLevel
 	flags.Var(&level, "log-level", "debug, info, warn or error")
-	check := flags.Bool("check", false, "say whether this guest can report its free memory, and exit")
+	check := flags.Bool("check", false, "say whether this guest can report its free memory, and exit with status 1 if not")
 	once := flags.Bool("once", false, "take one snapshot, print its figures, and exit")
 	asJSON := flags.Bool("json", false, "with -check or -once: print JSON")
 	if err := flags.Parse(args); err != nil {
@@ -58,6 +58,13 @@ func run(args []string, stdout io.Writer) error {
 	}
 	defer func() { _ = lg.Sync() }() // stderr cannot be synced everywhere
 
+	if !*check && !*once {
+		// A guest may be made of an image that has the agent: without the device
+		// there is nothing to load programs for.
+		if _, err := choose(*device); err != nil {
+			return err
+		}
+	}
 	found, err := preflight.Run(lg)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -23,6 +24,7 @@ type checkReport struct {
 	Hook     string `json:"hook,omitempty"`
 }
 
+// printCheck returns what keeps the guest from reporting as an error, too.
 func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 	hello := found.Guest.Hello
 	report := checkReport{
@@ -39,11 +41,11 @@ func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 		report.Hook = found.Snapshot.Hook().String()
 	}
 	if asJSON {
-		return json.NewEncoder(w).Encode(report)
+		return errors.Join(json.NewEncoder(w).Encode(report), found.Err)
 	}
 	_, err := fmt.Fprintf(w, "status    %s\nreason    %s\nrelease   %s\nram       %d MiB\nfeatures  %s\nmax order %d\nhook      %s\n",
 		report.Status, report.Reason, report.Release, report.RAMBytes>>20, report.Features, report.MaxOrder, report.Hook)
-	return err
+	return errors.Join(err, found.Err)
 }
 
 // snapshotReport is what -once prints.
