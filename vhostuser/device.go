@@ -67,7 +67,8 @@ type Device struct {
 	// whenever the queue starts to run, since kicks may have come earlier. It
 	// pops until [Queue.Pop] finds nothing. A Kick that is still running two
 	// seconds after its queue was stopped is left behind, cut off from the
-	// guest by ErrQueueStopped. Required.
+	// guest by ErrQueueStopped; see QueueStopping for requests that have effects
+	// elsewhere. Required.
 	Kick func(q *Queue)
 
 	// Connected announces a new frontend. b is valid until Disconnected.
@@ -90,7 +91,10 @@ type Device struct {
 	// QueueStopping says that q is about to stop, or to be disabled. Inside the
 	// call the device can still Push and Unpop its outstanding chains (see
 	// [Queue.Unpop] for what happens to the rest), unless the frontend is gone,
-	// when these return ErrQueueStopped.
+	// when these return ErrQueueStopped. Pop finds nothing any more, so that a
+	// running Kick comes to its end. A device whose requests have effects outside
+	// of the guest waits here until none is under way: a disk's next user, on
+	// another host perhaps, goes on as soon as the queue has stopped.
 	QueueStopping func(q *Queue)
 
 	// Reset says that the driver or the frontend reset the device (RESET_DEVICE

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -50,11 +49,20 @@ type header struct {
 
 var errUnsupported = errors.New("request is not supported")
 
+// storage is where a disk's content is: an *os.File.
+type storage interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Sync() error
+}
+
 // disk is a block device whose content is a file.
 type disk struct {
-	file     *os.File
+	file     storage
 	sectors  uint64
 	readOnly bool
+	serving  [numQueues]sync.Mutex // held while a queue's requests are under way
 }
 
 func (d *disk) device() *vhostuser.Device {
@@ -72,6 +80,12 @@ func (d *disk) device() *vhostuser.Device {
 			return err
 		},
 		Kick: d.kick,
+		// The next one to use the file must find all that was begun, however long
+		// it takes: another QEMU on another host, after a migration.
+		QueueStopping: func(q *vhostuser.Queue) {
+			d.serving[q.Index()].Lock()
+			defer d.serving[q.Index()].Unlock()
+		},
 	}
 }
 
@@ -88,8 +102,10 @@ func (d *disk) config() []byte {
 }
 
 // kick serves all requests that are available, side by side. It returns when
-// they are answered, so that a queue that stops has none under way.
+// they are answered.
 func (d *disk) kick(q *vhostuser.Queue) {
+	d.serving[q.Index()].Lock()
+	defer d.serving[q.Index()].Unlock()
 	var underWay sync.WaitGroup
 	defer underWay.Wait()
 	for {

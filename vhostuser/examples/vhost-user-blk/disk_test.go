@@ -55,7 +55,15 @@ func newDriver(t *testing.T, args ...string) *driver {
 		done <- newProgram().Run(t.Context(), args, nil, zaptest.NewLogger(t))
 	}()
 	t.Cleanup(func() { must(t, <-done) }) // t.Context has ended by then
+	d.connect(socket, done)
+	return d
+}
 
+// connect starts the device that serves a socket. What comes from done ends the
+// test before it is there.
+func (d *driver) connect(socket string, done <-chan error) {
+	t := d.t
+	t.Helper()
 	var err error
 	d.guest, err = vhosttest.NewGuest(1 << 20)
 	must(t, err)
@@ -73,7 +81,6 @@ func newDriver(t *testing.T, args ...string) *driver {
 	t.Cleanup(d.f.Close)
 	must(t, d.f.Realize(vhosttest.Options{Queues: []*vhosttest.Queue{d.q}}))
 	must(t, d.f.Start(d.guest, uint64(d.f.Offered)&^(1<<wire.FeatureLogAll|1<<wire.FeatureRingPacked|1<<wire.FeatureEventIdx), d.q))
-	return d
 }
 
 // request is what a driver asks for. The data goes to the device or comes from
