@@ -94,6 +94,11 @@ func (f *packedFlight) recover() ([]uint16, error) {
 	// What was fetched and not used is all in flight.
 	f.ring.next = f.ring.ahead(f.ring.used, slots)
 	f.ring.seen = f.ring.next
+	// Of a batch that was not published, all elements but the first have their
+	// flags. The driver does not look past the first one, until it is published.
+	for i := 1; i < slots; i++ {
+		f.ring.takeBack(f.ring.ahead(f.ring.used, i))
+	}
 	return entries, nil
 }
 

@@ -269,6 +269,15 @@ func (r *packedRing) publish() {
 	r.desc.store16(r.held.off, r.held.flags)
 }
 
+// takeBack makes a descriptor look as if it was not used, where an element was
+// put there and never published.
+func (r *packedRing) takeBack(pos uint32) {
+	_, flags := r.tail(pos)
+	if used := flags&descUsed != 0; used == (pos < uint32(r.size)) {
+		r.desc.store16(r.off(pos)+packedFlags, flags^descUsed)
+	}
+}
+
 func (r *packedRing) wantsCall() bool {
 	n := r.unsignalled
 	if n == 0 {
@@ -301,6 +310,8 @@ func (r *packedRing) fresh() bool {
 	}
 	return r.seen != was
 }
+
+func (r *packedRing) forget() { r.seen = r.next }
 
 func (r *packedRing) refuseKicks() { r.device.store16(eventFlags, eventDisable) }
 
