@@ -77,6 +77,26 @@ func TestInflightMemoryIsForDevicesThatWantIt(t *testing.T) {
 	}
 }
 
+// What a ring needs depends on its format, which may change after the memory
+// was made.
+func TestInflightMemoryForAnotherFormatIsRefused(t *testing.T) {
+	e := newEcho()
+	e.Device.TrackInflight = true
+	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
+	must(t, v.f.SetFeatures(v.features))
+	inflight, err := v.f.GetInflight(2, 8)
+	must(t, err)
+	defer inflight.Close()
+	must(t, v.f.SetInflight(inflight))
+	v.speak(1 << wire.FeatureRingPacked)
+	must(t, v.f.SetFeatures(v.features))
+	must(t, v.f.SetMemory(v.g))
+	var refused *vhosttest.Refused
+	if err := v.f.StartRing(v.queues[0]); !errors.As(err, &refused) {
+		t.Errorf("a packed ring with memory for a split one: %v", err)
+	}
+}
+
 func TestInflightMemoryThatCannotBe(t *testing.T) {
 	e := newEcho()
 	e.Device.TrackInflight = true

@@ -200,14 +200,15 @@ func FuzzDispatch(f *testing.F) {
 	}, nil))
 
 	dev := &Device{
-		Features:     1<<wire.FeatureAccessPlatform | 1<<wire.FeatureRingPacked | 1<<wire.FeatureEventIdx,
-		NumQueues:    2,
-		Kick:         func(q *Queue) { drain(q) },
-		ReadConfig:   func([]byte, uint32) error { return nil },
-		WriteConfig:  func([]byte, uint32) error { return nil },
-		SaveState:    func(w io.Writer) error { _, err := w.Write(make([]byte, 100)); return err },
-		LoadState:    func(r io.Reader) error { _, err := io.Copy(io.Discard, io.LimitReader(r, 1<<20)); return err },
-		SharedObject: func(wire.UUID) (int, error) { return 0, errors.New("there is none") },
+		Features:      1<<wire.FeatureAccessPlatform | 1<<wire.FeatureRingPacked | 1<<wire.FeatureEventIdx,
+		NumQueues:     2,
+		TrackInflight: true,
+		Kick:          func(q *Queue) { drain(q) },
+		ReadConfig:    func([]byte, uint32) error { return nil },
+		WriteConfig:   func([]byte, uint32) error { return nil },
+		SaveState:     func(w io.Writer) error { _, err := w.Write(make([]byte, 100)); return err },
+		LoadState:     func(r io.Reader) error { _, err := io.Copy(io.Discard, io.LimitReader(r, 1<<20)); return err },
+		SharedObject:  func(wire.UUID) (int, error) { return 0, errors.New("there is none") },
 	}
 	s, err := NewServer(dev, nil)
 	if err != nil {

@@ -157,6 +157,7 @@ func (b *Backend) stopQueues() {
 	for _, q := range b.queues {
 		q.stop(true)
 	}
+	b.channel.suspend(true)
 }
 
 func (b *Backend) reset() {

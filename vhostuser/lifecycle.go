@@ -119,9 +119,9 @@ func (q *Queue) open() error {
 	if err != nil && !isMiss(err) {
 		return fmt.Errorf("start ring: %w", err)
 	}
-	if q.set.inflight.b != nil && q.set.size > q.set.inflightLimit {
-		return fmt.Errorf("start ring: its %d descriptors are more than the %d to track in flight",
-			q.set.size, q.set.inflightLimit)
+	if b := q.set.inflight.b; b != nil && (q.set.size > q.set.inflightLimit ||
+		uint64(len(b)) < inflightSize(d, q.set.inflightLimit)) { // it may have been for another format
+		return fmt.Errorf("start ring: its %d descriptors are more than there is room for to track in flight", q.set.size)
 	}
 	q.ring, q.inOrder = r, d.inOrder
 	q.flight, q.left, q.popped = nil, nil, 0
@@ -244,6 +244,7 @@ func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
 		_ = q.breakLocked(err) // the worker sees it
 		return true, nil
 	}
+	q.ring.forget()
 	// What waited is published now, and what was published before may not have
 	// been notified of: the driver's wish was in the memory that was gone.
 	if q.publishLocked() == nil {

@@ -223,23 +223,33 @@ func TestRequestsNeedWhatWasNegotiated(t *testing.T) {
 // "not send any messages to the front-end" (vhost-user.rst, "Suspended device
 // state").
 func TestSuspendedDeviceSendsNothing(t *testing.T) {
-	e := exporter(t)
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	v.start()
-	must(t, v.f.Stop(v.queues...))
-	b := e.connection()
-	b.ConfigChanged()
-	if err := b.AddSharedObject(objectID); err == nil {
-		t.Error("a request was sent")
+	for name, stop := range map[string]func(v *vm) error{
+		"its rings are stopped": func(v *vm) error { return v.f.Stop(v.queues...) },
+		"it is reset":           func(v *vm) error { return v.f.Tell(wire.ResetDevice, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := exporter(t)
+			v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
+			v.start()
+			must(t, stop(v))
+			b := e.connection()
+			b.ConfigChanged()
+			if err := b.AddSharedObject(objectID); err == nil {
+				t.Error("a request was sent")
+			}
+			if m, err := v.f.Channel.Next(50 * time.Millisecond); err == nil {
+				t.Errorf("got %v", wire.BackendRequest(m.Request))
+			}
+			for _, q := range v.queues {
+				q.Reset()
+			}
+			must(t, v.f.StartRings(v.queues...))
+			m, err := v.f.Channel.Next(10 * time.Second)
+			must(t, err)
+			if wire.BackendRequest(m.Request) != wire.BackendConfigChange {
+				t.Errorf("got %v", wire.BackendRequest(m.Request))
+			}
+			must(t, v.f.Channel.Ack(m, 0))
+		})
 	}
-	if m, err := v.f.Channel.Next(50 * time.Millisecond); err == nil {
-		t.Errorf("got %v", wire.BackendRequest(m.Request))
-	}
-	v.start2(t)
-	m, err := v.f.Channel.Next(10 * time.Second)
-	must(t, err)
-	if wire.BackendRequest(m.Request) != wire.BackendConfigChange {
-		t.Errorf("got %v", wire.BackendRequest(m.Request))
-	}
-	must(t, v.f.Channel.Ack(m, 0))
 }

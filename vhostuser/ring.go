@@ -40,6 +40,8 @@ type ring interface {
 	// fresh says whether the driver made buffers available since it was last
 	// asked, or since fetch found none.
 	fresh() bool
+	// forget makes fresh tell once more of what is available and not fetched.
+	forget()
 	// refuseKicks asks the driver not to kick.
 	refuseKicks()
 	// askKicks asks the driver to kick when it makes more buffers available

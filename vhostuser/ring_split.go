@@ -198,6 +198,8 @@ func (r *splitRing) fresh() bool {
 	return true
 }
 
+func (r *splitRing) forget() { r.seen = r.next }
+
 // refuseKicks does nothing with EVENT_IDX: an avail_event that is left behind
 // asks for none, or for one in 65536 buffers.
 func (r *splitRing) refuseKicks() {

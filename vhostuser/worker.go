@@ -58,7 +58,13 @@ func (q *Queue) stopWorker() {
 		return
 	}
 	select {
-	case <-w.quit:
+	case <-w.quit: // it had its grace
+		select {
+		case <-w.done:
+			q.life.worker = nil
+		default:
+		}
+		return
 	default:
 		close(w.quit)
 	}
@@ -134,6 +140,11 @@ var errWorkerQuit = errors.New("worker is told to end")
 
 // waitKick waits for a kick.
 func (q *Queue) waitKick(w *worker, kick *kickFD) error {
+	select {
+	case <-w.quit: // a worker that was left behind must not take its successor's kicks
+		return errWorkerQuit
+	default:
+	}
 	if !kick.usable {
 		return q.pollRing(w)
 	}
@@ -169,7 +180,8 @@ func (q *Queue) pollRing(w *worker) error {
 		case <-w.quit:
 			return errWorkerQuit
 		case <-tick.C:
-			q.ifActive(func() { more = q.ring.fresh() })
+			// Chains that were left are new as soon as the ring is mapped.
+			q.ifActive(func() { more = q.ring.fresh() || q.popped < len(q.left) })
 		}
 	}
 	return nil
