@@ -175,6 +175,21 @@ func TestConfigurationIsReadAgainWhenItChanges(t *testing.T) {
 	}
 }
 
+func TestDeviceThatIsWellIsWaitedForOn(t *testing.T) {
+	f := newFixture(t, 8)
+	waits := 0
+	f.device.onWait = func() (bool, error) {
+		if waits++; waits == 4 {
+			f.events.use(encodeEvent(wire.Event{Type: wire.EventReportFree, Generation: 7}))
+		}
+		return true, nil
+	}
+	event, ok, err := f.Receive(agent.Forever)
+	if err != nil || !ok || event.Generation != 7 || waits != 4 {
+		t.Fatalf("%v, %v, %v after %d waits", event, ok, err, waits)
+	}
+}
+
 func TestDeviceThatFailsEndsReceive(t *testing.T) {
 	f := newFixture(t, 8)
 	f.device.health = virtio.ErrNeedsReset

@@ -74,6 +74,7 @@ type Device struct {
 	queues   []*Queue
 	memory   []*dma.Region
 	masked   bool // uio_pci_generic has masked the interrupt line
+	clock    int  // of openClock, -1: none
 
 	wakeMu sync.Mutex // guards wake against Close, as Interrupt comes from anywhere
 	wake   int        // eventfd, -1: none
@@ -83,7 +84,7 @@ type Device struct {
 // negotiates features and sets up its queues. The device may use queues as soon
 // as Start was called. The caller closes the result.
 func Open(bdf string, opts Options) (_ *Device, err error) {
-	d := &Device{lg: opts.Log, wake: -1}
+	d := &Device{lg: opts.Log, wake: -1, clock: -1}
 	if d.lg == nil {
 		d.lg = zap.NewNop()
 	}
@@ -97,6 +98,9 @@ func Open(bdf string, opts Options) (_ *Device, err error) {
 	}
 	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("create eventfd: %w", err)
+	}
+	if d.clock, err = openClock(); err != nil {
+		return nil, err
 	}
 	multiplier, err := d.mapStructures()
 	if err != nil {
@@ -257,12 +261,12 @@ func (d *Device) ReadConfig(p []byte) int {
 }
 
 // Healthy returns an error that wraps [ErrGone] or [ErrNeedsReset] when the
-// device cannot be used any more.
+// device, once started, cannot be used any more.
 func (d *Device) Healthy() error {
 	switch status := d.common.read8(regStatus); {
 	case status == statusGone:
 		return ErrGone
-	case status&(statusNeedsReset|statusFailed) != 0, status&statusDriver == 0:
+	case status&(statusNeedsReset|statusFailed) != 0, status&statusDriverOK == 0:
 		return fmt.Errorf("status %#x: %w", status, ErrNeedsReset)
 	}
 	return nil

@@ -17,7 +17,8 @@ const Forever time.Duration = -1
 
 // Wait blocks until the device interrupts, or the limit is over, which is no
 // error. The caller then looks at its queues. configChanged says that the
-// device's configuration, or its status, changed.
+// device's configuration, or its status, changed, or may have: the guest was
+// suspended, or its clock set.
 //
 // It blocks the calling thread in the kernel rather than the goroutine in the
 // runtime's poller: a goroutine that is locked to its thread would otherwise be
@@ -27,6 +28,7 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 	fds := []unix.PollFd{
 		{Fd: int32(d.function.uio), Events: unix.POLLIN},
 		{Fd: int32(d.wake), Events: unix.POLLIN},
+		{Fd: int32(d.clock), Events: unix.POLLIN},
 	}
 	var timeout *unix.Timespec
 	// The line is let through again only now, so that this exit to the host is
@@ -52,6 +54,10 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		var count [8]byte
 		_, _ = unix.Read(d.wake, count[:])
 		return false, ErrInterrupted
+	case fds[2].Revents != 0:
+		var count [8]byte
+		_, _ = unix.Read(d.clock, count[:]) // ECANCELED: the clock was set
+		return true, nil
 	case fds[0].Revents&unix.POLLIN == 0: // POLLERR, POLLHUP: the device was unbound
 		return false, fmt.Errorf("wait for the device: uio events %#x: %w", fds[0].Revents, ErrGone)
 	}
@@ -98,6 +104,10 @@ func (d *Device) Close() error {
 		errs = append(errs, region.Close())
 	}
 	d.memory = nil
+	if d.clock >= 0 {
+		errs = append(errs, os.NewSyscallError("close", unix.Close(d.clock)))
+		d.clock = -1
+	}
 	d.wakeMu.Lock()
 	defer d.wakeMu.Unlock()
 	if d.wake >= 0 {

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package virtio
+
+import (
+	"fmt"
+	"math"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openClock returns a timer that never expires. It becomes readable when the
+// kernel's clock is set, which a resume does (timerfd_resume() in fs/timerfd.c):
+// no interrupt tells of that one, and a suspend takes bus mastering and
+// DRIVER_OK away. A clock that is only slewed stays silent.
+func openClock() (int, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return -1, fmt.Errorf("create timer: %w", os.NewSyscallError("timerfd_create", err))
+	}
+	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt64}}
+	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("arm timer: %w", os.NewSyscallError("timerfd_settime", err))
+	}
+	return fd, nil
+}

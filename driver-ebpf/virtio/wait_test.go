@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package virtio
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// newWaiter returns a started device that interrupts, and learns that the clock
+// was set, when the test writes to its descriptors.
+func newWaiter(t *testing.T) *Device {
+	t.Helper()
+	eventfd := func() int {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	config, err := os.Create(filepath.Join(t.TempDir(), "config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { config.Close() })
+	d := &Device{
+		function: &pciFunction{uio: eventfd(), config: config},
+		common:   make(registers, commonConfigSize),
+		isr:      make(registers, 1),
+		wake:     eventfd(),
+		clock:    eventfd(),
+	}
+	d.Start()
+	return d
+}
+
+func raise(t *testing.T, fd int) {
+	t.Helper()
+	if _, err := unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWaitAfterTheClockWasSet(t *testing.T) {
+	d := newWaiter(t)
+	raise(t, d.clock)
+	if changed, err := d.Wait(Forever); !changed || err != nil {
+		t.Fatalf("changed %v, error %v: the device is not looked at", changed, err)
+	}
+	if err := d.Healthy(); err != nil {
+		t.Fatalf("a device that is well: %v", err)
+	}
+	if changed, err := d.Wait(time.Millisecond); changed || err != nil {
+		t.Fatalf("changed %v, error %v: the same news again", changed, err)
+	}
+}
+
+func TestWaitLosesNothingThatComesWithTheClock(t *testing.T) {
+	d := newWaiter(t)
+	raise(t, d.clock)
+	raise(t, d.wake)
+	if _, err := d.Wait(Forever); !errors.Is(err, ErrInterrupted) {
+		t.Fatalf("error %v, want ErrInterrupted", err)
+	}
+	if changed, err := d.Wait(Forever); !changed || err != nil {
+		t.Fatalf("changed %v, error %v", changed, err)
+	}
+}
+
+// The kernel takes the timer as it is, and a clock that nobody sets is silent.
+func TestClockIsSilent(t *testing.T) {
+	fd, err := openClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); n != 0 || err != nil {
+		t.Fatalf("%d events, error %v", n, err)
+	}
+}
+
+func TestHealthGoesByTheStatus(t *testing.T) {
+	const started = statusAcknowledge | statusDriver | statusFeaturesOK | statusDriverOK
+	for name, c := range map[string]struct {
+		status uint8
+		want   error
+	}{
+		"started":                      {started, nil},
+		"asks for a reset":             {started | statusNeedsReset, ErrNeedsReset},
+		"failed":                       {started | statusFailed, ErrNeedsReset},
+		"was reset":                    {0, ErrNeedsReset},
+		"was stopped by a bus command": {started &^ statusDriverOK, ErrNeedsReset},
+		"unplugged":                    {statusGone, ErrGone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newWaiter(t)
+			d.common.write8(regStatus, c.status)
+			if err := d.Healthy(); !errors.Is(err, c.want) {
+				t.Fatalf("error %v, want %v", err, c.want)
+			}
+		})
+	}
+}
