@@ -15,7 +15,7 @@ import (
 type pciFunction struct {
 	host    host
 	bdf     string
-	config  *os.File // configuration space
+	config  *os.File // configuration space, of openConfig
 	uio     int      // fd of /dev/uioN, non-blocking
 	command uint16   // what the command register shall have: INTx on
 	bars    [pciBARs][]byte
@@ -41,14 +41,33 @@ func openLast(path string) (int, error) {
 	return last, unix.Close(fd)
 }
 
+// openConfig opens the configuration space of a device that no other process
+// drives, and keeps others away until it is closed. Nothing else would: each
+// file of the uio device ends bus mastering when it is closed, and any process
+// can take the device from its driver.
+func openConfig(h host, bdf string) (*os.File, error) {
+	config, err := os.OpenFile(h.device(bdf, "config"), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(config.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another process drives %s: %w", bdf, os.NewSyscallError("flock", err)), config.Close())
+	}
+	return config, nil
+}
+
 func openFunction(h host, bdf string) (_ *pciFunction, err error) {
-	if err := h.ensureUIO(); err != nil {
+	config, err := openConfig(h, bdf)
+	if err != nil {
 		return nil, err
 	}
-	if err := h.bind(bdf); err != nil {
-		return nil, err
+	if err = h.ensureUIO(); err == nil {
+		err = h.bind(bdf)
 	}
-	f := &pciFunction{host: h, bdf: bdf, uio: -1}
+	if err != nil {
+		return nil, errors.Join(err, config.Close())
+	}
+	f := &pciFunction{host: h, bdf: bdf, config: config, uio: -1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
@@ -60,10 +79,6 @@ func openFunction(h host, bdf string) (_ *pciFunction, err error) {
 	}
 	if f.uio, err = openLast(path); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	f.config, err = os.OpenFile(h.device(bdf, "config"), os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
 	}
 	var command [2]byte
 	if _, err := f.config.ReadAt(command[:], pciCommand); err != nil {
@@ -148,11 +163,8 @@ func (f *pciFunction) close() error {
 	if f.uio >= 0 {
 		errs = append(errs, os.NewSyscallError("close", unix.Close(f.uio)))
 	}
-	if f.config != nil {
-		errs = append(errs, f.config.Close())
-	}
 	if _, err := os.Stat(f.host.device(f.bdf)); err == nil {
 		errs = append(errs, f.host.unbind(f.bdf))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, f.config.Close())...) // last: others may have the device now
 }
