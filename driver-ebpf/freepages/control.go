@@ -14,7 +14,7 @@ const (
 	controlBudget     = 24 // most blocks in one hold
 	controlArmed      = 28 // 0: walk nothing
 	controlCount      = 32 // records in the buffer
-	controlZones      = 36 // zones printed, walked or not
+	controlZones      = 36 // zones printed with the program there, walked or not
 	controlUnfinished = 40 // zones whose hold ended before their lists did
 	controlBroken     = 44 // zones that were not found or did not look as they should
 	controlHolds      = 48 // holds that walked

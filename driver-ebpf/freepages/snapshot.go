@@ -3,6 +3,7 @@
 package freepages
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ type State int
 // The states.
 const (
 	Done State = iota // every list was walked to its end
-	More              // the budget cut some list
+	More              // the budget cut some list, or a zone was missed
 	Full              // the record buffer is full: consume it, then go on
 )
 
@@ -98,6 +99,7 @@ type Snapshot struct {
 	tid         int // thread that control's task belongs to
 	request     uint64
 	steps       int
+	misses      int    // see read.state
 	releasedRec uint64 // records released since Begin
 }
 
@@ -112,7 +114,8 @@ func (s *Snapshot) MaxOrder() int { return s.maxOrder }
 func (s *Snapshot) Begin() {
 	s.drained = s.drain.run()
 	s.request++
-	s.steps, s.releasedRec = 0, 0
+	s.steps, s.misses, s.releasedRec = 0, 0, 0
+	s.text = nil
 	clear(s.control[controlCount:])
 	s.control.setU64(controlRequest, s.request)
 }
@@ -144,14 +147,25 @@ func (s *Snapshot) Step(budget Budget) (State, error) {
 		return More, err
 	case s.control.u32(controlBroken) != 0:
 		return More, fmt.Errorf("walk %d zones: %w", s.control.u32(controlZones), ErrLayout)
-	case s.control.u32(controlZones) == 0:
-		return More, fmt.Errorf("walk: the hook %v was not reached", s.hook)
-	case s.control.u32(controlUnfinished) == 0:
-		return Done, nil
-	case s.control.u32(controlCount) >= s.capacity:
-		return Full, nil
 	}
-	return More, nil
+	r := s.lastRead()
+	if r.missed() {
+		s.misses++
+	}
+	state, err := r.state(s.misses)
+	if err != nil {
+		return More, fmt.Errorf("walk on %v saw %d of %d zones: %w", s.hook, r.seen, r.printed, err)
+	}
+	return state, nil
+}
+
+func (s *Snapshot) lastRead() read {
+	return read{
+		printed:    bytes.Count(s.text, []byte("\n")),
+		seen:       int(s.control.u32(controlZones)),
+		unfinished: int(s.control.u32(controlUnfinished)),
+		full:       s.control.u32(controlCount) >= s.capacity,
+	}
 }
 
 // adoptThread makes the program walk for the calling thread, to which the
@@ -224,7 +238,7 @@ func (s *Snapshot) Stats() Stats {
 		Drain:    s.drained,
 		Resumed:  s.steps > 1,
 	}
-	if s.control.u32(controlUnfinished) != 0 {
+	if !s.lastRead().done() {
 		if zones, err := ParseBuddyinfo(s.text); err == nil {
 			if blocks := countBlocks(zones); blocks > stats.Records {
 				stats.LeftOut = blocks - stats.Records
