@@ -30,17 +30,13 @@ func (g *Guest) Message() []byte {
 	return p[:]
 }
 
-// pages is how many records a walk may have before it is cut: one that keeps
-// meeting the same blocks would otherwise have too many [FBPP-REP-7]. A single
-// step adds at most as many again.
-func (g *Guest) pages() uint64 { return g.Hello.RAMBytes >> g.PageShift }
-
 // Agent answers the device's questions. It is for one goroutine.
 type Agent struct {
 	lg     *zap.Logger
 	guest  Guest
 	walker Walker // nil: nothing is reported, which guest.Status explains
 	now    func() time.Time
+	ram    func() (uint64, error) // in bytes
 }
 
 // New returns an agent. Without a walker, guest's status has to say why.
@@ -55,7 +51,7 @@ func New(guest Guest, walker Walker, lg *zap.Logger) (*Agent, error) {
 	if guest.Status != wire.StatusOK {
 		walker = nil
 	}
-	return &Agent{lg: lg, guest: guest, walker: walker, now: time.Now}, nil
+	return &Agent{lg: lg, guest: guest, walker: walker, now: time.Now, ram: RAMBytes}, nil
 }
 
 // Run serves one opening of a transport: it says hello and answers events

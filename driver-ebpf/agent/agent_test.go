@@ -172,11 +172,26 @@ func TestWalkIsCutInTimeForItsDeadline(t *testing.T) {
 func TestWalkThatGoesRoundInCirclesIsCut(t *testing.T) {
 	guest := testGuest
 	guest.Hello.RAMBytes = 10 << guest.PageShift
-	w := newFakeWalker(fakeStep{records: 4, state: freepages.More}) // for ever
-	sent := serve(t, mustAgent(t, guest, w), newFakeTransport(ask(7)))
-	last := sent[len(sent)-1]
-	if last.header.Flags&wire.FlagLast == 0 || last.trailer.Records != 12 {
-		t.Fatalf("the last message is %v with %d records, want LAST after 12", last.header, last.trailer.Records)
+	for name, c := range map[string]struct {
+		pages uint64 // when the request comes
+		err   error
+		want  uint64 // records, in steps of 4
+	}{
+		"after as many records as the guest has pages": {10, nil, 12},
+		"later in a guest that has grown":              {20, nil, 20},
+		"no sooner in a guest that has shrunk":         {5, nil, 12},
+		"by the size at the start, if need be":         {0, errors.New("no sysinfo"), 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newFakeWalker(fakeStep{records: 4, state: freepages.More}) // for ever
+			a := mustAgent(t, guest, w)
+			a.ram = func() (uint64, error) { return c.pages << guest.PageShift, c.err }
+			sent := serve(t, a, newFakeTransport(ask(7)))
+			last := sent[len(sent)-1]
+			if last.header.Flags&wire.FlagLast == 0 || last.trailer.Records != c.want {
+				t.Fatalf("the last message is %v with %d records, want LAST after %d", last.header, last.trailer.Records, c.want)
+			}
+		})
 	}
 }
 

@@ -180,5 +180,6 @@ func mustAgent(t *testing.T, guest Guest, walker Walker) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.ram = func() (uint64, error) { return guest.Hello.RAMBytes, nil }
 	return a
 }

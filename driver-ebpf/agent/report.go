@@ -51,6 +51,7 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 	if a.walker == nil {
 		return wire.Event{}, false, r.refuse(a.guest.Status)
 	}
+	most := a.maxRecords()
 	a.walker.Begin()
 	budget := freepages.Budget{
 		Time:    time.Duration(event.BudgetUS) * time.Microsecond,
@@ -71,7 +72,7 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 			return next, true, nil
 		}
 		late := !r.end.IsZero() && a.now().After(r.end)
-		if state == freepages.Done || late || a.walker.Stats().Records >= a.guest.pages() {
+		if state == freepages.Done || late || a.walker.Stats().Records >= most {
 			break
 		}
 		if state == freepages.Full {

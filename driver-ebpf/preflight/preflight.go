@@ -73,13 +73,13 @@ func (r *Result) describe() error {
 	if err := unix.Uname(&uts); err != nil {
 		return os.NewSyscallError("uname", err)
 	}
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return os.NewSyscallError("sysinfo", err)
+	ram, err := agent.RAMBytes()
+	if err != nil {
+		return err
 	}
 	r.Guest.PageShift = uint8(bits.TrailingZeros(uint(os.Getpagesize())))
 	r.Guest.Hello.Release = unix.ByteSliceToString(uts.Sysname[:]) + " " + unix.ByteSliceToString(uts.Release[:])
-	r.Guest.Hello.RAMBytes = uint64(info.Totalram) * uint64(info.Unit)
+	r.Guest.Hello.RAMBytes = ram
 	return nil
 }
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"os"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// RAMBytes returns the size of the guest's memory as of now: hotplug and a
+// balloon change it.
+func RAMBytes() (uint64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, os.NewSyscallError("sysinfo", err)
+	}
+	return uint64(info.Totalram) * uint64(info.Unit), nil
+}
+
+// maxRecords is how many records a walk that begins now may have before it is
+// cut: one that keeps meeting the same blocks would otherwise have too many
+// [FBPP-REP-7]. A single step adds at most as many again.
+func (a *Agent) maxRecords() uint64 {
+	bytes, err := a.ram()
+	if err != nil {
+		a.lg.Warn("look at the size of memory", zap.Error(err))
+	}
+	return max(bytes, a.guest.Hello.RAMBytes) >> a.guest.PageShift
+}
