@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +22,11 @@ const (
 	// each second by itself, but not while it is idle.
 	refreshFile = "/proc/sys/vm/stat_refresh"
 
-	// cpuFolder has lists of the CPUs that are left to their own tasks.
-	cpuFolder = "/sys/devices/system/cpu"
+	// Lists of CPUs that are left to their own tasks: two of the kernel's command
+	// line, and one of cgroups, which changes while the guest runs (Linux 6.8).
+	isolatedFile = "/sys/devices/system/cpu/isolated"
+	nohzFile     = "/sys/devices/system/cpu/nohz_full"
+	cpusetFile   = "/sys/fs/cgroup/cpuset.cpus.isolated"
 
 	// So many rounds bring down lists that may have five times their least
 	// length, as each takes an eighth off. A round has to wake every CPU; with
@@ -42,18 +45,20 @@ type drain struct {
 	file  io.ReaderAt
 	turn  chan struct{} // is full while somebody reads
 	limit time.Duration
+	lists []string // files with CPUs that are not to be disturbed
 }
 
-func newDrain(file io.ReaderAt, limit time.Duration) *drain {
-	return &drain{file: file, turn: make(chan struct{}, 1), limit: limit}
+func newDrain(file io.ReaderAt, limit time.Duration, lists ...string) *drain {
+	return &drain{file: file, turn: make(chan struct{}, 1), limit: limit, lists: lists}
 }
 
 // run drains, and returns the time it took, at most about the limit. A round
-// waits for all CPUs, and for one that a real-time task keeps busy it waits as
-// long as that task likes: run leaves it behind then, and does nothing until it
-// has ended.
+// disturbs all CPUs: where one is to be left alone, run does nothing. It also
+// waits for all of them, and for one that a real-time task keeps busy it waits
+// as long as that task likes: run leaves it behind then, and does nothing until
+// it has ended.
 func (d *drain) run() time.Duration {
-	if d == nil {
+	if d == nil || d.mustSpare() {
 		return 0
 	}
 	select {
@@ -92,16 +97,19 @@ func (d *drain) read(start time.Time) {
 	}
 }
 
-// openRefresh opens the file, where there is no CPU that is not to be disturbed.
-// It can be polled, but no poller is to watch it, as os.Open would have it.
+// mustSpare tells whether there is a CPU that is not to be disturbed.
+func (d *drain) mustSpare() bool {
+	return slices.ContainsFunc(d.lists, func(list string) bool {
+		cpus, err := os.ReadFile(list)
+		// A kernel that cannot do it has no such file, or says "(null)".
+		cpus = bytes.TrimSpace(cpus)
+		return err == nil && len(cpus) > 0 && cpus[0] != '('
+	})
+}
+
+// openRefresh opens the file. It can be polled, but no poller is to watch it, as
+// os.Open would have it.
 func openRefresh() (*os.File, error) {
-	for _, list := range []string{"isolated", "nohz_full"} {
-		cpus, err := os.ReadFile(filepath.Join(cpuFolder, list))
-		// A kernel without nohz_full has no such file, or says "(null)".
-		if cpus = bytes.TrimSpace(cpus); err == nil && len(cpus) > 0 && cpus[0] != '(' {
-			return nil, fmt.Errorf("CPUs %s are %s", cpus, list)
-		}
-	}
 	fd, err := unix.Open(refreshFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", refreshFile, err)

@@ -4,6 +4,8 @@ package freepages
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,6 +59,31 @@ func TestDrainLeavesRoundsThatHang(t *testing.T) {
 	d.turn <- struct{}{}
 	if got := f.reads.Load(); got > drainReaders {
 		t.Errorf("%d rounds, want only those %d that hung", got, drainReaders)
+	}
+}
+
+func TestDrainSparesIsolatedCPUs(t *testing.T) {
+	absent, list := filepath.Join(t.TempDir(), "absent"), filepath.Join(t.TempDir(), "list")
+	f := &fakeRefresh{err: io.EOF}
+	d := newDrain(f, time.Hour, absent, list)
+	for _, c := range []struct {
+		cpus string // in turn: it is looked at each time
+		want int32  // rounds
+	}{
+		{"", drainReaders * drainRounds},
+		{"\n", drainReaders * drainRounds},
+		{"2-3\n", 0},
+		{"  (null)\n", drainReaders * drainRounds},
+		{"0\n", 0},
+	} {
+		if err := os.WriteFile(list, []byte(c.cpus), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f.reads.Store(0)
+		d.run()
+		if got := f.reads.Load(); got != c.want {
+			t.Errorf("%q are isolated: %d rounds, want %d", c.cpus, got, c.want)
+		}
 	}
 }
 

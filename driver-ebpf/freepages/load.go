@@ -64,7 +64,7 @@ func (s *Snapshot) findDrain() (err error) {
 	if s.refresh, err = openRefresh(); err != nil {
 		return err
 	}
-	s.drain = newDrain(s.refresh, drainLimit)
+	s.drain = newDrain(s.refresh, drainLimit, isolatedFile, nohzFile, cpusetFile)
 	return nil
 }
 
