@@ -40,6 +40,9 @@ func newWaiter(t *testing.T) *Device {
 	return d
 }
 
+// patience is for a wait that would otherwise never end.
+const patience = 10 * time.Second
+
 func raise(t *testing.T, fd int) {
 	t.Helper()
 	if _, err := unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
@@ -50,7 +53,7 @@ func raise(t *testing.T, fd int) {
 func TestWaitAfterTheClockWasSet(t *testing.T) {
 	d := newWaiter(t)
 	raise(t, d.clock)
-	if changed, err := d.Wait(Forever); !changed || err != nil {
+	if changed, err := d.Wait(patience); !changed || err != nil {
 		t.Fatalf("changed %v, error %v: the device is not looked at", changed, err)
 	}
 	if err := d.Healthy(); err != nil {
@@ -65,10 +68,10 @@ func TestWaitLosesNothingThatComesWithTheClock(t *testing.T) {
 	d := newWaiter(t)
 	raise(t, d.clock)
 	raise(t, d.wake)
-	if _, err := d.Wait(Forever); !errors.Is(err, ErrInterrupted) {
+	if _, err := d.Wait(patience); !errors.Is(err, ErrInterrupted) {
 		t.Fatalf("error %v, want ErrInterrupted", err)
 	}
-	if changed, err := d.Wait(Forever); !changed || err != nil {
+	if changed, err := d.Wait(patience); !changed || err != nil {
 		t.Fatalf("changed %v, error %v", changed, err)
 	}
 }
