@@ -50,7 +50,7 @@ func openRAM(pid, size int) (ram, error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if to, err := os.Readlink(path); err != nil || !strings.HasPrefix(to, "/memfd:") {
+		if to, err := os.Readlink(path); err != nil || !strings.HasPrefix(to, "/memfd:memory-backend-memfd") {
 			continue
 		}
 		f, err := os.Open(path)

@@ -50,6 +50,10 @@ func TestWithoutArmingMemoryIsLost(t *testing.T) {
 			t.Logf("round %d: %d pages lost, such as %v", round, r.Mismatched, r.Mismatches[0])
 			return
 		}
+		if line := sick.FindString(m.vm.Console()); line != "" {
+			t.Logf("round %d: the guest's kernel says %q", round, line)
+			return
+		}
 	}
 	t.Fatal("no memory was lost: this test does not tell an armed migration from another")
 }

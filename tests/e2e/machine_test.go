@@ -298,6 +298,7 @@ func (m *machine) arrive(dst *vm.VM, backend *vm.Backend) *vm.Migration {
 
 // moveTo makes a destination the place where the guest is.
 func (m *machine) moveTo(dst *vm.VM, backend *vm.Backend) {
+	m.requireHealthy(m.vm)
 	m.vm.Close()
 	if m.backend != nil {
 		m.earlier = m.backend.Log()
@@ -323,6 +324,7 @@ func (m *machine) requireSound() {
 	for m.integrity("status").Count == before.Count {
 		time.Sleep(time.Millisecond) // until it counts on, or the test's time is up
 	}
+	m.requireHealthy(m.vm)
 }
 
 func (m *machine) integrity(order string) memory.Report {

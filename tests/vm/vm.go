@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
@@ -97,9 +98,18 @@ func (v *VM) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
 	return nil, errors.Join(err, context.Cause(ctx))
 }
 
-// Boot waits until the guest takes orders, and returns its kernel's release.
+// Boot waits until the guest takes orders, and returns its kernel's release. An
+// error wraps ctl.ErrClosed when the guest died, and not when QEMU did.
 func (v *VM) Boot(ctx context.Context) (string, error) {
 	release, err := v.Guest.Ready(ctx)
+	if errors.Is(err, ctl.ErrClosed) {
+		// A guest that panics or resets has QEMU end in good order.
+		wait, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if end := v.process.wait(wait); v.process.ended() && end != nil {
+			return "", fmt.Errorf("QEMU crashed: %w\n%s", end, v.Diagnosis())
+		}
+	}
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, v.Diagnosis())
 	}
@@ -161,16 +171,26 @@ func (v *VM) Diagnosis() string {
 			fmt.Fprintf(&b, "QEMU said: %s\n", said)
 		}
 	}
-	console, err := os.ReadFile(filepath.Join(v.dir, consoleLog))
-	if err != nil || len(console) == 0 {
+	console := v.Console()
+	if console == "" {
 		return b.String()
 	}
-	lines := strings.Split(strings.TrimSpace(string(console)), "\n")
+	lines := strings.Split(strings.TrimSpace(console), "\n")
 	if len(lines) > consoleLines {
 		lines = lines[len(lines)-consoleLines:]
 	}
 	fmt.Fprintf(&b, "the guest's console:\n%s\n", strings.Join(lines, "\n"))
 	return b.String()
+}
+
+// Console returns what the guest's kernel has said here: nothing, if it could not
+// be read.
+func (v *VM) Console() string {
+	text, err := os.ReadFile(filepath.Join(v.dir, consoleLog))
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // Close kills QEMU and removes its folder.

@@ -159,6 +159,35 @@ func TestStartOfABrokenQEMUSaysWhy(t *testing.T) {
 	}
 }
 
+func TestBootTellsTheGuestsDeathFromACrashOfQEMU(t *testing.T) {
+	for name, tc := range map[string]struct {
+		script string
+		guest  bool
+	}{
+		"the guest died": {"exit 0", true},
+		"QEMU crashed":   {"kill -SEGV $$", false},
+		"QEMU gave up":   {"exit 1", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := startProcess("QEMU", "/bin/sh", []string{"-c", tc.script})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, theirs := net.Pipe()
+			theirs.Close()
+			v := &VM{
+				Config:  Config{QEMU: "/bin/sh", Accel: TCG, Kernel: &guest.Kernel{}},
+				Guest:   ctl.NewClient(ours),
+				process: p, dir: t.TempDir(),
+			}
+			_, err = v.Boot(t.Context())
+			if err == nil || errors.Is(err, ctl.ErrClosed) != tc.guest {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestRetryBoot(t *testing.T) {
 	died := fmt.Errorf("boot: %w", ctl.ErrClosed)
 	for name, tc := range map[string]struct {

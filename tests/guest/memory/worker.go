@@ -102,10 +102,13 @@ func (w *worker) free(i int) error {
 	return nil
 }
 
-// drop gives some pages of a region back to the kernel, looks at a part of
-// them, which must be zero then, and writes another part.
+// drop verifies some pages of a region and gives them back to the kernel, looks
+// at a part of them, which must be zero then, and writes another part.
 func (w *worker) drop(r *region) error {
 	first, n := w.span(r)
+	for i := first; i < first+n; i++ {
+		w.verifyPage(r, i)
+	}
 	if err := unix.Madvise(r.mem[first*PageSize:(first+n)*PageSize], unix.MADV_DONTNEED); err != nil {
 		return fmt.Errorf("drop %d pages: %w", n, err)
 	}
