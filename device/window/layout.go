@@ -18,6 +18,9 @@ const (
 // of 4096.
 const MinSize = 2 * HeaderSize
 
+// MaxSize is the largest window that a frontend takes.
+const MaxSize = 256 << 20
+
 const magic = 0x50504246 // "FBPP"
 
 // Offsets of the header's fields.

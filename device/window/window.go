@@ -30,8 +30,8 @@ type Window struct {
 // takes memory. It seals the memfd, so that neither process can pull the memory
 // from under the other.
 func New(size int) (_ *Window, err error) {
-	if size < MinSize || size%HeaderSize != 0 {
-		return nil, fmt.Errorf("create hint window: size %d is not a multiple of %d from %d on", size, HeaderSize, MinSize)
+	if size < MinSize || size > MaxSize || size%HeaderSize != 0 {
+		return nil, fmt.Errorf("create hint window: size %d is not a multiple of %d from %d to %d", size, HeaderSize, MinSize, MaxSize)
 	}
 	w := &Window{fd: -1, done: -1, capacity: (size - HeaderSize) / RangeSize}
 	defer func() {

@@ -60,7 +60,7 @@ func TestWindowIsSealedAndSaysWhatItIs(t *testing.T) {
 }
 
 func TestSizesThatAreRefused(t *testing.T) {
-	for _, size := range []int{0, HeaderSize, 2*HeaderSize + 1, -HeaderSize} {
+	for _, size := range []int{0, HeaderSize, 2*HeaderSize + 1, -HeaderSize, MaxSize + HeaderSize} {
 		if _, err := New(size); err == nil {
 			t.Errorf("size %d was accepted", size)
 		}
