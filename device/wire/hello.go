@@ -81,6 +81,9 @@ func DecodeHello(p []byte) (Hello, error) {
 		Release:  printable(p[helloRelease:helloReason]),
 		Reason:   printable(p[helloReason:HelloSize]),
 	}
+	if p[5]|p[6]|p[7] != 0 {
+		return h, fmt.Errorf("decode hello: reserved field is not 0: %w", ErrMalformed)
+	}
 	if h.MaxOrder > MaxOrder {
 		return h, fmt.Errorf("decode hello: order %d: %w", h.MaxOrder, ErrMalformed)
 	}

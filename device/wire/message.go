@@ -131,6 +131,8 @@ func DecodeHeader(p []byte) (Header, error) {
 	case h.Type != MessageReport && (h.Count != 0 || h.Flags != 0):
 		return h, fmt.Errorf("decode %v header: count %d and flags %#x in a message without records: %w",
 			h.Type, h.Count, h.Flags, ErrMalformed)
+	case h.Type == MessageStarted && h.Status != StatusOK:
+		return h, fmt.Errorf("decode started header: status %v: %w", h.Status, ErrMalformed)
 	case h.Flags&^reportFlags != 0:
 		return h, fmt.Errorf("decode %v header: unknown flags %#x: %w", h.Type, h.Flags, ErrMalformed)
 	case h.Type == MessageReport && h.Status != StatusOK && (h.Count != 0 || h.Flags&FlagLast == 0):

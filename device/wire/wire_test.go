@@ -69,6 +69,7 @@ func TestHeaderRefuses(t *testing.T) {
 		"records in HELLO":                 func(p []byte) { p[0] = 1 },
 		"records beside a failed status":   func(p []byte) { p[16] = 4; p[2] = FlagLast },
 		"a failed status that is not LAST": func(p []byte) { p[16] = 4; p[4] = 0 },
+		"a failed status in STARTED":       func(p []byte) { p[0] = 2; p[16] = 4; p[4] = 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var p [HeaderSize]byte
@@ -78,6 +79,28 @@ func TestHeaderRefuses(t *testing.T) {
 			}
 			breakIt(p[:])
 			if _, err := DecodeHeader(p[:]); !errors.Is(err, ErrMalformed) {
+				t.Fatalf("got %v, want ErrMalformed", err)
+			}
+		})
+	}
+}
+
+func TestHelloRefuses(t *testing.T) {
+	valid := Hello{MaxOrder: 10, Release: "Linux 6.12"}
+	for name, breakIt := range map[string]func(p []byte){
+		"an order that no record has": func(p []byte) { p[4] = MaxOrder + 1 },
+		"the first reserved byte":     func(p []byte) { p[5] = 1 },
+		"the second reserved byte":    func(p []byte) { p[6] = 1 },
+		"the third reserved byte":     func(p []byte) { p[7] = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p [HelloSize]byte
+			valid.Encode(p[:])
+			if _, err := DecodeHello(p[:]); err != nil {
+				t.Fatalf("the unbroken hello: %v", err)
+			}
+			breakIt(p[:])
+			if _, err := DecodeHello(p[:]); !errors.Is(err, ErrMalformed) {
 				t.Fatalf("got %v, want ErrMalformed", err)
 			}
 		})

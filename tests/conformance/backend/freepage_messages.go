@@ -118,7 +118,7 @@ func fpReports() []check {
 		{id: "FBPP-REP-6", source: source,
 			text: "LAST with a status that is not 0 ends the request, without blocks.", run: fpCannotAnswer},
 		{id: "FBPP-REP-7", source: source,
-			text: "There are at most twice as many records as pages of guest memory" + discard, run: fpTooMany},
+			text: "There are at most twice as many records as 4 KiB pages of guest memory" + discard, run: fpTooMany},
 		{id: "FBPP-REP-8", source: source,
 			text: "The number of records is that of the trailer" + discard, run: fpTrailer},
 		{id: "FBPP-REP-9", source: source,

@@ -37,6 +37,27 @@ func TestDriverThatRefuses(t *testing.T) {
 	}
 }
 
+// What is odd and allowed is not found to be broken.
+func TestDriverThatIsOdd(t *testing.T) {
+	odd := []fault{"has large pages"}
+	outcomes := examineAll(t, odd, func(f fault) (map[string]report.Result, error) {
+		return examine(t, f, acceptedByQEMU)
+	})
+	for _, f := range odd {
+		t.Run(string(f), func(t *testing.T) {
+			end := <-outcomes[f]
+			if end.err != nil {
+				t.Fatal(end.err)
+			}
+			for id, r := range end.results {
+				if r.Outcome != report.Pass {
+					t.Errorf("%s: %v: %s\n%s", id, r.Outcome, r.Detail, strings.Join(r.Notes, "\n"))
+				}
+			}
+		})
+	}
+}
+
 // requireNoVerdict runs the suite on what has no driver, and requires an error and no
 // verdict.
 func requireNoVerdict(ctx context.Context, t *testing.T, c driver.Config, want string) {

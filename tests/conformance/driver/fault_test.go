@@ -69,6 +69,19 @@ func (s *script) spoil(h wire.Header, records []wire.Record, trailer *wire.Trail
 		}
 	case "keeps half of the generation":
 		h.Generation &= 0xffffffff
+	case "has large pages":
+		for i := range records {
+			records[i] = wire.MakeRecord(records[i].PFN()>>4, blockOrder-4)
+		}
+		if first { // more than twice the large pages, less than twice the small ones
+			h.Flags |= wire.FlagResumed
+			for range 500 {
+				records = append(records, wire.MakeRecord(firstFree>>4, 0))
+			}
+		}
+		if last {
+			trailer.Records += 500
+		}
 	case "sets unknown flags":
 		h.Flags |= 0x100
 	case "holds its lock while it waits":

@@ -9,7 +9,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// pageShift is that of the smallest pages that a guest may have.
+// pageShift is that of the pages in which memory is counted, the smallest that a
+// guest may have.
 const pageShift = wire.MinPageShift
 
 // judge looks at what the driver says, message by message. It knows the driver's
@@ -145,7 +146,7 @@ func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
 		r.resumedAt = r.messages
 	}
 	j.saw(ruleMost)
-	if most := 2 * j.pages(h.PageShift); r.records+uint64(h.Count) > most {
+	if most := 2 * j.pages(); r.records+uint64(h.Count) > most {
 		r.lost = true
 		return breaks(ruleMost, "%v makes %d records of the request, at most %d are allowed", h, r.records+uint64(h.Count), most)
 	}
@@ -185,11 +186,11 @@ func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
 	return nil
 }
 
-// pages returns how many pages guest memory has.
-func (j *judge) pages(shift uint8) uint64 {
+// pages returns how many pages of 4 KiB guest memory has, whatever its own are.
+func (j *judge) pages() uint64 {
 	var bytes uint64
 	for _, m := range j.memory {
 		bytes += m.Size
 	}
-	return bytes >> max(shift, pageShift)
+	return bytes >> pageShift
 }

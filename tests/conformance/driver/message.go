@@ -62,9 +62,6 @@ func parseHello(c *vhostuser.Chain) (wire.Hello, error) {
 	if _, err := c.ReadAt(p[:], wire.HeaderSize); err != nil {
 		return wire.Hello{}, fmt.Errorf("read hello: %w", err)
 	}
-	if p[5]|p[6]|p[7] != 0 {
-		return wire.Hello{}, breaks(ruleFields, "reserved bytes of hello are % x", p[5:8])
-	}
 	hello, err := wire.DecodeHello(p[:])
 	if err != nil {
 		return hello, breaks(ruleFields, "%v: % x", err, p[:16])

@@ -69,7 +69,7 @@ func AllRules() []report.Rule {
 		{ID: ruleOverlap, Text: "blocks do not overlap before RESUMED", Source: spec + "7.3"},
 		{ID: ruleShift, Text: "all messages of a request have the same page shift", Source: spec + "7.3"},
 		{ID: ruleRefusal, Text: "a message with a status other than OK carries LAST and no records", Source: spec + "7.3"},
-		{ID: ruleMost, Text: "a request has at most twice as many records as memory has pages", Source: spec + "7.3"},
+		{ID: ruleMost, Text: "a request has at most twice as many records as memory has pages of 4 KiB", Source: spec + "7.3"},
 		{ID: ruleTotal, Text: "the trailer counts the records of the request", Source: spec + "7.3"},
 		{ID: ruleLocks, Text: "the driver does not stop the guest while it waits for the device", Source: spec + "7.3"},
 		{ID: ruleUsable, Text: "the driver answers the next request, whatever happened in this one", Source: spec + "8"},

@@ -266,6 +266,14 @@ func (s *script) nonsense() []byte {
 // next returns the next message of the answer.
 func (s *script) next() []byte {
 	h := wire.Header{Type: wire.MessageStarted, Generation: s.request.Generation, PageShift: 12}
+	switch s.fault {
+	case "has large pages":
+		h.PageShift = 16
+	case "starts with a status":
+		if s.sent == 0 {
+			h.Status = wire.StatusFailed
+		}
+	}
 	n := s.sent
 	s.sent++
 	if n == 0 && s.fault != "starts without a word" {
@@ -311,8 +319,11 @@ func (s *script) hello() {
 	}
 	p := append(message(h, nil, nil), make([]byte, wire.HelloSize)...)
 	body.Encode(p[wire.HeaderSize:])
-	if s.fault == "fills a reserved field" {
+	switch s.fault {
+	case "fills a reserved field":
 		p[25] = 1
+	case "fills a reserved field of its hello":
+		p[wire.HeaderSize+5] = 1
 	}
 	s.send(p)
 }

@@ -146,6 +146,8 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"sends unknown messages":                  "FBPP-MSG-2",
 		"sets unknown flags":                      "FBPP-MSG-2",
 		"fills a reserved field":                  "FBPP-MSG-2",
+		"fills a reserved field of its hello":     "FBPP-MSG-2",
+		"starts with a status":                    "FBPP-MSG-2",
 		"fills the trailer's reserved field":      "FBPP-MSG-2",
 		"numbers its hello":                       "FBPP-MSG-4",
 		"keeps half of the generation":            "FBPP-MSG-4",
