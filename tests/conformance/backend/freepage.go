@@ -81,7 +81,7 @@ func fpDevice() []check {
 		{id: "FBPP-INIT-2", source: "spec.md, section 5",
 			text: "The device asks for no report until it has a HELLO.", run: fpNoHello},
 		{id: "FBPP-INIT-4", source: "spec.md, section 5",
-			text: "A device that does not know its driver sends CHANGED with HELLO_WANTED.", run: fpHelloWanted},
+			text: "A device that does not know its driver any more sends CHANGED with HELLO_WANTED, as soon as it has a buffer.", run: fpHelloWanted},
 		{id: "FBPP-OP-1", source: "spec.md, section 8",
 			text: "The device keeps running and answers the next request, whatever happened in this one.", run: fpKeepsRunning},
 		{id: "FBPP-OP-2", source: "spec.md, section 8",
@@ -120,9 +120,9 @@ func fpNoHello(s *session) {
 }
 
 func fpHelloWanted(s *session) {
-	m := s.bootFreePage()
-	if e := m.event(); e.Type != wire.EventChanged || e.Flags&wire.EventHelloWanted == 0 {
-		s.Failf("the first event of a device that has no driver is %v", e)
+	m := s.bootDriver()
+	if e := m.restartEvents(); e.Type != wire.EventChanged || e.Flags&wire.EventHelloWanted == 0 {
+		s.Failf("the first event of a device whose eventq was stopped is %v", e)
 	}
 }
 
@@ -163,12 +163,10 @@ func fpEvents() []check {
 }
 
 func fpEventSize(s *session) {
-	m := s.bootFreePage()
-	m.await(wire.EventChanged)
+	m := s.bootDriver()
 	m.dropBuffers()
 	addr := m.supply(100)
 	m.g.Write(addr, slices.Repeat([]byte{blank}, 100))
-	m.post(helloMessage(wire.StatusOK, 0))
 	m.ask()
 	u, err := m.events.Wait(m.cfg.Patience)
 	s.must(err, "wait for an event")

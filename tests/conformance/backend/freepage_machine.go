@@ -62,11 +62,10 @@ func (s *session) bootFreePage() *freePageMachine {
 	return m
 }
 
-// bootDriver boots up to a driver that has said HELLO, and takes the event that
-// asked for it.
+// bootDriver boots up to a driver that has said HELLO. The device may have asked
+// for it, or ask yet.
 func (s *session) bootDriver() *freePageMachine {
 	m := s.bootFreePage()
-	m.await(wire.EventChanged)
 	m.post(helloMessage(wire.StatusOK, 0))
 	return m
 }
@@ -106,17 +105,23 @@ func (m *freePageMachine) supply(n uint32) uint64 {
 	return addr
 }
 
-// dropBuffers starts eventq anew, without buffers.
-func (m *freePageMachine) dropBuffers() {
+// restartEvents starts eventq anew, and returns the first event after that. The
+// device has forgotten its driver, and has to say so in the first buffer, though
+// there was none at the start. It has no other.
+func (m *freePageMachine) restartEvents() wire.Event {
 	_, err := m.f.StopRing(m.events)
 	m.must(err, "stop eventq")
 	m.events.Reset()
 	clear(m.buffers)
 	m.must(m.f.StartRing(m.events), "start eventq")
 	m.must(m.f.Enable(m.events, true), "enable eventq")
-	// The device has forgotten its driver, and would say so in the first buffer.
 	m.supply(wire.EventSize)
-	if e := m.take(m.wait()); e.Type != wire.EventChanged {
+	return m.take(m.wait())
+}
+
+// dropBuffers starts eventq anew, without buffers.
+func (m *freePageMachine) dropBuffers() {
+	if e := m.restartEvents(); e.Type != wire.EventChanged {
 		m.Failf("a device whose eventq was stopped sends %v", e)
 	}
 	m.post(helloMessage(wire.StatusOK, 0))

@@ -84,7 +84,6 @@ func fpOtherGeneration(s *session) {
 
 func fpPoison(s *session) {
 	m := s.bootFreePage()
-	m.await(wire.EventChanged)
 	m.post(helloMessage(wire.StatusOK, wire.FeaturePagePoison))
 	m.ask()
 	m.expectStatus(fpRefused, "the guest checks its free pages, but says OK")

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package backend_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/tests/conformance/backend"
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// A device that asks for a HELLO only where it has to keeps the rules, and one
+// that asks only where it need not does not.
+func TestHelloThatIsWanted(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		silent func(start int64) bool // in which starts of eventq nothing is asked, from 1
+		rules  string
+		want   report.Outcome
+	}{
+		{"a device that has just started waits for a HELLO", func(n int64) bool { return n == 1 }, "FBPP-*", report.Pass},
+		{"a device that has forgotten its driver waits for a HELLO", func(n int64) bool { return n > 1 }, "FBPP-INIT-4", report.Fail},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			path := serve(t, silentIn(tc.silent))
+			c := backend.Config{SocketPath: path, Profile: backend.FreePage(), Patience: time.Second}
+			for id, r := range results(t, c, tc.rules) {
+				if r.Outcome != tc.want && r.Outcome != report.Skip {
+					t.Errorf("%s: %v %s", id, r.Outcome, r.Detail)
+				}
+			}
+		})
+	}
+}
+
+// silentIn returns the free page device, which does not ask for a HELLO in
+// some of the starts of a connection's eventq.
+func silentIn(silent func(start int64) bool) *vhostuser.Device {
+	d := device.New(device.Options{Logger: zap.NewNop(), WindowSize: 1 << 16}).VhostUser()
+	var starts atomic.Int64
+	disconnected, started, kick := d.Disconnected, d.QueueStarted, d.Kick
+	d.Disconnected = func(b *vhostuser.Backend, err error) {
+		starts.Store(0)
+		disconnected(b, err)
+	}
+	d.QueueStarted = func(q *vhostuser.Queue) {
+		if q.Index() == wire.EventQueue {
+			starts.Add(1)
+		}
+		started(q)
+	}
+	d.Kick = func(q *vhostuser.Queue) {
+		if q.Index() != wire.EventQueue || !silent(starts.Load()) {
+			kick(q)
+		}
+	}
+	return d
+}
