@@ -46,7 +46,7 @@ func dataMutants() []mutant {
 				c.inject(wire.SetMemTable, wire.MemTable{}.AppendTo(nil))
 				return true
 			})},
-		{defect: "lengths in the used ring are wrong", rules: rules("VHU-RING-14"),
+		{defect: "lengths in the used ring are too small", rules: rules("VHU-RING-16"),
 			kick: func(q *vhostuser.Queue) { echoWith(q, func(n uint32) uint32 { return n / 2 }) }},
 		{defect: "data is not what it should be", rules: rules("VHU-RING-1"),
 			kick: func(q *vhostuser.Queue) {

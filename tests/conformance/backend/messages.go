@@ -105,8 +105,8 @@ func replyFlags(s *session) {
 	if !f.Negotiated.Has(wire.ProtocolReplyAck) {
 		return
 	}
-	if m := s.exchange(f, wire.SetOwner, wire.FlagNeedReply, nil); m.Flags != wire.ReplyFlags {
-		s.Failf("the acknowledgement of %v has flags %#x", wire.SetOwner, m.Flags)
+	if m := s.exchange(f, wire.SetFeatures, wire.FlagNeedReply, modern(f)); m.Flags != wire.ReplyFlags {
+		s.Failf("the acknowledgement of %v has flags %#x", wire.SetFeatures, m.Flags)
 	}
 }
 
@@ -161,7 +161,6 @@ func noUnaskedReply(s *session) {
 		req     wire.Request
 		payload []byte
 	}{
-		{wire.SetOwner, nil},
 		{wire.SetFeatures, modern(f)},
 		{wire.SetVringNum, wire.VringState{Num: 64}.AppendTo(nil)},
 		{wire.SetVringBase, wire.VringState{}.AppendTo(nil)},
@@ -249,7 +248,6 @@ func acks() []check {
 
 func ackSuccess(s *session) {
 	f := s.realizeWith(wire.ProtocolReplyAck)
-	s.accept(f, wire.SetOwner, nil)
 	s.accept(f, wire.SetFeatures, modern(f))
 	s.accept(f, wire.SetVringNum, wire.VringState{Num: 64}.AppendTo(nil))
 }
@@ -261,7 +259,8 @@ func ackFailure(s *session) {
 
 func ackUnknown(s *session) { s.answersRefusal(unknownRequest, nil) }
 
-// answersRefusal fails unless the refusal comes as an acknowledgement.
+// answersRefusal fails unless the refusal comes as an acknowledgement. What
+// becomes of the connection after it is the backend's choice.
 func (s *session) answersRefusal(req wire.Request, payload []byte) {
 	f := s.realizeWith(wire.ProtocolReplyAck)
 	err := f.Confirm(req, payload)
@@ -271,7 +270,13 @@ func (s *session) answersRefusal(req wire.Request, payload []byte) {
 	case !errors.As(err, new(*vhosttest.Refused)):
 		s.Failf("%v was not acknowledged: %v", req, err)
 	}
-	s.must(f.Barrier(), "ask after a refusal")
+	switch err := f.Barrier(); {
+	case closed(err):
+		s.Notef("after the refusal of %v the backend closed the connection", req)
+	default:
+		s.must(err, "ask after a refusal")
+	}
+	s.serves(f, "after %v was refused", req)
 }
 
 func ackOnce(s *session) {
@@ -291,6 +296,6 @@ func ackOnce(s *session) {
 func ackNotNegotiated(s *session) {
 	f := s.realize(vhosttest.Options{Without: 1<<wire.ProtocolReplyAck | 1<<wire.ProtocolBackendReq})
 	s.need(f.Offered.Has(wire.FeatureProtocolFeatures), "backend does not offer PROTOCOL_FEATURES")
-	s.must(f.Send(wire.SetOwner, wire.FlagNeedReply, nil), "send %v", wire.SetOwner)
+	s.must(f.Send(wire.SetFeatures, wire.FlagNeedReply, modern(f)), "send %v", wire.SetFeatures)
 	s.must(f.Barrier(), "ask after a request whose need_reply bit means nothing")
 }

@@ -141,6 +141,41 @@ func TestAnHonestProxyIsNoDefect(t *testing.T) {
 	}
 }
 
+// A backend may close the connection once it has refused a request.
+func TestConnectionMayEndWithARefusal(t *testing.T) {
+	path := serveMutant(t, serve(t, &newEcho().Device), &proxy{reply: func(c *proxied, m *wire.Message) bool {
+		req := wire.Request(m.Request)
+		if v, err := wire.DecodeU64(m.Payload); err != nil || v == 0 || req != wire.SetVringNum && req.Known() {
+			return true
+		}
+		c.answer(m, m.Payload)
+		c.frontend.Close()
+		return false
+	}})
+	c := backend.Config{SocketPath: path, Profile: backend.Echo()}
+	for id, r := range results(t, c, "VHU-ACK-2", "VHU-ACK-5") {
+		if r.Outcome != report.Pass || len(r.Notes) == 0 {
+			t.Errorf("%s: %v %s %q", id, r.Outcome, r.Detail, r.Notes)
+		}
+	}
+}
+
+// A backend that was told who owns it may refuse to be told again.
+func TestOwnerIsSetOnce(t *testing.T) {
+	path := serveMutant(t, serve(t, &newEcho().Device), onRequest(wire.SetOwner, func(c *proxied, _ *wire.Message) bool {
+		if c.seen[wire.SetOwner] > 1 {
+			c.frontend.Close()
+		}
+		return true
+	})())
+	c := backend.Config{SocketPath: path, Profile: backend.Echo()}
+	for id, r := range results(t, c, "VHU-MSG-*", "VHU-ACK-*", "VHU-FEAT-*") {
+		if r.Outcome != report.Pass && r.Outcome != report.Skip {
+			t.Errorf("%s: %v %s", id, r.Outcome, r.Detail)
+		}
+	}
+}
+
 // messageMutants get messages wrong.
 func messageMutants() []mutant {
 	always := func(v uint64) func(uint64) uint64 { return func(uint64) uint64 { return v } }
@@ -172,7 +207,7 @@ func messageMutants() []mutant {
 				}}
 			}},
 		{defect: "acknowledgements are forgotten", rules: rules("VHU-ACK-1"),
-			proxy: onReply(wire.SetOwner, func(*proxied, *wire.Message) bool { return false })},
+			proxy: onReply(wire.SetFeatures, func(*proxied, *wire.Message) bool { return false })},
 		{defect: "acknowledgements are always zero", rules: rules("VHU-ACK-2", "VHU-MQ-2", "VHU-MEM-2", "VHU-MEM-10", "VHU-MEM-12"),
 			proxy: func() *proxy {
 				return &proxy{reply: func(_ *proxied, m *wire.Message) bool {
@@ -184,7 +219,7 @@ func messageMutants() []mutant {
 				}}
 			}},
 		{defect: "requests are acknowledged though REPLY_ACK was not negotiated", rules: rules("VHU-ACK-4"),
-			proxy: onRequest(wire.SetOwner, func(c *proxied, m *wire.Message) bool { return c.pretend(m) })},
+			proxy: onRequest(wire.SetFeatures, func(c *proxied, m *wire.Message) bool { return c.pretend(m) })},
 		{defect: "features change", rules: rules("VHU-FEAT-1"),
 			proxy: onReply(wire.GetFeatures, func(c *proxied, m *wire.Message) bool {
 				if c.seen[wire.GetFeatures] < 4 {

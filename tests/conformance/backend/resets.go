@@ -34,6 +34,9 @@ func (s *session) status(f *vhosttest.Frontend) uint64 {
 func statusKept(s *session) {
 	f := s.realizeWith(wire.ProtocolStatus)
 	for _, v := range []wire.U64{1, 3, 11} { // ACKNOWLEDGE, DRIVER, FEATURES_OK
+		if v == 11 { // which says that the features were chosen
+			s.must(f.Tell(wire.SetFeatures, modern(f)), "set features")
+		}
 		s.must(f.TellSync(wire.SetStatus, v.AppendTo(nil)), "set status %v", v)
 		if got := s.status(f); got != uint64(v) {
 			s.Failf("the status was set to %v and is %#x", v, got)

@@ -41,9 +41,11 @@ func vrings() []check {
 		{id: "VHU-RING-13", source: "VIRTIO 1.2, 3.1.1; the driver chooses a size at each start",
 			text: "A ring can be set up anew, elsewhere and of another size, after it was stopped.", run: ringMoves},
 		{id: "VHU-RING-14", source: "VIRTIO 1.2, 2.7.8.2",
-			text: "The length in the used ring is the number of bytes that the device wrote.", run: usedLengths},
+			text: "The length in the used ring is not more than the device can have written.", run: usedAtMost},
 		{id: "VHU-RING-15", source: "VIRTIO 1.2, 2.7.9",
 			text: "With IN_ORDER chains are used in the order in which they were made available.", run: inOrder},
+		{id: "VHU-RING-16", source: "VIRTIO 1.2, 2.7.8", advice: true,
+			text: "The length in the used ring is not less than the device wrote.", run: usedAtLeast},
 	}
 }
 
@@ -65,9 +67,19 @@ func inOrder(s *session) {
 	}
 }
 
-func usedLengths(s *session) {
+// usedAtMost lets a device say less than it wrote: 2.7.8.2 has it write at least
+// that much.
+func usedAtMost(s *session) {
+	s.usedLengths(func(r *Request, n uint32) bool { return n <= r.writable() })
+}
+
+func usedAtLeast(s *session) {
+	s.usedLengths(func(r *Request, n uint32) bool { return !r.Exact || n >= r.writable() })
+}
+
+func (s *session) usedLengths(judge func(r *Request, n uint32) bool) {
 	m := s.boot(bootOptions{})
-	m.lengths = true
+	m.length = judge
 	m.work(4)
 	if format := m.cfg.Profile.Format; format != nil { // requests of another kind
 		m.idle = []*Request{format(m.g, m.g.Alloc, 0)}
