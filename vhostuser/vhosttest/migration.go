@@ -90,6 +90,7 @@ type Migration struct {
 }
 
 // StartMigration switches logging on, in QEMU's order, and copies all memory.
+// After an error nothing of it is left but what the backend was told.
 func (f *Frontend) StartMigration(g *Guest, queues ...*Queue) (*Migration, error) {
 	log, err := NewLog(g.End())
 	if err != nil {
@@ -99,19 +100,19 @@ func (f *Frontend) StartMigration(g *Guest, queues ...*Queue) (*Migration, error
 	g.mu.Lock()
 	g.dirty = make(map[uint64]bool)
 	g.mu.Unlock()
-	if err := m.sendLog(); err != nil {
-		return nil, err
+	err = f.sendLog(log)
+	if err == nil {
+		err = m.setLogging(true)
 	}
-	if err := m.setLogging(true); err != nil {
+	if err != nil {
+		m.Close()
 		return nil, err
 	}
 	m.copyNewBlocks()
 	return m, nil
 }
 
-func (m *Migration) sendLog() error {
-	return m.f.SetLog(m.Log, uint64(len(m.Log.mapping.Bytes())))
-}
+func (f *Frontend) sendLog(l *Log) error { return f.SetLog(l, uint64(len(l.mapping.Bytes()))) }
 
 // SetLog sends the first size bytes of a log, whether it has that many or not.
 func (f *Frontend) SetLog(l *Log, size uint64) error {
@@ -181,17 +182,18 @@ func (m *Migration) copyPage(p uint64) {
 }
 
 // SwapLog replaces the log, as QEMU does when memory is added, and copies what
-// the old one still tells.
+// the old one still tells. After an error the old one is still the log.
 func (m *Migration) SwapLog() error {
-	old := m.Log
 	log, err := NewLog(m.g.End())
 	if err != nil {
 		return err
 	}
-	m.Log = log
-	if err := m.sendLog(); err != nil {
+	if err := m.f.sendLog(log); err != nil {
+		log.Close()
 		return err
 	}
+	old := m.Log
+	m.Log = log
 	m.copyNewBlocks()
 	for _, p := range old.Harvest() {
 		m.copyPage(p)

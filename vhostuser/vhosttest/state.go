@@ -3,15 +3,18 @@
 package vhosttest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // SaveState returns the state of the device, whose queues are stopped, as the
-// source of a migration does. DEVICE_STATE must have been negotiated.
+// source of a migration does. DEVICE_STATE must have been negotiated. Timeout
+// bounds the transfer as a whole.
 func (f *Frontend) SaveState() ([]byte, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -23,15 +26,19 @@ func (f *Frontend) SaveState() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := io.ReadAll(r)
+	err = r.SetReadDeadline(time.Now().Add(f.Timeout))
+	var state []byte
+	if err == nil {
+		state, err = io.ReadAll(r)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("save device state: %w", err)
+		return nil, fmt.Errorf("save device state: %w", inTime(err))
 	}
 	return state, f.CheckState()
 }
 
 // LoadState gives the device a state, as the destination does before it starts
-// the queues.
+// the queues. Timeout bounds the transfer as a whole.
 func (f *Frontend) LoadState(state []byte) error {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -40,6 +47,9 @@ func (f *Frontend) LoadState(state []byte) error {
 	err = f.SetStateFD(wire.Load, r)
 	_ = r.Close()
 	if err == nil {
+		err = w.SetWriteDeadline(time.Now().Add(f.Timeout))
+	}
+	if err == nil {
 		_, err = w.Write(state)
 	}
 	// An error of the device's shows here as a broken pipe, and in the check.
@@ -47,7 +57,18 @@ func (f *Frontend) LoadState(state []byte) error {
 	if _, refused := err.(*Refused); refused {
 		return err
 	}
+	if err = inTime(err); errors.Is(err, ErrTimeout) {
+		return fmt.Errorf("load device state: %w", err)
+	}
 	return f.CheckState()
+}
+
+// inTime makes ErrTimeout of a deadline that has passed.
+func inTime(err error) error {
+	if isTimeout(err) {
+		return ErrTimeout
+	}
+	return err
 }
 
 // SetStateFD begins a transfer through file, which stays the caller's.
