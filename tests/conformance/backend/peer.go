@@ -25,16 +25,17 @@ type peer struct {
 	path    string
 	command []string
 	process *process
+	stderr  tail  // of all processes, one after the other
+	died    error // how one ended since the check began, though another runs now
 	// formatted says that the profile has put its data on the device.
 	formatted bool
 }
 
 // process is a running backend.
 type process struct {
-	cmd    *exec.Cmd
-	stderr tail
-	done   chan struct{} // closed when it has ended; err is set then
-	err    error
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended; err is set then
+	err  error
 }
 
 // tail keeps the end of what is written to it.
@@ -67,11 +68,15 @@ func (t *tail) take() []string {
 }
 
 // lastWords are the last lines that a backend of ours wrote to stderr.
-func (p *peer) lastWords() []string {
-	if p.process == nil {
-		return nil
+func (p *peer) lastWords() []string { return p.stderr.take() }
+
+// begin forgets what came of the backend in an earlier check.
+func (p *peer) begin() {
+	p.lastWords()
+	p.died = nil
+	if p.process != nil && p.process.ended() {
+		p.process = nil
 	}
-	return p.process.stderr.take()
 }
 
 // start starts the backend if it is ours to start and is not running, and waits
@@ -80,11 +85,14 @@ func (p *peer) start(ctx context.Context) error {
 	if len(p.command) == 0 || p.process != nil && !p.process.ended() {
 		return nil
 	}
+	if p.process != nil && p.process.err != nil {
+		p.died = p.process.err
+	}
 	cmd := exec.Command(p.command[0], p.command[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	_ = unix.Unlink(p.path) // of one that ended without
 	p.process = &process{cmd: cmd, done: make(chan struct{})}
-	cmd.Stderr = &p.process.stderr
+	cmd.Stderr = &p.stderr
 	if err := cmd.Start(); err != nil {
 		p.process = nil
 		return fmt.Errorf("start backend: %w", err)
@@ -146,8 +154,12 @@ func (p *peer) stop() {
 	p.process = nil
 }
 
-// crashed returns how the backend died, if it is known to have.
+// crashed returns how the backend died since the check began, if it is known to
+// have: one that takes longer shows when the next connection needs another.
 func (p *peer) crashed() error {
+	if p.died != nil {
+		return p.died
+	}
 	if p.process == nil {
 		return nil
 	}

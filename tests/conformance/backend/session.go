@@ -120,6 +120,9 @@ func (s *session) serves(f *vhosttest.Frontend, when string, args ...any) {
 		s.Failf("the backend does not serve any more %s: %v", when, err)
 	}
 	next.Close()
+	if err := s.peer.died; err != nil {
+		s.Failf("the backend died %s, and was started again: %v", when, err)
+	}
 }
 
 // pipe returns the number of a descriptor to send, which stays the caller's

@@ -80,7 +80,7 @@ func NewSuite(c Config) *Suite {
 	s.Bound = c.Bound
 	for _, chk := range slices.Concat(generic(), c.Profile.checks) {
 		s.List = append(s.List, report.Check{Rule: chk.rule(), Func: func(t *report.T) {
-			s.peer.lastWords() // of an earlier check
+			s.peer.begin()
 			chk.run(&session{T: t, cfg: &c, peer: s.peer})
 		}})
 	}
