@@ -23,6 +23,9 @@ const (
 	// spinPauses is how many pauses a spinning worker makes between two looks,
 	// to leave the cache lines of the ring to the driver.
 	spinPauses = 32
+	// looksPerYield is after how many looks it yields. Each time can cost it the
+	// processor for a while, where others want it, too.
+	looksPerYield = 8
 	// maxRest is after how many Kicks at most a worker spins again.
 	maxRest = 256
 )
@@ -64,7 +67,7 @@ func (q *Queue) spin(w *worker, popped uint64) bool {
 	if more || n <= 0 || limit < 0 || !w.spins.begin() {
 		return more
 	}
-	for start := time.Now(); ; {
+	for start, looks := time.Now(), 1; ; looks++ {
 		select {
 		case <-w.quit:
 			return true
@@ -73,7 +76,9 @@ func (q *Queue) spin(w *worker, popped uint64) bool {
 		for range spinPauses {
 			shm.Pause()
 		}
-		schedYield()
+		if looks%looksPerYield == 0 {
+			schedYield()
+		}
 		more, n = q.look(popped)
 		took := time.Since(start)
 		if more || n <= 0 || took >= limit {
