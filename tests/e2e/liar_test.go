@@ -63,6 +63,15 @@ func startLiar(t *testing.T) *liar {
 func (l *liar) offer(window func() (*fakeWindow, error))     { l.window.Store(&window) }
 func (l *liar) say(answer func(w *fakeWindow, asked uint64)) { l.answer.Store(&answer) }
 
+// hangUp closes the connection, and returns when nothing is left of it here.
+func (l *liar) hangUp() {
+	for len(l.left) > 0 {
+		<-l.left
+	}
+	l.backend.Load().Close()
+	<-l.left
+}
+
 func (l *liar) device() *vhostuser.Device {
 	var end func() // of the frontend that is there
 	leave := func() {

@@ -48,8 +48,7 @@ func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
 	if err := q.Push(c, wire.EventSize); err != nil {
 		t.Fatal(err)
 	}
-	l.backend.Load().Close()
-	<-l.left
+	l.hangUp()
 	m.speedUp()
 	figures, err := m.vm.WaitMigration(m.ctx, nil)
 	if err != nil || figures.Status != "completed" {

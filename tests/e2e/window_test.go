@@ -32,6 +32,7 @@ func TestHostileHintWindows(t *testing.T) {
 }
 
 func (m *machine) refuseWindows(l *liar) {
+	path, file := notEventfds(m.t)
 	for _, tc := range []struct {
 		name string
 		make func() (*fakeWindow, error)
@@ -62,6 +63,11 @@ func (m *machine) refuseWindows(l *liar) {
 		{"a descriptor too many", altered(func(w *fakeWindow) { w.fds = append(w.fds, w.fds[2]) })},
 		{"eight descriptors", altered(func(w *fakeWindow) { w.fds = slices.Repeat(w.fds[:1], 8) })},
 		{"an eventfd in place of the memory", altered(func(w *fakeWindow) { w.fds[0] = w.fds[1] })},
+		{"a path in place of the memory", altered(func(w *fakeWindow) { w.fds[0] = path })},
+		{"a path in place of ask", altered(func(w *fakeWindow) { w.fds[1] = path })},
+		{"a path in place of done", altered(func(w *fakeWindow) { w.fds[2] = path })},
+		{"a file in place of ask", altered(func(w *fakeWindow) { w.fds[1] = file })},
+		{"a file in place of done", altered(func(w *fakeWindow) { w.fds[2] = file })},
 	} {
 		m.run(tc.name, func() {
 			l.offer(tc.make)
@@ -82,6 +88,7 @@ func (m *machine) refuseAnswers(l *liar) {
 	// Linux does not use the first page: nobody misses it.
 	const page = 4096
 	first := gpaRange{0, page}
+	t := m.t // the test that all of these are part of
 	for _, tc := range []struct {
 		name   string
 		answer func(w *fakeWindow, asked uint64)
@@ -125,6 +132,10 @@ func (m *machine) refuseAnswers(l *liar) {
 		}, "ok"},
 		{"an answer to yesterday's question", func(w *fakeWindow, asked uint64) { w.answer(asked-1, answerOK, first) }, "timeout"},
 		{"an answer to next year's", func(w *fakeWindow, asked uint64) { w.answer(asked+1000, answerOK, first) }, "timeout"},
+		{"a full ask that makes QEMU wait", func(w *fakeWindow, asked uint64) {
+			jam(t, w.fds[1])
+			w.answer(asked-1, answerOK, first) // QEMU cancels, and asks again in what follows
+		}, "timeout"},
 		{"a window that is all ones", func(w *fakeWindow, asked uint64) {
 			for i := range w.mem {
 				w.mem[i] = 0xff
@@ -146,6 +157,21 @@ func (m *machine) refuseAnswers(l *liar) {
 			if status := m.hints(); status != "ok" && status != "bad-ranges" && status != "internal" {
 				m.t.Fatalf("hints ended with %q", status)
 			}
+		}
+	})
+	m.run("a full done, and a backend that leaves", func() {
+		asked := make(chan *fakeWindow, 1)
+		l.say(func(w *fakeWindow, generation uint64) {
+			w.answer(generation, answerOK)
+			asked <- w
+		})
+		if status := m.hints(); status != "ok" {
+			m.t.Fatalf("hints ended with %q", status)
+		}
+		jam(t, (<-asked).fds[2]) // nobody waits for it now
+		l.hangUp()
+		l.say(ranges())
+		for m.hints() != "ok" { // until the backend is back, or the test's time is up
 		}
 	})
 	// After all this the guest migrates, and to an honest backend.
@@ -209,6 +235,40 @@ func put(offset int, v uint64) func(*fakeWindow, uint64) {
 		w.answer(asked-1, answerOK, gpaRange{0, 4096})
 		w.put(offset, v)
 		w.done(asked)
+	}
+}
+
+// notEventfds returns a descriptor that is only a path, and one of a file that
+// nobody would read to its end. Both are closed with the test.
+func notEventfds(t testing.TB) (path, file int) {
+	t.Helper()
+	path, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(path) })
+	if file, err = unix.MemfdCreate("endless", unix.MFD_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(file) })
+	if err := unix.Ftruncate(file, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	return path, file
+}
+
+// jam fills an eventfd and takes it out of non-blocking mode, for QEMU too: who
+// adds to it waits until somebody reads it, and nobody does.
+func jam(t testing.TB, eventfd int) {
+	var count [8]byte
+	full := binary.LittleEndian.AppendUint64(nil, ^uint64(1))
+	_ = unix.SetNonblock(eventfd, true)
+	_, _ = unix.Read(eventfd, count[:]) // there may be nothing in it
+	if _, err := unix.Write(eventfd, full); err != nil {
+		t.Errorf("fill an eventfd: %v", err)
+	}
+	if err := unix.SetNonblock(eventfd, false); err != nil {
+		t.Errorf("have an eventfd block: %v", err)
 	}
 }
 
