@@ -3,6 +3,7 @@
 package driver
 
 import (
+	"context"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -94,12 +95,37 @@ func budgets(s *session) error {
 		longest(), {}, {BudgetUS: most, BudgetEntries: most},
 		{BudgetUS: 1, BudgetEntries: most}, {BudgetUS: most, BudgetEntries: 1},
 	} {
-		// A small budget may take all the time there is.
-		if err := s.exchange(question{budget: b, deadline: min(s.c.Patience/4, 2*time.Second)}); err != nil {
+		if err := s.untilDeadline(question{budget: b, deadline: min(s.c.Patience/4, 2*time.Second)}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// untilDeadline asks a question and waits for the answer, but not for longer than
+// the deadline: a small budget may take all the time there is, and a driver may
+// break off then.
+func (s *session) untilDeadline(q question) error {
+	r, err := s.ask(q)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, q.deadline)
+	defer cancel()
+	ended, stopped := false, false
+	_ = s.await(ctx, func() bool {
+		ended, stopped = r.ended, s.eventq == nil || s.reportq == nil || r.lost
+		return ended || stopped
+	})
+	switch {
+	case ended:
+		return nil
+	case s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	case stopped:
+		return errStopped
+	}
+	return s.cancel(r.generation)
 }
 
 // deadlines asks what cannot be answered in time, and then what can.

@@ -210,6 +210,9 @@ func (s *script) event(e wire.Event) {
 	case s.dead:
 	case e.Type == wire.EventReportFree:
 		s.request, s.sent = e, 0
+		if s.fault == "breaks off at its deadline" && e.BudgetEntries == 1 {
+			s.sent = -1
+		}
 	case e.Type == wire.EventCancel:
 		if e.Generation == s.request.Generation || s.fault == "takes any cancel for its own" {
 			s.sent = -1
