@@ -31,7 +31,8 @@ type peer struct {
 	formatted bool
 }
 
-// process is a running backend.
+// process is a running backend, in a process group of its own: a shell may be
+// before it.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended; err is set then
@@ -89,7 +90,7 @@ func (p *peer) start(ctx context.Context) error {
 		p.died = p.process.err
 	}
 	cmd := exec.Command(p.command[0], p.command[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 	_ = unix.Unlink(p.path) // of one that ended without
 	p.process = &process{cmd: cmd, done: make(chan struct{})}
 	cmd.Stderr = &p.stderr
@@ -144,12 +145,15 @@ func (p *peer) stop() {
 	if p.process == nil {
 		return
 	}
-	_ = p.process.cmd.Process.Signal(unix.SIGTERM)
-	select {
-	case <-p.process.done:
-	case <-time.After(2 * time.Second):
-		_ = p.process.cmd.Process.Kill()
-		<-p.process.done
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		if p.process.ended() {
+			break
+		}
+		_ = unix.Kill(-p.process.cmd.Process.Pid, sig) // the group
+		select {
+		case <-p.process.done:
+		case <-time.After(2 * time.Second):
+		}
 	}
 	p.process = nil
 }

@@ -34,7 +34,7 @@ func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 			return nil, usageError{err}
 		}
 		if *command != "" {
-			c.Command = []string{"/bin/sh", "-c", "exec " + *command}
+			c.Command = []string{"/bin/sh", "-c", *command}
 		}
 		return backend.NewSuite(c), nil
 	}

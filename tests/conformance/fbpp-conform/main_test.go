@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,6 +128,18 @@ func TestExampleBackendsKeepTheRules(t *testing.T) {
 			status, found := conform(t, device, start, option)
 			expect(t, status, found)
 		})
+	}
+}
+
+// What starts a backend is a shell command, and all of it ends with the program.
+func TestBackendBehindAShell(t *testing.T) {
+	path, option := socket(t)
+	start := fmt.Sprintf("cd / && umask 077; %s/vhost-user-rng %s; exit $?", bin, option)
+	status, found := conform(t, "rng", start, option, "--rule", "VHU-MSG-1")
+	expect(t, status, found)
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		t.Error("the backend outlives the program")
 	}
 }
 
