@@ -125,22 +125,34 @@ func fpRanges(s *session) {
 }
 
 func fpSilentDriver(s *session) {
+	const short = 2 * time.Second
 	m := s.bootDriver()
-	const short = 500 * time.Millisecond
-	begun := time.Now()
-	m.askFor(short)
-	e := m.await(wire.EventReportFree)
-	if e.DeadlineMS > uint32(short.Milliseconds()) {
-		s.Failf("the driver is given %d ms of %v", e.DeadlineMS, short)
+	took := m.unanswered(short)
+	if took >= short { // our own waking up is in it: on a busy host it may be that
+		s.Notef("a request with a deadline of %v was answered after %v", short, took)
+		took = m.unanswered(short)
 	}
-	m.expectStatus(fpTimeout, "the driver is silent")
-	if took := time.Since(begun); took > short+m.cfg.Patience/4 { // our own waking up is in it
+	if took >= short {
 		s.Failf("a request with a deadline of %v was answered after %v", short, took)
 	}
-	if c := m.await(wire.EventCancel); c.Generation != e.Generation {
-		s.Failf("REPORT_FREE %#x was followed by CANCEL of %#x", e.Generation, c.Generation)
-	}
 	m.exchange()
+}
+
+// unanswered asks a driver that says nothing, and returns how long the backend
+// took to answer for it.
+func (m *freePageMachine) unanswered(limit time.Duration) time.Duration {
+	begun := time.Now()
+	m.askFor(limit)
+	e := m.await(wire.EventReportFree)
+	if e.DeadlineMS > uint32(limit.Milliseconds()) {
+		m.Failf("the driver is given %d ms of %v", e.DeadlineMS, limit)
+	}
+	m.expectStatus(fpTimeout, "the driver is silent")
+	took := time.Since(begun)
+	if c := m.await(wire.EventCancel); c.Generation != e.Generation {
+		m.Failf("REPORT_FREE %#x was followed by CANCEL of %#x", e.Generation, c.Generation)
+	}
+	return took
 }
 
 func fpSpurious(s *session) {

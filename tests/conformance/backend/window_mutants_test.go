@@ -158,7 +158,9 @@ func windowMutants() []mutant {
 				return true
 			})},
 		{defect: "ranges that touch are not joined", rules: rules("FBPP-WIN-4"), proxy: relay{done: splitRange}.between},
-		{defect: "answers are late", rules: rules("FBPP-WIN-5"),
+		{defect: "answers come after the deadline", rules: rules("FBPP-WIN-5"),
+			proxy: relay{done: func([]byte) { time.Sleep(500 * time.Millisecond) }}.between},
+		{defect: "the driver is given more time than there is", rules: rules("FBPP-WIN-5"),
 			proxy: relay{ask: func(d []byte) { le.PutUint64(d[0x48:], le.Uint64(d[0x48:])+uint64(time.Second)) }}.between},
 		{defect: "each signal is a request", rules: rules("FBPP-WIN-6"), proxy: relay{always: true}.between},
 		{defect: "giving up is ignored", rules: rules("FBPP-WIN-7"),
