@@ -68,6 +68,15 @@ type setup struct {
 // Index returns the queue's number.
 func (q *Queue) Index() int { return q.index }
 
+// Base returns where the frontend told the ring to begin (SET_VRING_BASE): that of
+// a split ring is the index of the first chain that was not taken before, that of
+// a packed ring has two positions with their wrap counters in it.
+func (q *Queue) Base() uint32 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.set.base
+}
+
 // Running says whether the queue is started, enabled and not broken at this
 // moment.
 func (q *Queue) Running() bool {

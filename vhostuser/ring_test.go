@@ -28,6 +28,30 @@ func TestRingsWrapTheirIndices(t *testing.T) {
 	})
 }
 
+func TestQueueSaysWhereItBegins(t *testing.T) {
+	eachDialect(t, func(t *testing.T, features uint64) {
+		e := newEcho()
+		begun := make(chan uint32, 1)
+		e.Device.QueueStarted = func(q *vhostuser.Queue) {
+			if q.Index() == 0 {
+				begun <- q.Base()
+			}
+		}
+		v := newVM(t, serve(t, &e.Device), vhosttest.Options{}).speak(features)
+		v.queues[0].Warp(7)
+		v.start()
+		if got, want := <-begun, v.queues[0].Base(); got != want {
+			t.Errorf("base %#x, want %#x", got, want)
+		}
+		v.echo(0, "one")
+		must(t, v.f.Stop(v.queues...))
+		must(t, v.f.StartRings(v.queues...))
+		if got, want := <-begun, v.queues[0].Base(); got != want || uint16(got) == 7 {
+			t.Errorf("base %#x after a chain, want %#x", got, want)
+		}
+	})
+}
+
 func TestChainsOfEveryShape(t *testing.T) {
 	eachDialect(t, func(t *testing.T, features uint64) {
 		const text = "a text that is cut into pieces"

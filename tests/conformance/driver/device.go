@@ -181,8 +181,18 @@ func (d *device) queueStarted(q *vhostuser.Queue) {
 		}
 	} else {
 		d.reportq = q
+		d.judge.meets(d.usedBefore(q))
 	}
 	d.broadcast()
+}
+
+// usedBefore says whether a device has taken anything from a ring since the driver
+// initialised it.
+func (d *device) usedBefore(q *vhostuser.Queue) bool {
+	if d.features.Has(vhost.FeatureRingPacked) {
+		return q.Base() != 1<<31|1<<15 // both wrap counters are 1
+	}
+	return q.Base() != 0
 }
 
 // queueStopping gives back what the device has of a queue.

@@ -41,8 +41,9 @@ func TestDriverThatRefuses(t *testing.T) {
 // What is odd and allowed is not found to be broken.
 func TestDriverThatIsOdd(t *testing.T) {
 	odd := map[fault]string{ // and the rule that it gives no occasion to break
-		"has large pages":            "",
-		"breaks off at its deadline": "",
+		"has large pages":                 "",
+		"breaks off at its deadline":      "",
+		"has spoken to an earlier device": "FBPP-INIT-1",
 	}
 	outcomes := examineAll(t, slices.Collect(maps.Keys(odd)), func(f fault) (map[string]report.Result, error) {
 		return examine(t, f, acceptedByQEMU)

@@ -44,7 +44,7 @@ func (g *guest) start(ctx context.Context) error {
 	if err := g.connect(); err != nil {
 		return err
 	}
-	g.driver.greet = g.fault != "no hello at start"
+	g.driver.greet = g.fault != "no hello at start" && g.fault != "has spoken to an earlier device"
 	g.driver.start()
 	var wg sync.WaitGroup
 	wg.Go(func() { g.mainLoop(ctx) })

@@ -20,6 +20,7 @@ type judge struct {
 	memory []vhostuser.Region
 
 	driver   *introduction // nil before HELLO
+	stranger bool          // the driver may have spoken to another device, and still answer it
 	hellos   int           // that came
 	helloDue string        // the rule that wants one before other messages; "": none does
 	requests map[uint64]*request
@@ -32,6 +33,19 @@ func newJudge(now func() time.Time) judge {
 		helloDue: ruleHello,
 		requests: make(map[uint64]*request),
 		phantoms: make(map[uint64]string),
+	}
+}
+
+// meets says that the driver starts reportq, and whether anybody has taken a
+// message from it before.
+func (j *judge) meets(taken bool) {
+	if j.hellos > 0 || j.helloDue == ruleAgain {
+		return
+	}
+	j.stranger, j.helloDue = taken, ruleHello
+	if taken {
+		j.helloDue = noRule
+		j.skip("messages were taken from reportq before: the driver may have said HELLO to an earlier device", ruleHello)
 	}
 }
 
@@ -78,11 +92,15 @@ func (j *judge) message(h wire.Header, c *vhostuser.Chain) error {
 	if h.Type == wire.MessageHello {
 		return j.hello(h, c)
 	}
+	r := j.requests[h.Generation]
+	if r == nil && j.stranger {
+		return nil // it answers an earlier device
+	}
+	j.stranger = false
 	if rule := j.helloDue; rule != "" {
 		j.helloDue = ""
 		j.broke(rule, "%v comes before any HELLO", h)
 	}
-	r := j.requests[h.Generation]
 	if rule, ok := j.phantoms[h.Generation]; ok {
 		return breaks(rule, "%v answers what the device wrote, which was no request", h)
 	}

@@ -179,8 +179,12 @@ func (s *session) meet() error {
 		return fmt.Errorf("no driver has started the queues in %v", s.c.Wait)
 	}
 	s.blame = ruleHello
-	s.locked(func() { s.judge.scenario = "start" })
-	if s.helloAfter(0, ruleHello) != nil {
+	stranger := false
+	s.locked(func() { s.judge.scenario, stranger = "start", s.judge.stranger })
+	if stranger {
+		s.blame = ruleWanted
+		_ = s.wantHello(ruleWanted)
+	} else if s.helloAfter(0, ruleHello) != nil {
 		_ = s.wantHello(noRule) // it may have forgotten no more than that
 	}
 	s.locked(func() {
