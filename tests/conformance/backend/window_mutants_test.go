@@ -175,6 +175,15 @@ func windowMutants() []mutant {
 		{defect: "every request ends well", proxy: relay{done: func(f []byte) { le.PutUint32(f[atStatus:], 0) }}.between,
 			rules: rules("FBPP-INIT-2", "FBPP-MSG-1", "FBPP-MSG-2", "FBPP-HELLO-2", "FBPP-HELLO-3", "FBPP-REP-3", "FBPP-REP-4",
 				"FBPP-REP-5", "FBPP-REP-6", "FBPP-REP-7", "FBPP-REP-8", "FBPP-REP-9", "FBPP-WIN-5")},
+		{defect: "one malformed message of many is taken for good", rules: rules("FBPP-MSG-2"),
+			proxy: func() *proxy {
+				requests := 0
+				return relay{done: func(f []byte) {
+					if requests++; requests == 20 {
+						le.PutUint32(f[atStatus:], 0)
+					}
+				}}.between()
+			}},
 		{defect: "a discarded report leaves a range behind", rules: rules("FBPP-REP-9", "FBPP-REP-3", "FBPP-MSG-1"),
 			proxy: relay{done: func(f []byte) {
 				if le.Uint32(f[atStatus:]) != 0 {
