@@ -67,15 +67,15 @@ func inOrder(s *session) {
 	}
 }
 
-// usedAtMost lets a device say less than it wrote: 2.7.8.2 has it write at least
-// that much.
-func usedAtMost(s *session) {
-	s.usedLengths(func(r *Request, n uint32) bool { return n <= r.writable() })
-}
+func usedAtMost(s *session) { s.usedLengths(atMost) }
 
-func usedAtLeast(s *session) {
-	s.usedLengths(func(r *Request, n uint32) bool { return !r.Exact || n >= r.writable() })
-}
+func usedAtLeast(s *session) { s.usedLengths(atLeast) }
+
+// atMost lets a device say less than it wrote: 2.7.8.2 has it write at least that
+// much.
+func atMost(r *Request, n uint32) bool { return n <= r.writable() }
+
+func atLeast(r *Request, n uint32) bool { return !r.Exact || n >= r.writable() }
 
 func (s *session) usedLengths(judge func(r *Request, n uint32) bool) {
 	m := s.boot(bootOptions{})
