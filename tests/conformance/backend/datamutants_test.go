@@ -117,7 +117,8 @@ func dataMutants() []mutant {
 					a.Log = first.(uint64)
 				}
 			}))},
-		{defect: "pages are logged before they are written", rules: rules("VHU-LOG-6"), proxy: logBeforeWrite},
+		{defect: "pages are logged before they are written", rules: rules("VHU-LOG-6"), proxy: logBeforeWrite,
+			tries: 4}, // it takes a look in between
 		{defect: "only the first page of a buffer is logged", rules: rules("VHU-LOG-7"),
 			proxy: onLog(func(c *proxied, m *wire.Message) { shadow(c, m, 0, firstOfRun) })},
 		{defect: "everything is logged, LOG_ALL or not", rules: rules("VHU-LOG-8", "VHU-LOG-10"), proxy: logsAlways},
