@@ -106,8 +106,9 @@ func (v *VM) Boot(ctx context.Context) (string, error) {
 		// A guest that panics or resets has QEMU end in good order.
 		wait, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		if end := v.process.wait(wait); v.process.ended() && end != nil {
-			return "", fmt.Errorf("QEMU crashed: %w\n%s", end, v.Diagnosis())
+		_ = v.process.wait(wait) // what it returns may be about the wait
+		if v.process.ended() && v.process.err != nil {
+			return "", fmt.Errorf("QEMU crashed: %w\n%s", v.process.err, v.Diagnosis())
 		}
 	}
 	if err != nil {
