@@ -12,10 +12,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
-	vhostwire "github.com/fbpp-project/fbpp/vhostuser/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // The private vhost-user message that fetches the window (docs/window.md).
@@ -60,7 +60,7 @@ type Device struct {
 	windowSize int
 
 	mu       sync.Mutex
-	config   wire.Config
+	config   protocol.Config
 	backend  *vhostuser.Backend // nil while no frontend is connected
 	window   *window.Window     // nil until the frontend fetched it
 	lastAsk  uint64             // number of the newest request seen in window
@@ -97,7 +97,7 @@ func New(o Options) *Device {
 	d.config.BudgetUS = microseconds(o.HoldBudget)
 	d.config.BudgetEntries = o.HoldEntries
 	if !o.Disabled {
-		d.config.Flags |= wire.ConfigEnabled
+		d.config.Flags |= protocol.ConfigEnabled
 	}
 	return d
 }
@@ -107,9 +107,9 @@ func New(o Options) *Device {
 func (d *Device) VhostUser() *vhostuser.Device {
 	return &vhostuser.Device{
 		// The library keeps both promises; a driver may do without either.
-		Features:      1<<vhostwire.FeatureRingPacked | 1<<vhostwire.FeatureInOrder,
-		NumQueues:     wire.NumQueues,
-		MaxQueueSize:  wire.MaxQueueSize,
+		Features:      1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder,
+		NumQueues:     protocol.NumQueues,
+		MaxQueueSize:  protocol.MaxQueueSize,
 		ReadConfig:    d.readConfig,
 		WriteConfig:   func([]byte, uint32) error { return nil }, // ignored [FBPP-CFG-1]
 		Kick:          d.kick,
@@ -129,12 +129,12 @@ func (d *Device) VhostUser() *vhostuser.Device {
 }
 
 func (d *Device) readConfig(p []byte, off uint32) error {
-	var space [wire.ConfigSize]byte
+	var space [protocol.ConfigSize]byte
 	d.mu.Lock()
 	d.config.Encode(space[:])
 	d.mu.Unlock()
-	if uint64(off)+uint64(len(p)) > wire.ConfigSize {
-		return fmt.Errorf("read config space: bytes %d to %d of %d", off, uint64(off)+uint64(len(p)), wire.ConfigSize)
+	if uint64(off)+uint64(len(p)) > protocol.ConfigSize {
+		return fmt.Errorf("read config space: bytes %d to %d of %d", off, uint64(off)+uint64(len(p)), protocol.ConfigSize)
 	}
 	copy(p, space[off:])
 	return nil
@@ -145,10 +145,10 @@ func (d *Device) readConfig(p []byte, off uint32) error {
 func (d *Device) SetEnabled(on bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if on == (d.config.Flags&wire.ConfigEnabled != 0) {
+	if on == (d.config.Flags&protocol.ConfigEnabled != 0) {
 		return
 	}
-	d.config.Flags ^= wire.ConfigEnabled
+	d.config.Flags ^= protocol.ConfigEnabled
 	d.lg.Info("optimisation switched", zap.Bool("enabled", on))
 	if !on {
 		d.finish(window.StatusDisabled, "switched off by the operator")
@@ -199,7 +199,7 @@ func (d *Device) reset() {
 }
 
 func (d *Device) queueStarted(q *vhostuser.Queue) {
-	if q.Index() != wire.EventQueue {
+	if q.Index() != protocol.EventQueue {
 		return
 	}
 	d.mu.Lock()
@@ -216,7 +216,7 @@ func (d *Device) queueStarted(q *vhostuser.Queue) {
 func (d *Device) queueStopping(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if q.Index() == wire.EventQueue {
+	if q.Index() == protocol.EventQueue {
 		// A guest that resets the device, perhaps to boot another kernel, stops
 		// the queues like one that is paused. Whoever starts them again is
 		// asked for a HELLO [FBPP-INIT-2].
@@ -227,7 +227,7 @@ func (d *Device) queueStopping(q *vhostuser.Queue) {
 }
 
 func (d *Device) kick(q *vhostuser.Queue) {
-	if q.Index() == wire.EventQueue {
+	if q.Index() == protocol.EventQueue {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.wantHello()

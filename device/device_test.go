@@ -7,23 +7,23 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
 func TestTheOperatorsSwitch(t *testing.T) {
 	m := mustBoot(t, device.Options{Disabled: true})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
 	m.expect(window.StatusDisabled)
 
 	enabled := func() bool {
-		p, err := m.fe.GetConfig(0, wire.ConfigSize)
+		p, err := m.fe.GetConfig(0, protocol.ConfigSize)
 		m.must(err)
-		c, err := wire.DecodeConfig(p)
+		c, err := protocol.DecodeConfig(p)
 		m.must(err)
-		return c.Flags&wire.ConfigEnabled != 0
+		return c.Flags&protocol.ConfigEnabled != 0
 	}
 	if enabled() {
 		t.Error("config space says enabled")
@@ -38,32 +38,32 @@ func TestTheOperatorsSwitch(t *testing.T) {
 	m.mustExchange()
 
 	m.request(patience)
-	m.expectEvent(wire.EventReportFree)
+	m.expectEvent(protocol.EventReportFree)
 	m.dev.SetEnabled(false) // in the middle
 	m.expect(window.StatusDisabled)
-	m.expectEvent(wire.EventCancel)
+	m.expectEvent(protocol.EventCancel)
 }
 
 func TestConfigSpaceIsBounded(t *testing.T) {
 	m := mustBoot(t, device.Options{HoldBudget: 3 * time.Millisecond, HoldEntries: 5})
-	if _, err := m.fe.GetConfig(wire.ConfigSize-1, 2); err == nil {
+	if _, err := m.fe.GetConfig(protocol.ConfigSize-1, 2); err == nil {
 		t.Error("a read past the end was answered")
 	}
 	m.must(m.fe.SetConfig(0, make([]byte, 8)))
-	p, err := m.fe.GetConfig(0, wire.ConfigSize)
+	p, err := m.fe.GetConfig(0, protocol.ConfigSize)
 	m.must(err)
-	c, err := wire.DecodeConfig(p)
+	c, err := protocol.DecodeConfig(p)
 	m.must(err)
-	if want := (wire.Config{Flags: wire.ConfigEnabled, BudgetUS: 3000, BudgetEntries: 5}); c != want {
+	if want := (protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 3000, BudgetEntries: 5}); c != want {
 		t.Errorf("config is %+v after a write that must be ignored, want %+v", c, want)
 	}
 }
 
 func TestStoppingTheQueuesEndsTheRequest(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	m.expectEvent(wire.EventReportFree)
+	m.expectEvent(protocol.EventReportFree)
 	m.must(m.fe.Stop(m.events, m.report))
 	m.expect(window.StatusNoDriver)
 	for _, q := range []*vhosttest.Queue{m.events, m.report} {
@@ -72,36 +72,36 @@ func TestStoppingTheQueuesEndsTheRequest(t *testing.T) {
 	}
 	m.request(patience) // whoever drives the queues now has not said hello
 	m.expect(window.StatusNoDriver)
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 }
 
 func TestALostFrontendLeavesTheDeviceUsable(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	m.expectEvent(wire.EventReportFree)
+	m.expectEvent(protocol.EventReportFree)
 	m.fe.Close()
 
 	m.connect() // another QEMU, another guest
 	if s := m.dev.Status(); s.Driver != nil {
 		t.Errorf("the new guest inherits the driver %+v", s.Driver)
 	}
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 }
 
 func TestAReconnectAsksForHelloWithoutAReset(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 	m.fe.Close()
 	m.events.Resume()
 	m.report.Resume()
 	m.attach()
-	if e := m.expectEvent(wire.EventChanged); e.Flags != wire.EventHelloWanted {
+	if e := m.expectEvent(protocol.EventChanged); e.Flags != protocol.EventHelloWanted {
 		t.Fatalf("event %v, want HELLO_WANTED", e)
 	}
-	m.post(helloMessage(wire.StatusOK, 0))
+	m.post(helloMessage(protocol.StatusOK, 0))
 	m.mustExchange()
 }

@@ -7,27 +7,27 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
 // Driver is what the guest's driver said in its HELLO. Its strings are safe to
 // print, and nothing in it is to be trusted.
 type Driver struct {
-	Release   string        `json:"release"`
-	Status    wire.Status   `json:"-"`
-	Reason    string        `json:"reason,omitempty"`
-	Features  wire.Features `json:"-"`
-	MaxOrder  uint8         `json:"max_order"`
-	PageShift uint8         `json:"page_shift"`
-	RAMBytes  uint64        `json:"ram_bytes"`
+	Release   string            `json:"release"`
+	Status    protocol.Status   `json:"-"`
+	Reason    string            `json:"reason,omitempty"`
+	Features  protocol.Features `json:"-"`
+	MaxOrder  uint8             `json:"max_order"`
+	PageShift uint8             `json:"page_shift"`
+	RAMBytes  uint64            `json:"ram_bytes"`
 }
 
 // refuses says whether the driver must not be asked. A guest that checks the
 // contents of its free pages never is, whatever its driver says [FBPP-HELLO-2].
 func (r *Driver) refuses() bool {
-	return r.Status != wire.StatusOK || r.Features&wire.FeaturePagePoison != 0
+	return r.Status != protocol.StatusOK || r.Features&protocol.FeaturePagePoison != 0
 }
 
 // refusal says why, for the operator.
@@ -35,22 +35,22 @@ func (r *Driver) refusal() string {
 	switch {
 	case r.Reason != "":
 		return fmt.Sprintf("the driver refuses (%v): %s", r.Status, r.Reason)
-	case r.Status == wire.StatusOK:
+	case r.Status == protocol.StatusOK:
 		return "the guest checks the contents of free pages"
 	}
 	return fmt.Sprintf("the driver refuses (%v)", r.Status)
 }
 
 // hello handles a HELLO. d.mu is held.
-func (d *Device) hello(h wire.Header, c *vhostuser.Chain) error {
-	var p [wire.HelloSize]byte
+func (d *Device) hello(h protocol.Header, c *vhostuser.Chain) error {
+	var p [protocol.HelloSize]byte
 	if h.Generation != 0 {
-		return fmt.Errorf("hello with generation %d: %w", h.Generation, wire.ErrMalformed)
+		return fmt.Errorf("hello with generation %d: %w", h.Generation, protocol.ErrMalformed)
 	}
-	if _, err := c.ReadAt(p[:], wire.HeaderSize); err != nil {
+	if _, err := c.ReadAt(p[:], protocol.HeaderSize); err != nil {
 		return fmt.Errorf("read hello: %w", err)
 	}
-	body, err := wire.DecodeHello(p[:])
+	body, err := protocol.DecodeHello(p[:])
 	if err != nil {
 		return err
 	}
@@ -60,9 +60,9 @@ func (d *Device) hello(h wire.Header, c *vhostuser.Chain) error {
 
 // Refuse takes the HELLO of a guest that cannot reach the device and says by
 // another way why [FBPP-PORT-1]. One that does not refuse is an error.
-func (d *Device) Refuse(h wire.Header, body wire.Hello) error {
-	if h.Type != wire.MessageHello || h.Generation != 0 || h.Status == wire.StatusOK {
-		return fmt.Errorf("refuse: %v: %w", h, wire.ErrMalformed)
+func (d *Device) Refuse(h protocol.Header, body protocol.Hello) error {
+	if h.Type != protocol.MessageHello || h.Generation != 0 || h.Status == protocol.StatusOK {
+		return fmt.Errorf("refuse: %v: %w", h, protocol.ErrMalformed)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,7 +71,7 @@ func (d *Device) Refuse(h wire.Header, body wire.Hello) error {
 }
 
 // introduce makes who said HELLO the driver. d.mu is held.
-func (d *Device) introduce(h wire.Header, body wire.Hello, outside bool) {
+func (d *Device) introduce(h protocol.Header, body protocol.Hello, outside bool) {
 	d.driver = &Driver{
 		Release:   body.Release,
 		Status:    h.Status,
@@ -99,19 +99,19 @@ func (d *Device) wantHello() {
 	if d.driver != nil || d.wanted {
 		return
 	}
-	d.wanted = d.sendEvent(wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted})
+	d.wanted = d.sendEvent(protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted})
 }
 
 // sendEvent puts an event into eventq and interrupts the guest. It returns
 // false when the driver has left no buffer. d.mu is held.
-func (d *Device) sendEvent(e wire.Event) bool {
+func (d *Device) sendEvent(e protocol.Event) bool {
 	q := d.eventq
 	if q == nil {
 		return false
 	}
-	var p [wire.EventSize]byte
+	var p [protocol.EventSize]byte
 	e.Encode(p[:])
-	for range wire.MaxQueueSize { // of short buffers a driver may have no end
+	for range protocol.MaxQueueSize { // of short buffers a driver may have no end
 		c, err := q.Pop()
 		if c == nil || err != nil {
 			if err != nil {
@@ -120,13 +120,13 @@ func (d *Device) sendEvent(e wire.Event) bool {
 			return false
 		}
 		written := uint32(0)
-		if c.WritableLen() >= wire.EventSize {
+		if c.WritableLen() >= protocol.EventSize {
 			if _, err := c.WriteAt(p[:], 0); err != nil {
 				d.eventqError(err)
 				_ = q.Push(c, 0) // the queue's own error is the one that matters
 				return false
 			}
-			written = wire.EventSize
+			written = protocol.EventSize
 		}
 		if err := q.Push(c, written); err != nil {
 			d.eventqError(err)

@@ -8,21 +8,21 @@ import (
 	"testing"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
 func TestNoDriver(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.expectEvent(wire.EventChanged)
+	m.expectEvent(protocol.EventChanged)
 	m.request(patience)
 	m.expect(window.StatusNoDriver)
 }
 
 func TestNoBufferForTheEvent(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.useUpBuffers()
 	m.request(patience)
 	m.expect(window.StatusDriverTimeout)
@@ -30,12 +30,12 @@ func TestNoBufferForTheEvent(t *testing.T) {
 
 func TestAShortEventBufferIsSkipped(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.useUpBuffers()
-	m.supply(wire.EventSize - 1)
-	m.supply(wire.EventSize)
+	m.supply(protocol.EventSize - 1)
+	m.supply(protocol.EventSize)
 	m.request(patience)
-	for _, want := range []uint32{0, wire.EventSize} {
+	for _, want := range []uint32{0, protocol.EventSize} {
 		if used, err := m.events.Wait(patience); err != nil || used.Len != want {
 			t.Fatalf("buffer was used with %d bytes, %v; want %d", used.Len, err, want)
 		}
@@ -59,12 +59,12 @@ func (m *machine) useUpBuffers() {
 func TestRefusals(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
-		status   wire.Status
-		features wire.Features
+		status   protocol.Status
+		features protocol.Features
 	}{
-		{"the driver says that contents matter", wire.StatusContentMatters, wire.FeaturePagePoison},
-		{"a poisoning guest whose driver would report all the same", wire.StatusOK, wire.FeaturePagePoison},
-		{"a kernel under lockdown", wire.StatusLockdown, 0},
+		{"the driver says that contents matter", protocol.StatusContentMatters, protocol.FeaturePagePoison},
+		{"a poisoning guest whose driver would report all the same", protocol.StatusOK, protocol.FeaturePagePoison},
+		{"a kernel under lockdown", protocol.StatusLockdown, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := mustBoot(t, device.Options{})
@@ -74,7 +74,7 @@ func TestRefusals(t *testing.T) {
 			if s := m.dev.Status(); s.DriverState != "refuses" || s.Last.Why == "" {
 				t.Errorf("status says %q, %q", s.DriverState, s.Last.Why)
 			}
-			m.post(helloMessage(wire.StatusOK, wire.FeatureInitOnFree)) // a later HELLO replaces it
+			m.post(helloMessage(protocol.StatusOK, protocol.FeatureInitOnFree)) // a later HELLO replaces it
 			m.mustExchange()
 		})
 	}
@@ -82,17 +82,17 @@ func TestRefusals(t *testing.T) {
 
 func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.expectEvent(wire.EventChanged) // a hello is wanted
+	m.expectEvent(protocol.EventChanged) // a hello is wanted
 	m.must(m.fe.Stop(m.events, m.report))
-	header := wire.Header{Type: wire.MessageHello, Status: wire.StatusLockdown, PageShift: 12}
-	m.must(m.dev.Refuse(header, wire.Hello{Reason: "lockdown"}))
+	header := protocol.Header{Type: protocol.MessageHello, Status: protocol.StatusLockdown, PageShift: 12}
+	m.must(m.dev.Refuse(header, protocol.Hello{Reason: "lockdown"}))
 	m.request(patience)
 	m.expect(window.StatusRefused)
 	if s := m.dev.Status(); s.DriverState != "refuses" || !strings.Contains(s.Last.Why, "lockdown") {
 		t.Errorf("status says %q, %q", s.DriverState, s.Last.Why)
 	}
-	header.Status = wire.StatusOK
-	if err := m.dev.Refuse(header, wire.Hello{}); !errors.Is(err, wire.ErrMalformed) {
+	header.Status = protocol.StatusOK
+	if err := m.dev.Refuse(header, protocol.Hello{}); !errors.Is(err, protocol.ErrMalformed) {
 		t.Errorf("a refusal that refuses nothing: %v", err)
 	}
 	for _, q := range []*vhosttest.Queue{m.events, m.report} {
@@ -102,11 +102,11 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	m.request(patience) // whoever drives the queues now is another one
 	m.expect(window.StatusNoDriver)
 	m.must(m.events.Kick.Raise())
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 
-	header.Status = wire.StatusLockdown
-	m.must(m.dev.Refuse(header, wire.Hello{}))
+	header.Status = protocol.StatusLockdown
+	m.must(m.dev.Refuse(header, protocol.Hello{}))
 	changed := m.dev.Changed()
 	m.fe.Close()
 	<-changed

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 )
 
 // maxWait bounds the time of one exchange, whatever deadline the frontend sets.
@@ -33,7 +33,7 @@ type exchange struct {
 	resumed   bool  // blocks may repeat
 	truncated bool
 	records   uint64
-	trailer   wire.Trailer
+	trailer   protocol.Trailer
 	decode    time.Duration
 }
 
@@ -77,7 +77,7 @@ func (d *Device) begin(r window.Request) {
 	d.free.Reset()
 
 	switch {
-	case d.config.Flags&wire.ConfigEnabled == 0:
+	case d.config.Flags&protocol.ConfigEnabled == 0:
 		d.finish(window.StatusDisabled, "switched off by the operator")
 		return
 	case d.driver != nil && d.driver.refuses(): // even one that has no queues
@@ -96,8 +96,8 @@ func (d *Device) begin(r window.Request) {
 
 	x := d.open
 	x.raised = time.Now()
-	sent := d.sendEvent(wire.Event{
-		Type:          wire.EventReportFree,
+	sent := d.sendEvent(protocol.Event{
+		Type:          protocol.EventReportFree,
 		Generation:    x.generation,
 		BudgetUS:      d.config.BudgetUS,
 		BudgetEntries: d.config.BudgetEntries,
@@ -135,7 +135,7 @@ func (d *Device) finish(status window.Status, why string) {
 	if x.deadline != nil {
 		x.deadline.Stop()
 		if status != window.StatusOK && status != window.StatusRefused {
-			d.sendEvent(wire.Event{Type: wire.EventCancel, Generation: x.generation})
+			d.sendEvent(protocol.Event{Type: protocol.EventCancel, Generation: x.generation})
 		}
 	}
 	a := window.Answer{Status: status, Truncated: x.truncated}

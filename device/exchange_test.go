@@ -9,29 +9,29 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 )
 
 func TestAnswersOfAnotherGenerationHaveNoEffect(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	old := m.expectEvent(wire.EventReportFree).Generation
+	old := m.expectEvent(protocol.EventReportFree).Generation
 	m.cancel()
 	m.expect(window.StatusCancelled)
-	if e := m.expectEvent(wire.EventCancel); e.Generation != old {
+	if e := m.expectEvent(protocol.EventCancel); e.Generation != old {
 		t.Fatalf("cancel of %d, want %d", e.Generation, old)
 	}
 
 	m.request(patience)
-	e := m.expectEvent(wire.EventReportFree)
+	e := m.expectEvent(protocol.EventReportFree)
 	if e.Generation == old {
 		t.Fatal("the same generation was used twice")
 	}
-	m.post(last(old, wire.MakeRecord(1024, 10))) // yesterday's
-	m.post(last(0, wire.MakeRecord(1024, 10)))
-	m.post(last(e.Generation, wire.MakeRecord(512, 9)))
+	m.post(last(old, protocol.MakeRecord(1024, 10))) // yesterday's
+	m.post(last(0, protocol.MakeRecord(1024, 10)))
+	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
 	status, ranges := m.answer()
 	if status != window.StatusOK || !slices.Equal(ranges, []gpaRange{{512 << 12, 512 << 12}}) {
 		t.Fatalf("answer is %v, %v: a stale report got in", status, ranges)
@@ -42,15 +42,15 @@ func TestNoAnswerInTimeEndsTheRequest(t *testing.T) {
 	for name, started := range map[string]bool{"no sign of life": false, "started and stopped": true} {
 		t.Run(name, func(t *testing.T) {
 			m := mustBoot(t, device.Options{})
-			m.hello(wire.StatusOK, 0)
+			m.hello(protocol.StatusOK, 0)
 			m.request(50 * time.Millisecond)
-			e := m.expectEvent(wire.EventReportFree)
+			e := m.expectEvent(protocol.EventReportFree)
 			if started {
 				m.post(startedMessage(e.Generation))
 			}
 			m.expect(window.StatusDriverTimeout)
-			m.expectEvent(wire.EventCancel)
-			m.post(last(e.Generation, wire.MakeRecord(1024, 10))) // too late
+			m.expectEvent(protocol.EventCancel)
+			m.post(last(e.Generation, protocol.MakeRecord(1024, 10))) // too late
 			m.mustExchange()
 		})
 	}
@@ -58,7 +58,7 @@ func TestNoAnswerInTimeEndsTheRequest(t *testing.T) {
 
 func TestARequestAfterItsDeadlineIsAnsweredAtOnce(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(-time.Second)
 	m.expect(window.StatusDriverTimeout)
 	m.mustExchange()
@@ -66,15 +66,15 @@ func TestARequestAfterItsDeadlineIsAnsweredAtOnce(t *testing.T) {
 
 func TestANewerRequestOvertakes(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	old := m.expectEvent(wire.EventReportFree)
+	old := m.expectEvent(protocol.EventReportFree)
 	m.request(patience)
-	if e := m.expectEvent(wire.EventCancel); e.Generation != old.Generation {
+	if e := m.expectEvent(protocol.EventCancel); e.Generation != old.Generation {
 		t.Fatalf("cancel of %d, want %d", e.Generation, old.Generation)
 	}
-	e := m.expectEvent(wire.EventReportFree)
-	m.post(last(e.Generation, wire.MakeRecord(512, 9)))
+	e := m.expectEvent(protocol.EventReportFree)
+	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
 	if status, ranges := m.answer(); status != window.StatusOK || len(ranges) != 1 {
 		t.Fatalf("answer is %v, %v", status, ranges)
 	}
@@ -82,7 +82,7 @@ func TestANewerRequestOvertakes(t *testing.T) {
 
 func TestASpuriousSignalIsIgnored(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 	m.signal()
 	m.signal()
@@ -94,14 +94,14 @@ func TestASpuriousSignalIsIgnored(t *testing.T) {
 
 func TestFetchingTheWindowAgainVoidsTheOldOne(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	m.expectEvent(wire.EventReportFree)
+	m.expectEvent(protocol.EventReportFree)
 	old := m.window
 	m.fetchWindow()
 	if got := window.Status(binary.LittleEndian.Uint32(old[0x88:])); got != window.StatusCancelled {
 		t.Errorf("the old window says %v, want cancelled", got)
 	}
-	m.expectEvent(wire.EventCancel)
+	m.expectEvent(protocol.EventCancel)
 	m.mustExchange()
 }

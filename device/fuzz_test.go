@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
-	vhostwire "github.com/fbpp-project/fbpp/vhostuser/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // FuzzDriver runs a driver that does anything a guest can do, in the middle of
@@ -26,15 +26,15 @@ func FuzzDriver(f *testing.F) {
 	le := binary.LittleEndian
 	program := func(steps ...[]byte) []byte { return bytes.Join(steps, nil) }
 	record := func(pfn uint64, order uint8) []byte {
-		return le.AppendUint64(nil, uint64(wire.MakeRecord(pfn, order)))
+		return le.AppendUint64(nil, uint64(protocol.MakeRecord(pfn, order)))
 	}
 	descriptor := func(queue, index byte, addr uint64, n uint32, flags, next uint16) []byte {
 		return append([]byte{opDescriptor, queue, index}, vhosttest.EncodeDesc(addr, n, flags, next)...)
 	}
 	hello, ask := []byte{opHello, 0, 0}, []byte{opAsk, 100}
-	f.Add(program(hello, ask, []byte{opReport, wire.FlagLast, 1}, record(512, 9)))
-	f.Add(program(hello, ask, []byte{opReport, wire.FlagResumed, 2}, record(512, 9), record(300, 0), ask))
-	f.Add(program(hello, ask, []byte{opReport, wire.FlagLast, 1}, record(1<<30, 0)))
+	f.Add(program(hello, ask, []byte{opReport, protocol.FlagLast, 1}, record(512, 9)))
+	f.Add(program(hello, ask, []byte{opReport, protocol.FlagResumed, 2}, record(512, 9), record(300, 0), ask))
+	f.Add(program(hello, ask, []byte{opReport, protocol.FlagLast, 1}, record(1<<30, 0)))
 	f.Add(program([]byte{opHello, 1, 1}, ask, []byte{opHello, 0, 0}, ask, []byte{opCancel}))
 	f.Add(program(hello, ask, []byte{opRaw, 40}, make([]byte, 40)))
 	// A loop, a length past the end, an address outside of memory.
@@ -45,7 +45,7 @@ func FuzzDriver(f *testing.F) {
 	f.Add(program(hello, ask, []byte{opIndex, 1, 0xe8, 3}, []byte{opIndex, 0, 0xff, 0xff}))
 	f.Add(program(hello, ask, []byte{opRestart, 1}, []byte{opRestart, 0}, hello, ask, []byte{opReset}, ask))
 	f.Add(program([]byte{opWriteConfig, 0, 4, 1, 2, 3, 4}, []byte{opReadConfig, 0, 32}, []byte{opReadConfig, 30, 200}))
-	f.Add(program(hello, ask, []byte{opMemory}, ask, []byte{opReport, wire.FlagLast, 1}, record(512, 9)))
+	f.Add(program(hello, ask, []byte{opMemory}, ask, []byte{opReport, protocol.FlagLast, 1}, record(512, 9)))
 	// A HELLO that is still in reportq when eventq has been stopped.
 	f.Add(program(hello, []byte{opHello, 0, 0}))
 	f.Fuzz(func(t *testing.T, program []byte) {
@@ -111,13 +111,13 @@ func (d *fuzzedDriver) step(in io.Reader) {
 	switch op := next(1)[0] % numOps; op {
 	case opHello:
 		p := next(2)
-		d.send(helloMessage(wire.Status(p[0]), wire.Features(p[1])))
+		d.send(helloMessage(protocol.Status(p[0]), protocol.Features(p[1])))
 	case opReport:
 		p := next(2)
 		d.poll()
-		records := make([]wire.Record, p[1]%32)
+		records := make([]protocol.Record, p[1]%32)
 		for i := range records {
-			records[i] = wire.Record(binary.LittleEndian.Uint64(next(8)))
+			records[i] = protocol.Record(binary.LittleEndian.Uint64(next(8)))
 		}
 		d.send(reportMessage(d.generation, uint16(p[0]), len(records), records...))
 	case opRaw:
@@ -146,7 +146,7 @@ func (d *fuzzedDriver) step(in io.Reader) {
 	case opRestart:
 		d.restart(d.queue(next(1)))
 	case opReset:
-		d.mayRefuse(d.fe.TellSync(vhostwire.ResetDevice, nil))
+		d.mayRefuse(d.fe.TellSync(wire.ResetDevice, nil))
 		d.restart(d.events)
 		d.restart(d.report)
 	case opAsk:
@@ -190,12 +190,12 @@ func (d *fuzzedDriver) poll() {
 			return
 		}
 		addr, ok := d.buffers[used.Head]
-		if !ok || used.Len != wire.EventSize {
+		if !ok || used.Len != protocol.EventSize {
 			continue
 		}
-		e, err := wire.DecodeEvent(d.guest.Read(addr, wire.EventSize))
+		e, err := protocol.DecodeEvent(d.guest.Read(addr, protocol.EventSize))
 		d.must(err)
-		if e.Type == wire.EventReportFree {
+		if e.Type == protocol.EventReportFree {
 			d.generation = e.Generation
 		}
 	}
@@ -261,9 +261,9 @@ func (d *fuzzedDriver) finish() {
 	}
 	clear(d.buffers)
 	for range 4 {
-		d.supply(wire.EventSize)
+		d.supply(protocol.EventSize)
 	}
 	d.must(d.events.Kick.Raise())
-	d.hello(wire.StatusOK, 0)
+	d.hello(protocol.StatusOK, 0)
 	d.mustExchange()
 }

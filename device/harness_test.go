@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
@@ -119,13 +119,13 @@ func (m *machine) connect() {
 	m.guest, err = vhosttest.NewGuest(m.blocks...)
 	m.must(err)
 	m.t.Cleanup(m.guest.Close)
-	m.events = m.mustQueue(wire.EventQueue)
-	m.report = m.mustQueue(wire.ReportQueue)
+	m.events = m.mustQueue(protocol.EventQueue)
+	m.report = m.mustQueue(protocol.ReportQueue)
 	m.scratch = m.guest.Alloc(scratchSize)
 	m.buffers = make(map[uint32]uint64)
 	m.attach()
 	for range 4 {
-		m.supply(wire.EventSize)
+		m.supply(protocol.EventSize)
 	}
 	m.must(m.events.Kick.Raise())
 }
@@ -248,22 +248,22 @@ func (m *machine) expect(want window.Status) {
 }
 
 // event waits for the next event and supplies another buffer.
-func (m *machine) event() wire.Event {
+func (m *machine) event() protocol.Event {
 	m.t.Helper()
 	used, err := m.events.Wait(patience)
 	m.must(err)
-	if used.Len != wire.EventSize {
+	if used.Len != protocol.EventSize {
 		m.t.Fatalf("event of %d bytes", used.Len)
 	}
-	e, err := wire.DecodeEvent(m.guest.Read(m.buffers[used.Head], wire.EventSize))
+	e, err := protocol.DecodeEvent(m.guest.Read(m.buffers[used.Head], protocol.EventSize))
 	m.must(err)
 	delete(m.buffers, used.Head)
-	m.supply(wire.EventSize)
+	m.supply(protocol.EventSize)
 	return e
 }
 
 // expectEvent fails unless the next event has that type.
-func (m *machine) expectEvent(want wire.EventType) wire.Event {
+func (m *machine) expectEvent(want protocol.EventType) protocol.Event {
 	m.t.Helper()
 	e := m.event()
 	if e.Type != want {
@@ -304,39 +304,39 @@ func (m *machine) postBuffers(bufs ...vhosttest.Buffer) {
 }
 
 // hello says hello and takes the device's own wish for one, which may come first.
-func (m *machine) hello(status wire.Status, features wire.Features) {
+func (m *machine) hello(status protocol.Status, features protocol.Features) {
 	m.t.Helper()
-	m.expectEvent(wire.EventChanged)
+	m.expectEvent(protocol.EventChanged)
 	m.post(helloMessage(status, features))
 }
 
-func helloMessage(status wire.Status, features wire.Features) []byte {
-	p := make([]byte, wire.HeaderSize+wire.HelloSize)
-	h := wire.Header{Type: wire.MessageHello, Status: status, PageShift: 12}
+func helloMessage(status protocol.Status, features protocol.Features) []byte {
+	p := make([]byte, protocol.HeaderSize+protocol.HelloSize)
+	h := protocol.Header{Type: protocol.MessageHello, Status: status, PageShift: 12}
 	h.Encode(p)
-	b := wire.Hello{Features: features, MaxOrder: 10, RAMBytes: 16 << 20, Release: "Linux test", Reason: "a reason"}
-	b.Encode(p[wire.HeaderSize:])
+	b := protocol.Hello{Features: features, MaxOrder: 10, RAMBytes: 16 << 20, Release: "Linux test", Reason: "a reason"}
+	b.Encode(p[protocol.HeaderSize:])
 	return p
 }
 
 func startedMessage(generation uint64) []byte {
-	p := make([]byte, wire.HeaderSize)
-	h := wire.Header{Type: wire.MessageStarted, Generation: generation, PageShift: 12}
+	p := make([]byte, protocol.HeaderSize)
+	h := protocol.Header{Type: protocol.MessageStarted, Generation: generation, PageShift: 12}
 	h.Encode(p)
 	return p
 }
 
 // reportMessage makes a report; with LAST its trailer counts total records.
-func reportMessage(generation uint64, flags uint16, total int, records ...wire.Record) []byte {
-	h := wire.Header{Type: wire.MessageReport, Flags: flags, Count: uint32(len(records)), Generation: generation, PageShift: 12}
-	p := make([]byte, wire.HeaderSize)
+func reportMessage(generation uint64, flags uint16, total int, records ...protocol.Record) []byte {
+	h := protocol.Header{Type: protocol.MessageReport, Flags: flags, Count: uint32(len(records)), Generation: generation, PageShift: 12}
+	p := make([]byte, protocol.HeaderSize)
 	h.Encode(p)
 	for _, r := range records {
 		p = binary.LittleEndian.AppendUint64(p, uint64(r))
 	}
-	if flags&wire.FlagLast != 0 {
-		var t [wire.TrailerSize]byte
-		trailer := wire.Trailer{Records: uint64(total), WalkUS: 11, HoldMaxUS: 7, Holds: 2}
+	if flags&protocol.FlagLast != 0 {
+		var t [protocol.TrailerSize]byte
+		trailer := protocol.Trailer{Records: uint64(total), WalkUS: 11, HoldMaxUS: 7, Holds: 2}
 		trailer.Encode(t[:])
 		p = append(p, t[:]...)
 	}
@@ -344,16 +344,16 @@ func reportMessage(generation uint64, flags uint16, total int, records ...wire.R
 }
 
 // last makes a whole report.
-func last(generation uint64, records ...wire.Record) []byte {
-	return reportMessage(generation, wire.FlagLast, len(records), records...)
+func last(generation uint64, records ...protocol.Record) []byte {
+	return reportMessage(generation, protocol.FlagLast, len(records), records...)
 }
 
 // mustExchange runs a whole migration's request and checks its answer.
 func (m *machine) mustExchange() {
 	m.t.Helper()
 	m.request(patience)
-	e := m.expectEvent(wire.EventReportFree)
-	m.post(last(e.Generation, wire.MakeRecord(512, 9)))
+	e := m.expectEvent(protocol.EventReportFree)
+	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
 	status, ranges := m.answer()
 	if status != window.StatusOK || len(ranges) != 1 || ranges[0] != (gpaRange{512 << 12, 512 << 12}) {
 		m.t.Fatalf("exchange ended with %v and %v; last: %+v", status, ranges, m.dev.Status().Last)

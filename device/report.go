@@ -9,8 +9,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
@@ -54,14 +54,14 @@ func (d *Device) message(c *vhostuser.Chain) {
 	h, err := header(c)
 	if err == nil {
 		switch h.Type {
-		case wire.MessageHello:
+		case protocol.MessageHello:
 			err = d.hello(h, c)
 		default:
 			if d.open == nil || h.Generation != d.open.generation {
 				d.lg.Info("message for no open request", zap.Stringer("message", h))
 				return
 			}
-			if h.Type == wire.MessageStarted {
+			if h.Type == protocol.MessageStarted {
 				if d.open.started.IsZero() {
 					d.open.started = arrived
 				}
@@ -78,69 +78,69 @@ func (d *Device) message(c *vhostuser.Chain) {
 
 // header reads and checks the header, and that the chain has the length that
 // the header says [FBPP-MSG-1].
-func header(c *vhostuser.Chain) (wire.Header, error) {
-	var p [wire.HeaderSize]byte
+func header(c *vhostuser.Chain) (protocol.Header, error) {
+	var p [protocol.HeaderSize]byte
 	if c.WritableLen() != 0 {
-		return wire.Header{}, fmt.Errorf("message has a writable part: %w", wire.ErrMalformed)
+		return protocol.Header{}, fmt.Errorf("message has a writable part: %w", protocol.ErrMalformed)
 	}
-	n := min(c.ReadableLen(), wire.HeaderSize)
+	n := min(c.ReadableLen(), protocol.HeaderSize)
 	if _, err := c.ReadAt(p[:n], 0); err != nil {
-		return wire.Header{}, fmt.Errorf("read message header: %w", err)
+		return protocol.Header{}, fmt.Errorf("read message header: %w", err)
 	}
-	h, err := wire.DecodeHeader(p[:n])
+	h, err := protocol.DecodeHeader(p[:n])
 	if err != nil {
 		return h, err
 	}
 	if h.Size() != uint64(c.ReadableLen()) {
-		return h, fmt.Errorf("%v in %d bytes instead of %d: %w", h, c.ReadableLen(), h.Size(), wire.ErrMalformed)
+		return h, fmt.Errorf("%v in %d bytes instead of %d: %w", h, c.ReadableLen(), h.Size(), protocol.ErrMalformed)
 	}
 	return h, nil
 }
 
 // report adds a REPORT's records to the open request, and ends it at LAST.
-func (d *Device) report(h wire.Header, c *vhostuser.Chain, arrived time.Time) error {
+func (d *Device) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time) error {
 	x := d.open
 	if x.pageShift != 0 && x.pageShift != h.PageShift {
-		return fmt.Errorf("page shift changes from %d to %d: %w", x.pageShift, h.PageShift, wire.ErrMalformed)
+		return fmt.Errorf("page shift changes from %d to %d: %w", x.pageShift, h.PageShift, protocol.ErrMalformed)
 	}
 	x.pageShift = h.PageShift
-	x.resumed = x.resumed || h.Flags&wire.FlagResumed != 0
-	x.truncated = x.truncated || h.Flags&wire.FlagTruncated != 0
+	x.resumed = x.resumed || h.Flags&protocol.FlagResumed != 0
+	x.truncated = x.truncated || h.Flags&protocol.FlagTruncated != 0
 	x.records += uint64(h.Count)
 	if x.records > 2*d.free.Capacity() { // also what bounds an endless report [FBPP-REP-7]
-		return fmt.Errorf("%d records for %d pages of memory: %w", x.records, d.free.Capacity(), wire.ErrMalformed)
+		return fmt.Errorf("%d records for %d pages of memory: %w", x.records, d.free.Capacity(), protocol.ErrMalformed)
 	}
-	if h.Status != wire.StatusOK {
+	if h.Status != protocol.StatusOK {
 		d.finish(window.StatusRefused, "the driver answered "+h.Status.String())
 		return nil
 	}
 
-	err := eachRun(c, wire.HeaderSize, int(h.Count)*wire.RecordSize, func(p []byte) error {
+	err := eachRun(c, protocol.HeaderSize, int(h.Count)*protocol.RecordSize, func(p []byte) error {
 		return d.free.AddRecords(p, h.PageShift, x.resumed)
 	})
 	x.decode += time.Since(arrived)
 	if err != nil {
 		return err
 	}
-	if h.Flags&wire.FlagLast == 0 {
+	if h.Flags&protocol.FlagLast == 0 {
 		return nil
 	}
 	if x.trailer, err = trailer(h, c); err != nil {
 		return err
 	}
 	if x.trailer.Records != x.records {
-		return fmt.Errorf("trailer counts %d records, %d came: %w", x.trailer.Records, x.records, wire.ErrMalformed)
+		return fmt.Errorf("trailer counts %d records, %d came: %w", x.trailer.Records, x.records, protocol.ErrMalformed)
 	}
 	d.finish(window.StatusOK, "")
 	return nil
 }
 
-func trailer(h wire.Header, c *vhostuser.Chain) (wire.Trailer, error) {
-	var p [wire.TrailerSize]byte
-	if _, err := c.ReadAt(p[:], int64(h.Size()-wire.TrailerSize)); err != nil {
-		return wire.Trailer{}, fmt.Errorf("read trailer: %w", err)
+func trailer(h protocol.Header, c *vhostuser.Chain) (protocol.Trailer, error) {
+	var p [protocol.TrailerSize]byte
+	if _, err := c.ReadAt(p[:], int64(h.Size()-protocol.TrailerSize)); err != nil {
+		return protocol.Trailer{}, fmt.Errorf("read trailer: %w", err)
 	}
-	return wire.DecodeTrailer(p[:])
+	return protocol.DecodeTrailer(p[:])
 }
 
 // eachRun calls f with the n bytes from offset off of a chain's readable part,
@@ -148,7 +148,7 @@ func trailer(h wire.Header, c *vhostuser.Chain) (wire.Trailer, error) {
 // that lies across two segments is put together in a buffer.
 func eachRun(c *vhostuser.Chain, off, n int, f func(p []byte) error) error {
 	return vhostuser.Guard(func() error {
-		var split [wire.RecordSize]byte
+		var split [protocol.RecordSize]byte
 		have := 0 // bytes in split
 		for _, s := range c.Readable() {
 			p := s.Bytes
@@ -170,7 +170,7 @@ func eachRun(c *vhostuser.Chain, off, n int, f func(p []byte) error) error {
 				}
 				have = 0
 			}
-			whole := len(p) &^ (wire.RecordSize - 1)
+			whole := len(p) &^ (protocol.RecordSize - 1)
 			if err := f(p[:whole]); err != nil {
 				return err
 			}

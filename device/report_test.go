@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
 func TestRecordsBecomeSortedDisjointRanges(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	e := m.expectEvent(wire.EventReportFree)
+	e := m.expectEvent(protocol.EventReportFree)
 	if e.BudgetUS != 1000 || e.BudgetEntries != device.DefaultHoldEntries || e.DeadlineMS == 0 || e.Generation == 0 {
 		t.Errorf("event says %v", e)
 	}
 	m.post(startedMessage(e.Generation))
 	// Descending, in two messages, with records that lie across buffers.
-	m.post(reportMessage(e.Generation, 0, 0, wire.MakeRecord(2048, 10), wire.MakeRecord(1024, 10)), 33, 3, 6)
-	m.post(reportMessage(e.Generation, wire.FlagLast, 3, wire.MakeRecord(300, 0)), 32, 1, 2, 3)
+	m.post(reportMessage(e.Generation, 0, 0, protocol.MakeRecord(2048, 10), protocol.MakeRecord(1024, 10)), 33, 3, 6)
+	m.post(reportMessage(e.Generation, protocol.FlagLast, 3, protocol.MakeRecord(300, 0)), 32, 1, 2, 3)
 
 	status, ranges := m.answer()
 	want := []gpaRange{{300 << 12, 1 << 12}, {1024 << 12, 2048 << 12}}
@@ -45,20 +45,20 @@ func TestRecordsBecomeSortedDisjointRanges(t *testing.T) {
 
 func TestAnEmptyReportIsAnAnswer(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	m.post(last(m.expectEvent(wire.EventReportFree).Generation))
+	m.post(last(m.expectEvent(protocol.EventReportFree).Generation))
 	m.expect(window.StatusOK)
 }
 
 func TestBlocksMayRepeatOnlyAfterResumed(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	e := m.expectEvent(wire.EventReportFree)
-	m.post(reportMessage(e.Generation, 0, 0, wire.MakeRecord(512, 0)))
-	m.post(reportMessage(e.Generation, wire.FlagResumed, 0, wire.MakeRecord(512, 9)))
-	m.post(reportMessage(e.Generation, wire.FlagLast|wire.FlagTruncated, 2))
+	e := m.expectEvent(protocol.EventReportFree)
+	m.post(reportMessage(e.Generation, 0, 0, protocol.MakeRecord(512, 0)))
+	m.post(reportMessage(e.Generation, protocol.FlagResumed, 0, protocol.MakeRecord(512, 9)))
+	m.post(reportMessage(e.Generation, protocol.FlagLast|protocol.FlagTruncated, 2))
 	status, ranges := m.answer()
 	if status != window.StatusOK || !slices.Equal(ranges, []gpaRange{{512 << 12, 512 << 12}}) {
 		t.Fatalf("answer is %v, %v", status, ranges)
@@ -71,8 +71,8 @@ func TestBlocksMayRepeatOnlyAfterResumed(t *testing.T) {
 // Each case is a driver that breaks a rule; the request must end without hints, and
 // the next one must work.
 func TestBadReportsAreDiscardedWhole(t *testing.T) {
-	ok := wire.MakeRecord(512, 9)
-	withStatus := func(g uint64, status wire.Status) []byte {
+	ok := protocol.MakeRecord(512, 9)
+	withStatus := func(g uint64, status protocol.Status) []byte {
 		p := last(g)
 		binary.LittleEndian.PutUint32(p[16:], uint32(status))
 		return p
@@ -82,14 +82,14 @@ func TestBadReportsAreDiscardedWhole(t *testing.T) {
 		send func(m *machine, g uint64)
 		want window.Status
 	}{
-		{"overlapping blocks", func(m *machine, g uint64) { m.post(last(g, ok, wire.MakeRecord(600, 0))) }, window.StatusBadReport},
+		{"overlapping blocks", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(600, 0))) }, window.StatusBadReport},
 		{"the same block twice", func(m *machine, g uint64) { m.post(last(g, ok, ok)) }, window.StatusBadReport},
-		{"an unaligned block", func(m *machine, g uint64) { m.post(last(g, ok, wire.MakeRecord(513+1024, 9))) }, window.StatusBadReport},
-		{"a block past the end of memory", func(m *machine, g uint64) { m.post(last(g, ok, wire.MakeRecord(1<<30, 0))) }, window.StatusBadReport},
-		{"a block below memory", func(m *machine, g uint64) { m.post(last(g, ok, wire.MakeRecord(0, 0))) }, window.StatusBadReport},
-		{"a block of order 63", func(m *machine, g uint64) { m.post(last(g, ok, wire.MakeRecord(0, 63))) }, window.StatusBadReport},
+		{"an unaligned block", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(513+1024, 9))) }, window.StatusBadReport},
+		{"a block past the end of memory", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(1<<30, 0))) }, window.StatusBadReport},
+		{"a block below memory", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(0, 0))) }, window.StatusBadReport},
+		{"a block of order 63", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(0, 63))) }, window.StatusBadReport},
 		{"a reserved class", func(m *machine, g uint64) { m.post(last(g, ok|1<<6)) }, window.StatusBadReport},
-		{"a trailer that counts wrong", func(m *machine, g uint64) { m.post(reportMessage(g, wire.FlagLast, 2, ok)) }, window.StatusBadReport},
+		{"a trailer that counts wrong", func(m *machine, g uint64) { m.post(reportMessage(g, protocol.FlagLast, 2, ok)) }, window.StatusBadReport},
 		{"a message cut short", func(m *machine, g uint64) { m.post(last(g, ok)[:70]) }, window.StatusBadReport},
 		{"a message that is too long", func(m *machine, g uint64) { m.post(append(last(g, ok), 0)) }, window.StatusBadReport},
 		{"half a header", func(m *machine, g uint64) { m.post(last(g)[:16]) }, window.StatusBadReport},
@@ -107,25 +107,25 @@ func TestBadReportsAreDiscardedWhole(t *testing.T) {
 				vhosttest.Buffer{Addr: m.scratch + 4096, Len: 8, Write: true})
 		}, window.StatusBadReport},
 		{"an endless report", func(m *machine, g uint64) {
-			p := reportMessage(g, wire.FlagResumed, 0, slices.Repeat([]wire.Record{ok}, 1000)...)
+			p := reportMessage(g, protocol.FlagResumed, 0, slices.Repeat([]protocol.Record{ok}, 1000)...)
 			for range 9 { // the guest has 4096 pages
 				m.post(p)
 			}
 		}, window.StatusBadReport},
-		{"a status that says failed", func(m *machine, g uint64) { m.post(withStatus(g, wire.StatusFailed)) }, window.StatusRefused},
+		{"a status that says failed", func(m *machine, g uint64) { m.post(withStatus(g, protocol.StatusFailed)) }, window.StatusRefused},
 		{"a status that is unknown", func(m *machine, g uint64) { m.post(withStatus(g, 77)) }, window.StatusBadReport},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := mustBoot(t, device.Options{})
-			m.hello(wire.StatusOK, 0)
+			m.hello(protocol.StatusOK, 0)
 			m.request(patience)
-			tc.send(m, m.expectEvent(wire.EventReportFree).Generation)
+			tc.send(m, m.expectEvent(protocol.EventReportFree).Generation)
 			m.expect(tc.want)
 			if m.dev.Status().Last.Why == "" {
 				t.Error("the status does not say why")
 			}
 			if tc.want == window.StatusBadReport {
-				m.expectEvent(wire.EventCancel)
+				m.expectEvent(protocol.EventCancel)
 			}
 			m.mustExchange()
 		})
@@ -134,9 +134,9 @@ func TestBadReportsAreDiscardedWhole(t *testing.T) {
 
 func TestABrokenRingEndsTheRequest(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	m.expectEvent(wire.EventReportFree)
+	m.expectEvent(protocol.EventReportFree)
 	m.report.SetAvailIdx(m.report.AvailIdx() + 1000)
 	m.must(m.report.Kick.Raise())
 	m.expect(window.StatusBadReport)
@@ -144,12 +144,12 @@ func TestABrokenRingEndsTheRequest(t *testing.T) {
 
 func TestATruncatedGuestMemoryIsABadReport(t *testing.T) {
 	m := mustBoot(t, device.Options{})
-	m.hello(wire.StatusOK, 0)
+	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	e := m.expectEvent(wire.EventReportFree)
+	e := m.expectEvent(protocol.EventReportFree)
 	b := m.guest.Blocks[1]
 	addr := b.Addr + b.Size() - 4096
-	p := last(e.Generation, wire.MakeRecord(512, 9))
+	p := last(e.Generation, protocol.MakeRecord(512, 9))
 	m.guest.Write(addr, p)
 	m.must(unix.Ftruncate(b.FD, int64(b.Size())-4096))
 	m.postBuffers(vhosttest.Buffer{Addr: addr, Len: uint32(len(p))})
@@ -157,19 +157,19 @@ func TestATruncatedGuestMemoryIsABadReport(t *testing.T) {
 }
 
 func FuzzMessage(f *testing.F) {
-	f.Add(last(0, wire.MakeRecord(512, 9)), true)
-	f.Add(helloMessage(wire.StatusOK, 0), false)
+	f.Add(last(0, protocol.MakeRecord(512, 9)), true)
+	f.Add(helloMessage(protocol.StatusOK, 0), false)
 	f.Add(startedMessage(0), true)
-	f.Add(reportMessage(0, wire.FlagResumed, 0, wire.MakeRecord(1, 0)), true)
+	f.Add(reportMessage(0, protocol.FlagResumed, 0, protocol.MakeRecord(1, 0)), true)
 	f.Fuzz(func(t *testing.T, p []byte, current bool) {
 		if len(p) == 0 || len(p) > scratchSize {
 			return
 		}
 		m := mustBoot(t, device.Options{})
-		m.hello(wire.StatusOK, 0)
+		m.hello(protocol.StatusOK, 0)
 		m.request(patience)
-		e := m.expectEvent(wire.EventReportFree)
-		if current && len(p) >= wire.HeaderSize {
+		e := m.expectEvent(protocol.EventReportFree)
+		if current && len(p) >= protocol.HeaderSize {
 			binary.LittleEndian.PutUint64(p[8:], e.Generation)
 		}
 		m.post(p, 40)

@@ -7,8 +7,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 )
 
 // Status is a snapshot of the device for operators.
@@ -43,7 +43,7 @@ func (d *Device) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Status{
-		Enabled:     d.config.Flags&wire.ConfigEnabled != 0,
+		Enabled:     d.config.Flags&protocol.ConfigEnabled != 0,
 		Connected:   d.backend != nil,
 		Asking:      d.open != nil,
 		DriverState: "none",

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 )
 
 func TestTimesAddUpToTheExchange(t *testing.T) {
@@ -30,7 +30,7 @@ func TestTimesAddUpToTheExchange(t *testing.T) {
 			raised := time.Now()
 			x := &exchange{
 				raised:  raised,
-				trailer: wire.Trailer{WalkUS: uint32(at(c.walk).Microseconds())},
+				trailer: protocol.Trailer{WalkUS: uint32(at(c.walk).Microseconds())},
 				decode:  at(c.decode),
 			}
 			if c.started != never {

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/port"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
@@ -105,7 +105,7 @@ func serve(lg *zap.Logger, found *preflight.Result, device string) error {
 			reached = true
 			return t, nil
 		}
-		if !reached && found.Guest.Status != wire.StatusOK {
+		if !reached && found.Guest.Status != protocol.StatusOK {
 			refuse(lg, &found.Guest)
 		}
 		return nil, err
@@ -153,7 +153,7 @@ func choose(device string) (string, error) {
 		return "", err
 	}
 	if len(found) != 1 {
-		return "", fmt.Errorf("find the virtio-fbpp device (PCI %04x:%04x): %d of them %v", wire.PCIVendorID, wire.PCIDeviceID, len(found), found)
+		return "", fmt.Errorf("find the virtio-fbpp device (PCI %04x:%04x): %d of them %v", protocol.PCIVendorID, protocol.PCIDeviceID, len(found), found)
 	}
 	return found[0], nil
 }

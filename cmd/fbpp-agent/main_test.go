@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
 )
@@ -36,8 +36,8 @@ func TestCommandLineRefuses(t *testing.T) {
 func TestCheckSaysWhy(t *testing.T) {
 	found := &preflight.Result{
 		Guest: agent.Guest{
-			Hello:  wire.Hello{Release: "Linux 6.12", RAMBytes: 8 << 30, Features: wire.FeaturePagePoison},
-			Status: wire.StatusContentMatters,
+			Hello:  protocol.Hello{Release: "Linux 6.12", RAMBytes: 8 << 30, Features: protocol.FeaturePagePoison},
+			Status: protocol.StatusContentMatters,
 		},
 		Err: errors.New("page_poison is on"),
 	}

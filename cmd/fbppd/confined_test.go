@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/control"
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -172,7 +172,7 @@ func testFlood(t *testing.T, exe string) {
 	go func() {
 		n := 0
 		defer func() { talked <- n }()
-		refusal := bytes.Repeat(helloMessage(wire.StatusLockdown, strings.Repeat("r", 79)), 64)
+		refusal := bytes.Repeat(helloMessage(protocol.StatusLockdown, strings.Repeat("r", 79)), 64)
 		for ctx.Err() == nil {
 			conn, err := net.Dial("unix", d.agent)
 			if err != nil {
@@ -190,14 +190,14 @@ func testFlood(t *testing.T, exe string) {
 	for range 100 {
 		// Hellos, messages of all of memory many times over, nonsense, and
 		// reports of each page that end, and that do not.
-		v.send(helloMessage(wire.StatusOK, "again"))
+		v.send(helloMessage(protocol.StatusOK, "again"))
 		v.sendBuffers(all, all, all, all, all, all, all, all)
 		v.send(bytes.Repeat([]byte{0x5a}, 4096))
-		v.send(helloMessage(wire.StatusOK, ""))
+		v.send(helloMessage(protocol.StatusOK, ""))
 	}
-	var pages []wire.Record
+	var pages []protocol.Record
 	for pfn := uint64(guestBase >> 12); pfn < (guestBase+guestSize)>>12; pfn += 2 { // no two of them touch
-		pages = append(pages, wire.MakeRecord(pfn, 0))
+		pages = append(pages, protocol.MakeRecord(pfn, 0))
 	}
 	stop()
 	if n := <-talked; n == 0 {
@@ -206,10 +206,10 @@ func testFlood(t *testing.T, exe string) {
 	// One connection after the other: the end of this one comes after all of them.
 	port := must(net.Dial("unix", d.agent))(t)
 	defer port.Close()
-	must(port.Write(bytes.Repeat([]byte{0xff}, wire.HeaderSize+wire.HelloSize)))(t)
+	must(port.Write(bytes.Repeat([]byte{0xff}, protocol.HeaderSize+protocol.HelloSize)))(t)
 	_, _ = port.Read(make([]byte, 1))
 	for range 20 {
-		v.send(helloMessage(wire.StatusOK, ""))
+		v.send(helloMessage(protocol.StatusOK, ""))
 		v.send(report(v.open(), pages...))
 		v.answer()
 	}

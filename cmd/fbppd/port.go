@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device"
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // acceptRetry is how long to wait after a connection that cannot be accepted,
@@ -55,18 +55,18 @@ func servePort(ctx context.Context, l net.Listener, dev *device.Device, lg *zap.
 // readRefusals passes each HELLO of r to dev, until r ends, which is no error.
 // One that is wrong ends it too: where the next would begin is unknown.
 func readRefusals(r io.Reader, dev *device.Device) error {
-	var p [wire.HeaderSize + wire.HelloSize]byte
+	var p [protocol.HeaderSize + protocol.HelloSize]byte
 	for {
 		if _, err := io.ReadFull(r, p[:]); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("read hello: %w", err)
 		}
-		header, err := wire.DecodeHeader(p[:])
+		header, err := protocol.DecodeHeader(p[:])
 		if err != nil {
 			return err
 		}
-		body, err := wire.DecodeHello(p[wire.HeaderSize:])
+		body, err := protocol.DecodeHello(p[protocol.HeaderSize:])
 		if err != nil {
 			return err
 		}

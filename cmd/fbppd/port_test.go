@@ -18,22 +18,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/unixsock"
-	"github.com/fbpp-project/fbpp/device/wire"
 )
 
-func helloMessage(status wire.Status, reason string) []byte {
-	p := make([]byte, wire.HeaderSize+wire.HelloSize)
-	h := wire.Header{Type: wire.MessageHello, Status: status, PageShift: 12}
+func helloMessage(status protocol.Status, reason string) []byte {
+	p := make([]byte, protocol.HeaderSize+protocol.HelloSize)
+	h := protocol.Header{Type: protocol.MessageHello, Status: status, PageShift: 12}
 	h.Encode(p)
-	b := wire.Hello{Reason: reason}
-	b.Encode(p[wire.HeaderSize:])
+	b := protocol.Hello{Reason: reason}
+	b.Encode(p[protocol.HeaderSize:])
 	return p
 }
 
 func TestReadRefusals(t *testing.T) {
-	good := helloMessage(wire.StatusLockdown, "first")
-	report := wire.Header{Type: wire.MessageReport, PageShift: 12}
+	good := helloMessage(protocol.StatusLockdown, "first")
+	report := protocol.Header{Type: protocol.MessageReport, PageShift: 12}
 	other := make([]byte, len(good))
 	report.Encode(other)
 	for _, tc := range []struct {
@@ -44,13 +44,13 @@ func TestReadRefusals(t *testing.T) {
 	}{
 		{"nothing", nil, "", nil},
 		{"one message", good, "first", nil},
-		{"a later message replaces an earlier one", slices.Concat(good, helloMessage(wire.StatusFailed, "second")), "second", nil},
+		{"a later message replaces an earlier one", slices.Concat(good, helloMessage(protocol.StatusFailed, "second")), "second", nil},
 		{"a message that ends early", good[:len(good)-1], "", io.ErrUnexpectedEOF},
 		{"a whole message, then half a one", slices.Concat(good, good[:40]), "first", io.ErrUnexpectedEOF},
-		{"garbage", bytes.Repeat([]byte{0xa5}, 4096), "", wire.ErrMalformed},
-		{"garbage after a message", slices.Concat(good, bytes.Repeat([]byte{0xa5}, 192), helloMessage(wire.StatusFailed, "second")), "first", wire.ErrMalformed},
-		{"a message that is no hello", other, "", wire.ErrMalformed},
-		{"a hello that does not refuse", helloMessage(wire.StatusOK, ""), "", wire.ErrMalformed},
+		{"garbage", bytes.Repeat([]byte{0xa5}, 4096), "", protocol.ErrMalformed},
+		{"garbage after a message", slices.Concat(good, bytes.Repeat([]byte{0xa5}, 192), helloMessage(protocol.StatusFailed, "second")), "first", protocol.ErrMalformed},
+		{"a message that is no hello", other, "", protocol.ErrMalformed},
+		{"a hello that does not refuse", helloMessage(protocol.StatusOK, ""), "", protocol.ErrMalformed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dev := device.New(device.Options{})
@@ -70,7 +70,7 @@ func TestReadRefusals(t *testing.T) {
 }
 
 func FuzzReadRefusals(f *testing.F) {
-	f.Add(helloMessage(wire.StatusLockdown, "kernel lockdown is at integrity"))
+	f.Add(helloMessage(protocol.StatusLockdown, "kernel lockdown is at integrity"))
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		dev := device.New(device.Options{})
 		_ = readRefusals(bytes.NewReader(stream), dev)
@@ -111,7 +111,7 @@ func TestAgentSocketOutlivesConnectionsThatItCannotAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := conn.Write(helloMessage(wire.StatusLockdown, "at last")); err != nil {
+	if _, err := conn.Write(helloMessage(protocol.StatusLockdown, "at last")); err != nil {
 		t.Fatal(err)
 	}
 	<-changed
@@ -146,7 +146,7 @@ func TestAgentSocketTakesTheNextConnectionAfterGarbage(t *testing.T) {
 	bad := connect([]byte(strings.Repeat("x", 192)))
 	defer bad.Close()
 	changed := dev.Changed()
-	good := connect(helloMessage(wire.StatusLockdown, "second")) // while the first is open at this end
+	good := connect(helloMessage(protocol.StatusLockdown, "second")) // while the first is open at this end
 	defer good.Close()
 	<-changed
 	if s := dev.Status(); s.DriverState != "refuses" || s.Driver.Reason != "second" {

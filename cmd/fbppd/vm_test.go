@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -44,11 +44,11 @@ func mustRun(t *testing.T, path string) *vm {
 	t.Helper()
 	v := &vm{t: t, guest: must(vhosttest.NewGuest(guestSize))(t)}
 	t.Cleanup(v.guest.Close)
-	v.eventq = must(vhosttest.NewQueue(v.guest, wire.EventQueue, 64))(t)
+	v.eventq = must(vhosttest.NewQueue(v.guest, protocol.EventQueue, 64))(t)
 	t.Cleanup(v.eventq.Close)
-	v.reportq = must(vhosttest.NewQueue(v.guest, wire.ReportQueue, 64))(t)
+	v.reportq = must(vhosttest.NewQueue(v.guest, protocol.ReportQueue, 64))(t)
 	t.Cleanup(v.reportq.Close)
-	v.event, v.message = v.guest.Alloc(wire.EventSize), v.guest.Alloc(1<<20)
+	v.event, v.message = v.guest.Alloc(protocol.EventSize), v.guest.Alloc(1<<20)
 
 	v.fe = must(vhosttest.Dial(path))(t)
 	t.Cleanup(v.fe.Close)
@@ -57,10 +57,10 @@ func mustRun(t *testing.T, path string) *vm {
 	v.openWindow()
 	v.check(v.fe.Start(v.guest, 1<<32, v.eventq, v.reportq))
 	v.supply()
-	if e := v.next(); e.Type != wire.EventChanged {
+	if e := v.next(); e.Type != protocol.EventChanged {
 		t.Fatalf("first event %v, want the wish for a hello", e)
 	}
-	v.send(helloMessage(wire.StatusOK, ""))
+	v.send(helloMessage(protocol.StatusOK, ""))
 	return v
 }
 
@@ -99,15 +99,15 @@ func (v *vm) openWindow() {
 // supply gives the device the event buffer.
 func (v *vm) supply() {
 	v.t.Helper()
-	must(v.eventq.Add(vhosttest.Buffer{Addr: v.event, Len: wire.EventSize, Write: true}))(v.t)
+	must(v.eventq.Add(vhosttest.Buffer{Addr: v.event, Len: protocol.EventSize, Write: true}))(v.t)
 	v.check(v.eventq.Kick.Raise())
 }
 
 // next waits for an event.
-func (v *vm) next() wire.Event {
+func (v *vm) next() protocol.Event {
 	v.t.Helper()
 	must(v.eventq.Wait(patience))(v.t)
-	e := must(wire.DecodeEvent(v.guest.Read(v.event, wire.EventSize)))(v.t)
+	e := must(protocol.DecodeEvent(v.guest.Read(v.event, protocol.EventSize)))(v.t)
 	v.supply()
 	return e
 }
@@ -136,7 +136,7 @@ func (v *vm) open() uint64 {
 	binary.LittleEndian.PutUint64(v.window[0x40:], v.asked)
 	must(v.ask.Write([]byte{0: 1, 7: 0}))(v.t)
 	for {
-		if e := v.next(); e.Type == wire.EventReportFree {
+		if e := v.next(); e.Type == protocol.EventReportFree {
 			return e.Generation
 		}
 	}
@@ -153,22 +153,22 @@ func (v *vm) answer() (window.Status, uint64) {
 }
 
 // report makes a whole report of the given blocks.
-func report(generation uint64, records ...wire.Record) []byte {
-	p := make([]byte, wire.HeaderSize+len(records)*wire.RecordSize+wire.TrailerSize)
-	h := wire.Header{Type: wire.MessageReport, Flags: wire.FlagLast, Count: uint32(len(records)), Generation: generation, PageShift: 12}
+func report(generation uint64, records ...protocol.Record) []byte {
+	p := make([]byte, protocol.HeaderSize+len(records)*protocol.RecordSize+protocol.TrailerSize)
+	h := protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Count: uint32(len(records)), Generation: generation, PageShift: 12}
 	h.Encode(p)
 	for i, r := range records {
-		binary.LittleEndian.PutUint64(p[wire.HeaderSize+i*wire.RecordSize:], uint64(r))
+		binary.LittleEndian.PutUint64(p[protocol.HeaderSize+i*protocol.RecordSize:], uint64(r))
 	}
-	trailer := wire.Trailer{Records: uint64(len(records)), WalkUS: 1, Holds: 1}
-	trailer.Encode(p[len(p)-wire.TrailerSize:])
+	trailer := protocol.Trailer{Records: uint64(len(records)), WalkUS: 1, Holds: 1}
+	trailer.Encode(p[len(p)-protocol.TrailerSize:])
 	return p
 }
 
 // exchange is a migration's request, answered with 2 MiB.
 func (v *vm) exchange() {
 	v.t.Helper()
-	v.send(report(v.open(), wire.MakeRecord(1024, 9)))
+	v.send(report(v.open(), protocol.MakeRecord(1024, 9)))
 	if status, n := v.answer(); status != window.StatusOK || n != 2<<20 {
 		v.t.Fatalf("exchange ended with %v and %d bytes, want 2 MiB", status, n)
 	}
@@ -179,7 +179,7 @@ func (v *vm) migrate() {
 	v.t.Helper()
 	m := must(v.fe.StartMigration(v.guest, v.eventq, v.reportq))(v.t)
 	defer m.Close()
-	v.send(helloMessage(wire.StatusOK, ""))
+	v.send(helloMessage(protocol.StatusOK, ""))
 	m.Round()
 	v.check(m.Cancel())
 }

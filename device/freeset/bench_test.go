@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // benchBatch is how many records are decoded between two looks at the clock:
@@ -40,7 +40,7 @@ func BenchmarkDecode(b *testing.B) {
 // benchDecode visits block i*stride, modulo the number of blocks, a power of
 // two; stride is odd.
 func benchDecode(b *testing.B, size uint64, order uint8, stride uint64) {
-	p := make([]byte, benchBatch*wire.RecordSize)
+	p := make([]byte, benchBatch*protocol.RecordSize)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	s := New([]Range{{0, size}})
@@ -53,10 +53,10 @@ func benchDecode(b *testing.B, size uint64, order uint8, stride uint64) {
 			n := min(benchBatch, blocks-i)
 			for j := range n {
 				block := (i + j) * stride & (blocks - 1)
-				binary.LittleEndian.PutUint64(p[j*wire.RecordSize:], uint64(wire.MakeRecord(block<<order, order)))
+				binary.LittleEndian.PutUint64(p[j*protocol.RecordSize:], uint64(protocol.MakeRecord(block<<order, order)))
 			}
 			began := time.Now()
-			if err := s.AddRecords(p[:n*wire.RecordSize], FrameShift, false); err != nil {
+			if err := s.AddRecords(p[:n*protocol.RecordSize], FrameShift, false); err != nil {
 				b.Fatal(err)
 			}
 			decode += time.Since(began)
@@ -72,7 +72,7 @@ func benchDecode(b *testing.B, size uint64, order uint8, stride uint64) {
 	taken := float64(after.TotalAlloc - before.TotalAlloc)
 	b.ReportMetric(0, "ns/op") // has the making of the records in it
 	b.ReportMetric(float64(records)/decode.Seconds(), "records/s")
-	b.ReportMetric(float64(records*wire.RecordSize)/decode.Seconds()/1e9, "GB/s")
+	b.ReportMetric(float64(records*protocol.RecordSize)/decode.Seconds()/1e9, "GB/s")
 	b.ReportMetric(decode.Seconds()/float64(records)*float64(blocks)*1e3, "ms/report")
 	b.ReportMetric(taken/(1<<20), "MiB")
 	b.ReportMetric(taken*8/float64(size>>FrameShift), "bits/page")

@@ -12,12 +12,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 const frame = 1 << FrameShift
 
-func records(rs ...wire.Record) []byte {
+func records(rs ...protocol.Record) []byte {
 	var p []byte
 	for _, r := range rs {
 		p = binary.LittleEndian.AppendUint64(p, uint64(r))
@@ -32,34 +32,34 @@ func TestBlocksCoalesce(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		shift uint8
-		in    []wire.Record
+		in    []protocol.Record
 		want  []Range
 	}{
 		{"no block gives no range", 12, nil, nil},
-		{"one page", 12, []wire.Record{wire.MakeRecord(5, 0)}, []Range{{5 * frame, frame}}},
+		{"one page", 12, []protocol.Record{protocol.MakeRecord(5, 0)}, []Range{{5 * frame, frame}}},
 		{
 			"neighbours in descending order become one range", 12,
-			[]wire.Record{wire.MakeRecord(1024+8, 3), wire.MakeRecord(1024+4, 2), wire.MakeRecord(1024, 2)},
+			[]protocol.Record{protocol.MakeRecord(1024+8, 3), protocol.MakeRecord(1024+4, 2), protocol.MakeRecord(1024, 2)},
 			[]Range{{1024 * frame, 16 * frame}},
 		},
 		{
 			"a hole of one page splits", 12,
-			[]wire.Record{wire.MakeRecord(1024, 0), wire.MakeRecord(1026, 1)},
+			[]protocol.Record{protocol.MakeRecord(1024, 0), protocol.MakeRecord(1026, 1)},
 			[]Range{{1024 * frame, frame}, {1026 * frame, 2 * frame}},
 		},
 		{
 			"a block of order 18 fills words", 12,
-			[]wire.Record{wire.MakeRecord(1<<20, 18)},
+			[]protocol.Record{protocol.MakeRecord(1<<20, 18)},
 			[]Range{{4 << 30, 1 << 30}},
 		},
 		{
 			"areas do not merge across a hole", 12,
-			[]wire.Record{wire.MakeRecord(128, 5), wire.MakeRecord(256, 0)},
+			[]protocol.Record{protocol.MakeRecord(128, 5), protocol.MakeRecord(256, 0)},
 			[]Range{{128 * frame, 32 * frame}, {256 * frame, frame}},
 		},
 		{
 			"64 KiB pages count as sixteen frames", 16,
-			[]wire.Record{wire.MakeRecord(1<<16, 1)},
+			[]protocol.Record{protocol.MakeRecord(1<<16, 1)},
 			[]Range{{4 << 30, 128 << 10}},
 		},
 	} {
@@ -78,23 +78,23 @@ func TestBlocksCoalesce(t *testing.T) {
 func TestBlocksThatAreRefused(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		in   wire.Record
+		in   protocol.Record
 		want error
 	}{
-		{"unaligned", wire.MakeRecord(257, 1), ErrUnaligned},
-		{"past the end of memory", wire.MakeRecord(512, 9), ErrOutside},
-		{"half past the end", wire.MakeRecord(256, 9), ErrUnaligned},
-		{"in the hole below the second area", wire.MakeRecord(160, 0), ErrOutside},
-		{"from memory into the hole", wire.MakeRecord(128, 6), ErrOutside},
-		{"at an address beyond 64 bits", wire.MakeRecord(1<<56-1, 0), ErrOutside},
-		{"of an order beyond any memory", wire.MakeRecord(0, 63), ErrOutside},
-		{"twice", wire.MakeRecord(300, 0), ErrOverlap},
-		{"over an earlier, smaller one", wire.MakeRecord(296, 3), ErrOverlap},
-		{"of a reserved class", wire.MakeRecord(301, 0) | 1<<6, ErrClass},
+		{"unaligned", protocol.MakeRecord(257, 1), ErrUnaligned},
+		{"past the end of memory", protocol.MakeRecord(512, 9), ErrOutside},
+		{"half past the end", protocol.MakeRecord(256, 9), ErrUnaligned},
+		{"in the hole below the second area", protocol.MakeRecord(160, 0), ErrOutside},
+		{"from memory into the hole", protocol.MakeRecord(128, 6), ErrOutside},
+		{"at an address beyond 64 bits", protocol.MakeRecord(1<<56-1, 0), ErrOutside},
+		{"of an order beyond any memory", protocol.MakeRecord(0, 63), ErrOutside},
+		{"twice", protocol.MakeRecord(300, 0), ErrOverlap},
+		{"over an earlier, smaller one", protocol.MakeRecord(296, 3), ErrOverlap},
+		{"of a reserved class", protocol.MakeRecord(301, 0) | 1<<6, ErrClass},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := New([]Range{{0, 160 * frame}, {256 * frame, 256 * frame}})
-			if err := s.AddRecords(records(wire.MakeRecord(300, 0), tc.in), 12, false); !errors.Is(err, tc.want) {
+			if err := s.AddRecords(records(protocol.MakeRecord(300, 0), tc.in), 12, false); !errors.Is(err, tc.want) {
 				t.Fatalf("got %v, want %v", err, tc.want)
 			}
 			if want := []Range{{300 * frame, frame}}; !slices.Equal(collect(s, 1), want) {
@@ -106,7 +106,7 @@ func TestBlocksThatAreRefused(t *testing.T) {
 
 func TestOverlapIsMergedWhereItIsAllowed(t *testing.T) {
 	s := New([]Range{{0, 1 << 20}})
-	err := s.AddRecords(records(wire.MakeRecord(3, 0), wire.MakeRecord(0, 3), wire.MakeRecord(4, 2)), 12, true)
+	err := s.AddRecords(records(protocol.MakeRecord(3, 0), protocol.MakeRecord(0, 3), protocol.MakeRecord(4, 2)), 12, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,10 +227,10 @@ func checkModel(t *testing.T, s *Set, model map[uint64]bool) {
 }
 
 func FuzzAddRecords(f *testing.F) {
-	f.Add(records(wire.MakeRecord(0, 0), wire.MakeRecord(1024, 10)), uint8(12), true)
-	f.Add(records(wire.MakeRecord(1<<56-1, 63)), uint8(16), false)
+	f.Add(records(protocol.MakeRecord(0, 0), protocol.MakeRecord(1024, 10)), uint8(12), true)
+	f.Add(records(protocol.MakeRecord(1<<56-1, 63)), uint8(16), false)
 	f.Fuzz(func(t *testing.T, p []byte, shift uint8, overlapOK bool) {
-		if shift < wire.MinPageShift || shift > wire.MaxPageShift {
+		if shift < protocol.MinPageShift || shift > protocol.MaxPageShift {
 			return
 		}
 		s := New([]Range{{0, 1 << 20}, {1 << 30, 5<<20 + 4096}})
@@ -251,14 +251,14 @@ func TestSmallBlocksAreJudgedLikeAnyOther(t *testing.T) {
 	for range 2000 {
 		var p []byte
 		for range rng.IntN(40) {
-			r := wire.MakeRecord(rng.Uint64N(260), uint8(rng.IntN(8)))
+			r := protocol.MakeRecord(rng.Uint64N(260), uint8(rng.IntN(8)))
 			switch rng.IntN(20) {
 			case 0:
 				r += 1 << 26 // in the second piece, or outside
 			case 1:
 				r |= 1 << 6 // an undefined class
 			default: // aligned, as most are
-				r &^= wire.Record((uint64(1)<<r.Order() - 1) << 8)
+				r &^= protocol.Record((uint64(1)<<r.Order() - 1) << 8)
 			}
 			p = binary.LittleEndian.AppendUint64(p, uint64(r))
 		}
@@ -266,10 +266,10 @@ func TestSmallBlocksAreJudgedLikeAnyOther(t *testing.T) {
 		fast, slow := New(memory), New(memory)
 		got := fast.AddRecords(p, FrameShift, overlapOK)
 		var want error
-		for i := 0; i < len(p) && want == nil; i += wire.RecordSize {
-			r := wire.Record(binary.LittleEndian.Uint64(p[i:]))
+		for i := 0; i < len(p) && want == nil; i += protocol.RecordSize {
+			r := protocol.Record(binary.LittleEndian.Uint64(p[i:]))
 			if err := slow.addRecord(r, FrameShift, overlapOK); err != nil {
-				want = fmt.Errorf("record %d (%v): %w", i/wire.RecordSize, r, err)
+				want = fmt.Errorf("record %d (%v): %w", i/protocol.RecordSize, r, err)
 			}
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) || fast.Frames() != slow.Frames() ||

@@ -6,27 +6,27 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // maxBlockShift bounds a block to 1 TiB, so that no shift overflows.
 const maxBlockShift = 40
 
 // AddRecords adds the blocks of the packed records in p, whose length is a
-// multiple of wire.RecordSize; pageShift is the guest's. p may be memory that
+// multiple of protocol.RecordSize; pageShift is the guest's. p may be memory that
 // the guest changes meanwhile: each record is read once. The error names the
 // record; those before it were added.
 func (s *Set) AddRecords(p []byte, pageShift uint8, overlapOK bool) error {
-	for i := 0; i+wire.RecordSize <= len(p); i += wire.RecordSize {
+	for i := 0; i+protocol.RecordSize <= len(p); i += protocol.RecordSize {
 		// A fragmented guest sends millions of small blocks.
 		if pageShift == FrameShift {
-			if i += s.addSmall(p[i:]); i+wire.RecordSize > len(p) {
+			if i += s.addSmall(p[i:]); i+protocol.RecordSize > len(p) {
 				break
 			}
 		}
-		r := wire.Record(binary.LittleEndian.Uint64(p[i:]))
+		r := protocol.Record(binary.LittleEndian.Uint64(p[i:]))
 		if err := s.addRecord(r, pageShift, overlapOK); err != nil {
-			return fmt.Errorf("record %d (%v): %w", i/wire.RecordSize, r, err)
+			return fmt.Errorf("record %d (%v): %w", i/protocol.RecordSize, r, err)
 		}
 	}
 	return nil
@@ -47,8 +47,8 @@ func (s *Set) addSmall(p []byte) int {
 	// Locals that the loop keeps in registers.
 	words, first, count, low, high := a.bits, a.first, a.count, a.low, a.high
 	done, frames := 0, uint64(0)
-	for ; len(p)-done >= wire.RecordSize; done += wire.RecordSize {
-		r := wire.Record(binary.LittleEndian.Uint64(p[done:]))
+	for ; len(p)-done >= protocol.RecordSize; done += protocol.RecordSize {
+		r := protocol.Record(binary.LittleEndian.Uint64(p[done:]))
 		from := r.PFN() - first // wraps to a large number below first
 		if from >= count {
 			break
@@ -80,9 +80,9 @@ func (s *Set) addSmall(p []byte) int {
 	return done
 }
 
-func (s *Set) addRecord(r wire.Record, pageShift uint8, overlapOK bool) error {
+func (s *Set) addRecord(r protocol.Record, pageShift uint8, overlapOK bool) error {
 	pfn, order := r.PFN(), r.Order()
-	if r.Class() != wire.ClassFree {
+	if r.Class() != protocol.ClassFree {
 		return ErrClass
 	}
 	if uint(order)+uint(pageShift) > maxBlockShift {

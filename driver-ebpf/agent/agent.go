@@ -11,22 +11,22 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // Guest is what the agent tells the device of the guest in HELLO.
 type Guest struct {
-	Hello     wire.Hello
-	Status    wire.Status // other than OK: the guest cannot or must not report
+	Hello     protocol.Hello
+	Status    protocol.Status // other than OK: the guest cannot or must not report
 	PageShift uint8
 }
 
 // Message returns the HELLO that says it.
 func (g *Guest) Message() []byte {
-	var p [wire.HeaderSize + wire.HelloSize]byte
-	header := wire.Header{Type: wire.MessageHello, Status: g.Status, PageShift: g.PageShift}
+	var p [protocol.HeaderSize + protocol.HelloSize]byte
+	header := protocol.Header{Type: protocol.MessageHello, Status: g.Status, PageShift: g.PageShift}
 	header.Encode(p[:])
-	g.Hello.Encode(p[wire.HeaderSize:])
+	g.Hello.Encode(p[protocol.HeaderSize:])
 	return p[:]
 }
 
@@ -45,10 +45,10 @@ func New(guest Guest, walker Walker, lg *zap.Logger) (*Agent, error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
-	if walker == nil && guest.Status == wire.StatusOK {
+	if walker == nil && guest.Status == protocol.StatusOK {
 		return nil, errors.New("make agent: no walker, and no reason why")
 	}
-	if guest.Status != wire.StatusOK {
+	if guest.Status != protocol.StatusOK {
 		walker = nil
 	}
 	return &Agent{lg: lg, guest: guest, walker: walker, now: time.Now, ram: RAMBytes}, nil
@@ -87,18 +87,18 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 }
 
 // handle answers one event. next is the event that made it stop early.
-func (a *Agent) handle(t Transport, event wire.Event) (next wire.Event, ok bool, err error) {
+func (a *Agent) handle(t Transport, event protocol.Event) (next protocol.Event, ok bool, err error) {
 	switch event.Type {
-	case wire.EventReportFree:
+	case protocol.EventReportFree:
 		return a.report(t, event)
-	case wire.EventChanged:
-		if event.Flags&wire.EventHelloWanted != 0 {
-			return wire.Event{}, false, a.sayHello(t) // [FBPP-INIT-4]
+	case protocol.EventChanged:
+		if event.Flags&protocol.EventHelloWanted != 0 {
+			return protocol.Event{}, false, a.sayHello(t) // [FBPP-INIT-4]
 		}
 	}
 	// A CANCEL that comes when nothing is under way is of no interest, and an
 	// unknown event is to be ignored [FBPP-EV-5].
-	return wire.Event{}, false, nil
+	return protocol.Event{}, false, nil
 }
 
 func (a *Agent) sayHello(t Transport) error {

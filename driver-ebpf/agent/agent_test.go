@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
 )
 
@@ -31,18 +31,18 @@ func serve(t *testing.T, a *Agent, transport *fakeTransport) []sentMessage {
 	return transport.sent
 }
 
-func ask(generation uint64) wire.Event {
-	return wire.Event{Type: wire.EventReportFree, Generation: generation, BudgetUS: 700, BudgetEntries: 5000}
+func ask(generation uint64) protocol.Event {
+	return protocol.Event{Type: protocol.EventReportFree, Generation: generation, BudgetUS: 700, BudgetEntries: 5000}
 }
 
 // kinds names the messages in short.
 func kinds(sent []sentMessage) (names []string) {
 	for _, m := range sent {
 		name := m.header.Type.String()
-		if m.header.Flags&wire.FlagLast != 0 {
+		if m.header.Flags&protocol.FlagLast != 0 {
 			name += " last"
 		}
-		if m.header.Status != wire.StatusOK {
+		if m.header.Status != protocol.StatusOK {
 			name += " " + m.header.Status.String()
 		}
 		names = append(names, name)
@@ -66,14 +66,14 @@ func TestHelloThenStartedThenReport(t *testing.T) {
 		t.Errorf("hello of generation %d: %s", sent[0].header.Generation, diff)
 	}
 	report := sent[2]
-	want := wire.Header{Type: wire.MessageReport, Flags: wire.FlagLast, Count: 5, Generation: 7, PageShift: 12}
+	want := protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Count: 5, Generation: 7, PageShift: 12}
 	if diff := cmp.Diff(want, report.header); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]uint64{1 << 8, 2 << 8, 3 << 8, 4 << 8, 5 << 8}, report.records); diff != "" {
 		t.Error(diff)
 	}
-	trailer := wire.Trailer{Records: 5, WalkUS: 1500, HoldMaxUS: 3600e6, Holds: 1}
+	trailer := protocol.Trailer{Records: 5, WalkUS: 1500, HoldMaxUS: 3600e6, Holds: 1}
 	if diff := cmp.Diff(trailer, report.trailer); diff != "" {
 		t.Error(diff)
 	}
@@ -125,7 +125,7 @@ func TestCutWalkIsResumedAndSaysSo(t *testing.T) {
 		fakeStep{records: 1, state: freepages.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello", "started", "report last")
-	if sent[2].header.Flags != wire.FlagLast|wire.FlagResumed || len(sent[2].records) != 5 {
+	if sent[2].header.Flags != protocol.FlagLast|protocol.FlagResumed || len(sent[2].records) != 5 {
 		t.Fatalf("%v with %d records", sent[2].header, len(sent[2].records))
 	}
 }
@@ -144,7 +144,7 @@ func TestFullBufferIsSentAndDrainedBeforeItIsFilledAgain(t *testing.T) {
 	if sent[4].trailer.Records != 7 || len(sent[4].records) != 1 {
 		t.Fatalf("%+v", sent[4])
 	}
-	if sent[4].header.Flags&wire.FlagResumed == 0 {
+	if sent[4].header.Flags&protocol.FlagResumed == 0 {
 		t.Fatal("a walk that let go of its locks does not say so")
 	}
 }
@@ -161,7 +161,7 @@ func TestWalkIsCutInTimeForItsDeadline(t *testing.T) {
 	sent := serve(t, a, newFakeTransport(event))
 	wantKinds(t, sent, "hello", "started", "report last")
 	last := sent[2]
-	if last.header.Flags != wire.FlagLast|wire.FlagTruncated|wire.FlagResumed || last.trailer.LeftOut != 12 {
+	if last.header.Flags != protocol.FlagLast|protocol.FlagTruncated|protocol.FlagResumed || last.trailer.LeftOut != 12 {
 		t.Fatalf("%v, %+v", last.header, last.trailer)
 	}
 	if got := clock.Sub(time.Unix(0, 0)); got != 80*time.Millisecond {
@@ -188,7 +188,7 @@ func TestWalkThatGoesRoundInCirclesIsCut(t *testing.T) {
 			a.ram = func() (uint64, error) { return c.pages << guest.PageShift, c.err }
 			sent := serve(t, a, newFakeTransport(ask(7)))
 			last := sent[len(sent)-1]
-			if last.header.Flags&wire.FlagLast == 0 || last.trailer.Records != c.want {
+			if last.header.Flags&protocol.FlagLast == 0 || last.trailer.Records != c.want {
 				t.Fatalf("the last message is %v with %d records, want LAST after %d", last.header, last.trailer.Records, c.want)
 			}
 		})
@@ -197,15 +197,15 @@ func TestWalkThatGoesRoundInCirclesIsCut(t *testing.T) {
 
 func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 	for name, c := range map[string]struct {
-		event wire.Event
+		event protocol.Event
 		want  []string
 	}{
 		"cancelled": {
-			wire.Event{Type: wire.EventCancel, Generation: 7},
+			protocol.Event{Type: protocol.EventCancel, Generation: 7},
 			[]string{"hello", "started"},
 		},
 		"another request was cancelled": {
-			wire.Event{Type: wire.EventCancel, Generation: 6},
+			protocol.Event{Type: protocol.EventCancel, Generation: 6},
 			[]string{"hello", "started", "report last"},
 		},
 		"asked anew": {
@@ -213,15 +213,15 @@ func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 			[]string{"hello", "started", "started", "report last"},
 		},
 		"the device lost its state": {
-			wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted},
+			protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted},
 			[]string{"hello", "started", "hello"},
 		},
 		"the configuration changed": {
-			wire.Event{Type: wire.EventChanged},
+			protocol.Event{Type: protocol.EventChanged},
 			[]string{"hello", "started", "report last"},
 		},
 		"an event from the future": {
-			wire.Event{Type: 99, Flags: 99, Generation: 7},
+			protocol.Event{Type: 99, Flags: 99, Generation: 7},
 			[]string{"hello", "started", "report last"},
 		},
 	} {
@@ -230,7 +230,7 @@ func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 			walker := newFakeWalker(fakeStep{records: 1, state: freepages.More}, fakeStep{state: freepages.Done})
 			sent := serve(t, mustAgent(t, testGuest, walker), transport)
 			wantKinds(t, sent, c.want...)
-			if last := sent[len(sent)-1]; c.event.Type == wire.EventReportFree && last.header.Generation != 8 {
+			if last := sent[len(sent)-1]; c.event.Type == protocol.EventReportFree && last.header.Generation != 8 {
 				t.Fatalf("the answer is to %d", last.header.Generation)
 			}
 		})
@@ -240,10 +240,10 @@ func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 func TestEventsBetweenRequests(t *testing.T) {
 	walker := newFakeWalker(fakeStep{records: 1, state: freepages.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(
-		wire.Event{Type: 42},
-		wire.Event{Type: wire.EventCancel, Generation: 5},
-		wire.Event{Type: wire.EventChanged},
-		wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted},
+		protocol.Event{Type: 42},
+		protocol.Event{Type: protocol.EventCancel, Generation: 5},
+		protocol.Event{Type: protocol.EventChanged},
+		protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted},
 	))
 	wantKinds(t, sent, "hello", "hello")
 	if walker.begun != 0 {
@@ -253,7 +253,7 @@ func TestEventsBetweenRequests(t *testing.T) {
 
 func TestGuestThatMustNotReport(t *testing.T) {
 	guest := testGuest
-	guest.Status, guest.Hello.Reason = wire.StatusContentMatters, "page_poison is on"
+	guest.Status, guest.Hello.Reason = protocol.StatusContentMatters, "page_poison is on"
 	walker := newFakeWalker(fakeStep{records: 1, state: freepages.Done})
 	sent := serve(t, mustAgent(t, guest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello content-matters", "started", "report last content-matters")
@@ -272,7 +272,7 @@ func TestWalkThatFailsIsReportedAndTheNextOneWorks(t *testing.T) {
 	walker := newFakeWalker(fakeStep{records: 3, err: freepages.ErrLayout})
 	transport := newFakeTransport(ask(7), ask(8))
 	transport.onSend = func(m sentMessage) {
-		if m.header.Status == wire.StatusFailed {
+		if m.header.Status == protocol.StatusFailed {
 			walker.script = []fakeStep{{records: 2, state: freepages.Done}}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
 )
@@ -33,8 +33,8 @@ type Message struct {
 
 // Limits of a message's small parts in bytes.
 const (
-	MaxHead = wire.HeaderSize + wire.HelloSize
-	MaxTail = wire.TrailerSize
+	MaxHead = protocol.HeaderSize + protocol.HelloSize
+	MaxTail = protocol.TrailerSize
 )
 
 // Transport carries events to the agent and messages to the device. Except for
@@ -43,7 +43,7 @@ const (
 type Transport interface {
 	// Receive returns the next event. It waits at most that long; ok is false
 	// when none came. A limit of 0 looks without waiting.
-	Receive(limit time.Duration) (event wire.Event, ok bool, err error)
+	Receive(limit time.Duration) (event protocol.Event, ok bool, err error)
 
 	// Send passes a message on. It copies Head and Tail. Body is the
 	// transport's until Drain. Send waits for room as long as the device is

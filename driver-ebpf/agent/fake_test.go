@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
 )
 
 // fakeTransport plays a device that reads every message at once.
 type fakeTransport struct {
-	events   chan wire.Event
+	events   chan protocol.Event
 	woken    chan struct{}
 	fail     error // what waiting in Receive returns when events is closed
 	sent     []sentMessage
@@ -28,27 +28,27 @@ type fakeTransport struct {
 }
 
 type sentMessage struct {
-	header  wire.Header
-	hello   wire.Hello
+	header  protocol.Header
+	hello   protocol.Hello
 	records []uint64
-	trailer wire.Trailer
+	trailer protocol.Trailer
 }
 
-func newFakeTransport(events ...wire.Event) *fakeTransport {
-	t := &fakeTransport{events: make(chan wire.Event, 16), woken: make(chan struct{}, 1), maxBody: 1 << 20}
+func newFakeTransport(events ...protocol.Event) *fakeTransport {
+	t := &fakeTransport{events: make(chan protocol.Event, 16), woken: make(chan struct{}, 1), maxBody: 1 << 20}
 	for _, event := range events {
 		t.events <- event
 	}
 	return t
 }
 
-func (t *fakeTransport) Receive(limit time.Duration) (wire.Event, bool, error) {
+func (t *fakeTransport) Receive(limit time.Duration) (protocol.Event, bool, error) {
 	if limit == 0 {
 		select {
 		case event, ok := <-t.events:
 			return event, ok, nil
 		default:
-			return wire.Event{}, false, nil
+			return protocol.Event{}, false, nil
 		}
 	}
 	select {
@@ -58,21 +58,21 @@ func (t *fakeTransport) Receive(limit time.Duration) (wire.Event, bool, error) {
 		}
 		return event, true, nil
 	case <-t.woken:
-		return wire.Event{}, false, ErrInterrupted
+		return protocol.Event{}, false, ErrInterrupted
 	}
 }
 
 func (t *fakeTransport) Send(m Message) error {
-	header, err := wire.DecodeHeader(m.Head)
+	header, err := protocol.DecodeHeader(m.Head)
 	if err != nil {
 		return err
 	}
 	if got := len(m.Head) + m.Body.Len() + len(m.Tail); uint64(got) != header.Size() {
-		return wire.ErrMalformed
+		return protocol.ErrMalformed
 	}
 	message := sentMessage{header: header}
-	if header.Type == wire.MessageHello {
-		if message.hello, err = wire.DecodeHello(m.Head[wire.HeaderSize:]); err != nil {
+	if header.Type == protocol.MessageHello {
+		if message.hello, err = protocol.DecodeHello(m.Head[protocol.HeaderSize:]); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,7 @@ func (t *fakeTransport) Send(m Message) error {
 		message.records = append(message.records, binary.LittleEndian.Uint64(body))
 	}
 	if m.Tail != nil {
-		if message.trailer, err = wire.DecodeTrailer(m.Tail); err != nil {
+		if message.trailer, err = protocol.DecodeTrailer(m.Tail); err != nil {
 			return err
 		}
 	}
@@ -170,7 +170,7 @@ func (w *fakeWalker) Stats() freepages.Stats {
 }
 
 var testGuest = Guest{
-	Hello:     wire.Hello{Features: wire.FeatureInitOnAlloc, MaxOrder: 10, RAMBytes: 8 << 30, Release: "Linux 6.12"},
+	Hello:     protocol.Hello{Features: protocol.FeatureInitOnAlloc, MaxOrder: 10, RAMBytes: 8 << 30, Release: "Linux 6.12"},
 	PageShift: 12,
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
 )
 
@@ -23,14 +23,14 @@ const drainLimit = 10 * time.Second
 type request struct {
 	a     *Agent
 	t     Transport
-	event wire.Event
+	event protocol.Event
 	end   time.Time // when the walk is cut so that the rest arrives in time; zero: never
 	sent  uint64    // records
 }
 
 // report answers REPORT_FREE. When another event breaks in, the answer ends
 // there and next is that event.
-func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool, err error) {
+func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, ok bool, err error) {
 	r := &request{a: a, t: t, event: event}
 	start := a.now()
 	if event.DeadlineMS != 0 {
@@ -41,15 +41,15 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 	// that has not done so by now has lost them: opening it anew heals that.
 	// This comes before STARTED, whose reading is nothing to wait for.
 	if err := r.drain(); err != nil {
-		return wire.Event{}, false, fmt.Errorf("wait for the device to read an earlier report: %w", err)
+		return protocol.Event{}, false, fmt.Errorf("wait for the device to read an earlier report: %w", err)
 	}
-	if err := r.send(wire.Header{Type: wire.MessageStarted}, 0, nil); err != nil {
-		return wire.Event{}, false, err
+	if err := r.send(protocol.Header{Type: protocol.MessageStarted}, 0, nil); err != nil {
+		return protocol.Event{}, false, err
 	}
 	t.Flush()
 	started := a.now()
 	if a.walker == nil {
-		return wire.Event{}, false, r.refuse(a.guest.Status)
+		return protocol.Event{}, false, r.refuse(a.guest.Status)
 	}
 	most := a.maxRecords()
 	a.walker.Begin()
@@ -61,11 +61,11 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 		state, err := a.walker.Step(budget)
 		if err != nil {
 			a.lg.Error("walk", zap.Error(err))
-			return wire.Event{}, false, r.refuse(wire.StatusFailed)
+			return protocol.Event{}, false, r.refuse(protocol.StatusFailed)
 		}
 		// No lock is held here: the place to look up.
 		if next, ok, err = t.Receive(0); err != nil && !errors.Is(err, ErrInterrupted) {
-			return wire.Event{}, false, fmt.Errorf("receive event: %w", err)
+			return protocol.Event{}, false, fmt.Errorf("receive event: %w", err)
 		}
 		if ok && r.voidedBy(next) {
 			a.lg.Info("request is void", zap.Uint64("generation", event.Generation), zap.Stringer("by", next))
@@ -77,7 +77,7 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 		}
 		if state == freepages.Full {
 			if err := r.sendRecords(false, false); err != nil {
-				return wire.Event{}, false, err
+				return protocol.Event{}, false, err
 			}
 			if err := r.drain(); err != nil {
 				return r.late(err)
@@ -88,32 +88,32 @@ func (a *Agent) report(t Transport, event wire.Event) (next wire.Event, ok bool,
 	walked := a.now()
 	stats := a.walker.Stats()
 	if err := r.sendRecords(true, stats.LeftOut != 0); err != nil {
-		return wire.Event{}, false, err
+		return protocol.Event{}, false, err
 	}
 	a.lg.Info("reported", zap.Uint64("generation", event.Generation), zap.Uint64("records", stats.Records),
 		zap.Duration("took", a.now().Sub(start)), zap.Duration("started", started.Sub(start)),
 		zap.Duration("drain", stats.Drain), zap.Duration("walked", walked.Sub(started)), zap.Duration("walk", stats.WalkTime),
 		zap.Duration("hold-max", stats.HoldMax), zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut))
-	return wire.Event{}, false, nil
+	return protocol.Event{}, false, nil
 }
 
 // voidedBy tells whether an event ends this request.
-func (r *request) voidedBy(event wire.Event) bool {
+func (r *request) voidedBy(event protocol.Event) bool {
 	switch event.Type {
-	case wire.EventReportFree: // [FBPP-EV-4]
+	case protocol.EventReportFree: // [FBPP-EV-4]
 		return true
-	case wire.EventCancel:
+	case protocol.EventCancel:
 		return event.Generation == r.event.Generation
-	case wire.EventChanged: // a device that lost its state knows no request
-		return event.Flags&wire.EventHelloWanted != 0
+	case protocol.EventChanged: // a device that lost its state knows no request
+		return event.Flags&protocol.EventHelloWanted != 0
 	}
 	return false
 }
 
 // refuse ends the request without an answer [FBPP-REP-6].
-func (r *request) refuse(status wire.Status) error {
-	var trailer wire.Trailer
-	err := r.send(wire.Header{Type: wire.MessageReport, Flags: wire.FlagLast, Status: status}, 0, &trailer)
+func (r *request) refuse(status protocol.Status) error {
+	var trailer protocol.Trailer
+	err := r.send(protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Status: status}, 0, &trailer)
 	r.t.Flush()
 	return err
 }
@@ -122,13 +122,13 @@ func (r *request) refuse(status wire.Status) error {
 // message of the request carries the trailer.
 func (r *request) sendRecords(last, truncated bool) error {
 	stats := r.a.walker.Stats()
-	records := r.a.walker.Records().Len() / wire.RecordSize
-	most := r.t.MaxBody() / wire.RecordSize
+	records := r.a.walker.Records().Len() / protocol.RecordSize
+	most := r.t.MaxBody() / protocol.RecordSize
 	for from := 0; ; {
 		n := min(records-from, most)
-		header := wire.Header{Type: wire.MessageReport, Count: uint32(n)}
+		header := protocol.Header{Type: protocol.MessageReport, Count: uint32(n)}
 		if stats.Resumed {
-			header.Flags |= wire.FlagResumed
+			header.Flags |= protocol.FlagResumed
 		}
 		from += n
 		r.sent += uint64(n)
@@ -142,11 +142,11 @@ func (r *request) sendRecords(last, truncated bool) error {
 			}
 			continue
 		}
-		header.Flags |= wire.FlagLast
+		header.Flags |= protocol.FlagLast
 		if truncated {
-			header.Flags |= wire.FlagTruncated
+			header.Flags |= protocol.FlagTruncated
 		}
-		err := r.send(header, from-n, &wire.Trailer{
+		err := r.send(header, from-n, &protocol.Trailer{
 			Records:   r.sent,
 			WalkUS:    saturate(uint64(stats.WalkTime.Microseconds())),
 			HoldMaxUS: saturate(uint64(stats.HoldMax.Microseconds())),
@@ -160,16 +160,16 @@ func (r *request) sendRecords(last, truncated bool) error {
 
 // send sends one message of this request, with header.Count records from the
 // given one on.
-func (r *request) send(header wire.Header, from int, trailer *wire.Trailer) error {
-	var head [wire.HeaderSize]byte
+func (r *request) send(header protocol.Header, from int, trailer *protocol.Trailer) error {
+	var head [protocol.HeaderSize]byte
 	header.Generation, header.PageShift = r.event.Generation, r.a.guest.PageShift
 	header.Encode(head[:])
 	m := Message{Head: head[:]}
 	if header.Count != 0 {
-		m.Body = r.a.walker.Records().Slice(from*wire.RecordSize, int(header.Count)*wire.RecordSize)
+		m.Body = r.a.walker.Records().Slice(from*protocol.RecordSize, int(header.Count)*protocol.RecordSize)
 	}
 	if trailer != nil {
-		var tail [wire.TrailerSize]byte
+		var tail [protocol.TrailerSize]byte
 		trailer.Encode(tail[:])
 		m.Tail = tail[:]
 	}
@@ -190,12 +190,12 @@ func (r *request) drain() error {
 
 // late gives the request up when the device reads too slowly: it has closed it
 // by its deadline. Other errors end the transport.
-func (r *request) late(err error) (wire.Event, bool, error) {
+func (r *request) late(err error) (protocol.Event, bool, error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return wire.Event{}, false, fmt.Errorf("wait for the device to read messages: %w", err)
+		return protocol.Event{}, false, fmt.Errorf("wait for the device to read messages: %w", err)
 	}
 	r.a.lg.Warn("the device reads too slowly", zap.Uint64("generation", r.event.Generation))
-	return wire.Event{}, false, nil
+	return protocol.Event{}, false, nil
 }
 
 func saturate(v uint64) uint32 { return uint32(min(v, math.MaxUint32)) }

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
@@ -26,12 +26,12 @@ var _ variables = (*kernel.Peek)(nil)
 var switches = []struct {
 	key       string
 	parameter string
-	feature   wire.Features
+	feature   protocol.Features
 }{
-	{"_page_poisoning_enabled", "page_poison", wire.FeaturePagePoison},
-	{"_debug_pagealloc_enabled", "debug_pagealloc", wire.FeaturePagePoison},
-	{"init_on_free", "init_on_free", wire.FeatureInitOnFree},
-	{"init_on_alloc", "init_on_alloc", wire.FeatureInitOnAlloc},
+	{"_page_poisoning_enabled", "page_poison", protocol.FeaturePagePoison},
+	{"_debug_pagealloc_enabled", "debug_pagealloc", protocol.FeaturePagePoison},
+	{"init_on_free", "init_on_free", protocol.FeatureInitOnFree},
+	{"init_on_alloc", "init_on_alloc", protocol.FeatureInitOnAlloc},
 }
 
 // contentFeatures tells what the allocator does with the contents of free
@@ -39,8 +39,8 @@ var switches = []struct {
 // was built without the feature, and the feature can be on without a
 // parameter. Where there is no key of that name the kernel has no such feature,
 // or has renamed it: then a parameter that asks for it is believed.
-func contentFeatures(v variables, cmdline string) (wire.Features, error) {
-	var features wire.Features
+func contentFeatures(v variables, cmdline string) (protocol.Features, error) {
+	var features protocol.Features
 	for _, s := range switches {
 		on, err := staticKey(v, s.key)
 		if errors.Is(err, kernel.ErrNoSymbol) {

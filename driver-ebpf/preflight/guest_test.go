@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // The guest that the tests run in decides which of the cases this is.
@@ -26,27 +26,27 @@ func TestPreflightFitsTheGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmdline := string(text)
-	want := wire.StatusOK
+	want := protocol.StatusOK
 	switch {
 	case strings.Contains(cmdline, "lockdown=confidentiality"):
-		want = wire.StatusLockdown
+		want = protocol.StatusLockdown
 	case strings.Contains(cmdline, "page_poison=1"), strings.Contains(cmdline, "debug_pagealloc=on"):
-		want = wire.StatusContentMatters
+		want = protocol.StatusContentMatters
 	}
 	guest := found.Guest
 	if guest.Status != want {
 		t.Fatalf("status %v (%v), want %v", guest.Status, found.Err, want)
 	}
-	if (found.Walker() != nil) != (want == wire.StatusOK) || (guest.Hello.Reason == "") != (want == wire.StatusOK) {
+	if (found.Walker() != nil) != (want == protocol.StatusOK) || (guest.Hello.Reason == "") != (want == protocol.StatusOK) {
 		t.Errorf("walker %v, reason %q", found.Walker(), guest.Hello.Reason)
 	}
 	if guest.PageShift != 12 || guest.Hello.RAMBytes < 64<<20 || !strings.HasPrefix(guest.Hello.Release, "Linux ") {
 		t.Errorf("%+v", guest)
 	}
-	if want != wire.StatusOK {
+	if want != protocol.StatusOK {
 		return
 	}
-	if strings.Contains(cmdline, "init_on_free=1") != (guest.Hello.Features&wire.FeatureInitOnFree != 0) {
+	if strings.Contains(cmdline, "init_on_free=1") != (guest.Hello.Features&protocol.FeatureInitOnFree != 0) {
 		t.Errorf("features %v with %q", guest.Hello.Features, cmdline)
 	}
 	if guest.Hello.MaxOrder < 9 || guest.Hello.MaxOrder > 20 {

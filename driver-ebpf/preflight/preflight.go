@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
@@ -60,7 +60,7 @@ func Run(lg *zap.Logger) (*Result, error) {
 		return nil, err
 	}
 	status, err := r.prepare(lg)
-	if status != wire.StatusOK {
+	if status != protocol.StatusOK {
 		r.Guest.Status, r.Err = status, err
 		r.Guest.Hello.Reason = reason(err)
 	}
@@ -84,41 +84,41 @@ func (r *Result) describe() error {
 }
 
 // prepare loads the programs. The error is why the status is not OK.
-func (r *Result) prepare(lg *zap.Logger) (wire.Status, error) {
+func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 	if text, err := os.ReadFile(lockdownFile); err == nil {
 		if mode := lockdown(string(text)); mode != "" {
-			return wire.StatusLockdown, fmt.Errorf("kernel lockdown is at %s", mode)
+			return protocol.StatusLockdown, fmt.Errorf("kernel lockdown is at %s", mode)
 		}
 	}
 	peek, err := kernel.OpenPeek()
 	if err != nil {
-		return wire.StatusUnsupported, err
+		return protocol.StatusUnsupported, err
 	}
 	r.peek = peek
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return wire.StatusFailed, err
+		return protocol.StatusFailed, err
 	}
 	if _, err := peek.Symbol("vmemmap_base"); err != nil {
 		// Without this one, that others are absent would say nothing.
-		return wire.StatusUnsupported, fmt.Errorf("%w (kptr_restrict, KALLSYMS_ALL or SPARSEMEM_VMEMMAP?)", err)
+		return protocol.StatusUnsupported, fmt.Errorf("%w (kptr_restrict, KALLSYMS_ALL or SPARSEMEM_VMEMMAP?)", err)
 	}
 	features, err := contentFeatures(peek, string(cmdline))
 	if err != nil {
-		return wire.StatusFailed, err
+		return protocol.StatusFailed, err
 	}
 	r.Guest.Hello.Features = features
-	if features&wire.FeaturePagePoison != 0 {
+	if features&protocol.FeaturePagePoison != 0 {
 		// [FBPP-HELLO-1]
-		return wire.StatusContentMatters, errors.New("page_poison or debug_pagealloc is on")
+		return protocol.StatusContentMatters, errors.New("page_poison or debug_pagealloc is on")
 	}
 	snapshot, err := freepages.Load(peek, freepages.Options{Log: lg})
 	if err != nil {
-		return wire.StatusUnsupported, err
+		return protocol.StatusUnsupported, err
 	}
 	r.Snapshot = snapshot
 	r.Guest.Hello.MaxOrder = uint8(snapshot.MaxOrder())
-	return wire.StatusOK, nil
+	return protocol.StatusOK, nil
 }
 
 // lockdown returns the mode in force, which the file has in brackets, or "" for

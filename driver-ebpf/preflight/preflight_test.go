@@ -10,7 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
@@ -41,22 +41,22 @@ func TestContentFeatures(t *testing.T) {
 	for name, c := range map[string]struct {
 		keys    fakeVariables
 		cmdline string
-		want    wire.Features
+		want    protocol.Features
 	}{
 		"nothing": {fakeVariables{}, "quiet", 0},
 		"all keys on": {
 			fakeVariables{"_page_poisoning_enabled": 1, "_debug_pagealloc_enabled": 1, "init_on_free": 2, "init_on_alloc": 1}, "",
-			wire.FeaturePagePoison | wire.FeatureInitOnFree | wire.FeatureInitOnAlloc,
+			protocol.FeaturePagePoison | protocol.FeatureInitOnFree | protocol.FeatureInitOnAlloc,
 		},
 		"a key is believed rather than the command line": {
 			fakeVariables{"_page_poisoning_enabled": 0, "init_on_alloc": 1}, "page_poison=1 init_on_alloc=0",
-			wire.FeatureInitOnAlloc,
+			protocol.FeatureInitOnAlloc,
 		},
 		"debug_pagealloc counts as poisoning": {
-			fakeVariables{"_debug_pagealloc_enabled": 1}, "", wire.FeaturePagePoison,
+			fakeVariables{"_debug_pagealloc_enabled": 1}, "", protocol.FeaturePagePoison,
 		},
 		"without a key the command line is believed": {
-			fakeVariables{}, "page_poison=on init_on_free=1", wire.FeaturePagePoison | wire.FeatureInitOnFree,
+			fakeVariables{}, "page_poison=on init_on_free=1", protocol.FeaturePagePoison | protocol.FeatureInitOnFree,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/virtio"
@@ -39,7 +39,7 @@ type PCI struct {
 	device device
 	events queue
 	report queue
-	config wire.Config // as it was last read
+	config protocol.Config // as it was last read
 
 	memory  *dma.Region
 	buffers [eventBuffers]dma.Slice
@@ -73,20 +73,20 @@ var (
 )
 
 // Find returns the PCI addresses of the virtio-fbpp devices.
-func Find() ([]string, error) { return virtio.Find(wire.PCIVendorID, wire.PCIDeviceID) }
+func Find() ([]string, error) { return virtio.Find(protocol.PCIVendorID, protocol.PCIDeviceID) }
 
 // Open takes the virtio-fbpp device at a PCI address and starts it. The caller
 // closes the result, which gives the device back.
 func Open(bdf string, lg *zap.Logger) (*PCI, error) {
-	d, err := virtio.Open(bdf, virtio.Options{Features: virtio.FeatureIndirect, Queues: wire.NumQueues, Log: lg})
+	d, err := virtio.Open(bdf, virtio.Options{Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg})
 	if err != nil {
 		return nil, err
 	}
-	memory, err := dma.New(eventBuffers*wire.EventSize + messageSlots*slotSize)
+	memory, err := dma.New(eventBuffers*protocol.EventSize + messageSlots*slotSize)
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	p, err := newPCI(d, d.Queue(wire.EventQueue), d.Queue(wire.ReportQueue), memory, lg)
+	p, err := newPCI(d, d.Queue(protocol.EventQueue), d.Queue(protocol.ReportQueue), memory, lg)
 	if err != nil {
 		return nil, errors.Join(err, d.Close(), memory.Close())
 	}
@@ -106,7 +106,7 @@ func newPCI(d device, events, report queue, memory *dma.Region, lg *zap.Logger) 
 		p.free = append(p.free, i)
 	}
 	for i := range p.buffers {
-		p.buffers[i] = memory.Slice(messageSlots*slotSize+i*wire.EventSize, wire.EventSize)
+		p.buffers[i] = memory.Slice(messageSlots*slotSize+i*protocol.EventSize, protocol.EventSize)
 		if err := p.offer(i); err != nil {
 			if errors.Is(err, virtio.ErrQueueFull) && i >= 2 {
 				break // a device with a short queue: two are enough
@@ -131,20 +131,20 @@ func (p *PCI) offer(i int) error {
 }
 
 func (p *PCI) readConfig() {
-	var raw [wire.ConfigSize]byte
+	var raw [protocol.ConfigSize]byte
 	n := p.device.ReadConfig(raw[:])
-	config, err := wire.DecodeConfig(raw[:n])
+	config, err := protocol.DecodeConfig(raw[:n])
 	if err != nil {
 		p.lg.Warn("read device configuration", zap.Error(err))
 		return
 	}
 	p.config = config
-	p.lg.Info("device configuration", zap.Bool("enabled", config.Flags&wire.ConfigEnabled != 0),
+	p.lg.Info("device configuration", zap.Bool("enabled", config.Flags&protocol.ConfigEnabled != 0),
 		zap.Uint32("budget-us", config.BudgetUS), zap.Uint32("budget-entries", config.BudgetEntries))
 }
 
 // Receive implements [agent.Transport].
-func (p *PCI) Receive(limit time.Duration) (wire.Event, bool, error) {
+func (p *PCI) Receive(limit time.Duration) (protocol.Event, bool, error) {
 	var end time.Time
 	if limit > 0 {
 		end = time.Now().Add(limit)
@@ -157,26 +157,26 @@ func (p *PCI) Receive(limit time.Duration) (wire.Event, bool, error) {
 		left := virtio.Forever
 		if limit > 0 {
 			if left = time.Until(end); left <= 0 {
-				return wire.Event{}, false, nil
+				return protocol.Event{}, false, nil
 			}
 		}
 		if err := p.wait(left); err != nil {
-			return wire.Event{}, false, err
+			return protocol.Event{}, false, err
 		}
 	}
 }
 
 // nextEvent takes an event from the queue and gives its buffer back. The device
 // hears of the buffer later, in wait: it has others, and the event is urgent.
-func (p *PCI) nextEvent() (wire.Event, bool, error) {
+func (p *PCI) nextEvent() (protocol.Event, bool, error) {
 	for {
 		i, written, ok, err := p.events.Used()
 		if !ok || err != nil {
-			return wire.Event{}, false, err
+			return protocol.Event{}, false, err
 		}
-		event, err := wire.DecodeEvent(p.buffers[i].Bytes()[:written])
+		event, err := protocol.DecodeEvent(p.buffers[i].Bytes()[:written])
 		if offerErr := p.offer(i); offerErr != nil {
-			return wire.Event{}, false, offerErr
+			return protocol.Event{}, false, offerErr
 		}
 		if err == nil {
 			return event, true, nil

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/virtio"
@@ -104,8 +104,8 @@ func newFixture(t *testing.T, reportSize int) *fixture {
 		events: &fakeQueue{size: 8, segments: 64},
 		report: &fakeQueue{size: reportSize, segments: 64},
 	}
-	config := wire.Config{Flags: wire.ConfigEnabled, BudgetUS: 500}
-	f.device.config = make([]byte, wire.ConfigSize)
+	config := protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 500}
+	f.device.config = make([]byte, protocol.ConfigSize)
 	config.Encode(f.device.config)
 	memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
 	var err error
@@ -115,8 +115,8 @@ func newFixture(t *testing.T, reportSize int) *fixture {
 	return f
 }
 
-func encodeEvent(e wire.Event) []byte {
-	p := make([]byte, wire.EventSize)
+func encodeEvent(e protocol.Event) []byte {
+	p := make([]byte, protocol.EventSize)
 	e.Encode(p)
 	return p
 }
@@ -132,7 +132,7 @@ func TestEventsArriveAndBuffersGoBack(t *testing.T) {
 	next := uint64(0)
 	f.device.onWait = func() (bool, error) {
 		next++
-		f.events.use(encodeEvent(wire.Event{Type: wire.EventReportFree, Generation: next}))
+		f.events.use(encodeEvent(protocol.Event{Type: protocol.EventReportFree, Generation: next}))
 		return false, nil
 	}
 	for want := uint64(1); want <= 3*eventBuffers; want++ {
@@ -149,22 +149,22 @@ func TestEventsArriveAndBuffersGoBack(t *testing.T) {
 func TestShortEventIsDropped(t *testing.T) {
 	f := newFixture(t, 8)
 	f.events.use(make([]byte, 31))
-	f.events.use(encodeEvent(wire.Event{Type: wire.EventCancel}))
+	f.events.use(encodeEvent(protocol.Event{Type: protocol.EventCancel}))
 	event, ok, err := f.Receive(0)
-	if err != nil || !ok || event.Type != wire.EventCancel {
+	if err != nil || !ok || event.Type != protocol.EventCancel {
 		t.Fatalf("%v, %v, %v", event, ok, err)
 	}
 }
 
 func TestConfigurationIsReadAgainWhenItChanges(t *testing.T) {
 	f := newFixture(t, 8)
-	if got := f.config; got.BudgetUS != 500 || got.Flags != wire.ConfigEnabled {
+	if got := f.config; got.BudgetUS != 500 || got.Flags != protocol.ConfigEnabled {
 		t.Fatalf("%+v", got)
 	}
 	f.device.onWait = func() (bool, error) {
-		changed := wire.Config{BudgetUS: 900}
+		changed := protocol.Config{BudgetUS: 900}
 		changed.Encode(f.device.config)
-		f.events.use(encodeEvent(wire.Event{Type: wire.EventChanged}))
+		f.events.use(encodeEvent(protocol.Event{Type: protocol.EventChanged}))
 		return true, nil
 	}
 	if _, _, err := f.Receive(agent.Forever); err != nil {
@@ -180,7 +180,7 @@ func TestDeviceThatIsWellIsWaitedForOn(t *testing.T) {
 	waits := 0
 	f.device.onWait = func() (bool, error) {
 		if waits++; waits == 4 {
-			f.events.use(encodeEvent(wire.Event{Type: wire.EventReportFree, Generation: 7}))
+			f.events.use(encodeEvent(protocol.Event{Type: protocol.EventReportFree, Generation: 7}))
 		}
 		return true, nil
 	}
@@ -298,7 +298,7 @@ func TestLargestBodyFitsAChain(t *testing.T) {
 // A head, a page that is not aligned, and a tail have to fit.
 func TestQueueThatIsTooShortForAReport(t *testing.T) {
 	for segments, ok := range map[int]bool{1: false, 2: false, 3: false, 4: true} {
-		config := make([]byte, wire.ConfigSize)
+		config := make([]byte, protocol.ConfigSize)
 		memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
 		_, err := newPCI(&fakeDevice{config: config}, &fakeQueue{size: 8}, &fakeQueue{size: 8, segments: segments}, memory, nil)
 		if (err == nil) != ok {

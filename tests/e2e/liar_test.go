@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
@@ -81,8 +81,8 @@ func (l *liar) device() *vhostuser.Device {
 		}
 	}
 	return &vhostuser.Device{
-		NumQueues:    wire.NumQueues,
-		MaxQueueSize: wire.MaxQueueSize,
+		NumQueues:    protocol.NumQueues,
+		MaxQueueSize: protocol.MaxQueueSize,
 		ReadConfig:   func(p []byte, _ uint32) error { clear(p); return nil },
 		Kick:         l.kick,
 		Connected:    l.backend.Store,
@@ -109,7 +109,7 @@ func (l *liar) device() *vhostuser.Device {
 
 // kick reads what the driver says, and says nothing.
 func (l *liar) kick(q *vhostuser.Queue) {
-	for q.Index() == wire.ReportQueue {
+	for q.Index() == protocol.ReportQueue {
 		c, err := q.Pop()
 		if c == nil || err != nil || q.Push(c, 0) != nil || q.Notify() != nil {
 			return

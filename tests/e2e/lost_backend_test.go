@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/tests/vm"
-	vhostwire "github.com/fbpp-project/fbpp/vhostuser/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // What a backend has written, and marked in the dirty log, arrives though the
@@ -36,16 +36,16 @@ func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
 	}
 	m.awaitSyncs(3) // the first pass has sent the buffers
 
-	q := l.backend.Load().Queue(wire.EventQueue)
+	q := l.backend.Load().Queue(protocol.EventQueue)
 	c, err := q.Pop()
 	if c == nil || err != nil {
 		t.Fatalf("the agent has left no event buffer: %v, %v", c, err)
 	}
-	at, want := c.Writable()[0].Addr, bytes.Repeat([]byte{0xa5}, wire.EventSize)
+	at, want := c.Writable()[0].Addr, bytes.Repeat([]byte{0xa5}, protocol.EventSize)
 	if _, err := c.WriteAt(want, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Push(c, wire.EventSize); err != nil {
+	if err := q.Push(c, protocol.EventSize); err != nil {
 		t.Fatal(err)
 	}
 	l.hangUp()
@@ -64,7 +64,7 @@ func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
 // backend's logging on, and migrates without it.
 func TestBackendLostWhileLoggingStarts(t *testing.T) {
 	l := startLiar(t)
-	m := boot(t, setup{socket: startCut(t, l.socket, vhostwire.SetLogBase)})
+	m := boot(t, setup{socket: startCut(t, l.socket, wire.SetLogBase)})
 	m.startAgentUnder(l)
 	m.setup.socket, m.config.Backend = "", ""
 	requireHints(t, m.migrate(), "no-backend")

@@ -5,7 +5,7 @@ package backend
 import (
 	"slices"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -13,13 +13,13 @@ import (
 // docs/window.md.
 func FreePage() *Profile {
 	return &Profile{Name: "fbpp", Does: "the free page device; also checks the rules FBPP-*",
-		Queues: 2, Queue: wire.ReportQueue, ReadOnly: 0, Request: helloRequest,
+		Queues: 2, Queue: protocol.ReportQueue, ReadOnly: 0, Request: helloRequest,
 		checks: slices.Concat(fpDevice(), fpEvents(), fpMessages(), fpReports(), fpPort(), fpWindow())}
 }
 
 // helloRequest is a HELLO: the device reads it, and writes nothing.
 func helloRequest(g *vhosttest.Guest, alloc func(uint64) uint64, _, _ int) *Request {
-	m := helloMessage(wire.StatusOK, 0)
+	m := helloMessage(protocol.StatusOK, 0)
 	addr := alloc(uint64(len(m)))
 	g.Write(addr, m)
 	return &Request{
@@ -29,42 +29,42 @@ func helloRequest(g *vhosttest.Guest, alloc func(uint64) uint64, _, _ int) *Requ
 	}
 }
 
-func helloMessage(status wire.Status, features wire.Features) []byte {
-	h := wire.Header{Type: wire.MessageHello, Status: status, PageShift: 12}
-	body := wire.Hello{Features: features, MaxOrder: 10, RAMBytes: 2 * memBlock, Release: "fbpp-conform", Reason: "a reason"}
-	p := make([]byte, wire.HeaderSize+wire.HelloSize)
+func helloMessage(status protocol.Status, features protocol.Features) []byte {
+	h := protocol.Header{Type: protocol.MessageHello, Status: status, PageShift: 12}
+	body := protocol.Hello{Features: features, MaxOrder: 10, RAMBytes: 2 * memBlock, Release: "fbpp-conform", Reason: "a reason"}
+	p := make([]byte, protocol.HeaderSize+protocol.HelloSize)
 	h.Encode(p)
-	body.Encode(p[wire.HeaderSize:])
+	body.Encode(p[protocol.HeaderSize:])
 	return p
 }
 
 // reportMessage is a REPORT as its header says, with these records, and with a
 // trailer that counts total records if the header says LAST.
-func reportMessage(h wire.Header, total int, records ...wire.Record) []byte {
-	h.Type, h.Count = wire.MessageReport, uint32(len(records))
+func reportMessage(h protocol.Header, total int, records ...protocol.Record) []byte {
+	h.Type, h.Count = protocol.MessageReport, uint32(len(records))
 	if h.PageShift == 0 {
 		h.PageShift = 12
 	}
 	p := make([]byte, h.Size())
 	h.Encode(p)
 	for i, r := range records {
-		le.PutUint64(p[wire.HeaderSize+wire.RecordSize*i:], uint64(r))
+		le.PutUint64(p[protocol.HeaderSize+protocol.RecordSize*i:], uint64(r))
 	}
-	if h.Flags&wire.FlagLast != 0 {
-		t := wire.Trailer{Records: uint64(total), WalkUS: 1, HoldMaxUS: 1, Holds: 1}
-		t.Encode(p[len(p)-wire.TrailerSize:])
+	if h.Flags&protocol.FlagLast != 0 {
+		t := protocol.Trailer{Records: uint64(total), WalkUS: 1, HoldMaxUS: 1, Holds: 1}
+		t.Encode(p[len(p)-protocol.TrailerSize:])
 	}
 	return p
 }
 
 // lastReport is a whole report.
-func lastReport(generation uint64, records ...wire.Record) []byte {
-	return reportMessage(wire.Header{Generation: generation, Flags: wire.FlagLast}, len(records), records...)
+func lastReport(generation uint64, records ...protocol.Record) []byte {
+	return reportMessage(protocol.Header{Generation: generation, Flags: protocol.FlagLast}, len(records), records...)
 }
 
 // block is a free block inside of the machine's memory, which has nothing else
 // at that place: 64 pages, block i of a row.
-func block(i int) wire.Record { return wire.MakeRecord((1<<20+memBlock)>>12+uint64(64*i), 6) }
+func block(i int) protocol.Record { return protocol.MakeRecord((1<<20+memBlock)>>12+uint64(64*i), 6) }
 
 // blockRange is the range of block i.
 func blockRange(i int) memRange { return memRange{1<<20 + memBlock + uint64(i)<<18, 64 << 12} }
@@ -98,12 +98,12 @@ func fpNoFeatures(s *session) {
 
 func fpConfigReadOnly(s *session) {
 	f := s.realize(vhosttest.Options{})
-	before, err := f.GetConfig(0, wire.ConfigSize)
+	before, err := f.GetConfig(0, protocol.ConfigSize)
 	s.must(err, "read the configuration")
-	for _, n := range []int{1, 4, 8, wire.ConfigSize} {
+	for _, n := range []int{1, 4, 8, protocol.ConfigSize} {
 		_ = f.SetConfig(0, pattern(3, n)) // it may be refused
 	}
-	after, err := f.GetConfig(0, wire.ConfigSize)
+	after, err := f.GetConfig(0, protocol.ConfigSize)
 	s.must(err, "read the configuration again")
 	if !slices.Equal(before, after) {
 		s.Failf("the configuration was %x, and is %x after writes", before, after)
@@ -116,12 +116,12 @@ func fpNoHello(s *session) {
 	if a := m.answer(); a.status != fpNoDriver {
 		s.Failf("before HELLO a request ended with status %v", a)
 	}
-	m.noEvent(wire.EventReportFree)
+	m.noEvent(protocol.EventReportFree)
 }
 
 func fpHelloWanted(s *session) {
 	m := s.bootDriver()
-	if e := m.restartEvents(); e.Type != wire.EventChanged || e.Flags&wire.EventHelloWanted == 0 {
+	if e := m.restartEvents(); e.Type != protocol.EventChanged || e.Flags&protocol.EventHelloWanted == 0 {
 		s.Failf("the first event of a device whose eventq was stopped is %v", e)
 	}
 }
@@ -130,15 +130,17 @@ func fpKeepsRunning(s *session) {
 	m := s.bootDriver()
 	for _, wrong := range []func(generation uint64){
 		func(uint64) { m.post([]byte{1, 2, 3}) },
-		func(g uint64) { m.post(lastReport(g, wire.MakeRecord(1, 9))) },
-		func(g uint64) { m.post(reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast}, 99, block(0))) },
+		func(g uint64) { m.post(lastReport(g, protocol.MakeRecord(1, 9))) },
+		func(g uint64) {
+			m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, 99, block(0)))
+		},
 		func(uint64) { m.cancel() },
 		func(g uint64) {
-			m.post(reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast, Status: wire.StatusFailed}, 0))
+			m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast, Status: protocol.StatusFailed}, 0))
 		},
 	} {
 		m.ask()
-		e := m.await(wire.EventReportFree)
+		e := m.await(protocol.EventReportFree)
 		wrong(e.Generation)
 		m.exchange()
 	}
@@ -170,12 +172,12 @@ func fpEventSize(s *session) {
 	m.ask()
 	u, err := m.events.Wait(m.cfg.Patience)
 	s.must(err, "wait for an event")
-	if u.Len != wire.EventSize {
+	if u.Len != protocol.EventSize {
 		s.Failf("the device says that an event has %d bytes", u.Len)
 	}
-	for i, b := range m.g.Read(addr, 100)[wire.EventSize:] {
+	for i, b := range m.g.Read(addr, 100)[protocol.EventSize:] {
 		if b != blank {
-			s.Failf("the device wrote byte %d of the buffer, after its event", wire.EventSize+i)
+			s.Failf("the device wrote byte %d of the buffer, after its event", protocol.EventSize+i)
 		}
 	}
 }
@@ -184,7 +186,7 @@ func fpShortBuffer(s *session) {
 	m := s.bootDriver()
 	m.dropBuffers()
 	m.supply(16)
-	m.supply(wire.EventSize)
+	m.supply(protocol.EventSize)
 	m.ask()
 	u, err := m.events.Wait(m.cfg.Patience)
 	s.must(err, "wait for the short buffer")
@@ -192,7 +194,7 @@ func fpShortBuffer(s *session) {
 		s.Failf("a buffer of 16 bytes was used with length %d", u.Len)
 	}
 	delete(m.buffers, u.Head)
-	m.await(wire.EventReportFree)
+	m.await(protocol.EventReportFree)
 }
 
 func fpGenerations(s *session) {
@@ -201,7 +203,7 @@ func fpGenerations(s *session) {
 		m := s.bootDriver()
 		for range 10 {
 			m.ask()
-			g := m.await(wire.EventReportFree).Generation
+			g := m.await(protocol.EventReportFree).Generation
 			if g == 0 || seen[g] {
 				s.Failf("generation %#x is 0 or was used before; so far there were %d", g, len(seen))
 			}
@@ -216,9 +218,9 @@ func fpGenerations(s *session) {
 func fpOvertaken(s *session) {
 	m := s.bootDriver()
 	m.ask()
-	first := m.await(wire.EventReportFree)
+	first := m.await(protocol.EventReportFree)
 	m.ask()
-	second := m.await(wire.EventReportFree)
+	second := m.await(protocol.EventReportFree)
 	m.post(lastReport(first.Generation, block(0)))
 	m.post(lastReport(second.Generation, block(1)))
 	m.expectRanges(blockRange(1))
@@ -233,7 +235,7 @@ func fpEventLogged(s *session) {
 	for range 4 {
 		mig.Round()
 		m.ask()
-		m.post(lastReport(m.await(wire.EventReportFree).Generation))
+		m.post(lastReport(m.await(protocol.EventReportFree).Generation))
 		m.answer()
 	}
 	s.must(m.f.Stop(m.queues...), "stop the rings")

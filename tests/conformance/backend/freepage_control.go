@@ -6,7 +6,7 @@ import (
 	"net"
 
 	"github.com/fbpp-project/fbpp/device/control"
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // switchTo switches the device by fbppd's control socket, and back with the
@@ -31,11 +31,11 @@ func fpConfigChange(s *session) {
 	for _, on := range []bool{false, true} {
 		s.switchTo(on)
 		m.configChanged()
-		p, err := m.f.GetConfig(0, wire.ConfigSize)
+		p, err := m.f.GetConfig(0, protocol.ConfigSize)
 		s.must(err, "read the configuration")
-		c, err := wire.DecodeConfig(p)
+		c, err := protocol.DecodeConfig(p)
 		s.must(err, "read the configuration")
-		if got := c.Flags&wire.ConfigEnabled != 0; got != on {
+		if got := c.Flags&protocol.ConfigEnabled != 0; got != on {
 			s.Failf("the device was switched to %v, its configuration says %v", on, got)
 		}
 	}
@@ -47,7 +47,7 @@ func fpSwitchedOff(s *session) {
 	s.switchTo(false)
 	m.ask()
 	m.expectStatus(fpDisabled, "the device is switched off")
-	m.noEvent(wire.EventReportFree)
+	m.noEvent(protocol.EventReportFree)
 	s.switchTo(true)
 	m.exchange()
 }
@@ -76,7 +76,7 @@ func fpPortHello(s *session) {
 	port := s.port()
 	m := s.boot(bootOptions{stopped: true, Options: windowOptions})
 	fm := m.withWindow()
-	_, err := port.Write(helloMessage(wire.StatusLockdown, 0))
+	_, err := port.Write(helloMessage(protocol.StatusLockdown, 0))
 	s.must(err, "write a HELLO to the port")
 	fm.until(fpRefused, "after a HELLO by the port that refuses")
 	m.f.Close()
@@ -85,7 +85,7 @@ func fpPortHello(s *session) {
 }
 
 func fpPortNonsense(s *session) {
-	for _, p := range [][]byte{helloMessage(wire.StatusOK, 0), pattern(5, 192)} {
+	for _, p := range [][]byte{helloMessage(protocol.StatusOK, 0), pattern(5, 192)} {
 		port := s.port()
 		_, err := port.Write(p)
 		s.must(err, "write to the port")

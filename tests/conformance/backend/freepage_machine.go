@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
-	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 var le = binary.LittleEndian
@@ -52,12 +52,12 @@ func (s *session) bootFreePage() *freePageMachine {
 		buffers: make(map[uint32]uint64),
 	}
 	s.need(m.f.Negotiated.Has(windowFeature), "backend does not offer the hint window")
-	m.events = m.queues[wire.EventQueue]
+	m.events = m.queues[protocol.EventQueue]
 	m.message = m.g.Alloc(messageRoom)
 	m.fetchWindow()
 	m.must(m.f.Start(m.g, m.features, m.queues...), "start the device")
 	for range 4 {
-		m.supply(wire.EventSize)
+		m.supply(protocol.EventSize)
 	}
 	return m
 }
@@ -66,7 +66,7 @@ func (s *session) bootFreePage() *freePageMachine {
 // for it, or ask yet.
 func (s *session) bootDriver() *freePageMachine {
 	m := s.bootFreePage()
-	m.post(helloMessage(wire.StatusOK, 0))
+	m.post(helloMessage(protocol.StatusOK, 0))
 	return m
 }
 
@@ -108,23 +108,23 @@ func (m *freePageMachine) supply(n uint32) uint64 {
 // restartEvents starts eventq anew, and returns the first event after that. The
 // device has forgotten its driver, and has to say so in the first buffer, though
 // there was none at the start. It has no other.
-func (m *freePageMachine) restartEvents() wire.Event {
+func (m *freePageMachine) restartEvents() protocol.Event {
 	_, err := m.f.StopRing(m.events)
 	m.must(err, "stop eventq")
 	m.events.Reset()
 	clear(m.buffers)
 	m.must(m.f.StartRing(m.events), "start eventq")
 	m.must(m.f.Enable(m.events, true), "enable eventq")
-	m.supply(wire.EventSize)
+	m.supply(protocol.EventSize)
 	return m.take(m.wait())
 }
 
 // dropBuffers starts eventq anew, without buffers.
 func (m *freePageMachine) dropBuffers() {
-	if e := m.restartEvents(); e.Type != wire.EventChanged {
+	if e := m.restartEvents(); e.Type != protocol.EventChanged {
 		m.Failf("a device whose eventq was stopped sends %v", e)
 	}
-	m.post(helloMessage(wire.StatusOK, 0))
+	m.post(helloMessage(protocol.StatusOK, 0))
 }
 
 func (m *freePageMachine) wait() vhosttest.Used {
@@ -134,40 +134,40 @@ func (m *freePageMachine) wait() vhosttest.Used {
 }
 
 // take decodes the event of a used buffer.
-func (m *freePageMachine) take(u vhosttest.Used) wire.Event {
+func (m *freePageMachine) take(u vhosttest.Used) protocol.Event {
 	addr, ok := m.buffers[u.Head]
 	if !ok {
 		m.Failf("the device used head %d of eventq, which is not outstanding", u.Head)
 	}
 	delete(m.buffers, u.Head)
-	if u.Len != wire.EventSize {
+	if u.Len != protocol.EventSize {
 		m.Failf("the device says that an event has %d bytes", u.Len)
 	}
-	e, err := wire.DecodeEvent(m.g.Read(addr, wire.EventSize))
+	e, err := protocol.DecodeEvent(m.g.Read(addr, protocol.EventSize))
 	m.must(err, "decode an event")
 	return e
 }
 
 // event waits for the next event, and supplies another buffer.
-func (m *freePageMachine) event() wire.Event {
+func (m *freePageMachine) event() protocol.Event {
 	e := m.take(m.wait())
-	m.supply(wire.EventSize)
+	m.supply(protocol.EventSize)
 	return e
 }
 
 // await waits for an event of that type and ignores others.
-func (m *freePageMachine) await(want wire.EventType) wire.Event {
+func (m *freePageMachine) await(want protocol.EventType) protocol.Event {
 	for range 10 {
 		if e := m.event(); e.Type == want {
 			return e
 		}
 	}
 	m.Failf("no event %v came among 10", want)
-	return wire.Event{}
+	return protocol.Event{}
 }
 
 // noEvent fails if an event of that type comes within a while.
-func (m *freePageMachine) noEvent(unwanted wire.EventType) {
+func (m *freePageMachine) noEvent(unwanted protocol.EventType) {
 	for end := time.Now().Add(quiet); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if u, ok := m.events.Poll(); ok {
 			if e := m.take(u); e.Type == unwanted {
@@ -293,7 +293,7 @@ func (m *freePageMachine) expectRanges(want ...memRange) {
 // exchange is a whole request and a good answer to it.
 func (m *freePageMachine) exchange() {
 	m.ask()
-	m.post(lastReport(m.await(wire.EventReportFree).Generation, block(1), block(3)))
+	m.post(lastReport(m.await(protocol.EventReportFree).Generation, block(1), block(3)))
 	m.expectRanges(blockRange(1), blockRange(3))
 }
 
@@ -303,8 +303,8 @@ func (m *freePageMachine) configChanged() {
 	msg, err := m.f.Channel.Next(m.cfg.Patience)
 	m.must(err, "wait for a configuration change notification")
 	defer msg.Close()
-	if msg.Request != uint32(vhost.BackendConfigChange) {
-		m.Failf("the backend sent %v", vhost.BackendRequest(msg.Request))
+	if msg.Request != uint32(wire.BackendConfigChange) {
+		m.Failf("the backend sent %v", wire.BackendRequest(msg.Request))
 	}
 	m.must(m.f.Channel.Ack(msg, 0), "acknowledge the notification")
 }

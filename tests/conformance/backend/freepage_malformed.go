@@ -3,7 +3,7 @@
 package backend
 
 import (
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -27,7 +27,7 @@ func fpMalformed(s *session) {
 		}},
 	} {
 		m.ask()
-		c.post(m.await(wire.EventReportFree).Generation)
+		c.post(m.await(protocol.EventReportFree).Generation)
 		m.expectStatus(fpBadReport, c.what)
 	}
 	m.exchange()
@@ -39,18 +39,18 @@ const (
 	atGeneration, atStatus      = 8, 16
 	atShift, atReserved         = 20, 21
 	atReserved2                 = 24
-	atMaxOrder, atHelloReserved = wire.HeaderSize + 4, wire.HeaderSize + 5
+	atMaxOrder, atHelloReserved = protocol.HeaderSize + 4, protocol.HeaderSize + 5
 )
 
 // fpMalformedFields sends one message of each form that section 7 calls
 // malformed, of the right length.
 func fpMalformedFields(s *session) {
 	m := s.bootDriver()
-	hello := func(uint64) []byte { return helloMessage(wire.StatusOK, 0) }
+	hello := func(uint64) []byte { return helloMessage(protocol.StatusOK, 0) }
 	report := func(g uint64) []byte { return lastReport(g, block(0)) }
-	open := func(g uint64) []byte { return reportMessage(wire.Header{Generation: g}, 0, block(0)) }
+	open := func(g uint64) []byte { return reportMessage(protocol.Header{Generation: g}, 0, block(0)) }
 	cannot := func(g uint64) []byte { return lastReport(g) }
-	atEnd := wire.HeaderSize + wire.RecordSize + wire.TrailerSize - 1
+	atEnd := protocol.HeaderSize + protocol.RecordSize + protocol.TrailerSize - 1
 	for _, c := range []struct {
 		what    string
 		message func(generation uint64) []byte
@@ -74,19 +74,19 @@ func fpMalformedFields(s *session) {
 		{"a REPORT with an unknown flag", open, atFlags, 8},
 		{"a REPORT with an unknown flag beside LAST", report, atFlags + 1, 1},
 		{"a HELLO with records", hello, atCount, 1},
-		{"a HELLO with flags", hello, atFlags, wire.FlagLast},
+		{"a HELLO with flags", hello, atFlags, protocol.FlagLast},
 		{"a STARTED with records", startedMessage, atCount, 1},
-		{"a STARTED with flags", startedMessage, atFlags, wire.FlagResumed},
-		{"a STARTED with a status", startedMessage, atStatus, byte(wire.StatusFailed)},
+		{"a STARTED with flags", startedMessage, atFlags, protocol.FlagResumed},
+		{"a STARTED with a status", startedMessage, atStatus, byte(protocol.StatusFailed)},
 		{"a HELLO with a generation", hello, atGeneration, 1},
 		{"a HELLO with a max_order of 64", hello, atMaxOrder, 64},
-		{"a REPORT with a status and records", report, atStatus, byte(wire.StatusFailed)},
+		{"a REPORT with a status and records", report, atStatus, byte(protocol.StatusFailed)},
 		{"a REPORT with a status, and without LAST", func(g uint64) []byte {
-			return reportMessage(wire.Header{Generation: g}, 0)
-		}, atStatus, byte(wire.StatusFailed)},
+			return reportMessage(protocol.Header{Generation: g}, 0)
+		}, atStatus, byte(protocol.StatusFailed)},
 	} {
 		m.ask()
-		p := c.message(m.await(wire.EventReportFree).Generation)
+		p := c.message(m.await(protocol.EventReportFree).Generation)
 		p[c.at] = c.to
 		m.post(p)
 		m.expectStatus(fpBadReport, c.what)
@@ -95,8 +95,8 @@ func fpMalformedFields(s *session) {
 }
 
 func startedMessage(generation uint64) []byte {
-	h := wire.Header{Type: wire.MessageStarted, Generation: generation, PageShift: 12}
-	p := make([]byte, wire.HeaderSize)
+	h := protocol.Header{Type: protocol.MessageStarted, Generation: generation, PageShift: 12}
+	p := make([]byte, protocol.HeaderSize)
 	h.Encode(p)
 	return p
 }

@@ -2,7 +2,7 @@
 
 package backend
 
-import "github.com/fbpp-project/fbpp/device/wire"
+import "github.com/fbpp-project/fbpp/device/protocol"
 
 // fpMessages are the rules of reportq and of HELLO.
 func fpMessages() []check {
@@ -25,7 +25,7 @@ func fpOtherGeneration(s *session) {
 	m := s.bootDriver()
 	m.post(lastReport(12345, block(5))) // no request is open
 	m.ask()
-	g := m.await(wire.EventReportFree).Generation
+	g := m.await(protocol.EventReportFree).Generation
 	m.post(lastReport(g+1, block(0)))
 	m.post(lastReport(0, block(0)))
 	m.post(lastReport(g, block(2)))
@@ -34,19 +34,19 @@ func fpOtherGeneration(s *session) {
 
 func fpPoison(s *session) {
 	m := s.bootFreePage()
-	m.post(helloMessage(wire.StatusOK, wire.FeaturePagePoison))
+	m.post(helloMessage(protocol.StatusOK, protocol.FeaturePagePoison))
 	m.ask()
 	m.expectStatus(fpRefused, "the guest checks its free pages, but says OK")
-	m.noEvent(wire.EventReportFree)
+	m.noEvent(protocol.EventReportFree)
 }
 
 func fpLaterHello(s *session) {
 	m := s.bootDriver()
-	m.post(helloMessage(wire.StatusUnsupported, 0))
+	m.post(helloMessage(protocol.StatusUnsupported, 0))
 	m.ask()
 	m.expectStatus(fpRefused, "a later HELLO refuses")
-	m.noEvent(wire.EventReportFree)
-	m.post(helloMessage(wire.StatusOK, 0))
+	m.noEvent(protocol.EventReportFree)
+	m.post(helloMessage(protocol.StatusOK, 0))
 	m.exchange()
 }
 
@@ -78,27 +78,27 @@ func fpReports() []check {
 // badReport has a request answered by messages that the device has to discard.
 func (m *freePageMachine) badReport(what string, messages func(generation uint64) [][]byte) {
 	m.ask()
-	for _, p := range messages(m.await(wire.EventReportFree).Generation) {
+	for _, p := range messages(m.await(protocol.EventReportFree).Generation) {
 		m.post(p)
 	}
 	m.expectStatus(fpBadReport, what)
 }
 
 // badRecords is badReport for one message with these records.
-func (m *freePageMachine) badRecords(what string, flags uint16, records ...wire.Record) {
+func (m *freePageMachine) badRecords(what string, flags uint16, records ...protocol.Record) {
 	m.badReport(what, func(g uint64) [][]byte {
-		return [][]byte{reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast | flags}, len(records), records...)}
+		return [][]byte{reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast | flags}, len(records), records...)}
 	})
 }
 
 func fpManyReports(s *session) {
 	m := s.bootDriver()
 	m.ask()
-	g := m.await(wire.EventReportFree).Generation
-	m.post(reportMessage(wire.Header{Generation: g}, 0, block(4)))
-	m.post(reportMessage(wire.Header{Generation: g}, 0))
-	m.post(reportMessage(wire.Header{Generation: g}, 0, block(0), block(2)))
-	m.post(reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast}, 4, block(6)))
+	g := m.await(protocol.EventReportFree).Generation
+	m.post(reportMessage(protocol.Header{Generation: g}, 0, block(4)))
+	m.post(reportMessage(protocol.Header{Generation: g}, 0))
+	m.post(reportMessage(protocol.Header{Generation: g}, 0, block(0), block(2)))
+	m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, 4, block(6)))
 	m.expectRanges(blockRange(0), blockRange(2), blockRange(4), blockRange(6))
 	m.post(lastReport(g, block(1))) // after LAST: no effect
 	m.exchange()
@@ -107,12 +107,12 @@ func fpManyReports(s *session) {
 func fpBadBlocks(s *session) {
 	m := s.bootDriver()
 	first, end := uint64(1<<20)>>12, (uint64(1<<20)+2*memBlock)>>12
-	m.badRecords("a block that is not aligned to its size", 0, wire.MakeRecord(first+1, 1))
-	m.badRecords("a block past the end of memory", 0, wire.MakeRecord(end, 0))
-	m.badRecords("a block before memory", 0, wire.MakeRecord(first-1, 0))
-	m.badRecords("a block of which a part is past the end of memory", 0, wire.MakeRecord(end&^511, 9))
-	m.badRecords("a block of order 63", 0, wire.MakeRecord(0, 63))
-	m.badRecords("a block at the top of the address space", 0, wire.MakeRecord(1<<56-1, 0))
+	m.badRecords("a block that is not aligned to its size", 0, protocol.MakeRecord(first+1, 1))
+	m.badRecords("a block past the end of memory", 0, protocol.MakeRecord(end, 0))
+	m.badRecords("a block before memory", 0, protocol.MakeRecord(first-1, 0))
+	m.badRecords("a block of which a part is past the end of memory", 0, protocol.MakeRecord(end&^511, 9))
+	m.badRecords("a block of order 63", 0, protocol.MakeRecord(0, 63))
+	m.badRecords("a block at the top of the address space", 0, protocol.MakeRecord(1<<56-1, 0))
 	m.badRecords("a block of class 1", 0, block(0)|1<<6)
 	m.exchange()
 }
@@ -120,10 +120,10 @@ func fpBadBlocks(s *session) {
 func fpOverlap(s *session) {
 	m := s.bootDriver()
 	m.badRecords("the same block twice", 0, block(0), block(0))
-	m.badRecords("a block within another", 0, block(0), wire.MakeRecord(block(0).PFN()+8, 3))
+	m.badRecords("a block within another", 0, block(0), protocol.MakeRecord(block(0).PFN()+8, 3))
 	m.ask()
-	g := m.await(wire.EventReportFree).Generation
-	m.post(reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast | wire.FlagResumed}, 2, block(0), block(0)))
+	g := m.await(protocol.EventReportFree).Generation
+	m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast | protocol.FlagResumed}, 2, block(0), block(0)))
 	m.expectRanges(blockRange(0))
 }
 
@@ -131,8 +131,8 @@ func fpPageShift(s *session) {
 	m := s.bootDriver()
 	m.badReport("a page_shift that changes", func(g uint64) [][]byte {
 		return [][]byte{
-			reportMessage(wire.Header{Generation: g, PageShift: 12}, 0, block(0)),
-			reportMessage(wire.Header{Generation: g, PageShift: 13, Flags: wire.FlagLast}, 1),
+			reportMessage(protocol.Header{Generation: g, PageShift: 12}, 0, block(0)),
+			reportMessage(protocol.Header{Generation: g, PageShift: 13, Flags: protocol.FlagLast}, 1),
 		}
 	})
 	m.exchange()
@@ -141,9 +141,9 @@ func fpPageShift(s *session) {
 func fpCannotAnswer(s *session) {
 	m := s.bootDriver()
 	m.ask()
-	g := m.await(wire.EventReportFree).Generation
-	m.post(reportMessage(wire.Header{Generation: g}, 0, block(0)))
-	m.post(reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast, Status: wire.StatusFailed}, 0))
+	g := m.await(protocol.EventReportFree).Generation
+	m.post(reportMessage(protocol.Header{Generation: g}, 0, block(0)))
+	m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast, Status: protocol.StatusFailed}, 0))
 	if a := m.answer(); a.status == fpOK || len(a.ranges) > 0 {
 		s.Failf("a driver that cannot answer led to status %v", a)
 	}
@@ -153,11 +153,11 @@ func fpCannotAnswer(s *session) {
 func fpTooMany(s *session) {
 	m := s.bootDriver()
 	// RESUMED, so that nothing but their number is wrong.
-	records := make([]wire.Record, 2*2*memBlock>>12+1)
+	records := make([]protocol.Record, 2*2*memBlock>>12+1)
 	for i := range records {
-		records[i] = wire.MakeRecord(block(0).PFN()+uint64(i%64), 0)
+		records[i] = protocol.MakeRecord(block(0).PFN()+uint64(i%64), 0)
 	}
-	m.badRecords("more records than twice the pages", wire.FlagResumed, records...)
+	m.badRecords("more records than twice the pages", protocol.FlagResumed, records...)
 	m.exchange()
 }
 
@@ -165,7 +165,7 @@ func fpTrailer(s *session) {
 	m := s.bootDriver()
 	for _, n := range []int{0, 1, 3} {
 		m.badReport("a trailer that counts other than 2 records", func(g uint64) [][]byte {
-			return [][]byte{reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast}, n, block(0), block(1))}
+			return [][]byte{reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, n, block(0), block(1))}
 		})
 	}
 	m.exchange()
@@ -175,11 +175,11 @@ func fpDiscardsAll(s *session) {
 	m := s.bootDriver()
 	m.badReport("good blocks, and a bad one in a later message", func(g uint64) [][]byte {
 		return [][]byte{
-			reportMessage(wire.Header{Generation: g}, 0, block(0), block(2)),
-			reportMessage(wire.Header{Generation: g, Flags: wire.FlagLast}, 3, wire.MakeRecord(1, 5)),
+			reportMessage(protocol.Header{Generation: g}, 0, block(0), block(2)),
+			reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, 3, protocol.MakeRecord(1, 5)),
 		}
 	})
 	m.ask() // nothing of it comes back either
-	m.post(lastReport(m.await(wire.EventReportFree).Generation, block(7)))
+	m.post(lastReport(m.await(protocol.EventReportFree).Generation, block(7)))
 	m.expectRanges(blockRange(7))
 }

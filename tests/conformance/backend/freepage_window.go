@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -107,8 +107,8 @@ func fpRanges(s *session) {
 	m.ask()
 	// Neighbours, in the wrong order, and of several orders.
 	pfn := block(0).PFN()
-	m.post(lastReport(m.await(wire.EventReportFree).Generation,
-		block(9), block(8), block(3), wire.MakeRecord(pfn, 0), wire.MakeRecord(pfn+2, 1), wire.MakeRecord(pfn+1, 0), wire.MakeRecord(pfn+8, 3)))
+	m.post(lastReport(m.await(protocol.EventReportFree).Generation,
+		block(9), block(8), block(3), protocol.MakeRecord(pfn, 0), protocol.MakeRecord(pfn+2, 1), protocol.MakeRecord(pfn+1, 0), protocol.MakeRecord(pfn+8, 3)))
 	a := m.answer()
 	total := uint64(0)
 	for i, r := range a.ranges {
@@ -143,13 +143,13 @@ func fpSilentDriver(s *session) {
 func (m *freePageMachine) unanswered(limit time.Duration) time.Duration {
 	begun := time.Now()
 	m.askFor(limit)
-	e := m.await(wire.EventReportFree)
+	e := m.await(protocol.EventReportFree)
 	if e.DeadlineMS > uint32(limit.Milliseconds()) {
 		m.Failf("the driver is given %d ms of %v", e.DeadlineMS, limit)
 	}
 	m.expectStatus(fpTimeout, "the driver is silent")
 	took := time.Since(begun)
-	if c := m.await(wire.EventCancel); c.Generation != e.Generation {
+	if c := m.await(protocol.EventCancel); c.Generation != e.Generation {
 		m.Failf("REPORT_FREE %#x was followed by CANCEL of %#x", e.Generation, c.Generation)
 	}
 	return took
@@ -158,21 +158,21 @@ func (m *freePageMachine) unanswered(limit time.Duration) time.Duration {
 func fpSpurious(s *session) {
 	m := s.bootDriver()
 	m.signal()
-	m.noEvent(wire.EventReportFree)
+	m.noEvent(protocol.EventReportFree)
 	m.exchange()
 	for range 3 {
 		m.signal()
 	}
-	m.noEvent(wire.EventReportFree)
+	m.noEvent(protocol.EventReportFree)
 	m.exchange()
 }
 
 func fpGivenUp(s *session) {
 	m := s.bootDriver()
 	m.ask()
-	e := m.await(wire.EventReportFree)
+	e := m.await(protocol.EventReportFree)
 	m.cancel()
-	if c := m.await(wire.EventCancel); c.Generation != e.Generation {
+	if c := m.await(protocol.EventCancel); c.Generation != e.Generation {
 		s.Failf("REPORT_FREE %#x was followed by CANCEL of %#x", e.Generation, c.Generation)
 	}
 	m.post(lastReport(e.Generation, block(0)))
@@ -188,7 +188,7 @@ func fpPublished(s *session) {
 	before := slices.Clone(m.window[0x80:0x2000])
 	m.post(lastReport(99, block(0)))
 	m.post([]byte{1, 2, 3})
-	m.post(helloMessage(wire.StatusFailed, 0))
+	m.post(helloMessage(protocol.StatusFailed, 0))
 	time.Sleep(quiet)
 	if !slices.Equal(before, m.window[0x80:0x2000]) {
 		s.Failf("the window changed after the answer was published")

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device"
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/tests/conformance/backend"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 	"github.com/fbpp-project/fbpp/vhostuser"
@@ -52,13 +52,13 @@ func silentIn(silent func(start int64) bool) *vhostuser.Device {
 		disconnected(b, err)
 	}
 	d.QueueStarted = func(q *vhostuser.Queue) {
-		if q.Index() == wire.EventQueue {
+		if q.Index() == protocol.EventQueue {
 			starts.Add(1)
 		}
 		started(q)
 	}
 	d.Kick = func(q *vhostuser.Queue) {
-		if q.Index() != wire.EventQueue || !silent(starts.Load()) {
+		if q.Index() != protocol.EventQueue || !silent(starts.Load()) {
 			kick(q)
 		}
 	}

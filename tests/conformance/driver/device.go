@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
-	"github.com/fbpp-project/fbpp/device/wire"
 	"github.com/fbpp-project/fbpp/vhostuser"
-	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // futureFeature is a reserved feature bit. A driver of this version must not
@@ -35,9 +35,9 @@ type device struct {
 	mu       sync.Mutex
 	changed  chan struct{} // closed when something below changes
 	judge    judge
-	config   wire.Config
+	config   protocol.Config
 	offered  uint64 // features of rings, beyond those that the library offers
-	features vhost.Features
+	features wire.Features
 	backend  *vhostuser.Backend
 	memory   *vhostuser.Memory // retained; nil before the first
 	window   *window.Window    // nil while the frontend has none
@@ -56,15 +56,15 @@ func newDevice(now func() time.Time, offered uint64) *device {
 		offered: offered,
 		changed: make(chan struct{}),
 		judge:   newJudge(now),
-		config:  wire.Config{Flags: wire.ConfigEnabled, BudgetUS: 1000, BudgetEntries: 100_000},
+		config:  protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 1000, BudgetEntries: 100_000},
 	}
 }
 
 func (d *device) vhostUser() *vhostuser.Device {
 	return &vhostuser.Device{
 		Features:      d.offered | 1<<futureFeature,
-		NumQueues:     wire.NumQueues,
-		MaxQueueSize:  wire.MaxQueueSize,
+		NumQueues:     protocol.NumQueues,
+		MaxQueueSize:  protocol.MaxQueueSize,
 		ReadConfig:    d.readConfig,
 		WriteConfig:   func([]byte, uint32) error { return nil }, // ignored [FBPP-CFG-1]
 		Kick:          d.kick,
@@ -113,18 +113,18 @@ func (d *device) locked(f func()) {
 func (d *device) readConfig(p []byte, off uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if end := uint64(off) + uint64(len(p)); end > wire.ConfigSize {
-		d.judge.broke(ruleConfig, "bytes %d to %d of the configuration were read, it has %d", off, end, wire.ConfigSize)
-		return fmt.Errorf("read configuration: bytes %d to %d of %d", off, end, wire.ConfigSize)
+	if end := uint64(off) + uint64(len(p)); end > protocol.ConfigSize {
+		d.judge.broke(ruleConfig, "bytes %d to %d of the configuration were read, it has %d", off, end, protocol.ConfigSize)
+		return fmt.Errorf("read configuration: bytes %d to %d of %d", off, end, protocol.ConfigSize)
 	}
-	if off != 0 || len(p) != wire.ConfigSize {
+	if off != 0 || len(p) != protocol.ConfigSize {
 		d.judge.saw(ruleConfig)
 	} else {
 		d.judge.skip("the frontend reads all of the configuration, and answers the driver from its copy", ruleConfig)
 	}
-	var space [wire.ConfigSize]byte
+	var space [protocol.ConfigSize]byte
 	d.config.Encode(space[:])
-	for i := wire.ConfigSize - 20; i < len(space); i++ {
+	for i := protocol.ConfigSize - 20; i < len(space); i++ {
 		space[i] = 0xa5
 	}
 	space[3] |= 0x80 // of the flags
@@ -134,7 +134,7 @@ func (d *device) readConfig(p []byte, off uint32) error {
 
 // setConfig changes the configuration, and tells the driver also when nothing
 // has changed.
-func (d *device) setConfig(change func(*wire.Config)) {
+func (d *device) setConfig(change func(*protocol.Config)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	change(&d.config)
@@ -162,18 +162,18 @@ func (d *device) disconnected(_ *vhostuser.Backend, err error) {
 }
 
 func (d *device) featuresAcked(features uint64) {
-	d.locked(func() { d.features = vhost.Features(features) })
+	d.locked(func() { d.features = wire.Features(features) })
 }
 
 func (d *device) queueStarted(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.judge.note("frontend: queue %d runs, features %v", q.Index(), d.features)
-	if q.Index() == wire.EventQueue {
+	if q.Index() == protocol.EventQueue {
 		d.eventq = q
 		d.starts++
 		d.judge.saw(ruleVersion, ruleFeatures)
-		if !d.features.Has(vhost.FeatureVersion1) {
+		if !d.features.Has(wire.FeatureVersion1) {
 			d.judge.broke(ruleVersion, "the queues run with the features %v", d.features)
 		}
 		if reserved := d.features & (1<<24 - 1); reserved != 0 {
@@ -189,7 +189,7 @@ func (d *device) queueStarted(q *vhostuser.Queue) {
 // usedBefore says whether a device has taken anything from a ring since the driver
 // initialised it.
 func (d *device) usedBefore(q *vhostuser.Queue) bool {
-	if d.features.Has(vhost.FeatureRingPacked) {
+	if d.features.Has(wire.FeatureRingPacked) {
 		return q.Base() != 1<<31|1<<15 // both wrap counters are 1
 	}
 	return q.Base() != 0
@@ -200,7 +200,7 @@ func (d *device) queueStopping(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.judge.note("frontend: queue %d stops", q.Index())
-	if q.Index() == wire.EventQueue {
+	if q.Index() == protocol.EventQueue {
 		d.eventq = nil
 		d.returnBuffers(q)
 	} else {
@@ -244,7 +244,7 @@ func (d *device) close() {
 func (d *device) kick(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if q.Index() == wire.ReportQueue {
+	if q.Index() == protocol.ReportQueue {
 		d.readMessages(q)
 	}
 	d.broadcast()

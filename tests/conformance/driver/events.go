@@ -6,7 +6,7 @@ import (
 	"bytes"
 	"errors"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
@@ -34,7 +34,7 @@ func (d *device) collect() {
 			return
 		}
 		d.judge.saw(ruleBuffers, ruleQueue)
-		if c.WritableLen() < wire.EventSize || c.ReadableLen() != 0 {
+		if c.WritableLen() < protocol.EventSize || c.ReadableLen() != 0 {
 			d.judge.broke(ruleBuffers, "a buffer of eventq has %d writable and %d readable bytes", c.WritableLen(), c.ReadableLen())
 		}
 		b := &buffer{chain: c, marked: mark[:min(len(mark), int(c.WritableLen()))]}
@@ -96,8 +96,8 @@ type use struct {
 }
 
 // put uses one buffer for an event. It does not interrupt. d.mu is held.
-func (d *device) put(e wire.Event, how use) error {
-	var p [wire.EventSize]byte
+func (d *device) put(e protocol.Event, how use) error {
+	var p [protocol.EventSize]byte
 	e.Encode(p[:])
 	for {
 		b := d.taken(how.newest)
@@ -108,14 +108,14 @@ func (d *device) put(e wire.Event, how use) error {
 			return errNoBuffer
 		}
 		d.check(b)
-		fits := b.chain.WritableLen() >= wire.EventSize
+		fits := b.chain.WritableLen() >= protocol.EventSize
 		written := uint32(0)
 		if fits {
 			if _, err := b.chain.WriteAt(p[:], 0); err != nil {
 				d.judge.note("device: write event: %v", err)
 			}
 			if !how.empty {
-				written = wire.EventSize
+				written = protocol.EventSize
 			}
 		}
 		if err := d.eventq.Push(b.chain, written); err != nil {

@@ -5,17 +5,17 @@ package driver_test
 import (
 	"encoding/binary"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // spoil encodes a report, with what is wrong about it.
-func (s *script) spoil(h wire.Header, records []wire.Record, trailer *wire.Trailer) []byte {
+func (s *script) spoil(h protocol.Header, records []protocol.Record, trailer *protocol.Trailer) []byte {
 	first := s.sent == 2 // after STARTED
 	last := trailer != nil
 	switch s.fault {
 	case "never says that a report is the last":
 		if last {
-			h.Flags &^= wire.FlagLast
+			h.Flags &^= protocol.FlagLast
 			trailer = nil
 		}
 	case "says twice that a report is the last":
@@ -25,39 +25,39 @@ func (s *script) spoil(h wire.Header, records []wire.Record, trailer *wire.Trail
 	case "reports memory in use":
 		if first {
 			for _, at := range s.buffers {
-				records[0] = wire.MakeRecord(at>>12, 0)
+				records[0] = protocol.MakeRecord(at>>12, 0)
 			}
 		}
 	case "reports unaligned blocks":
-		records[0] = wire.MakeRecord(records[0].PFN()+1, 1)
+		records[0] = protocol.MakeRecord(records[0].PFN()+1, 1)
 	case "reports blocks of another class":
 		records[0] |= 1 << 6
 	case "reports what is no memory":
-		records[0] = wire.MakeRecord(1<<40, 0)
+		records[0] = protocol.MakeRecord(1<<40, 0)
 	case "reports memory past its end":
-		records[0] = wire.MakeRecord(firstFree&^(1<<scriptOrder-1)+1<<scriptOrder, scriptOrder)
+		records[0] = protocol.MakeRecord(firstFree&^(1<<scriptOrder-1)+1<<scriptOrder, scriptOrder)
 	case "reports an order that no address has":
-		records[0] = wire.MakeRecord(0, wire.MaxOrder)
+		records[0] = protocol.MakeRecord(0, protocol.MaxOrder)
 	case "reports blocks twice":
-		if last && h.Flags&wire.FlagResumed == 0 {
-			records[0] = wire.MakeRecord(firstFree+17, 0)
+		if last && h.Flags&protocol.FlagResumed == 0 {
+			records[0] = protocol.MakeRecord(firstFree+17, 0)
 		}
 	case "changes the page shift":
 		if last {
 			h.PageShift = 13
 			for i := range records {
-				records[i] = wire.MakeRecord(records[i].PFN()/2, blockOrder-1)
+				records[i] = protocol.MakeRecord(records[i].PFN()/2, blockOrder-1)
 			}
 		}
 	case "fails with records":
 		if last {
-			h.Status = wire.StatusFailed
+			h.Status = protocol.StatusFailed
 		}
 	case "reports too much":
 		if first {
-			h.Flags |= wire.FlagResumed
+			h.Flags |= protocol.FlagResumed
 			for range 5000 {
-				records = append(records, wire.MakeRecord(firstFree, 0))
+				records = append(records, protocol.MakeRecord(firstFree, 0))
 			}
 		}
 		if last {
@@ -71,12 +71,12 @@ func (s *script) spoil(h wire.Header, records []wire.Record, trailer *wire.Trail
 		h.Generation &= 0xffffffff
 	case "has large pages":
 		for i := range records {
-			records[i] = wire.MakeRecord(records[i].PFN()>>4, blockOrder-4)
+			records[i] = protocol.MakeRecord(records[i].PFN()>>4, blockOrder-4)
 		}
 		if first { // more than twice the large pages, less than twice the small ones
-			h.Flags |= wire.FlagResumed
+			h.Flags |= protocol.FlagResumed
 			for range 500 {
-				records = append(records, wire.MakeRecord(firstFree>>4, 0))
+				records = append(records, protocol.MakeRecord(firstFree>>4, 0))
 			}
 		}
 		if last {

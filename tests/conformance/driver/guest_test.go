@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -93,7 +93,7 @@ func (g *guest) readConfig() error {
 		}
 	}
 	if g.fault == "reads past the configuration" {
-		if _, err := g.fe.GetConfig(wire.ConfigSize, 4); err == nil {
+		if _, err := g.fe.GetConfig(protocol.ConfigSize, 4); err == nil {
 			return errors.New("the device has more configuration than it has")
 		}
 	}

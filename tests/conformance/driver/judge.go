@@ -5,13 +5,13 @@ package driver
 import (
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
 // pageShift is that of the pages in which memory is counted, the smallest that a
 // guest may have.
-const pageShift = wire.MinPageShift
+const pageShift = protocol.MinPageShift
 
 // judge looks at what the driver says, message by message. It knows the driver's
 // rules, and nothing of how messages come.
@@ -51,18 +51,18 @@ func (j *judge) meets(taken bool) {
 
 // introduction is what a HELLO says.
 type introduction struct {
-	wire.Hello
-	status    wire.Status
+	protocol.Hello
+	status    protocol.Status
 	pageShift uint8
 }
 
 // refuses says whether the driver must not be asked.
 func (i *introduction) refuses() bool {
-	return i.status != wire.StatusOK || i.Features&wire.FeaturePagePoison != 0
+	return i.status != protocol.StatusOK || i.Features&protocol.FeaturePagePoison != 0
 }
 
 // read judges a message that the driver has made available.
-func (j *judge) read(c *vhostuser.Chain) wire.Header {
+func (j *judge) read(c *vhostuser.Chain) protocol.Header {
 	h, err := parseHeader(c)
 	r := j.requests[h.Generation]
 	switch {
@@ -70,9 +70,9 @@ func (j *judge) read(c *vhostuser.Chain) wire.Header {
 		j.note("driver: %v", h)
 		j.saw(ruleShape, ruleFields, ruleAsked)
 		err = j.message(h, c)
-	case h.Type == wire.MessageHello:
+	case h.Type == protocol.MessageHello:
 		j.greeted() // however badly
-	case h.Type == wire.MessageReport && h.Flags&wire.FlagLast != 0 && r != nil:
+	case h.Type == protocol.MessageReport && h.Flags&protocol.FlagLast != 0 && r != nil:
 		r.ended = true
 	}
 	j.blame(err)
@@ -88,8 +88,8 @@ func (j *judge) blame(err error) {
 	}
 }
 
-func (j *judge) message(h wire.Header, c *vhostuser.Chain) error {
-	if h.Type == wire.MessageHello {
+func (j *judge) message(h protocol.Header, c *vhostuser.Chain) error {
+	if h.Type == protocol.MessageHello {
 		return j.hello(h, c)
 	}
 	r := j.requests[h.Generation]
@@ -117,7 +117,7 @@ func (j *judge) message(h wire.Header, c *vhostuser.Chain) error {
 		j.blame(breaks(ruleShift, "%v: an earlier message of the request has page shift %d", h, r.pageShift))
 	}
 	r.pageShift = h.PageShift
-	if h.Type == wire.MessageStarted {
+	if h.Type == protocol.MessageStarted {
 		r.started = true
 		return nil
 	}
@@ -133,7 +133,7 @@ func (j *judge) greeted() {
 	j.hellos++
 }
 
-func (j *judge) hello(h wire.Header, c *vhostuser.Chain) error {
+func (j *judge) hello(h protocol.Header, c *vhostuser.Chain) error {
 	j.greeted()
 	hello, err := parseHello(c)
 	if err != nil {
@@ -142,7 +142,7 @@ func (j *judge) hello(h wire.Header, c *vhostuser.Chain) error {
 	j.driver = &introduction{hello, h.Status, h.PageShift}
 	j.note("driver: hello: %q, order %d, %d bytes, features %v, reason %q", hello.Release, hello.MaxOrder, hello.RAMBytes, hello.Features, hello.Reason)
 	j.saw(rulePoison)
-	if hello.Features&wire.FeaturePagePoison != 0 && h.Status != wire.StatusContentMatters {
+	if hello.Features&protocol.FeaturePagePoison != 0 && h.Status != protocol.StatusContentMatters {
 		return breaks(rulePoison, "hello has the feature page-poison and the status %v", h.Status)
 	}
 	if h.Generation != 0 {
@@ -152,7 +152,7 @@ func (j *judge) hello(h wire.Header, c *vhostuser.Chain) error {
 }
 
 // report judges a REPORT of a request.
-func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
+func (j *judge) report(r *request, h protocol.Header, c *vhostuser.Chain) error {
 	j.saw(ruleLast, ruleRefusal, ruleStarted)
 	if !r.started && j.breaches == r.breaches { // it may have been what was malformed
 		j.advise(ruleStarted, "%v comes without STARTED", h)
@@ -160,7 +160,7 @@ func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
 	if r.ended {
 		return breaks(ruleLast, "%v comes after the request's message with LAST", h)
 	}
-	if h.Flags&wire.FlagResumed != 0 && r.resumedAt == 0 {
+	if h.Flags&protocol.FlagResumed != 0 && r.resumedAt == 0 {
 		r.resumedAt = r.messages
 	}
 	j.saw(ruleMost)
@@ -168,7 +168,7 @@ func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
 		r.lost = true
 		return breaks(ruleMost, "%v makes %d records of the request, at most %d are allowed", h, r.records+uint64(h.Count), most)
 	}
-	maxOrder := uint8(wire.MaxOrder)
+	maxOrder := uint8(protocol.MaxOrder)
 	if j.driver != nil {
 		maxOrder = j.driver.MaxOrder
 	}
@@ -178,11 +178,11 @@ func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
 			j.saw(ruleFree)
 		}
 	}
-	err := eachRecord(h, c, func(_ uint32, record wire.Record) error {
+	err := eachRecord(h, c, func(_ uint32, record protocol.Record) error {
 		j.blame(r.add(record, j.memory, maxOrder))
 		return nil
 	})
-	if err != nil || h.Flags&wire.FlagLast == 0 {
+	if err != nil || h.Flags&protocol.FlagLast == 0 {
 		return err
 	}
 	r.ended, r.status = true, h.Status
@@ -191,7 +191,7 @@ func (j *judge) report(r *request, h wire.Header, c *vhostuser.Chain) error {
 	}
 	j.blame(r.overlap())
 	r.blocks = nil
-	if h.Status != wire.StatusOK {
+	if h.Status != protocol.StatusOK {
 		return nil
 	}
 	if r.trailer, err = parseTrailer(h, c); err != nil {

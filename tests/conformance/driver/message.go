@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
@@ -26,25 +26,25 @@ func breaks(rule, format string, args ...any) error {
 // message is a message of the driver that the device has not used yet.
 type message struct {
 	chain  *vhostuser.Chain
-	header wire.Header
+	header protocol.Header
 	sum    uint32 // of its bytes when it was read
 }
 
 // parseHeader reads and checks the header as package wire does, but finds the
 // rule that each fault breaks.
-func parseHeader(c *vhostuser.Chain) (wire.Header, error) {
+func parseHeader(c *vhostuser.Chain) (protocol.Header, error) {
 	if n := c.WritableLen(); n != 0 {
-		return wire.Header{}, breaks(ruleShape, "a message has a device-writable part of %d bytes", n)
+		return protocol.Header{}, breaks(ruleShape, "a message has a device-writable part of %d bytes", n)
 	}
-	if n := c.ReadableLen(); n < wire.HeaderSize {
-		return wire.Header{}, breaks(ruleShape, "a message has %d bytes, its header alone has %d", n, wire.HeaderSize)
+	if n := c.ReadableLen(); n < protocol.HeaderSize {
+		return protocol.Header{}, breaks(ruleShape, "a message has %d bytes, its header alone has %d", n, protocol.HeaderSize)
 	}
-	var p [wire.HeaderSize]byte
+	var p [protocol.HeaderSize]byte
 	if _, err := c.ReadAt(p[:], 0); err != nil {
-		return wire.Header{}, fmt.Errorf("read header: %w", err)
+		return protocol.Header{}, fmt.Errorf("read header: %w", err)
 	}
-	h, err := wire.DecodeHeader(p[:])
-	if h.Type == wire.MessageReport && h.Status != wire.StatusOK && (h.Count != 0 || h.Flags&wire.FlagLast == 0) {
+	h, err := protocol.DecodeHeader(p[:])
+	if h.Type == protocol.MessageReport && h.Status != protocol.StatusOK && (h.Count != 0 || h.Flags&protocol.FlagLast == 0) {
 		return h, breaks(ruleRefusal, "a report with status %v has %d records and flags %#x: % x", h.Status, h.Count, h.Flags, p)
 	}
 	if err != nil {
@@ -57,12 +57,12 @@ func parseHeader(c *vhostuser.Chain) (wire.Header, error) {
 }
 
 // parseHello reads what follows the header of a HELLO.
-func parseHello(c *vhostuser.Chain) (wire.Hello, error) {
-	var p [wire.HelloSize]byte
-	if _, err := c.ReadAt(p[:], wire.HeaderSize); err != nil {
-		return wire.Hello{}, fmt.Errorf("read hello: %w", err)
+func parseHello(c *vhostuser.Chain) (protocol.Hello, error) {
+	var p [protocol.HelloSize]byte
+	if _, err := c.ReadAt(p[:], protocol.HeaderSize); err != nil {
+		return protocol.Hello{}, fmt.Errorf("read hello: %w", err)
 	}
-	hello, err := wire.DecodeHello(p[:])
+	hello, err := protocol.DecodeHello(p[:])
 	if err != nil {
 		return hello, breaks(ruleFields, "%v: % x", err, p[:16])
 	}
@@ -70,12 +70,12 @@ func parseHello(c *vhostuser.Chain) (wire.Hello, error) {
 }
 
 // parseTrailer reads the trailer of a report with LAST.
-func parseTrailer(h wire.Header, c *vhostuser.Chain) (wire.Trailer, error) {
-	var p [wire.TrailerSize]byte
-	if _, err := c.ReadAt(p[:], int64(h.Size()-wire.TrailerSize)); err != nil {
-		return wire.Trailer{}, fmt.Errorf("read trailer: %w", err)
+func parseTrailer(h protocol.Header, c *vhostuser.Chain) (protocol.Trailer, error) {
+	var p [protocol.TrailerSize]byte
+	if _, err := c.ReadAt(p[:], int64(h.Size()-protocol.TrailerSize)); err != nil {
+		return protocol.Trailer{}, fmt.Errorf("read trailer: %w", err)
 	}
-	trailer, err := wire.DecodeTrailer(p[:])
+	trailer, err := protocol.DecodeTrailer(p[:])
 	if err != nil {
 		return trailer, breaks(ruleFields, "%v: % x", err, p)
 	}
@@ -83,16 +83,16 @@ func parseTrailer(h wire.Header, c *vhostuser.Chain) (wire.Trailer, error) {
 }
 
 // eachRecord calls f with the records of a report, in order.
-func eachRecord(h wire.Header, c *vhostuser.Chain, f func(i uint32, r wire.Record) error) error {
+func eachRecord(h protocol.Header, c *vhostuser.Chain, f func(i uint32, r protocol.Record) error) error {
 	var p [4096]byte
 	for i := uint32(0); i < h.Count; {
-		n := min(h.Count-i, uint32(len(p)/wire.RecordSize))
-		part := p[:n*wire.RecordSize]
-		if _, err := c.ReadAt(part, wire.HeaderSize+int64(i)*wire.RecordSize); err != nil {
+		n := min(h.Count-i, uint32(len(p)/protocol.RecordSize))
+		part := p[:n*protocol.RecordSize]
+		if _, err := c.ReadAt(part, protocol.HeaderSize+int64(i)*protocol.RecordSize); err != nil {
 			return fmt.Errorf("read records: %w", err)
 		}
-		for ; len(part) > 0; part = part[wire.RecordSize:] {
-			if err := f(i, wire.Record(binary.LittleEndian.Uint64(part))); err != nil {
+		for ; len(part) > 0; part = part[protocol.RecordSize:] {
+			if err := f(i, protocol.Record(binary.LittleEndian.Uint64(part))); err != nil {
 				return err
 			}
 			i++

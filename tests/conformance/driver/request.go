@@ -7,7 +7,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
@@ -25,8 +25,8 @@ type request struct {
 	resumedAt int // number of the first message with RESUMED, from 1; 0: none
 	blocks    []block
 	ended     bool // LAST came
-	status    wire.Status
-	trailer   wire.Trailer
+	status    protocol.Status
+	trailer   protocol.Trailer
 }
 
 // span is a piece of guest memory, from its first to after its last byte.
@@ -53,11 +53,11 @@ func spans(segments []vhostuser.Segment) []span {
 }
 
 // add judges a record.
-func (r *request) add(record wire.Record, memory []vhostuser.Region, maxOrder uint8) error {
+func (r *request) add(record protocol.Record, memory []vhostuser.Region, maxOrder uint8) error {
 	r.records++
 	number := r.records - 1
 	switch {
-	case record.Class() != wire.ClassFree:
+	case record.Class() != protocol.ClassFree:
 		return breaks(ruleBlock, "record %d of the request has class %d: %v", number, record.Class(), record)
 	case record.PFN()&(1<<record.Order()-1) != 0:
 		return breaks(ruleBlock, "record %d of the request is not aligned to its size: %v", number, record)
@@ -82,7 +82,7 @@ func (r *request) add(record wire.Record, memory []vhostuser.Region, maxOrder ui
 }
 
 // place returns where a record's block lies, or false where no address is.
-func (r *request) place(record wire.Record) (span, bool) {
+func (r *request) place(record protocol.Record) (span, bool) {
 	shift := uint(r.pageShift) + uint(record.Order())
 	if shift >= 64 || record.PFN() > math.MaxUint64>>r.pageShift {
 		return span{}, false

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
-	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // scenario is something that the device does. After it the driver has to answer
@@ -91,7 +91,7 @@ func alike(s *session) error {
 
 func budgets(s *session) error {
 	const most = math.MaxUint32
-	for _, b := range []*wire.Config{
+	for _, b := range []*protocol.Config{
 		longest(), {}, {BudgetUS: most, BudgetEntries: most},
 		{BudgetUS: 1, BudgetEntries: most}, {BudgetUS: most, BudgetEntries: 1},
 	} {
@@ -157,7 +157,7 @@ func overtaken(s *session) error {
 
 // longest returns a budget with which a walk takes as long as it can: until the
 // deadline.
-func longest() *wire.Config { return &wire.Config{BudgetUS: 1, BudgetEntries: 1} }
+func longest() *protocol.Config { return &protocol.Config{BudgetUS: 1, BudgetEntries: 1} }
 
 // overtakenInWalk asks again, and cancels, while the driver is at work.
 func overtakenInWalk(s *session) error {
@@ -194,7 +194,7 @@ func overtakenLate(p pace) func(*session) error {
 }
 
 func (s *session) cancel(generation uint64) error {
-	return s.send(&wire.Event{Type: wire.EventCancel, Generation: generation}, use{}, nil)
+	return s.send(&protocol.Event{Type: protocol.EventCancel, Generation: generation}, use{}, nil)
 }
 
 func cancelled(s *session) error {
@@ -271,6 +271,6 @@ func usedOutOfOrder(s *session) error {
 }
 
 func (s *session) inOrder() (yes bool) {
-	s.locked(func() { yes = s.features.Has(vhost.FeatureInOrder) })
+	s.locked(func() { yes = s.features.Has(wire.FeatureInOrder) })
 	return yes
 }

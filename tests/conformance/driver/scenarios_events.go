@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // These scenarios are about eventq, configuration and interrupts.
@@ -22,7 +22,7 @@ func (s *session) rounds() (n int) {
 }
 
 // phantom is an event that asks for nothing, with a generation of its own.
-func (s *session) phantom(e wire.Event, rule string, how use) error {
+func (s *session) phantom(e protocol.Event, rule string, how use) error {
 	e.Generation = rand.Uint64()
 	s.locked(func() { s.judge.phantoms[e.Generation] = rule })
 	return s.send(&e, how, nil)
@@ -30,9 +30,9 @@ func (s *session) phantom(e wire.Event, rule string, how use) error {
 
 // unknownEvents sends what a later device may send.
 func unknownEvents(s *session) error {
-	strange := []wire.Event{
-		{Type: 0}, {Type: 4}, {Type: 0xffff, Flags: 0xffff}, {Type: 4, Flags: wire.EventHelloWanted},
-		{Type: wire.EventChanged}, {Type: wire.EventChanged, Flags: 0xffff &^ wire.EventHelloWanted},
+	strange := []protocol.Event{
+		{Type: 0}, {Type: 4}, {Type: 0xffff, Flags: 0xffff}, {Type: 4, Flags: protocol.EventHelloWanted},
+		{Type: protocol.EventChanged}, {Type: protocol.EventChanged, Flags: 0xffff &^ protocol.EventHelloWanted},
 		{Type: 0x0100}, {Type: 0x0300, Flags: 1},
 	}
 	for i := range s.rounds() {
@@ -51,7 +51,7 @@ func unknownInRequest(s *session) error {
 		return err
 	}
 	for range 4 {
-		for _, e := range []wire.Event{{Type: 4}, {Type: wire.EventChanged, Flags: 0x8000}} {
+		for _, e := range []protocol.Event{{Type: 4}, {Type: protocol.EventChanged, Flags: 0x8000}} {
 			if err := s.phantom(e, ruleUnknown, use{}); err != nil {
 				return err
 			}
@@ -65,7 +65,7 @@ func unknownInRequest(s *session) error {
 // like a request.
 func noEvents(s *session) error {
 	for range s.rounds() {
-		if err := s.phantom(wire.Event{Type: wire.EventReportFree}, ruleNoEvent, use{empty: true}); err != nil {
+		if err := s.phantom(protocol.Event{Type: protocol.EventReportFree}, ruleNoEvent, use{empty: true}); err != nil {
 			return err
 		}
 	}
@@ -93,7 +93,7 @@ func interrupts(s *session) error {
 			s.interrupt(s.eventq)
 			s.interrupt(s.reportq)
 		})
-		s.setConfig(func(*wire.Config) {})
+		s.setConfig(func(*protocol.Config) {})
 		select {
 		case <-time.After(s.c.Quiet / 30):
 		case <-s.ctx.Done():
@@ -105,9 +105,9 @@ func interrupts(s *session) error {
 // switched switches the device off and on, and changes the budgets.
 func switched(s *session) error {
 	for range 2 {
-		s.setConfig(func(c *wire.Config) { c.Flags &^= wire.ConfigEnabled })
+		s.setConfig(func(c *protocol.Config) { c.Flags &^= protocol.ConfigEnabled })
 		s.pause()
-		s.setConfig(func(c *wire.Config) { c.Flags |= wire.ConfigEnabled; c.BudgetUS++ })
+		s.setConfig(func(c *protocol.Config) { c.Flags |= protocol.ConfigEnabled; c.BudgetUS++ })
 	}
 	return nil
 }
@@ -118,18 +118,18 @@ func switchedInRequest(s *session) error {
 	if err != nil {
 		return err
 	}
-	s.setConfig(func(c *wire.Config) { c.Flags &^= wire.ConfigEnabled })
+	s.setConfig(func(c *protocol.Config) { c.Flags &^= protocol.ConfigEnabled })
 	if err := s.cancel(r.generation); err != nil {
 		return err
 	}
 	s.setPace(paceAtOnce, nil)
 	s.pause()
-	s.setConfig(func(c *wire.Config) { c.Flags |= wire.ConfigEnabled })
+	s.setConfig(func(c *protocol.Config) { c.Flags |= protocol.ConfigEnabled })
 	// A change that concerns no one does not end a request.
 	if r, err = s.ask(question{}); err != nil {
 		return err
 	}
-	s.setConfig(func(c *wire.Config) { c.BudgetEntries++ })
+	s.setConfig(func(c *protocol.Config) { c.BudgetEntries++ })
 	return s.answered(r)
 }
 

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // These scenarios are about what happens to the guest as a whole.
@@ -105,7 +105,7 @@ func reconnected(s *session) error {
 	if err := s.await(ctx, func() bool { return s.starts > starts && s.eventq != nil && s.reportq != nil }); err != nil {
 		return notPossible(fmt.Sprintf("the frontend did not connect again in %v: QEMU does where its chardev has reconnect-ms", s.c.Patience))
 	}
-	s.setConfig(func(c *wire.Config) { c.BudgetUS++ })
+	s.setConfig(func(c *protocol.Config) { c.BudgetUS++ })
 	return s.wantHello(ruleWanted)
 }
 

@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
-	vhost "github.com/fbpp-project/fbpp/vhostuser/wire"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // fault is what a scripted driver does wrong. The empty one is nothing.
@@ -46,8 +46,8 @@ type script struct {
 	buffers  map[uint32]uint64 // address by descriptor
 	slots    []uint64          // free ones
 	inFlight map[uint32]uint64
-	request  wire.Event // that is answered now
-	sent     int        // messages of it; negative: none is left to send
+	request  protocol.Event // that is answered now
+	sent     int            // messages of it; negative: none is left to send
 	answers  int
 	dead     bool
 	noise    *rand.Rand // unless nil, it talks nonsense in between
@@ -58,13 +58,13 @@ type script struct {
 
 func newScript(g *guest) (*script, error) {
 	s := &script{t: g.t, fault: g.fault, memory: g.memory}
-	for i, q := range map[int]**vhosttest.Queue{wire.EventQueue: &s.events, wire.ReportQueue: &s.report} {
+	for i, q := range map[int]**vhosttest.Queue{protocol.EventQueue: &s.events, protocol.ReportQueue: &s.report} {
 		var err error
 		if *q, err = vhosttest.NewQueue(g.memory, i, queueSize); err != nil {
 			return nil, err
 		}
 		// The format of the ring has to be right before there are buffers.
-		(*q).Negotiate(vhost.Features(g.features))
+		(*q).Negotiate(wire.Features(g.features))
 	}
 	for range slotCount {
 		s.slots = append(s.slots, g.memory.Alloc(slotSize))
@@ -98,7 +98,7 @@ func (s *script) populate() {
 }
 
 func (s *script) offer(at uint64) {
-	n := uint32(wire.EventSize)
+	n := uint32(protocol.EventSize)
 	if s.fault == "short event buffers" && len(s.buffers) == 0 {
 		n = 16
 	}
@@ -187,20 +187,20 @@ func (s *script) reap() {
 // used handles an event buffer that the device has used.
 func (s *script) used(used vhosttest.Used) {
 	at := s.buffers[used.Head]
-	p := s.memory.Read(at, wire.EventSize)
+	p := s.memory.Read(at, protocol.EventSize)
 	delete(s.buffers, used.Head)
-	s.memory.Write(at, make([]byte, wire.EventSize))
-	if used.Len < wire.EventSize {
+	s.memory.Write(at, make([]byte, protocol.EventSize))
+	if used.Len < protocol.EventSize {
 		switch s.fault {
 		case "keeps buffers without an event":
 			return
 		case "takes a buffer without an event for one":
-			used.Len = wire.EventSize
+			used.Len = protocol.EventSize
 		}
 	}
-	e, err := wire.DecodeEvent(p[:used.Len])
+	e, err := protocol.DecodeEvent(p[:used.Len])
 	if err == nil {
-		if known := e.Type >= wire.EventReportFree && e.Type <= wire.EventChanged; !known && s.fault == "keeps buffers of unknown events" {
+		if known := e.Type >= protocol.EventReportFree && e.Type <= protocol.EventChanged; !known && s.fault == "keeps buffers of unknown events" {
 			return
 		}
 		s.event(e)
@@ -209,20 +209,20 @@ func (s *script) used(used vhosttest.Used) {
 	s.kick(s.events)
 }
 
-func (s *script) event(e wire.Event) {
+func (s *script) event(e protocol.Event) {
 	switch {
 	case s.dead:
-	case e.Type == wire.EventReportFree:
+	case e.Type == protocol.EventReportFree:
 		s.request, s.sent = e, 0
 		if s.fault == "breaks off at its deadline" && e.BudgetEntries == 1 {
 			s.sent = -1
 		}
-	case e.Type == wire.EventCancel:
+	case e.Type == protocol.EventCancel:
 		if e.Generation == s.request.Generation || s.fault == "takes any cancel for its own" {
 			s.sent = -1
 		}
 		s.dead = s.fault == "is dead after a cancel"
-	case e.Type == wire.EventChanged && e.Flags&wire.EventHelloWanted != 0:
+	case e.Type == protocol.EventChanged && e.Flags&protocol.EventHelloWanted != 0:
 		s.sent = -1
 		s.greet = s.fault != "does not answer when a hello is wanted"
 	case s.fault == "takes an unknown event for a request":
@@ -247,13 +247,13 @@ func (s *script) answer() {
 // nonsense returns a message that a driver would never send, some of which look
 // as if it had.
 func (s *script) nonsense() []byte {
-	p := make([]byte, wire.HeaderSize+s.noise.IntN(300))
+	p := make([]byte, protocol.HeaderSize+s.noise.IntN(300))
 	for i := range p {
 		p[i] = byte(s.noise.Uint32())
 	}
 	if s.noise.IntN(4) > 0 {
-		h := wire.Header{
-			Type:       wire.MessageType(1 + s.noise.IntN(3)),
+		h := protocol.Header{
+			Type:       protocol.MessageType(1 + s.noise.IntN(3)),
 			Flags:      uint16(s.noise.IntN(8)),
 			Count:      uint32(s.noise.IntN(20)),
 			Generation: s.request.Generation,
@@ -272,13 +272,13 @@ func (s *script) nonsense() []byte {
 
 // next returns the next message of the answer.
 func (s *script) next() []byte {
-	h := wire.Header{Type: wire.MessageStarted, Generation: s.request.Generation, PageShift: 12}
+	h := protocol.Header{Type: protocol.MessageStarted, Generation: s.request.Generation, PageShift: 12}
 	switch s.fault {
 	case "has large pages":
 		h.PageShift = 16
 	case "starts with a status":
 		if s.sent == 0 {
-			h.Status = wire.StatusFailed
+			h.Status = protocol.StatusFailed
 		}
 	}
 	n := s.sent
@@ -289,18 +289,18 @@ func (s *script) next() []byte {
 		n = 1
 		s.sent++
 	}
-	h.Type = wire.MessageReport
+	h.Type = protocol.MessageReport
 	resumed := s.answers%2 == 1
-	records := []wire.Record{wire.MakeRecord(firstFree+uint64(n-1)<<blockOrder, blockOrder)}
+	records := []protocol.Record{protocol.MakeRecord(firstFree+uint64(n-1)<<blockOrder, blockOrder)}
 	if n > 1 && resumed {
-		h.Flags |= wire.FlagResumed
-		records = append(records, wire.MakeRecord(firstFree, blockOrder)) // for the second time
+		h.Flags |= protocol.FlagResumed
+		records = append(records, protocol.MakeRecord(firstFree, blockOrder)) // for the second time
 	}
 	if n < 3 {
 		return s.spoil(h, records, nil)
 	}
-	h.Flags |= wire.FlagLast
-	trailer := &wire.Trailer{Records: 3, WalkUS: 10, HoldMaxUS: 5, Holds: 2}
+	h.Flags |= protocol.FlagLast
+	trailer := &protocol.Trailer{Records: 3, WalkUS: 10, HoldMaxUS: 5, Holds: 2}
 	if resumed {
 		trailer.Records += 2
 	}
@@ -312,40 +312,40 @@ func (s *script) next() []byte {
 
 // hello sends a HELLO.
 func (s *script) hello() {
-	h := wire.Header{Type: wire.MessageHello, PageShift: 12}
-	body := wire.Hello{MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script"}
+	h := protocol.Header{Type: protocol.MessageHello, PageShift: 12}
+	body := protocol.Hello{MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script"}
 	switch s.fault {
 	case "hides that contents matter":
-		body.Features = wire.FeaturePagePoison
+		body.Features = protocol.FeaturePagePoison
 	case "reports higher orders than it says":
 		body.MaxOrder = blockOrder - 1
 	case "refuses":
-		h.Status, body.Reason = wire.StatusUnsupported, "it is a test"
+		h.Status, body.Reason = protocol.StatusUnsupported, "it is a test"
 	case "numbers its hello":
 		h.Generation = 7
 	}
-	p := append(message(h, nil, nil), make([]byte, wire.HelloSize)...)
-	body.Encode(p[wire.HeaderSize:])
+	p := append(message(h, nil, nil), make([]byte, protocol.HelloSize)...)
+	body.Encode(p[protocol.HeaderSize:])
 	switch s.fault {
 	case "fills a reserved field":
 		p[25] = 1
 	case "fills a reserved field of its hello":
-		p[wire.HeaderSize+5] = 1
+		p[protocol.HeaderSize+5] = 1
 	}
 	s.send(p)
 }
 
 // message encodes a message.
-func message(h wire.Header, records []wire.Record, trailer *wire.Trailer) []byte {
+func message(h protocol.Header, records []protocol.Record, trailer *protocol.Trailer) []byte {
 	h.Count = uint32(len(records))
-	p := make([]byte, wire.HeaderSize)
+	p := make([]byte, protocol.HeaderSize)
 	h.Encode(p)
 	for _, r := range records {
 		p = binary.LittleEndian.AppendUint64(p, uint64(r))
 	}
 	if trailer != nil {
-		p = append(p, make([]byte, wire.TrailerSize)...)
-		trailer.Encode(p[len(p)-wire.TrailerSize:])
+		p = append(p, make([]byte, protocol.TrailerSize)...)
+		trailer.Encode(p[len(p)-protocol.TrailerSize:])
 	}
 	return p
 }
@@ -357,7 +357,7 @@ func (s *script) send(p []byte) {
 	s.memory.Write(slot, p)
 	n := uint32(len(p))
 	chain := []vhosttest.Buffer{{Addr: slot, Len: 24}, {Addr: slot + 24, Len: n - 24}}
-	if s.fault == "messages with a writable part" && n == wire.HeaderSize {
+	if s.fault == "messages with a writable part" && n == protocol.HeaderSize {
 		chain = append(chain, vhosttest.Buffer{Addr: s.spare, Len: 8, Write: true})
 	}
 	head, err := s.report.Add(chain...)
@@ -380,13 +380,13 @@ func (s *script) meddle() {
 	switch s.fault {
 	case "writes buffers of the device":
 		for _, at := range s.buffers {
-			s.memory.Write(at+wire.EventSize-1, []byte{1})
+			s.memory.Write(at+protocol.EventSize-1, []byte{1})
 		}
 	case "changes messages too early":
 		// Not before the device has read them: that nobody could tell.
 		if time.Since(s.lastSent) > 20*time.Millisecond {
 			for _, slot := range s.inFlight {
-				s.memory.Write(slot+wire.HeaderSize, []byte{0})
+				s.memory.Write(slot+protocol.HeaderSize, []byte{0})
 			}
 		}
 	}

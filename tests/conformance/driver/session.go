@@ -9,7 +9,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // Why a step of a scenario could not be done.
@@ -39,14 +39,14 @@ type question struct {
 	generation uint64        // 0: a random one
 	deadline   time.Duration // 0: an easy one
 	noDeadline bool
-	budget     *wire.Config // nil: as configured
+	budget     *protocol.Config // nil: as configured
 	flags      uint16
 	how        use
 }
 
 // ask sends REPORT_FREE. It waits for a buffer.
 func (s *session) ask(q question) (*request, error) {
-	e := wire.Event{Type: wire.EventReportFree, Flags: q.flags, Generation: q.generation}
+	e := protocol.Event{Type: protocol.EventReportFree, Flags: q.flags, Generation: q.generation}
 	if e.Generation == 0 {
 		e.Generation = rand.Uint64()
 	}
@@ -78,7 +78,7 @@ func (s *session) ask(q question) (*request, error) {
 
 // send sends an event, and waits for a buffer to send it with. prepare, unless
 // nil, is called before each attempt, with d.mu held.
-func (s *session) send(e *wire.Event, how use, prepare func()) error {
+func (s *session) send(e *protocol.Event, how use, prepare func()) error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
 	defer cancel()
 	var err error
@@ -125,7 +125,7 @@ func (s *session) answered(r *request) error {
 		ended, blamed = r.ended, s.judge.breaches > r.breaches
 		seen = fmt.Sprintf("request %d was not answered in %v: STARTED came: %v, records: %d, no LAST",
 			r.generation, s.c.Patience, r.started, r.records)
-		if ended && r.status != wire.StatusOK {
+		if ended && r.status != protocol.StatusOK {
 			s.judge.note("the driver cannot answer: %v", r.status)
 		}
 	})
@@ -171,7 +171,7 @@ func (s *session) begin(q question) (*request, error) {
 // the rule.
 func (s *session) wantHello(rule string) error {
 	before := 0
-	e := wire.Event{Type: wire.EventChanged, Flags: wire.EventHelloWanted}
+	e := protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted}
 	if err := s.send(&e, use{}, func() { before = s.judge.hellos }); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 	"github.com/fbpp-project/fbpp/tests/guest"
@@ -165,8 +165,8 @@ func (m *machine) requireConfigReads() {
 			m.t.Fatal(err)
 		}
 		// The structure begins at a page.
-		if end := address%4096 + size; end > wire.ConfigSize {
-			m.t.Errorf("%s: up to byte %d of the configuration, which has %d", read[0], end, wire.ConfigSize)
+		if end := address%4096 + size; end > protocol.ConfigSize {
+			m.t.Errorf("%s: up to byte %d of the configuration, which has %d", read[0], end, protocol.ConfigSize)
 		}
 	}
 	if len(reads) == 0 {

@@ -7,12 +7,12 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // hostility is one way to break the rules.
 type hostility struct {
-	features wire.Features                            // of the hello
+	features protocol.Features                        // of the hello
 	answer   func(d *driver, generation uint64) error // nil: none
 }
 
@@ -21,9 +21,9 @@ func cases() map[string]hostility {
 	return map[string]hostility{
 		"silent": {},
 		"started-and-silent": {answer: func(d *driver, g uint64) error {
-			return d.post(header(wire.Header{Type: wire.MessageStarted, Generation: g}))
+			return d.post(header(protocol.Header{Type: protocol.MessageStarted, Generation: g}))
 		}},
-		"poison": {features: wire.FeaturePagePoison},
+		"poison": {features: protocol.FeaturePagePoison},
 		// Not against the rules: blocks may come in any order.
 		"descending": {answer: func(d *driver, g uint64) error {
 			records := d.ownRecords()
@@ -32,25 +32,25 @@ func cases() map[string]hostility {
 		}},
 		"overlapping": {answer: func(d *driver, g uint64) error {
 			r := d.ownRecords()[0]
-			return d.post(report(g, []wire.Record{r, r}, 2))
+			return d.post(report(g, []protocol.Record{r, r}, 2))
 		}},
 		"overlapping-orders": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []wire.Record{wire.MakeRecord(0x8000, 4), wire.MakeRecord(0x8008, 3)}, 2))
+			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0x8000, 4), protocol.MakeRecord(0x8008, 3)}, 2))
 		}},
 		"unaligned": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []wire.Record{wire.MakeRecord(0x8001, 3)}, 1))
+			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0x8001, 3)}, 1))
 		}},
 		"out-of-range": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []wire.Record{wire.MakeRecord(1<<40, 0)}, 1))
+			return d.post(report(g, []protocol.Record{protocol.MakeRecord(1<<40, 0)}, 1))
 		}},
 		"end-out-of-range": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []wire.Record{wire.MakeRecord(0, 40)}, 1))
+			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0, 40)}, 1))
 		}},
 		"largest-order": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []wire.Record{wire.MakeRecord(0, 63)}, 1))
+			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0, 63)}, 1))
 		}},
 		"unknown-class": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []wire.Record{d.ownRecords()[0] | 1<<6}, 1))
+			return d.post(report(g, []protocol.Record{d.ownRecords()[0] | 1<<6}, 1))
 		}},
 		"wrong-total": {answer: func(d *driver, g uint64) error {
 			return d.post(report(g, d.ownRecords()[:4], 5))
@@ -85,11 +85,11 @@ func cases() map[string]hostility {
 // endless reports the same blocks for ever, which RESUMED allows, and never
 // says LAST. The device has to end it by the number of records.
 func endless(d *driver, g uint64) error {
-	var records []wire.Record
+	var records []protocol.Record
 	for len(records) < 500 {
 		records = append(records, d.ownRecords()...)
 	}
-	m := header(wire.Header{Type: wire.MessageReport, Flags: wire.FlagResumed, Count: 500, Generation: g})
+	m := header(protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagResumed, Count: 500, Generation: g})
 	for _, r := range records[:500] {
 		m = binary.LittleEndian.AppendUint64(m, uint64(r))
 	}
@@ -103,26 +103,26 @@ func endless(d *driver, g uint64) error {
 }
 
 // header encodes the header of a message, with pages of 4 KiB.
-func header(h wire.Header) []byte {
-	h.PageShift = wire.MinPageShift
-	p := make([]byte, wire.HeaderSize)
+func header(h protocol.Header) []byte {
+	h.PageShift = protocol.MinPageShift
+	p := make([]byte, protocol.HeaderSize)
 	h.Encode(p)
 	return p
 }
 
-func hello(f wire.Features) []byte {
-	body := make([]byte, wire.HelloSize)
-	(&wire.Hello{Features: f, MaxOrder: 10, Release: "hostile"}).Encode(body)
-	return append(header(wire.Header{Type: wire.MessageHello}), body...)
+func hello(f protocol.Features) []byte {
+	body := make([]byte, protocol.HelloSize)
+	(&protocol.Hello{Features: f, MaxOrder: 10, Release: "hostile"}).Encode(body)
+	return append(header(protocol.Header{Type: protocol.MessageHello}), body...)
 }
 
 // report is a whole answer in one message, whose trailer says total.
-func report(g uint64, records []wire.Record, total uint64) []byte {
-	m := header(wire.Header{Type: wire.MessageReport, Flags: wire.FlagLast, Count: uint32(len(records)), Generation: g})
+func report(g uint64, records []protocol.Record, total uint64) []byte {
+	m := header(protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Count: uint32(len(records)), Generation: g})
 	for _, r := range records {
 		m = binary.LittleEndian.AppendUint64(m, uint64(r))
 	}
-	tail := make([]byte, wire.TrailerSize)
-	(&wire.Trailer{Records: total}).Encode(tail)
+	tail := make([]byte, protocol.TrailerSize)
+	(&protocol.Trailer{Records: total}).Encode(tail)
 	return append(m, tail...)
 }

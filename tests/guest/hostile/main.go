@@ -18,7 +18,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/fbpp-project/fbpp/device/wire"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/virtio"
 )
@@ -65,8 +65,8 @@ func run(args []string) error {
 	if err := d.post(hello(c.features)); err != nil {
 		return err
 	}
-	for d.dev.Queue(wire.ReportQueue).InFlight() > 0 {
-		if _, _, _, err := d.dev.Queue(wire.ReportQueue).Used(); err != nil {
+	for d.dev.Queue(protocol.ReportQueue).InFlight() > 0 {
+		if _, _, _, err := d.dev.Queue(protocol.ReportQueue).Used(); err != nil {
 			return err
 		}
 	}
@@ -77,9 +77,9 @@ func run(args []string) error {
 			return err
 		}
 		switch {
-		case e.Type == wire.EventChanged && e.Flags&wire.EventHelloWanted != 0:
+		case e.Type == protocol.EventChanged && e.Flags&protocol.EventHelloWanted != 0:
 			err = d.post(hello(c.features))
-		case e.Type == wire.EventReportFree && c.answer != nil:
+		case e.Type == protocol.EventReportFree && c.answer != nil:
 			err = c.answer(d, e.Generation)
 		}
 		if err != nil {
@@ -90,7 +90,7 @@ func run(args []string) error {
 
 // open finds the device and gives it buffers for events.
 func open() (_ *driver, err error) {
-	found, err := virtio.Find(wire.PCIVendorID, wire.PCIDeviceID)
+	found, err := virtio.Find(protocol.PCIVendorID, protocol.PCIDeviceID)
 	if err != nil || len(found) == 0 {
 		return nil, errors.Join(errors.New("find the device"), err)
 	}
@@ -102,7 +102,7 @@ func open() (_ *driver, err error) {
 			return nil, err
 		}
 	}
-	d.dev, err = virtio.Open(found[0], virtio.Options{Queues: wire.NumQueues, Log: zap.NewNop()})
+	d.dev, err = virtio.Open(found[0], virtio.Options{Queues: protocol.NumQueues, Log: zap.NewNop()})
 	if err != nil {
 		return nil, err
 	}
@@ -112,26 +112,26 @@ func open() (_ *driver, err error) {
 		}
 	}
 	d.dev.Start()
-	d.dev.Queue(wire.EventQueue).WantInterrupts(true)
-	d.dev.Queue(wire.EventQueue).Kick()
+	d.dev.Queue(protocol.EventQueue).WantInterrupts(true)
+	d.dev.Queue(protocol.EventQueue).Kick()
 	return d, nil
 }
 
 // offer gives the device an empty buffer for an event.
 func (d *driver) offer(i int) error {
-	return d.dev.Queue(wire.EventQueue).Add(i, nil, []dma.Slice{d.events.Page(i).Slice(0, wire.EventSize)})
+	return d.dev.Queue(protocol.EventQueue).Add(i, nil, []dma.Slice{d.events.Page(i).Slice(0, protocol.EventSize)})
 }
 
 // receive waits for the next event.
-func (d *driver) receive() (wire.Event, error) {
-	q := d.dev.Queue(wire.EventQueue)
+func (d *driver) receive() (protocol.Event, error) {
+	q := d.dev.Queue(protocol.EventQueue)
 	for {
 		i, _, ok, err := q.Used()
 		if err != nil {
-			return wire.Event{}, err
+			return protocol.Event{}, err
 		}
 		if ok {
-			e, err := wire.DecodeEvent(d.events.Page(i).Bytes())
+			e, err := protocol.DecodeEvent(d.events.Page(i).Bytes())
 			if err := errors.Join(err, d.offer(i)); err != nil {
 				return e, err
 			}
@@ -139,14 +139,14 @@ func (d *driver) receive() (wire.Event, error) {
 			return e, err
 		}
 		if _, err := d.dev.Wait(virtio.Forever); err != nil {
-			return wire.Event{}, err
+			return protocol.Event{}, err
 		}
 	}
 }
 
 // post sends a message, a page at most, whatever is in it.
 func (d *driver) post(message []byte) error {
-	q := d.dev.Queue(wire.ReportQueue)
+	q := d.dev.Queue(protocol.ReportQueue)
 	for {
 		_, _, ok, err := q.Used()
 		if err != nil {
@@ -167,11 +167,11 @@ func (d *driver) post(message []byte) error {
 }
 
 // ownRecords returns records of order 0 for the driver's own memory, sorted.
-func (d *driver) ownRecords() []wire.Record {
-	var records []wire.Record
+func (d *driver) ownRecords() []protocol.Record {
+	var records []protocol.Record
 	for _, s := range d.own.Slice(0, len(d.own.Bytes())).AppendSegments(nil) {
 		for off := uint64(0); off < uint64(s.Len); off += pageSize {
-			records = append(records, wire.MakeRecord((s.Addr+off)/pageSize, 0))
+			records = append(records, protocol.MakeRecord((s.Addr+off)/pageSize, 0))
 		}
 	}
 	slices.Sort(records)

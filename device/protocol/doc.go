@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wire holds the formats that the device and a guest driver exchange:
+// Package protocol holds the formats that the device and a guest driver exchange:
 // configuration space, events, messages and records. They are specified in
 // docs/spec.md, whose section numbers the comments give.
 //
@@ -9,7 +9,7 @@
 // caller supplies and allocates nothing; every Decode function checks length,
 // reserved fields and known values, and returns an error that wraps
 // [ErrMalformed]. All fields are little endian.
-package wire
+package protocol
 
 import "errors"
 
