@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // conformPackage is the program.
-const conformPackage = "github.com/fbpp-project/fbpp/tests/conformance/fbpp-conform"
+const conformPackage = "github.com/fbpp-project/fbpp/cmd/fbpp-conform"
 
 // The hostile driver, which runs in the agent's place.
 const (

@@ -19,7 +19,7 @@ import (
 
 // programs are built once for all tests.
 var programs = []string{
-	"./tests/conformance/fbpp-conform", "./cmd/fbppd",
+	"./cmd/fbpp-conform", "./cmd/fbppd",
 	"./vhostuser/examples/vhost-user-rng", "./vhostuser/examples/vhost-user-blk",
 }
 
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(bin)
 		build := exec.Command("go", append([]string{"build", "-o", bin + "/"}, programs...)...)
-		build.Dir, build.Env = "../../..", append(os.Environ(), "CGO_ENABLED=0")
+		build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 			return 1
