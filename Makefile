@@ -32,7 +32,7 @@ bench-quick: machine qemu-build ## measure what tells most, in some minutes
 .PHONY: build
 build: go ## build fbppd, fbppctl, fbpp-agent and fbpp-conform into build/
 	@mkdir -p build
-	@$(GO_BUILD) -o build/ ./cmd/... ./tests/conformance/fbpp-conform
+	@$(GO_BUILD) -o build/ ./cmd/...
 
 .PHONY: test
 test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit tests, drivers in guests, migrations
@@ -51,11 +51,11 @@ model: machine ## check the model: our order loses no write, each rejected one d
 
 .PHONY: soak
 soak: machine qemu-build qemu-build-sanitize ## everything random at full length, for hours; SEED=N repeats
-	@./tests/soak.sh $(SEED)
+	@./tests/scripts/soak.sh $(SEED)
 
 .PHONY: lint
 lint: go ## what a reviewer should not have to look for
-	@./tests/lint.sh
+	@./tests/scripts/lint.sh
 
 .PHONY: generate
 generate: go ## make the eBPF objects and their Go code anew (needs clang)
@@ -63,7 +63,7 @@ generate: go ## make the eBPF objects and their Go code anew (needs clang)
 
 .PHONY: generate-check
 generate-check: machine ## compare the committed eBPF objects with their sources
-	@./tests/generated.sh
+	@./tests/scripts/generated.sh
 
 .PHONY: bench-vring
 bench-vring: go ## round trips through virtqueues, beside libvhost-user
@@ -102,6 +102,6 @@ help: ## show this list
 # Preconditions, each with one line that says what is wrong.
 .PHONY: machine go
 machine:
-	@./tests/machine.sh
+	@./tests/scripts/machine.sh
 go:
-	@./tests/machine.sh go
+	@./tests/scripts/machine.sh go

@@ -22,7 +22,7 @@ var sources embed.FS
 const source = "fbpp.pml"
 
 // ErrNoSpin says that the model checker is not installed.
-var ErrNoSpin = errors.New("spin is not installed: run tests/machine.sh, or install Debian's package spin")
+var ErrNoSpin = errors.New("spin is not installed: run tests/scripts/machine.sh, or install Debian's package spin")
 
 // Result is what the search found.
 type Result struct {

@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Checks that this machine can run guests and tests, and installs the Debian
+# packages that are missing. With the argument "go" it looks for Go only.
+set -euo pipefail
+export LC_ALL=C
+
+# The oldest Go that fetches the toolchain which go.mod names by itself.
+oldest_go=1.21
+
+# xz and the keyring are for kernels from Debian, gcc is for the race detector,
+# Debian's own QEMU runs the example backends, and spin checks the model.
+packages=(ca-certificates debian-archive-keyring xz-utils gcc libc6-dev qemu-system-x86 spin)
+
+die() {
+	echo "fbpp: $*" >&2
+	exit 1
+}
+
+installed() {
+	dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
+}
+
+check_go() {
+	command -v go >/dev/null || die "Go is missing: install Go $oldest_go or later from https://go.dev/dl"
+	local version
+	version=$(cd / && go env GOVERSION)
+	version=${version#go}
+	printf '%s\n' "$oldest_go" "$version" | sort -CV ||
+		die "Go $version is too old: install Go $oldest_go or later from https://go.dev/dl"
+	go version >/dev/null 2>&1 || # fetches the toolchain of go.mod
+		die "Go $version cannot get the toolchain that go.mod names: is GOTOOLCHAIN=local set, or the network down?"
+}
+
+check_debian() {
+	[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "this needs Linux on x86-64, not $(uname -s) on $(uname -m)"
+	local ID='' VERSION_ID=''
+	[ ! -r /etc/os-release ] || . /etc/os-release
+	[ "$ID" = debian ] && [ "${VERSION_ID%%.*}" -ge 12 ] 2>/dev/null ||
+		die "this needs Debian 12 or 13: its kernels and QEMU's source come from Debian, through apt"
+}
+
+check_root() {
+	[ "$(id -u)" = 0 ] || die "this needs root, to install packages and to run guests: try sudo make"
+}
+
+install_missing() {
+	local missing=() p
+	for p in "${packages[@]}"; do
+		installed "$p" || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	echo "fbpp: installing ${missing[*]}" >&2
+	local log
+	log=$(mktemp)
+	{ apt-get update &&
+		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 || {
+		tail -n 20 "$log" >&2
+		die "cannot install ${missing[*]}"
+	}
+	rm -f "$log"
+}
+
+if [ "${1:-}" != go ]; then
+	check_debian
+	check_root
+	install_missing
+fi
+check_go

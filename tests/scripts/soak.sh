@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Everything random at its full length: hours. What fails is repeated by the
+# seed that it was given, which each part prints.
+#
+#   soak.sh [SEED]
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+seed=${1:-$(date +%s)}
+# Each fuzzer runs for so long, and the adversary so often on each accelerator.
+fuzz_time=${SOAK_FUZZ_TIME:-10m}
+adversary_rounds=${SOAK_ADVERSARY_ROUNDS:-500}
+
+failed=()
+begun=$SECONDS
+
+# part NAME COMMAND...: goes on when it fails, and tells at the end.
+part() {
+	local name=$1 from=$SECONDS result=passed
+	shift
+	printf 'soak: %s, seed %s: begins after %s min\n' "$name" "$seed" $(((SECONDS - begun) / 60))
+	"$@" || { result=FAILED failed+=("$name"); }
+	printf 'soak: %s: %s after %s min\n' "$name" "$result" $(((SECONDS - from) / 60))
+}
+
+# long PACKAGE ARGUMENT...: all tests of a package, without a limit of time.
+long() {
+	go test -v -count=1 -timeout 0 "$@"
+}
+
+# What is not reached twice by the same input, for want of the same timing, is
+# not worth the time to make the input smaller.
+fuzz() {
+	local pkg=$1 target=$2
+	go test "$pkg" -run '^$' -fuzz "^$target\$" -fuzztime "$fuzz_time" -fuzzminimizetime 1x
+}
+
+part "hazards and faults" long ./tests/e2e -args -soak -seed="$seed"
+part "the adversary" long ./tests/adversary -args -adversary.rounds="$adversary_rounds" -adversary.seed="$seed"
+part "the model" go run ./tests/model/fbpp-model
+while read -r dir target; do
+	part "$target of $dir" fuzz "$dir" "$target"
+done < <(git grep -o 'func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed -E 's|^(.*)/[^/]*:func (.*)|./\1 \2|')
+
+if [ ${#failed[@]} -gt 0 ]; then
+	echo "soak: failed, again with 'make soak SEED=$seed':" >&2
+	printf '  %s\n' "${failed[@]}" >&2
+	exit 1
+fi
+echo "soak: all passed in $(((SECONDS - begun) / 60)) min, seed $seed"
