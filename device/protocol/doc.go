@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package protocol holds the formats that the device and a guest driver exchange:
-// configuration space, events, messages and records. They are specified in
-// docs/spec.md, whose section numbers the comments give.
+// Package protocol holds what host, guest and QEMU say to one another: the
+// configuration space, events, messages and records that the device and a
+// guest's driver exchange (docs/spec.md, whose section numbers the comments
+// give), and the layout of the hint window between the device and QEMU
+// (docs/window.md).
 //
-// It is the one home of these formats, used by host and guest alike, and it
-// imports nothing of either. Every Encode method writes into memory that the
-// caller supplies and allocates nothing; every Decode function checks length,
-// reserved fields and known values, and returns an error that wraps
-// [ErrMalformed]. All fields are little endian.
+// It is the one home of these formats, and it imports nothing of their users.
+// Every Encode method writes into memory that the caller supplies and allocates
+// nothing; every Decode function checks length, reserved fields and known
+// values, and returns an error that wraps [ErrMalformed]. All fields are little
+// endian.
 package protocol
 
 import "errors"

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package protocol
+
+import "fmt"
+
+// How a frontend fetches the hint window (docs/window.md): a private vhost-user
+// request under a private protocol feature.
+const (
+	WindowProtocolFeature = 48
+	WindowRequest         = 0x4642
+)
+
+// The window's versions, and the features of version 2.
+const (
+	WindowVersion1 = 1
+	WindowVersion2 = 2
+
+	WindowFeatureOutcome = 1 << 0 // the frontend tells what became of each migration
+)
+
+// The request's payload of version 2 ({le32 version; le32 flags; le64
+// features}), and the reply's ({le32 version; le32 flags; le64 size}, followed
+// in version 2 by {le64 features}).
+const (
+	WindowRequestSize = 16
+	WindowReplySize1  = 16
+	WindowReplySize2  = 24
+)
+
+// Sizes in the window, in bytes. A window is a multiple of WindowHeaderSize
+// long.
+const (
+	WindowHeaderSize = 4096
+	WindowRangeSize  = 16
+	WindowMinSize    = 2 * WindowHeaderSize
+	WindowMaxSize    = 256 << 20
+)
+
+// WindowMagic begins every window: "FBPP".
+const WindowMagic = 0x50504246
+
+// Offsets of the header's fields.
+const (
+	WindowMagicOffset            = 0x000
+	WindowVersionOffset          = 0x004
+	WindowCapacityOffset         = 0x008
+	WindowFeaturesOffset         = 0x010 // version 2
+	WindowAskGenerationOffset    = 0x040
+	WindowAskDeadlineOffset      = 0x048
+	WindowCancelGenerationOffset = 0x050
+	WindowDoneGenerationOffset   = 0x080
+	WindowStatusOffset           = 0x088
+	WindowFlagsOffset            = 0x08c
+	WindowRangeCountOffset       = 0x090
+	WindowRangeBytesOffset       = 0x098
+	WindowTimesOffset            = 0x0a0 // version 1: WindowTimes of le32 each
+	WindowSourceOffset           = 0x0c0 // version 2
+	WindowEntryCountOffset       = 0x0d0 // version 2
+	WindowEntriesOffset          = 0x200 // version 2
+)
+
+// Offsets of the outcome, which the frontend writes (version 2).
+const (
+	WindowOutcomeNumberOffset      = 0x100
+	WindowOutcomeGenerationOffset  = 0x108
+	WindowOutcomeMigrationOffset   = 0x110
+	WindowOutcomeHintsOffset       = 0x114
+	WindowOutcomeSkippedOffset     = 0x118
+	WindowOutcomeTransferredOffset = 0x120
+	WindowOutcomeTotalMSOffset     = 0x128
+	WindowOutcomeDowntimeMSOffset  = 0x130
+)
+
+// An entry names a phase of the exchange or a detail of it: {char name[16]; le64
+// value; le32 kind; le32 reserved}.
+const (
+	WindowNameSize   = 16
+	WindowEntrySize  = 32
+	WindowMaxEntries = 16
+
+	WindowEntryPhase  = 0 // microseconds; phases follow one another
+	WindowEntryDetail = 1 // the unit is in the name
+)
+
+// WindowTimes are the names of what version 1 has fields for, in their order.
+// They are what the guest's driver tells of.
+func WindowTimes() [6]string {
+	return [...]string{"wakeup", "walk", "transfer", "decode", "hold-max-us", "holds"}
+}
+
+// WindowTruncated is the flag of an answer that lacks some free memory.
+const WindowTruncated = 1 << 0
+
+// AnswerStatus says how a request of the frontend ended.
+type AnswerStatus uint32
+
+// The statuses of an answer.
+const (
+	AnswerOK            AnswerStatus = 0
+	AnswerDisabled      AnswerStatus = 1 // the operator switched the optimisation off
+	AnswerNoDriver      AnswerStatus = 2 // no driver said hello, or its queues are stopped
+	AnswerRefused       AnswerStatus = 3 // the driver refuses: the guest's configuration
+	AnswerDriverTimeout AnswerStatus = 4
+	AnswerBadReport     AnswerStatus = 5
+	AnswerCancelled     AnswerStatus = 6 // overtaken by a newer request, a reset, a disconnect
+	AnswerInternal      AnswerStatus = 7
+
+	// NumAnswers is the number of statuses.
+	NumAnswers = 8
+)
+
+// String implements fmt.Stringer with the names of docs/window.md.
+func (s AnswerStatus) String() string {
+	switch s {
+	case AnswerOK:
+		return "ok"
+	case AnswerDisabled:
+		return "disabled"
+	case AnswerNoDriver:
+		return "no-driver"
+	case AnswerRefused:
+		return "refused"
+	case AnswerDriverTimeout:
+		return "driver-timeout"
+	case AnswerBadReport:
+		return "bad-report"
+	case AnswerCancelled:
+		return "cancelled"
+	case AnswerInternal:
+		return "internal"
+	}
+	return fmt.Sprintf("status(%d)", uint32(s))
+}
