@@ -8,7 +8,6 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/window"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -16,7 +15,7 @@ func TestTheOperatorsSwitch(t *testing.T) {
 	m := mustBoot(t, device.Options{Disabled: true})
 	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
-	m.expect(window.StatusDisabled)
+	m.expect(protocol.AnswerDisabled)
 
 	enabled := func() bool {
 		p, err := m.fe.GetConfig(0, protocol.ConfigSize)
@@ -40,7 +39,7 @@ func TestTheOperatorsSwitch(t *testing.T) {
 	m.request(patience)
 	m.expectEvent(protocol.EventReportFree)
 	m.dev.SetEnabled(false) // in the middle
-	m.expect(window.StatusDisabled)
+	m.expect(protocol.AnswerDisabled)
 	m.expectEvent(protocol.EventCancel)
 }
 
@@ -65,13 +64,13 @@ func TestStoppingTheQueuesEndsTheRequest(t *testing.T) {
 	m.request(patience)
 	m.expectEvent(protocol.EventReportFree)
 	m.must(m.fe.Stop(m.events, m.report))
-	m.expect(window.StatusNoDriver)
+	m.expect(protocol.AnswerNoDriver)
 	for _, q := range []*vhosttest.Queue{m.events, m.report} {
 		m.must(m.fe.StartRing(q))
 		m.must(m.fe.Enable(q, true))
 	}
 	m.request(patience) // whoever drives the queues now has not said hello
-	m.expect(window.StatusNoDriver)
+	m.expect(protocol.AnswerNoDriver)
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 }

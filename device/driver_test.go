@@ -9,7 +9,6 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/window"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -17,7 +16,7 @@ func TestNoDriver(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.expectEvent(protocol.EventChanged)
 	m.request(patience)
-	m.expect(window.StatusNoDriver)
+	m.expect(protocol.AnswerNoDriver)
 }
 
 func TestNoBufferForTheEvent(t *testing.T) {
@@ -25,7 +24,7 @@ func TestNoBufferForTheEvent(t *testing.T) {
 	m.hello(protocol.StatusOK, 0)
 	m.useUpBuffers()
 	m.request(patience)
-	m.expect(window.StatusDriverTimeout)
+	m.expect(protocol.AnswerDriverTimeout)
 }
 
 func TestAShortEventBufferIsSkipped(t *testing.T) {
@@ -50,7 +49,7 @@ func (m *machine) useUpBuffers() {
 		_, err := m.events.Wait(patience)
 		m.must(err)
 		m.cancel()
-		m.expect(window.StatusCancelled)
+		m.expect(protocol.AnswerCancelled)
 		_, err = m.events.Wait(patience)
 		m.must(err)
 	}
@@ -70,7 +69,7 @@ func TestRefusals(t *testing.T) {
 			m := mustBoot(t, device.Options{})
 			m.hello(tc.status, tc.features)
 			m.request(patience)
-			m.expect(window.StatusRefused)
+			m.expect(protocol.AnswerRefused)
 			if s := m.dev.Status(); s.DriverState != "refuses" || s.Last.Why == "" {
 				t.Errorf("status says %q, %q", s.DriverState, s.Last.Why)
 			}
@@ -87,7 +86,7 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	header := protocol.Header{Type: protocol.MessageHello, Status: protocol.StatusLockdown, PageShift: 12}
 	m.must(m.dev.Refuse(header, protocol.Hello{Reason: "lockdown"}))
 	m.request(patience)
-	m.expect(window.StatusRefused)
+	m.expect(protocol.AnswerRefused)
 	if s := m.dev.Status(); s.DriverState != "refuses" || !strings.Contains(s.Last.Why, "lockdown") {
 		t.Errorf("status says %q, %q", s.DriverState, s.Last.Why)
 	}
@@ -100,7 +99,7 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 		m.must(m.fe.Enable(q, true))
 	}
 	m.request(patience) // whoever drives the queues now is another one
-	m.expect(window.StatusNoDriver)
+	m.expect(protocol.AnswerNoDriver)
 	m.must(m.events.Kick.Raise())
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()

@@ -3,14 +3,13 @@
 package device_test
 
 import (
-	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/window"
 )
 
 func TestAnswersOfAnotherGenerationHaveNoEffect(t *testing.T) {
@@ -19,7 +18,7 @@ func TestAnswersOfAnotherGenerationHaveNoEffect(t *testing.T) {
 	m.request(patience)
 	old := m.expectEvent(protocol.EventReportFree).Generation
 	m.cancel()
-	m.expect(window.StatusCancelled)
+	m.expect(protocol.AnswerCancelled)
 	if e := m.expectEvent(protocol.EventCancel); e.Generation != old {
 		t.Fatalf("cancel of %d, want %d", e.Generation, old)
 	}
@@ -33,7 +32,7 @@ func TestAnswersOfAnotherGenerationHaveNoEffect(t *testing.T) {
 	m.post(last(0, protocol.MakeRecord(1024, 10)))
 	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
 	status, ranges := m.answer()
-	if status != window.StatusOK || !slices.Equal(ranges, []gpaRange{{512 << 12, 512 << 12}}) {
+	if status != protocol.AnswerOK || !slices.Equal(ranges, []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}) {
 		t.Fatalf("answer is %v, %v: a stale report got in", status, ranges)
 	}
 }
@@ -48,7 +47,7 @@ func TestNoAnswerInTimeEndsTheRequest(t *testing.T) {
 			if started {
 				m.post(startedMessage(e.Generation))
 			}
-			m.expect(window.StatusDriverTimeout)
+			m.expect(protocol.AnswerDriverTimeout)
 			m.expectEvent(protocol.EventCancel)
 			m.post(last(e.Generation, protocol.MakeRecord(1024, 10))) // too late
 			m.mustExchange()
@@ -60,7 +59,7 @@ func TestARequestAfterItsDeadlineIsAnsweredAtOnce(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.hello(protocol.StatusOK, 0)
 	m.request(-time.Second)
-	m.expect(window.StatusDriverTimeout)
+	m.expect(protocol.AnswerDriverTimeout)
 	m.mustExchange()
 }
 
@@ -75,7 +74,7 @@ func TestANewerRequestOvertakes(t *testing.T) {
 	}
 	e := m.expectEvent(protocol.EventReportFree)
 	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
-	if status, ranges := m.answer(); status != window.StatusOK || len(ranges) != 1 {
+	if status, ranges := m.answer(); status != protocol.AnswerOK || len(ranges) != 1 {
 		t.Fatalf("answer is %v, %v", status, ranges)
 	}
 }
@@ -84,8 +83,8 @@ func TestASpuriousSignalIsIgnored(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
-	m.signal()
-	m.signal()
+	m.window.Signal()
+	m.window.Signal()
 	m.mustExchange()
 	if n := m.dev.Status().Requests["ok"]; n != 2 {
 		t.Fatalf("%d requests ended, want 2", n)
@@ -99,7 +98,7 @@ func TestFetchingTheWindowAgainVoidsTheOldOne(t *testing.T) {
 	m.expectEvent(protocol.EventReportFree)
 	old := m.window
 	m.fetchWindow()
-	if got := window.Status(binary.LittleEndian.Uint32(old[0x88:])); got != window.StatusCancelled {
+	if got := old.Answer(patience).Status; got != protocol.AnswerCancelled {
 		t.Errorf("the old window says %v, want cancelled", got)
 	}
 	m.expectEvent(protocol.EventCancel)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/window"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -154,7 +153,7 @@ func (d *fuzzedDriver) step(in io.Reader) {
 		d.request(time.Duration(next(1)[0]) * 100 * time.Microsecond)
 	case opCancel:
 		d.cancel()
-		d.givenUp = d.asked
+		d.givenUp = d.window.Asked()
 	case opReadConfig:
 		p := next(2)
 		_, err := d.fe.GetConfig(uint32(p[0]), uint32(p[1]))
@@ -220,14 +219,12 @@ func (d *fuzzedDriver) mayRefuse(err error) {
 // take it.
 func (d *fuzzedDriver) settle() {
 	d.t.Helper()
-	if d.asked == d.givenUp { // or nothing was asked
+	if d.window.Asked() == d.givenUp { // or nothing was asked
 		return
 	}
-	if count, capacity := d.windowWord(0x90), d.windowWord(0x08); count > capacity {
-		d.t.Fatalf("%d ranges in %d slots", count, capacity)
-	}
-	status, ranges := d.answer()
-	if status >= window.NumStatuses || status != window.StatusOK && len(ranges) > 0 {
+	a := d.window.Answer(patience)
+	status, ranges := a.Status, a.Ranges
+	if status >= protocol.NumAnswers || status != protocol.AnswerOK && len(ranges) > 0 {
 		d.t.Fatalf("answered with %v and %d ranges", status, len(ranges))
 	}
 	end, sum := uint64(base)-1, uint64(0) // no range touches the one before
@@ -237,13 +234,9 @@ func (d *fuzzedDriver) settle() {
 		}
 		end, sum = r.GPA+r.Length, sum+r.Length
 	}
-	if status == window.StatusOK && sum != d.windowWord(0x98) {
-		d.t.Fatalf("the ranges have %d bytes, the answer says %d", sum, d.windowWord(0x98))
+	if status == protocol.AnswerOK && sum != a.Bytes {
+		d.t.Fatalf("the ranges have %d bytes, the answer says %d", sum, a.Bytes)
 	}
-}
-
-func (d *fuzzedDriver) windowWord(offset int) uint64 {
-	return binary.LittleEndian.Uint64(d.window[offset:])
 }
 
 // finish lets an honest driver take over, and migrates.

@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/window"
+	"github.com/fbpp-project/fbpp/device/window/windowtest"
 	"github.com/fbpp-project/fbpp/vhostuser"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
@@ -25,8 +25,6 @@ import (
 // patience bounds every wait of the tests. None of them depends on its value,
 // which is below what the fuzzer gives to one input.
 const patience = 8 * time.Second
-
-const windowFeature = 1 << 48
 
 // TestMain fails when the tests leave descriptors behind.
 func TestMain(m *testing.M) {
@@ -65,11 +63,9 @@ type machine struct {
 	events *vhosttest.Queue
 	report *vhosttest.Queue
 
-	window    []byte
-	ask, done int
-	asked     uint64
-	buffers   map[uint32]uint64 // eventq: buffer address by head
-	scratch   uint64            // memory for messages
+	window  *windowtest.Frontend
+	buffers map[uint32]uint64 // eventq: buffer address by head
+	scratch uint64            // memory for messages
 }
 
 const scratchSize = 1 << 20
@@ -148,7 +144,7 @@ func (m *machine) attach() {
 	m.t.Cleanup(m.fe.Close)
 	m.fe.Timeout = patience
 	m.must(m.fe.Realize(vhosttest.Options{
-		Extra:  windowFeature,
+		Extra:  1 << protocol.WindowProtocolFeature,
 		Queues: []*vhosttest.Queue{m.events, m.report},
 	}))
 	m.fetchWindow()
@@ -157,24 +153,10 @@ func (m *machine) attach() {
 
 func (m *machine) fetchWindow() {
 	m.t.Helper()
-	reply, err := m.fe.Ask(0x4642, nil)
+	reply, err := m.fe.Ask(protocol.WindowRequest, windowtest.Request(protocol.WindowFeatureOutcome))
 	m.must(err)
 	defer reply.Close()
-	if len(reply.Payload) != 16 || len(reply.FDs) != 3 {
-		m.t.Fatalf("window reply has %d bytes and %d descriptors", len(reply.Payload), len(reply.FDs))
-	}
-	size := int(binary.LittleEndian.Uint64(reply.Payload[8:]))
-	dup := func(i int) int {
-		fd, err := unix.Dup(reply.FDs[i])
-		m.must(err)
-		m.t.Cleanup(func() { unix.Close(fd) })
-		return fd
-	}
-	mem, err := unix.Mmap(dup(0), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	m.must(err)
-	m.t.Cleanup(func() { unix.Munmap(mem) })
-	m.window, m.asked = mem, 0
-	m.ask, m.done = dup(1), dup(2)
+	m.window = windowtest.OpenReply(m.t, reply.Payload, reply.FDs)
 }
 
 // supply gives the device an event buffer of n bytes.
@@ -189,56 +171,24 @@ func (m *machine) supply(n uint32) {
 // request asks as the migration thread does, and returns without waiting.
 func (m *machine) request(timeout time.Duration) {
 	m.t.Helper()
-	var ts unix.Timespec
-	m.must(unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts))
-	m.asked++
-	binary.LittleEndian.PutUint64(m.window[0x48:], uint64(ts.Nano()+timeout.Nanoseconds()))
-	binary.LittleEndian.PutUint64(m.window[0x40:], m.asked)
-	m.signal()
+	m.window.Ask(timeout)
 }
 
 // cancel gives the newest request up.
 func (m *machine) cancel() {
 	m.t.Helper()
-	binary.LittleEndian.PutUint64(m.window[0x50:], m.asked)
-	m.signal()
+	m.window.Cancel()
 }
-
-func (m *machine) signal() {
-	m.t.Helper()
-	_, err := unix.Write(m.ask, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	m.must(err)
-}
-
-// gpaRange is a range of the window.
-type gpaRange struct{ GPA, Length uint64 }
 
 // answer waits for the newest request's answer.
-func (m *machine) answer() (window.Status, []gpaRange) {
+func (m *machine) answer() (protocol.AnswerStatus, []freeset.Range) {
 	m.t.Helper()
-	deadline := time.Now().Add(patience)
-	for binary.LittleEndian.Uint64(m.window[0x80:]) != m.asked {
-		left := time.Until(deadline)
-		if left <= 0 {
-			m.t.Fatalf("request %d was not answered", m.asked)
-		}
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(m.done), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			m.t.Fatal(err)
-		}
-		var n [8]byte
-		_, _ = unix.Read(m.done, n[:])
-	}
-	var ranges []gpaRange
-	for i := range binary.LittleEndian.Uint64(m.window[0x90:]) {
-		slot := m.window[0x1000+16*i:]
-		ranges = append(ranges, gpaRange{binary.LittleEndian.Uint64(slot), binary.LittleEndian.Uint64(slot[8:])})
-	}
-	return window.Status(binary.LittleEndian.Uint32(m.window[0x88:])), ranges
+	a := m.window.Answer(patience)
+	return a.Status, a.Ranges
 }
 
 // expect fails unless the newest request ends with that status and no ranges.
-func (m *machine) expect(want window.Status) {
+func (m *machine) expect(want protocol.AnswerStatus) {
 	m.t.Helper()
 	status, ranges := m.answer()
 	if status != want || len(ranges) != 0 {
@@ -355,7 +305,7 @@ func (m *machine) mustExchange() {
 	e := m.expectEvent(protocol.EventReportFree)
 	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
 	status, ranges := m.answer()
-	if status != window.StatusOK || len(ranges) != 1 || ranges[0] != (gpaRange{512 << 12, 512 << 12}) {
+	if status != protocol.AnswerOK || len(ranges) != 1 || ranges[0] != (freeset.Range{GPA: 512 << 12, Length: 512 << 12}) {
 		m.t.Fatalf("exchange ended with %v and %v; last: %+v", status, ranges, m.dev.Status().Last)
 	}
 }

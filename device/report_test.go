@@ -6,12 +6,14 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/window"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -20,7 +22,7 @@ func TestRecordsBecomeSortedDisjointRanges(t *testing.T) {
 	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
 	e := m.expectEvent(protocol.EventReportFree)
-	if e.BudgetUS != 1000 || e.BudgetEntries != device.DefaultHoldEntries || e.DeadlineMS == 0 || e.Generation == 0 {
+	if e.BudgetUS != 1000 || e.BudgetEntries != driver.DefaultHoldEntries || e.DeadlineMS == 0 || e.Generation == 0 {
 		t.Errorf("event says %v", e)
 	}
 	m.post(startedMessage(e.Generation))
@@ -29,15 +31,16 @@ func TestRecordsBecomeSortedDisjointRanges(t *testing.T) {
 	m.post(reportMessage(e.Generation, protocol.FlagLast, 3, protocol.MakeRecord(300, 0)), 32, 1, 2, 3)
 
 	status, ranges := m.answer()
-	want := []gpaRange{{300 << 12, 1 << 12}, {1024 << 12, 2048 << 12}}
-	if status != window.StatusOK || !slices.Equal(ranges, want) {
+	want := []freeset.Range{{GPA: 300 << 12, Length: 1 << 12}, {GPA: 1024 << 12, Length: 2048 << 12}}
+	if status != protocol.AnswerOK || !slices.Equal(ranges, want) {
 		t.Fatalf("answer is %v, %v; want ok, %v", status, ranges, want)
 	}
 	last := m.dev.Status().Last
-	if last.Records != 3 || last.FreeBytes != 2049<<12 || last.Times.Walk != 11 || last.Times.Holds != 2 {
+	if last.Records != 3 || last.FreeBytes != 2049<<12 || last.Source != "driver" ||
+		last.Phase("walk") != 11*time.Microsecond || last.Detail("holds") != 2 {
 		t.Errorf("status tells %+v", last)
 	}
-	if walk := binary.LittleEndian.Uint32(m.window[0xa4:]); walk != 11 {
+	if walk := m.window.Entries()["walk"]; walk != 11 {
 		t.Errorf("the window tells a walk of %d µs, want the guest's 11", walk)
 	}
 	m.mustExchange()
@@ -48,7 +51,7 @@ func TestAnEmptyReportIsAnAnswer(t *testing.T) {
 	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
 	m.post(last(m.expectEvent(protocol.EventReportFree).Generation))
-	m.expect(window.StatusOK)
+	m.expect(protocol.AnswerOK)
 }
 
 func TestBlocksMayRepeatOnlyAfterResumed(t *testing.T) {
@@ -59,12 +62,29 @@ func TestBlocksMayRepeatOnlyAfterResumed(t *testing.T) {
 	m.post(reportMessage(e.Generation, 0, 0, protocol.MakeRecord(512, 0)))
 	m.post(reportMessage(e.Generation, protocol.FlagResumed, 0, protocol.MakeRecord(512, 9)))
 	m.post(reportMessage(e.Generation, protocol.FlagLast|protocol.FlagTruncated, 2))
-	status, ranges := m.answer()
-	if status != window.StatusOK || !slices.Equal(ranges, []gpaRange{{512 << 12, 512 << 12}}) {
-		t.Fatalf("answer is %v, %v", status, ranges)
+	a := m.window.Answer(patience)
+	if a.Status != protocol.AnswerOK || !slices.Equal(a.Ranges, []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}) {
+		t.Fatalf("answer is %v, %v", a, a.Ranges)
 	}
-	if flags := binary.LittleEndian.Uint32(m.window[0x8c:]); flags != 1 {
-		t.Fatalf("flags %#x, want TRUNCATED", flags)
+	if !a.Truncated {
+		t.Fatal("the answer is not TRUNCATED")
+	}
+}
+
+// Not all of a guest's memory need be shared with the device, and the guest does
+// not know which is.
+func TestWhatTheDeviceDoesNotSeeIsLeftOut(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.hello(protocol.StatusOK, 0)
+	m.request(patience)
+	m.post(last(m.expectEvent(protocol.EventReportFree).Generation,
+		protocol.MakeRecord(0, 0), protocol.MakeRecord(512, 9), protocol.MakeRecord(1<<30, 3)))
+	status, ranges := m.answer()
+	if status != protocol.AnswerOK || !slices.Equal(ranges, []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}) {
+		t.Fatalf("answer is %v, %v; want the block that is shared", status, ranges)
+	}
+	if n := m.dev.Status().Last.Detail("outside-frames"); n != 9 {
+		t.Errorf("%d frames were outside, want 9", n)
 	}
 }
 
@@ -80,40 +100,38 @@ func TestBadReportsAreDiscardedWhole(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		send func(m *machine, g uint64)
-		want window.Status
+		want protocol.AnswerStatus
 	}{
-		{"overlapping blocks", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(600, 0))) }, window.StatusBadReport},
-		{"the same block twice", func(m *machine, g uint64) { m.post(last(g, ok, ok)) }, window.StatusBadReport},
-		{"an unaligned block", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(513+1024, 9))) }, window.StatusBadReport},
-		{"a block past the end of memory", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(1<<30, 0))) }, window.StatusBadReport},
-		{"a block below memory", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(0, 0))) }, window.StatusBadReport},
-		{"a block of order 63", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(0, 63))) }, window.StatusBadReport},
-		{"a reserved class", func(m *machine, g uint64) { m.post(last(g, ok|1<<6)) }, window.StatusBadReport},
-		{"a trailer that counts wrong", func(m *machine, g uint64) { m.post(reportMessage(g, protocol.FlagLast, 2, ok)) }, window.StatusBadReport},
-		{"a message cut short", func(m *machine, g uint64) { m.post(last(g, ok)[:70]) }, window.StatusBadReport},
-		{"a message that is too long", func(m *machine, g uint64) { m.post(append(last(g, ok), 0)) }, window.StatusBadReport},
-		{"half a header", func(m *machine, g uint64) { m.post(last(g)[:16]) }, window.StatusBadReport},
-		{"a type that is unknown", func(m *machine, g uint64) { m.post(append([]byte{9}, last(g)[1:]...)) }, window.StatusBadReport},
+		{"overlapping blocks", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(600, 0))) }, protocol.AnswerBadReport},
+		{"the same block twice", func(m *machine, g uint64) { m.post(last(g, ok, ok)) }, protocol.AnswerBadReport},
+		{"an unaligned block", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(513+1024, 9))) }, protocol.AnswerBadReport},
+		{"a block of order 63", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(0, 63))) }, protocol.AnswerBadReport},
+		{"a reserved class", func(m *machine, g uint64) { m.post(last(g, ok|1<<6)) }, protocol.AnswerBadReport},
+		{"a trailer that counts wrong", func(m *machine, g uint64) { m.post(reportMessage(g, protocol.FlagLast, 2, ok)) }, protocol.AnswerBadReport},
+		{"a message cut short", func(m *machine, g uint64) { m.post(last(g, ok)[:70]) }, protocol.AnswerBadReport},
+		{"a message that is too long", func(m *machine, g uint64) { m.post(append(last(g, ok), 0)) }, protocol.AnswerBadReport},
+		{"half a header", func(m *machine, g uint64) { m.post(last(g)[:16]) }, protocol.AnswerBadReport},
+		{"a type that is unknown", func(m *machine, g uint64) { m.post(append([]byte{9}, last(g)[1:]...)) }, protocol.AnswerBadReport},
 		{"pages that change their size", func(m *machine, g uint64) {
 			m.post(reportMessage(g, 0, 0, ok))
 			p := last(g)
 			p[20] = 16
 			m.post(p)
-		}, window.StatusBadReport},
+		}, protocol.AnswerBadReport},
 		{"a message with a writable part", func(m *machine, g uint64) {
 			m.guest.Write(m.scratch, last(g, ok))
 			m.postBuffers(
 				vhosttest.Buffer{Addr: m.scratch, Len: uint32(len(last(g, ok)))},
 				vhosttest.Buffer{Addr: m.scratch + 4096, Len: 8, Write: true})
-		}, window.StatusBadReport},
+		}, protocol.AnswerBadReport},
 		{"an endless report", func(m *machine, g uint64) {
 			p := reportMessage(g, protocol.FlagResumed, 0, slices.Repeat([]protocol.Record{ok}, 1000)...)
 			for range 9 { // the guest has 4096 pages
 				m.post(p)
 			}
-		}, window.StatusBadReport},
-		{"a status that says failed", func(m *machine, g uint64) { m.post(withStatus(g, protocol.StatusFailed)) }, window.StatusRefused},
-		{"a status that is unknown", func(m *machine, g uint64) { m.post(withStatus(g, 77)) }, window.StatusBadReport},
+		}, protocol.AnswerBadReport},
+		{"a status that says failed", func(m *machine, g uint64) { m.post(withStatus(g, protocol.StatusFailed)) }, protocol.AnswerRefused},
+		{"a status that is unknown", func(m *machine, g uint64) { m.post(withStatus(g, 77)) }, protocol.AnswerBadReport},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := mustBoot(t, device.Options{})
@@ -124,7 +142,7 @@ func TestBadReportsAreDiscardedWhole(t *testing.T) {
 			if m.dev.Status().Last.Why == "" {
 				t.Error("the status does not say why")
 			}
-			if tc.want == window.StatusBadReport {
+			if tc.want == protocol.AnswerBadReport {
 				m.expectEvent(protocol.EventCancel)
 			}
 			m.mustExchange()
@@ -139,7 +157,7 @@ func TestABrokenRingEndsTheRequest(t *testing.T) {
 	m.expectEvent(protocol.EventReportFree)
 	m.report.SetAvailIdx(m.report.AvailIdx() + 1000)
 	m.must(m.report.Kick.Raise())
-	m.expect(window.StatusBadReport)
+	m.expect(protocol.AnswerBadReport)
 }
 
 func TestATruncatedGuestMemoryIsABadReport(t *testing.T) {
@@ -153,7 +171,7 @@ func TestATruncatedGuestMemoryIsABadReport(t *testing.T) {
 	m.guest.Write(addr, p)
 	m.must(unix.Ftruncate(b.FD, int64(b.Size())-4096))
 	m.postBuffers(vhosttest.Buffer{Addr: addr, Len: uint32(len(p))})
-	m.expect(window.StatusBadReport)
+	m.expect(protocol.AnswerBadReport)
 }
 
 func FuzzMessage(f *testing.F) {
@@ -175,7 +193,7 @@ func FuzzMessage(f *testing.F) {
 		m.post(p, 40)
 		m.cancel()
 		status, ranges := m.answer()
-		if status != window.StatusOK && len(ranges) != 0 {
+		if status != protocol.AnswerOK && len(ranges) != 0 {
 			t.Fatalf("%d ranges beside status %v", len(ranges), status)
 		}
 		var end uint64

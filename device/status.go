@@ -7,7 +7,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/device/window"
 )
 
@@ -16,88 +18,160 @@ type Status struct {
 	Enabled   bool `json:"enabled"`
 	Connected bool `json:"frontend_connected"`
 	Asking    bool `json:"asking"` // a request is open
-
-	// DriverState is "none", "ready" or "refuses".
-	DriverState string  `json:"driver_state"`
-	Driver      *Driver `json:"driver,omitempty"`
-
-	Last *Exchange `json:"last,omitempty"`
+	// DriverState is "none" while nobody drives the device in the guest, "starting"
+	// when somebody does and has not said HELLO, then "ready" or "refuses".
+	DriverState string           `json:"driver_state"`
+	Driver      *driver.Identity `json:"driver,omitempty"`
+	// Last is the request that ended last: what was reported. Migration is what
+	// QEMU says became of the newest migration, whether it asked or not: what was
+	// skipped. A QEMU of the window's version 1 says nothing.
+	Last      *Exchange  `json:"last,omitempty"`
+	Migration *Migration `json:"migration,omitempty"`
 	// Requests counts the requests that ended, by status.
 	Requests map[string]uint64 `json:"requests"`
 }
 
 // Exchange describes a request that ended.
 type Exchange struct {
-	Ended     time.Time    `json:"ended"`
-	Status    string       `json:"status"`
-	Why       string       `json:"why,omitempty"`
-	Records   uint64       `json:"records"`
-	Ranges    int          `json:"ranges"`
-	FreeBytes uint64       `json:"free_bytes"`
-	Truncated bool         `json:"truncated"`
-	Times     window.Times `json:"times"`
+	Ended     time.Time       `json:"ended"`
+	Status    string          `json:"status"`
+	Why       string          `json:"why,omitempty"`
+	Source    string          `json:"source,omitempty"` // who answered
+	Records   uint64          `json:"records"`
+	Ranges    int             `json:"ranges"`
+	FreeBytes uint64          `json:"free_bytes"`
+	Truncated bool            `json:"truncated"`
+	Phases    []Phase         `json:"phases,omitempty"`
+	Details   []source.Detail `json:"details,omitempty"`
+}
+
+// Phase is a named part of an exchange, which follows the one before.
+type Phase struct {
+	Name         string `json:"name"`
+	Microseconds uint64 `json:"us"`
+}
+
+// Phase returns the time of the phase of that name, or 0.
+func (x *Exchange) Phase(name string) time.Duration {
+	for _, p := range x.Phases {
+		if p.Name == name {
+			return time.Duration(p.Microseconds) * time.Microsecond
+		}
+	}
+	return 0
+}
+
+// Detail returns the detail of that name, or 0.
+func (x *Exchange) Detail(name string) uint64 {
+	for _, d := range x.Details {
+		if d.Name == name {
+			return d.Value
+		}
+	}
+	return 0
+}
+
+// Migration describes a migration that ended, as QEMU tells it.
+type Migration struct {
+	Ended  time.Time `json:"ended"`
+	Result string    `json:"result"` // completed, failed or cancelled
+	// Hints is what query-migrate calls free-page-hints.status.
+	Hints            string `json:"hints"`
+	SkippedBytes     uint64 `json:"skipped_bytes"`
+	TransferredBytes uint64 `json:"transferred_bytes"`
+	TotalMS          uint64 `json:"total_ms"`
+	DowntimeMS       uint64 `json:"downtime_ms"`
 }
 
 // Status returns the device's state now.
 func (d *Device) Status() Status {
+	identity, started := d.driver.Identity(), d.driver.Started()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Status{
-		Enabled:     d.config.Flags&protocol.ConfigEnabled != 0,
+		Enabled:     d.enabled,
 		Connected:   d.backend != nil,
 		Asking:      d.open != nil,
-		DriverState: "none",
-		Driver:      d.driver,
+		DriverState: driverState(identity, started),
+		Driver:      identity,
 		Last:        d.lastDone,
+		Migration:   d.lastEnd,
 		Requests:    make(map[string]uint64, len(d.totals)),
 	}
-	if d.driver != nil {
-		s.DriverState = "ready"
-		if d.driver.refuses() {
-			s.DriverState = "refuses"
-		}
-	}
 	for i, n := range d.totals {
-		s.Requests[window.Status(i).String()] = n
+		s.Requests[protocol.AnswerStatus(i).String()] = n
 	}
 	return s
 }
 
+func driverState(identity *driver.Identity, started bool) string {
+	switch {
+	case identity != nil && identity.Refuses():
+		return "refuses"
+	case identity != nil:
+		return "ready"
+	case started:
+		return "starting"
+	}
+	return "none"
+}
+
 // Changed returns a channel that is closed at the next change of the status.
 // To miss none, call it before Status.
-func (d *Device) Changed() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.changed
-}
-
-// broadcast wakes those who watch. d.mu is held.
-func (d *Device) broadcast() {
-	close(d.changed)
-	d.changed = make(chan struct{})
-}
+func (d *Device) Changed() <-chan struct{} { return d.watchers.wait() }
 
 // record keeps and logs how a request ended. d.mu is held.
-func (d *Device) record(x *exchange, a window.Answer, why string) {
-	d.lastDone = &Exchange{
+func (d *Device) record(x *request, a window.Answer, items uint64, why string) {
+	done := &Exchange{
 		Ended:     time.Now(),
 		Status:    a.Status.String(),
 		Why:       why,
-		Records:   x.records,
+		Source:    a.Source,
+		Records:   items,
 		Ranges:    a.Ranges,
 		FreeBytes: a.Bytes,
 		Truncated: a.Truncated,
-		Times:     a.Times,
+		Details:   a.Details,
 	}
+	d.lastDone = done
 	d.totals[a.Status]++
-	if a.Status != window.StatusOK {
+	defer d.watchers.wake()
+	if a.Status != protocol.AnswerOK {
 		d.lg.Warn("no free memory reported, the migration sends all of it",
 			zap.Stringer("status", a.Status), zap.String("why", why))
 		return
 	}
-	d.lg.Info("free memory reported", zap.Uint64("records", x.records), zap.Int("ranges", a.Ranges),
-		zap.Uint64("bytes", a.Bytes), zap.Bool("truncated", a.Truncated),
-		zap.Uint32("wakeup_us", a.Times.Wakeup), zap.Uint32("walk_us", a.Times.Walk),
-		zap.Uint32("transfer_us", a.Times.Transfer), zap.Uint32("decode_us", a.Times.Decode),
-		zap.Uint32("hold_max_us", a.Times.HoldMax), zap.Uint32("holds", a.Times.Holds))
+	fields := []zap.Field{zap.String("source", a.Source), zap.Uint64("records", items),
+		zap.Int("ranges", a.Ranges), zap.Uint64("bytes", a.Bytes), zap.Bool("truncated", a.Truncated),
+		zap.Int64("exchange_us", time.Since(x.begun).Microseconds())}
+	for _, p := range a.Phases {
+		us := uint64(max(p.Time.Microseconds(), 0))
+		done.Phases = append(done.Phases, Phase{Name: p.Name, Microseconds: us})
+		fields = append(fields, zap.Uint64(p.Name+"_us", us))
+	}
+	for _, detail := range a.Details {
+		fields = append(fields, zap.Uint64(detail.Name, detail.Value))
+	}
+	d.lg.Info("free memory reported", fields...)
+}
+
+// told takes what the frontend says became of a migration. d.mu is held.
+func (d *Device) told(o window.Outcome) {
+	if o.Number == d.lastTold {
+		return
+	}
+	d.lastTold = o.Number
+	d.lastEnd = &Migration{
+		Ended:            time.Now(),
+		Result:           o.Result.String(),
+		Hints:            o.Hints.String(),
+		SkippedBytes:     o.Skipped,
+		TransferredBytes: o.Transferred,
+		TotalMS:          o.TotalMS,
+		DowntimeMS:       o.DowntimeMS,
+	}
+	d.lg.Info("migration ended", zap.Stringer("result", o.Result), zap.Stringer("hints", o.Hints),
+		zap.Uint64("skipped_bytes", o.Skipped), zap.Uint64("transferred_bytes", o.Transferred),
+		zap.Uint64("total_ms", o.TotalMS), zap.Uint64("downtime_ms", o.DowntimeMS))
+	d.watchers.wake()
 }

@@ -9,14 +9,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/device/unixsock"
-	"github.com/fbpp-project/fbpp/device/window"
 )
 
 // mustServe serves an idle device until the test ends.
@@ -104,24 +104,48 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 func TestPrintShowsWhatAnOperatorNeeds(t *testing.T) {
-	var out strings.Builder
-	err := print(&out, device.Status{
-		Enabled: true, Connected: true, Asking: true, DriverState: "refuses",
-		Driver: &device.Driver{Release: "Linux 6.1", Reason: "page_poison is on"},
-		Last: &device.Exchange{
-			Ended: time.Unix(0, 0), Status: "ok", Records: 3, Ranges: 2, FreeBytes: 3 << 20, Truncated: true,
-			Times: window.Times{Wakeup: 1, Walk: 2, Transfer: 3, Decode: 4, HoldMax: 5, Holds: 6},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
+	ended := &device.Migration{
+		Result: "completed", Hints: "ok", SkippedBytes: 2 << 20, TransferredBytes: 9 << 20, TotalMS: 12,
 	}
-	for _, want := range []string{
-		"page_poison is on", "Linux 6.1", "request    open", "3.0 MiB in 2 ranges from 3 records, truncated",
-		"wakeup 1 µs, walk 2 µs, transfer 3 µs, decode 4 µs", "longest hold 5 µs, 6 holds",
+	with := func(change func(m *device.Migration)) device.Status {
+		m := *ended
+		change(&m)
+		return device.Status{Migration: &m}
+	}
+	for _, tc := range []struct {
+		name   string
+		status device.Status
+		want   []string
+	}{
+		{"a driver that refuses, and an open request", device.Status{
+			Asking: true, DriverState: "refuses",
+			Driver: &driver.Identity{Release: "Linux 6.1", Reason: "page_poison is on"},
+		}, []string{"page_poison is on", "Linux 6.1", "request    open"}},
+		{"what was reported", device.Status{Last: &device.Exchange{
+			Status: "ok", Records: 3, Ranges: 2, FreeBytes: 3 << 20, Truncated: true,
+			Phases:  []device.Phase{{Name: "wakeup", Microseconds: 1}, {Name: "walk", Microseconds: 2}},
+			Details: []source.Detail{{Name: "holds", Value: 6}},
+		}}, []string{
+			"reported   3.0 MiB in 2 ranges from 3 records, truncated",
+			"wakeup 1 µs, walk 2 µs", "holds 6",
+		}},
+		{"what was skipped", device.Status{Migration: ended},
+			[]string{"migration  completed", "skipped    2.0 MiB, 9.0 MiB sent in 12 ms"}},
+		{"a migration that failed", with(func(m *device.Migration) { m.Result = "failed" }),
+			[]string{"migration  failed", "skipped    nothing: the migration did not complete"}},
+		{"one that never asked", with(func(m *device.Migration) { m.Hints = "incompatible" }),
+			[]string{"migration  completed", "skipped    nothing: incompatible"}},
 	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %q in\n%s", want, out.String())
-		}
+		t.Run(tc.name, func(t *testing.T) {
+			var out strings.Builder
+			if err := print(&out, tc.status); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("no %q in\n%s", want, out.String())
+				}
+			}
+		})
 	}
 }

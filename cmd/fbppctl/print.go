@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // print writes a status for a person.
@@ -29,22 +30,48 @@ func print(out io.Writer, s device.Status) error {
 	if s.Asking {
 		row("request", "open")
 	}
+	if m := s.Migration; m != nil {
+		row("migration", "%s, %s", m.Result, m.Ended.Format(time.RFC3339))
+		row("skipped", "%s", skipped(m))
+	}
 	if x := s.Last; x != nil {
-		row("last", "%s, %s", x.Status, x.Ended.Format(time.RFC3339))
+		row("request", "%s, %s", x.Status, x.Ended.Format(time.RFC3339))
 		if x.Why != "" {
 			row("why", "%s", x.Why)
 		}
 		if x.Status == "ok" {
-			t := x.Times
-			row("free", "%.1f MiB in %d ranges from %d records%s", float64(x.FreeBytes)/(1<<20), x.Ranges, x.Records,
-				choose(x.Truncated, ", truncated", ""))
-			row("time", "wakeup %d µs, walk %d µs, transfer %d µs, decode %d µs", t.Wakeup, t.Walk, t.Transfer, t.Decode)
-			row("lock", "longest hold %d µs, %d holds", t.HoldMax, t.Holds)
+			row("reported", "%.1f MiB in %d ranges from %d records%s", mib(x.FreeBytes), x.Ranges,
+				x.Records, choose(x.Truncated, ", truncated", ""))
+			var phases, details []string
+			for _, p := range x.Phases {
+				phases = append(phases, fmt.Sprintf("%s %d µs", p.Name, p.Microseconds))
+			}
+			for _, d := range x.Details {
+				details = append(details, fmt.Sprintf("%s %d", d.Name, d.Value))
+			}
+			row("time", "%s", strings.Join(phases, ", "))
+			if len(details) > 0 {
+				row("details", "%s", strings.Join(details, ", "))
+			}
 		}
 	}
 	_, err := fmt.Fprintln(out, b.String())
 	return err
 }
+
+// skipped says what a migration left out. What was reported to one that did not
+// complete was of no use.
+func skipped(m *device.Migration) string {
+	switch {
+	case m.Hints != "ok":
+		return "nothing: " + m.Hints
+	case m.Result != protocol.MigrationCompleted.String():
+		return "nothing: the migration did not complete"
+	}
+	return fmt.Sprintf("%.1f MiB, %.1f MiB sent in %d ms", mib(m.SkippedBytes), mib(m.TransferredBytes), m.TotalMS)
+}
+
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 func choose(cond bool, yes, no string) string {
 	if cond {

@@ -25,6 +25,7 @@ import (
 	"github.com/fbpp-project/fbpp/cmd/fbppd/confine"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/unixsock"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
@@ -71,14 +72,14 @@ func parse(args []string) (o options, print bool, err error) {
 	if slices.Contains(args, "--print-capabilities") || slices.Contains(args, "-print-capabilities") {
 		return o, true, nil
 	}
-	entries := fs.Uint("hold-entries", device.DefaultHoldEntries, "most free blocks that the guest visits in one hold of a zone's lock")
+	entries := fs.Uint("hold-entries", driver.DefaultHoldEntries, "most free blocks that the guest visits in one hold of a zone's lock")
 	fs.StringVar(&o.socketPath, "socket-path", "", "listen for QEMU on the unix socket at `PATH`")
 	fs.IntVar(&o.fd, "fd", -1, "use the inherited socket `N`, listening or connected")
 	fs.BoolVar(&print, "print-capabilities", false, "print the capabilities as JSON and exit")
 	fs.StringVar(&o.controlPath, "control-path", "", "listen for fbppctl and Prometheus on the unix socket at `PATH`")
 	fs.StringVar(&o.agentPath, "agent-socket", "", "listen for the guest's serial port on the unix socket at `PATH`")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
-	fs.DurationVar(&o.device.HoldBudget, "hold-budget", device.DefaultHoldBudget, "longest `time` that the guest holds one zone's lock")
+	fs.DurationVar(&o.device.HoldBudget, "hold-budget", driver.DefaultHoldBudget, "longest `time` that the guest holds one zone's lock")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", "console", "console or json")
 	fs.StringVar((*string)(&o.confine.Sandbox), "sandbox", string(confine.SandboxLandlock), "landlock or none: whether to give up files and capabilities once the sockets are open")

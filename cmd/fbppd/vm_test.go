@@ -4,14 +4,11 @@ package main
 
 import (
 	"encoding/binary"
-	"os"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/window"
+	"github.com/fbpp-project/fbpp/device/window/windowtest"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -34,9 +31,7 @@ type vm struct {
 	event   uint64 // address of the one event buffer
 	message uint64 // address of the messages
 
-	window    []byte
-	ask, done *os.File
-	asked     uint64
+	window *windowtest.Frontend
 }
 
 // mustRun realizes the device at path, and starts the driver.
@@ -53,7 +48,7 @@ func mustRun(t *testing.T, path string) *vm {
 	v.fe = must(vhosttest.Dial(path))(t)
 	t.Cleanup(v.fe.Close)
 	v.fe.Timeout = patience
-	v.check(v.fe.Realize(vhosttest.Options{Extra: 1 << 48, Queues: []*vhosttest.Queue{v.eventq, v.reportq}}))
+	v.check(v.fe.Realize(vhosttest.Options{Extra: 1 << protocol.WindowProtocolFeature, Queues: []*vhosttest.Queue{v.eventq, v.reportq}}))
 	v.openWindow()
 	v.check(v.fe.Start(v.guest, 1<<32, v.eventq, v.reportq))
 	v.supply()
@@ -83,17 +78,9 @@ func (v *vm) check(err error) {
 
 func (v *vm) openWindow() {
 	v.t.Helper()
-	m := must(v.fe.Ask(0x4642, nil))(v.t)
+	m := must(v.fe.Ask(protocol.WindowRequest, windowtest.Request(0)))(v.t)
 	defer m.Close()
-	file := func(i int) *os.File {
-		f := os.NewFile(uintptr(must(unix.Dup(m.FDs[i]))(v.t)), "window")
-		v.t.Cleanup(func() { f.Close() })
-		return f
-	}
-	size := int(binary.LittleEndian.Uint64(m.Payload[8:]))
-	v.window = must(unix.Mmap(int(file(0).Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))(v.t)
-	v.t.Cleanup(func() { _ = unix.Munmap(v.window) })
-	v.ask, v.done = file(1), file(2)
+	v.window = windowtest.OpenReply(v.t, m.Payload, m.FDs)
 }
 
 // supply gives the device the event buffer.
@@ -129,12 +116,7 @@ func (v *vm) sendBuffers(b ...vhosttest.Buffer) {
 // open asks for free memory, and returns the request's generation.
 func (v *vm) open() uint64 {
 	v.t.Helper()
-	var now unix.Timespec
-	v.check(unix.ClockGettime(unix.CLOCK_MONOTONIC, &now))
-	v.asked++
-	binary.LittleEndian.PutUint64(v.window[0x48:], uint64(now.Nano()+patience.Nanoseconds()))
-	binary.LittleEndian.PutUint64(v.window[0x40:], v.asked)
-	must(v.ask.Write([]byte{0: 1, 7: 0}))(v.t)
+	v.window.Ask(patience)
 	for {
 		if e := v.next(); e.Type == protocol.EventReportFree {
 			return e.Generation
@@ -143,13 +125,10 @@ func (v *vm) open() uint64 {
 }
 
 // answer waits for the answer, and returns its status and the bytes in it.
-func (v *vm) answer() (window.Status, uint64) {
+func (v *vm) answer() (protocol.AnswerStatus, uint64) {
 	v.t.Helper()
-	for binary.LittleEndian.Uint64(v.window[0x80:]) != v.asked {
-		must(unix.Poll([]unix.PollFd{{Fd: int32(v.done.Fd()), Events: unix.POLLIN}}, int(patience.Milliseconds())))(v.t)
-		must(v.done.Read(make([]byte, 8)))(v.t)
-	}
-	return window.Status(binary.LittleEndian.Uint32(v.window[0x88:])), binary.LittleEndian.Uint64(v.window[0x98:])
+	a := v.window.Answer(patience)
+	return a.Status, a.Bytes
 }
 
 // report makes a whole report of the given blocks.
@@ -169,7 +148,7 @@ func report(generation uint64, records ...protocol.Record) []byte {
 func (v *vm) exchange() {
 	v.t.Helper()
 	v.send(report(v.open(), protocol.MakeRecord(1024, 9)))
-	if status, n := v.answer(); status != window.StatusOK || n != 2<<20 {
+	if status, n := v.answer(); status != protocol.AnswerOK || n != 2<<20 {
 		v.t.Fatalf("exchange ended with %v and %d bytes, want 2 MiB", status, n)
 	}
 }

@@ -2,13 +2,18 @@
 
 package control
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
 
 // collector turns a device's status into metrics at each scrape.
 type collector struct {
 	dev                                        Device
 	enabled, connected, ready                  *prometheus.Desc
 	requests, lastFree, lastRanges, lastPhases *prometheus.Desc
+	lastSkipped                                *prometheus.Desc
 }
 
 func newCollector(d Device) *collector {
@@ -23,6 +28,8 @@ func newCollector(d Device) *collector {
 		requests:   desc("requests_total", "Requests of migrations that ended, by status.", "status"),
 		lastFree:   desc("last_free_bytes", "Free memory that the last request found."),
 		lastRanges: desc("last_ranges", "Ranges that the last request found."),
+		lastSkipped: desc("last_skipped_bytes",
+			"Memory that the last migration that completed did not send in its first pass."),
 		lastPhases: desc("last_phase_seconds", "Time of the last request by phase.", "phase"),
 	}
 }
@@ -30,7 +37,7 @@ func newCollector(d Device) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.enabled, c.connected, c.ready, c.requests, c.lastFree, c.lastRanges, c.lastPhases,
+		c.enabled, c.connected, c.ready, c.requests, c.lastFree, c.lastRanges, c.lastPhases, c.lastSkipped,
 	} {
 		ch <- d
 	}
@@ -48,18 +55,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for status, n := range s.Requests {
 		ch <- prometheus.MustNewConstMetric(c.requests, prometheus.CounterValue, float64(n), status)
 	}
+	if m := s.Migration; m != nil && m.Result == protocol.MigrationCompleted.String() {
+		gauge(c.lastSkipped, float64(m.SkippedBytes))
+	}
 	if s.Last == nil {
 		return
 	}
 	gauge(c.lastFree, float64(s.Last.FreeBytes))
 	gauge(c.lastRanges, float64(s.Last.Ranges))
-	for phase, us := range map[string]uint32{
-		"wakeup":   s.Last.Times.Wakeup,
-		"walk":     s.Last.Times.Walk,
-		"transfer": s.Last.Times.Transfer,
-		"decode":   s.Last.Times.Decode,
-	} {
-		gauge(c.lastPhases, float64(us)/1e6, phase)
+	for _, p := range s.Last.Phases {
+		gauge(c.lastPhases, float64(p.Microseconds)/1e6, p.Name)
 	}
 }
 

@@ -3,10 +3,11 @@
 // Package freeset collects which pages of a guest's memory are free and gives
 // them out as sorted, disjoint, maximal ranges.
 //
-// A [Set] is a bitmap with one bit for each 4 KiB frame, so it merges blocks of
-// any order that come in any order, sees every overlap, and needs the same
-// memory whatever the guest reports: 1/32768 of the guest's. It does not know
-// where blocks come from. A Set is not safe for concurrent use.
+// A [Set] is a bitmap with one bit for each 4 KiB frame. So it merges blocks of
+// any size that come in any order, it sees every overlap, and what it takes is
+// bounded whatever comes: 1/32768 of the guest's memory, and 32 KiB for each
+// piece of it. It takes that as blocks come, in chunks of 1 GiB of guest memory.
+// It does not know where blocks come from. A Set is not safe for concurrent use.
 package freeset
 
 import (
@@ -22,14 +23,8 @@ import (
 // smallest page of every guest and QEMU's target page on x86.
 const FrameShift = 12
 
-// Errors of the Add methods. The block that caused one was not added; blocks
-// added before it stay.
-var (
-	ErrOutside   = errors.New("block is not wholly in guest memory")
-	ErrUnaligned = errors.New("block is not aligned to its size")
-	ErrOverlap   = errors.New("block overlaps an earlier one")
-	ErrClass     = errors.New("block has a class that is not defined")
-)
+// ErrOverlap says that a block overlaps an earlier one.
+var ErrOverlap = errors.New("block overlaps an earlier one")
 
 // Range is a run of guest-physical memory in bytes.
 type Range struct {
@@ -43,29 +38,47 @@ func (r Range) End() uint64 { return r.GPA + r.Length }
 // String implements fmt.Stringer.
 func (r Range) String() string { return fmt.Sprintf("[%#x, %#x)", r.GPA, r.End()) }
 
-// area is a contiguous piece of guest memory and its bitmap.
+// Block is a run of frames: First is the number of the first one.
+type Block struct {
+	First, Count uint64
+}
+
+// A chunk is the bitmap of 1 GiB.
+const (
+	chunkShift = 18 // log2 of its frames
+	chunkWords = 1 << chunkShift / 64
+)
+
+type chunk [chunkWords]uint64
+
+// area is a contiguous piece of guest memory.
 type area struct {
-	first uint64 // frame number
-	bits  []uint64
-	count uint64 // frames
-	// Words that may be set, so that an almost empty set is cheap to read and
-	// to clear: [low, high).
-	low, high int
+	first, count uint64   // frames
+	chunks       []*chunk // nil where nothing was ever free
 }
 
 // Set is the set of free frames. Create it with New.
 type Set struct {
-	areas []area
+	areas []area // ascending
 	free  uint64 // frames in the set
 	last  int    // area of the block added last: blocks come in clusters
 }
 
-// New returns an empty set over the given guest memory. Pieces that touch are
-// merged, since a block may lie across them; incomplete frames are left out.
+// New returns an empty set over the given guest memory.
 func New(memory []Range) *Set {
+	s := &Set{}
+	s.SetMemory(memory)
+	return s
+}
+
+// SetMemory empties the set and makes it one over the given guest memory. Pieces
+// that touch are merged, since a block may lie across them; incomplete frames
+// are left out. The cost is in proportion to the number of pieces, and a word
+// for each GiB.
+func (s *Set) SetMemory(memory []Range) {
 	memory = slices.Clone(memory)
 	slices.SortFunc(memory, func(a, b Range) int { return cmp.Compare(a.GPA, b.GPA) })
-	s := &Set{}
+	*s = Set{}
 	for _, r := range merge(memory) {
 		first, end := r.GPA>>FrameShift, r.End()>>FrameShift
 		if r.GPA&(1<<FrameShift-1) != 0 {
@@ -75,10 +88,11 @@ func New(memory []Range) *Set {
 			continue
 		}
 		count := end - first
-		s.areas = append(s.areas, area{first: first, count: count, bits: make([]uint64, (count+63)/64)})
+		s.areas = append(s.areas, area{
+			first: first, count: count,
+			chunks: make([]*chunk, (count+1<<chunkShift-1)>>chunkShift),
+		})
 	}
-	s.Reset()
-	return s
 }
 
 func merge(sorted []Range) []Range {
@@ -96,14 +110,14 @@ func merge(sorted []Range) []Range {
 	return out
 }
 
-// Reset empties the set. Its cost is in proportion to the span that was used.
+// Reset empties the set. It keeps what memory it has taken.
 func (s *Set) Reset() {
 	for i := range s.areas {
-		a := &s.areas[i]
-		if a.low < a.high {
-			clear(a.bits[a.low:a.high])
+		for _, c := range s.areas[i].chunks {
+			if c != nil {
+				clear(c[:])
+			}
 		}
-		a.low, a.high = len(a.bits), 0
 	}
 	s.free = 0
 }
@@ -120,136 +134,145 @@ func (s *Set) Capacity() uint64 {
 	return n
 }
 
-// Add adds count frames from first on. Without overlapOK the set must not
-// contain any of them yet.
-func (s *Set) Add(first, count uint64, overlapOK bool) error {
-	a := s.find(first)
-	if a == nil {
-		return ErrOutside
+// Add adds blocks, in turn. What of a block is not in guest memory is left out
+// and counted: outside tells the frames. Without overlapOK a block must have no
+// frame that is in the set already: at the first that has one Add ends with
+// ErrOverlap, and done tells how many blocks it added before. blocks may share
+// memory with nobody who writes it meanwhile.
+func (s *Set) Add(blocks []Block, overlapOK bool) (done int, outside uint64, err error) {
+	for done < len(blocks) {
+		// A fragmented guest has millions of small blocks.
+		if done += s.addSmall(blocks[done:]); done == len(blocks) {
+			break
+		}
+		n, err := s.addBlock(blocks[done], overlapOK)
+		if err != nil {
+			return done, outside, err
+		}
+		outside += n
+		done++
 	}
-	from := first - a.first
-	if count == 0 || count > a.count-from {
-		return ErrOutside
-	}
-	return s.fill(a, from, count, overlapOK)
+	return done, outside, nil
 }
 
-// find returns the area that frame lies in, or nil.
-func (s *Set) find(frame uint64) *area {
-	if s.last < len(s.areas) {
-		if a := &s.areas[s.last]; frame-a.first < a.count { // wraps to a large number below first
-			return a
+// maxSmall is the largest block that fits into a word of the bitmap with another.
+const maxSmall = 32
+
+// addSmall adds blocks for as long as each is small, lies in one word of the
+// area used last, and overlaps nothing. It returns how many.
+func (s *Set) addSmall(blocks []Block) int {
+	if s.last >= len(s.areas) {
+		return 0
+	}
+	a := &s.areas[s.last]
+	first, count, chunks, frames := a.first, a.count, a.chunks, uint64(0)
+	done := 0
+	for _, b := range blocks {
+		from := b.First - first // wraps to a large number below first
+		if from >= count || b.Count-1 >= maxSmall || b.Count > count-from || from&63+b.Count > 64 {
+			break
+		}
+		c := chunks[from>>chunkShift]
+		if c == nil {
+			break
+		}
+		mask := (uint64(1)<<b.Count - 1) << (from & 63)
+		word := &c[from>>6%chunkWords]
+		if *word&mask != 0 {
+			break
+		}
+		*word |= mask
+		frames += b.Count
+		done++
+	}
+	s.free += frames
+	return done
+}
+
+// addBlock adds what of b is in memory, and returns how much is not.
+func (s *Set) addBlock(b Block, overlapOK bool) (outside uint64, err error) {
+	if b.First+b.Count < b.First {
+		return b.Count, nil // beyond any memory
+	}
+	if !overlapOK {
+		for c, part := range s.parts(b) {
+			if *c != nil && (*c).overlaps(part) {
+				return 0, ErrOverlap
+			}
 		}
 	}
-	for i := range s.areas {
-		if a := &s.areas[i]; frame-a.first < a.count {
+	outside = b.Count
+	for c, part := range s.parts(b) {
+		if *c == nil {
+			*c = new(chunk)
+		}
+		s.free += (*c).fill(part)
+		outside -= part.Count
+	}
+	return outside, nil
+}
+
+// parts yields the chunks that b lies in, and its part of each, counted from the
+// beginning of the chunk.
+func (s *Set) parts(b Block) iter.Seq2[**chunk, Block] {
+	return func(yield func(**chunk, Block) bool) {
+		i := s.last
+		if i >= len(s.areas) || b.First-s.areas[i].first >= s.areas[i].count {
+			i, _ = slices.BinarySearchFunc(s.areas, b.First, func(a area, first uint64) int {
+				return cmp.Compare(a.first+a.count-1, first)
+			})
+		}
+		end := b.First + b.Count
+		for ; i < len(s.areas) && s.areas[i].first < end; i++ {
 			s.last = i
-			return a
+			a := &s.areas[i]
+			from, to := max(b.First, a.first)-a.first, min(end-a.first, a.count)
+			for from < to {
+				n := min(to-from, 1<<chunkShift-from%(1<<chunkShift))
+				if !yield(&a.chunks[from>>chunkShift], Block{from % (1 << chunkShift), n}) {
+					return
+				}
+				from += n
+			}
 		}
 	}
-	return nil
 }
 
-// fill sets bits [from, from+count) of a, which are in bounds.
-func (s *Set) fill(a *area, from, count uint64, overlapOK bool) error {
-	firstWord, lastWord := int(from/64), int((from+count-1)/64)
-	head := ^uint64(0) << (from % 64)
-	tail := ^uint64(0) >> (63 - (from+count-1)%64)
-
-	if firstWord == lastWord { // every block below order 6
-		old, mask := a.bits[firstWord], head&tail
-		if old&mask != 0 && !overlapOK {
-			return ErrOverlap
-		}
-		a.low, a.high = min(a.low, firstWord), max(a.high, firstWord+1)
-		a.bits[firstWord] = old | mask
-		s.free += uint64(bits.OnesCount64(mask &^ old))
-		return nil
-	}
-	if !overlapOK && overlaps(a.bits, firstWord, lastWord, head, tail) {
-		return ErrOverlap
-	}
-	a.low, a.high = min(a.low, firstWord), max(a.high, lastWord+1)
-	for w := firstWord; w <= lastWord; w++ {
-		mask := ^uint64(0)
-		if w == firstWord {
-			mask &= head
-		}
-		if w == lastWord {
-			mask &= tail
-		}
-		old := a.bits[w]
-		a.bits[w] = old | mask
-		s.free += uint64(bits.OnesCount64(mask &^ old))
-	}
-	return nil
+// span returns the words that have b's bits, and which bits of the first and
+// the last of them are others'.
+func (c *chunk) span(b Block) (words []uint64, before, after uint64) {
+	last := b.First + b.Count - 1
+	return c[b.First/64 : last/64+1], 1<<(b.First%64) - 1, ^uint64(0) << (last % 64) << 1
 }
 
-func overlaps(words []uint64, first, last int, head, tail uint64) bool {
-	for w := first; w <= last; w++ {
-		mask := ^uint64(0)
-		if w == first {
-			mask &= head
-		}
-		if w == last {
-			mask &= tail
-		}
-		if words[w]&mask != 0 {
+func (c *chunk) overlaps(b Block) bool {
+	words, before, after := c.span(b)
+	last := len(words) - 1
+	if last == 0 {
+		return words[0]&^before&^after != 0
+	}
+	for _, w := range words[1:last] {
+		if w != 0 {
 			return true
 		}
 	}
-	return false
+	return words[0]&^before != 0 || words[last]&^after != 0
 }
 
-// Ranges returns the free ranges of at least minFrames frames: sorted by
-// address, disjoint, and not adjacent. The set must not change meanwhile.
-func (s *Set) Ranges(minFrames uint64) iter.Seq[Range] {
-	return func(yield func(Range) bool) {
-		for i := range s.areas {
-			for from, count := range s.areas[i].runs() {
-				if count < minFrames {
-					continue
-				}
-				r := Range{GPA: (s.areas[i].first + from) << FrameShift, Length: count << FrameShift}
-				if !yield(r) {
-					return
-				}
-			}
+// fill adds frames, and returns how many were not there.
+func (c *chunk) fill(b Block) uint64 {
+	words, before, after := c.span(b)
+	last, had := len(words)-1, 0
+	for i, w := range words {
+		mask := ^uint64(0)
+		if i == 0 {
+			mask &^= before
 		}
+		if i == last {
+			mask &^= after
+		}
+		had += bits.OnesCount64(w & mask)
+		words[i] = w | mask
 	}
-}
-
-// runs yields the maximal runs of set bits as (first bit, count).
-func (a *area) runs() iter.Seq2[uint64, uint64] {
-	return func(yield func(uint64, uint64) bool) {
-		var start uint64
-		open := false
-		for w := a.low; w < a.high; w++ {
-			word := a.bits[w]
-			if word == 0 && !open || word == ^uint64(0) && open {
-				continue // the common cases: nothing begins or ends here
-			}
-			for bit := 0; bit < 64; {
-				rest := word >> bit
-				if open {
-					rest = ^rest
-				}
-				// What is shifted in from above never ends the search below bit
-				// 64, so a run goes on into the next word.
-				n := bits.TrailingZeros64(rest)
-				if bit+n >= 64 {
-					break
-				}
-				bit += n
-				at := uint64(w)*64 + uint64(bit)
-				if open && !yield(start, at-start) {
-					return
-				}
-				start, open = at, !open
-			}
-		}
-		if open {
-			yield(start, uint64(a.high)*64-start)
-		}
-	}
+	return b.Count - uint64(had)
 }

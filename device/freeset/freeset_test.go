@@ -3,70 +3,68 @@
 package freeset
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 const frame = 1 << FrameShift
 
-func records(rs ...protocol.Record) []byte {
-	var p []byte
-	for _, r := range rs {
-		p = binary.LittleEndian.AppendUint64(p, uint64(r))
-	}
-	return p
+// add adds one block.
+func add(s *Set, first, count uint64, overlapOK bool) error {
+	_, _, err := s.Add([]Block{{first, count}}, overlapOK)
+	return err
 }
 
 func collect(s *Set, minFrames uint64) []Range { return slices.Collect(s.Ranges(minFrames)) }
 
 func TestBlocksCoalesce(t *testing.T) {
-	memory := []Range{{0, 640 << 10}, {1 << 20, 1 << 30}, {4 << 30, 1 << 30}}
+	memory := []Range{{0, 640 << 10}, {1 << 20, 2 << 30}, {4 << 30, 1 << 30}}
 	for _, tc := range []struct {
-		name  string
-		shift uint8
-		in    []protocol.Record
-		want  []Range
+		name string
+		in   []Block
+		want []Range
 	}{
-		{"no block gives no range", 12, nil, nil},
-		{"one page", 12, []protocol.Record{protocol.MakeRecord(5, 0)}, []Range{{5 * frame, frame}}},
+		{"no block gives no range", nil, nil},
+		{"one page", []Block{{5, 1}}, []Range{{5 * frame, frame}}},
 		{
-			"neighbours in descending order become one range", 12,
-			[]protocol.Record{protocol.MakeRecord(1024+8, 3), protocol.MakeRecord(1024+4, 2), protocol.MakeRecord(1024, 2)},
+			"neighbours in descending order become one range",
+			[]Block{{1024 + 8, 8}, {1024 + 4, 4}, {1024, 4}},
 			[]Range{{1024 * frame, 16 * frame}},
 		},
 		{
-			"a hole of one page splits", 12,
-			[]protocol.Record{protocol.MakeRecord(1024, 0), protocol.MakeRecord(1026, 1)},
+			"a hole of one page splits",
+			[]Block{{1024, 1}, {1026, 2}},
 			[]Range{{1024 * frame, frame}, {1026 * frame, 2 * frame}},
 		},
 		{
-			"a block of order 18 fills words", 12,
-			[]protocol.Record{protocol.MakeRecord(1<<20, 18)},
+			"a block of a GiB fills words",
+			[]Block{{1 << 20, 1 << 18}},
 			[]Range{{4 << 30, 1 << 30}},
 		},
 		{
-			"areas do not merge across a hole", 12,
-			[]protocol.Record{protocol.MakeRecord(128, 5), protocol.MakeRecord(256, 0)},
+			"areas do not merge across a hole",
+			[]Block{{128, 32}, {256, 1}},
 			[]Range{{128 * frame, 32 * frame}, {256 * frame, frame}},
 		},
 		{
-			"64 KiB pages count as sixteen frames", 16,
-			[]protocol.Record{protocol.MakeRecord(1<<16, 1)},
-			[]Range{{4 << 30, 128 << 10}},
+			"a block across two chunks is one range",
+			[]Block{{256 + 1<<18 - 8, 16}},
+			[]Range{{(256 + 1<<18 - 8) * frame, 16 * frame}},
+		},
+		{
+			"a chunk that ends free, before one where nothing is",
+			[]Block{{256 + 1<<18 - 64, 64}},
+			[]Range{{(256 + 1<<18 - 64) * frame, 64 * frame}},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := New(memory)
-			if err := s.AddRecords(records(tc.in...), tc.shift, false); err != nil {
-				t.Fatal(err)
+			if _, outside, err := s.Add(tc.in, false); err != nil || outside != 0 {
+				t.Fatal(outside, err)
 			}
 			if diff := cmp.Diff(tc.want, collect(s, 1)); diff != "" {
 				t.Fatal(diff)
@@ -75,27 +73,44 @@ func TestBlocksCoalesce(t *testing.T) {
 	}
 }
 
-func TestBlocksThatAreRefused(t *testing.T) {
+func TestWhatIsNotMemoryIsLeftOut(t *testing.T) {
 	for _, tc := range []struct {
-		name string
-		in   protocol.Record
-		want error
+		name    string
+		in      Block
+		outside uint64
+		want    []Range
 	}{
-		{"unaligned", protocol.MakeRecord(257, 1), ErrUnaligned},
-		{"past the end of memory", protocol.MakeRecord(512, 9), ErrOutside},
-		{"half past the end", protocol.MakeRecord(256, 9), ErrUnaligned},
-		{"in the hole below the second area", protocol.MakeRecord(160, 0), ErrOutside},
-		{"from memory into the hole", protocol.MakeRecord(128, 6), ErrOutside},
-		{"at an address beyond 64 bits", protocol.MakeRecord(1<<56-1, 0), ErrOutside},
-		{"of an order beyond any memory", protocol.MakeRecord(0, 63), ErrOutside},
-		{"twice", protocol.MakeRecord(300, 0), ErrOverlap},
-		{"over an earlier, smaller one", protocol.MakeRecord(296, 3), ErrOverlap},
-		{"of a reserved class", protocol.MakeRecord(301, 0) | 1<<6, ErrClass},
+		{"past the end of memory", Block{512, 512}, 512, nil},
+		{"half past the end", Block{510, 4}, 2, []Range{{510 * frame, 2 * frame}}},
+		{"in the hole below the second area", Block{160, 1}, 1, nil},
+		{"from memory into the hole", Block{128, 64}, 32, []Range{{128 * frame, 32 * frame}}},
+		{"across the hole", Block{150, 110}, 96, []Range{{150 * frame, 10 * frame}, {256 * frame, 4 * frame}}},
+		{"at an address beyond 64 bits", Block{1<<64 - 1, 2}, 2, nil},
+		{"all there is, and more", Block{0, 1 << 40}, 1<<40 - 416, []Range{{0, 160 * frame}, {256 * frame, 256 * frame}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := New([]Range{{0, 160 * frame}, {256 * frame, 256 * frame}})
-			if err := s.AddRecords(records(protocol.MakeRecord(300, 0), tc.in), 12, false); !errors.Is(err, tc.want) {
-				t.Fatalf("got %v, want %v", err, tc.want)
+			done, outside, err := s.Add([]Block{tc.in}, false)
+			if err != nil || done != 1 || outside != tc.outside {
+				t.Errorf("%d blocks, %d frames outside, %v; want 1, %d", done, outside, err, tc.outside)
+			}
+			if diff := cmp.Diff(tc.want, collect(s, 1)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestBlocksThatOverlapAreRefused(t *testing.T) {
+	for name, in := range map[string]Block{
+		"twice":                            {300, 1},
+		"over an earlier, smaller one":     {296, 8},
+		"an earlier one in the other area": {150, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := New([]Range{{0, 160 * frame}, {256 * frame, 256 * frame}})
+			if done, _, err := s.Add([]Block{{300, 1}, in}, false); done != 1 || !errors.Is(err, ErrOverlap) {
+				t.Fatalf("%d blocks, %v; want 1, ErrOverlap", done, err)
 			}
 			if want := []Range{{300 * frame, frame}}; !slices.Equal(collect(s, 1), want) {
 				t.Fatalf("ranges are %v after the refusal, want %v", collect(s, 1), want)
@@ -106,8 +121,7 @@ func TestBlocksThatAreRefused(t *testing.T) {
 
 func TestOverlapIsMergedWhereItIsAllowed(t *testing.T) {
 	s := New([]Range{{0, 1 << 20}})
-	err := s.AddRecords(records(protocol.MakeRecord(3, 0), protocol.MakeRecord(0, 3), protocol.MakeRecord(4, 2)), 12, true)
-	if err != nil {
+	if _, _, err := s.Add([]Block{{3, 1}, {0, 8}, {4, 4}}, true); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := collect(s, 1), []Range{{0, 8 * frame}}; !slices.Equal(got, want) || s.Frames() != 8 {
@@ -120,7 +134,7 @@ func TestAdjacentMemoryIsOneArea(t *testing.T) {
 	if s.Capacity() != 512 {
 		t.Fatalf("capacity %d frames, want 512", s.Capacity())
 	}
-	if err := s.Add(0, 512, false); err != nil {
+	if err := add(s, 0, 512, false); err != nil {
 		t.Fatalf("block across the seam: %v", err)
 	}
 }
@@ -146,7 +160,7 @@ func TestMemoryWithoutWholeFramesIsLeftOut(t *testing.T) {
 func TestResetEmptiesTheSet(t *testing.T) {
 	s := New([]Range{{0, 1 << 30}})
 	for range 3 {
-		if err := s.Add(7, 200, false); err != nil {
+		if err := add(s, 7, 200, false); err != nil {
 			t.Fatal(err)
 		}
 		s.Reset()
@@ -159,7 +173,7 @@ func TestResetEmptiesTheSet(t *testing.T) {
 func TestSmallRangesCanBeLeftOut(t *testing.T) {
 	s := New([]Range{{0, 1 << 20}})
 	for _, b := range [][2]uint64{{0, 1}, {10, 2}, {20, 3}} {
-		if err := s.Add(b[0], b[1], false); err != nil {
+		if err := add(s, b[0], b[1], false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,41 +182,51 @@ func TestSmallRangesCanBeLeftOut(t *testing.T) {
 	}
 }
 
-// TestAgainstNaiveModel compares with a map of frames on random input.
+// TestAgainstNaiveModel compares with a map of frames on random input, of blocks
+// that are small more often than not.
 func TestAgainstNaiveModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 200 {
+	for range 400 {
 		memory := []Range{{0, 100 * frame}, {130 * frame, 333 * frame}}
 		s, model := New(memory), map[uint64]bool{}
-		for range rng.IntN(60) {
-			first, count := rng.Uint64N(480), 1+rng.Uint64N(80)
-			inside, overlap := true, false
-			for f := first; f < first+count; f++ {
-				inside = inside && (f < 100 || f >= 130 && f < 463)
-				overlap = overlap || model[f]
+		isMemory := func(f uint64) bool { return f < 100 || f >= 130 && f < 463 }
+		for range rng.IntN(30) {
+			blocks := make([]Block, rng.IntN(6))
+			for i := range blocks {
+				blocks[i] = Block{rng.Uint64N(480), 1 + rng.Uint64N(1<<rng.IntN(7))}
 			}
-			inside = inside && (first >= 130 || first+count <= 100)
 			allow := rng.IntN(2) == 0
-			err := s.Add(first, count, allow)
-			switch {
-			case !inside:
-				if !errors.Is(err, ErrOutside) {
-					t.Fatalf("add %d+%d: %v, want ErrOutside", first, count, err)
+			done, outside, err := s.Add(blocks, allow)
+			want := uint64(0)
+			for i, b := range blocks {
+				overlap := false
+				for f := b.First; f < b.First+b.Count; f++ {
+					overlap = overlap || model[f]
 				}
-				continue
-			case overlap && !allow:
-				if !errors.Is(err, ErrOverlap) {
-					t.Fatalf("add %d+%d: %v, want ErrOverlap", first, count, err)
+				if overlap && !allow {
+					if done != i || !errors.Is(err, ErrOverlap) {
+						t.Fatalf("add %v: %d blocks, %v, want ErrOverlap at %d", blocks, done, err, i)
+					}
+					break
 				}
-				continue
-			case err != nil:
-				t.Fatalf("add %d+%d: %v", first, count, err)
+				if done <= i {
+					t.Fatalf("add %v: %d blocks, %v, want more", blocks, done, err)
+				}
+				for f := b.First; f < b.First+b.Count; f++ {
+					if isMemory(f) {
+						model[f] = true
+					} else {
+						want++
+					}
+				}
 			}
-			for f := first; f < first+count; f++ {
-				model[f] = true
+			if outside != want {
+				t.Fatalf("add %v: %d frames outside, want %d", blocks, outside, want)
 			}
 		}
 		checkModel(t, s, model)
+		s.Reset()
+		checkModel(t, s, nil)
 	}
 }
 
@@ -226,15 +250,41 @@ func checkModel(t *testing.T, s *Set, model map[uint64]bool) {
 	}
 }
 
-func FuzzAddRecords(f *testing.F) {
-	f.Add(records(protocol.MakeRecord(0, 0), protocol.MakeRecord(1024, 10)), uint8(12), true)
-	f.Add(records(protocol.MakeRecord(1<<56-1, 63)), uint8(16), false)
-	f.Fuzz(func(t *testing.T, p []byte, shift uint8, overlapOK bool) {
-		if shift < protocol.MinPageShift || shift > protocol.MaxPageShift {
-			return
+func TestATableOfManyModulesTakesLittle(t *testing.T) {
+	var memory []Range
+	s := New(nil)
+	taken := testing.AllocsPerRun(1, func() {
+		memory = memory[:0]
+		for i := range uint64(256) { // 2 TiB, a module at a time
+			memory = append(memory, Range{i << 33, 1 << 33})
+			s.SetMemory(memory)
 		}
+	})
+	if s.Capacity() != 1<<29 {
+		t.Fatalf("%d frames, want 2 TiB", s.Capacity())
+	}
+	if taken > 256*20 {
+		t.Errorf("%v allocations for 256 changes", taken)
+	}
+	chunks := 0
+	for _, a := range s.areas {
+		for _, c := range a.chunks {
+			if c != nil {
+				chunks++
+			}
+		}
+	}
+	if chunks != 0 {
+		t.Errorf("an empty set has %d chunks", chunks)
+	}
+}
+
+func FuzzAdd(f *testing.F) {
+	f.Add(uint64(0), uint64(1), uint64(1024), uint64(1024), true)
+	f.Add(uint64(1<<64-1), uint64(63), uint64(5), uint64(1<<63), false)
+	f.Fuzz(func(t *testing.T, first, count, first2, count2 uint64, overlapOK bool) {
 		s := New([]Range{{0, 1 << 20}, {1 << 30, 5<<20 + 4096}})
-		_ = s.AddRecords(p, shift, overlapOK)
+		_, _, _ = s.Add([]Block{{first, count}, {first2, count2}}, overlapOK)
 		var n uint64
 		for r := range s.Ranges(1) {
 			n += r.Length / frame
@@ -243,43 +293,4 @@ func FuzzAddRecords(f *testing.F) {
 			t.Fatalf("%d frames in ranges, %d counted, capacity %d", n, s.Frames(), s.Capacity())
 		}
 	})
-}
-
-func TestSmallBlocksAreJudgedLikeAnyOther(t *testing.T) {
-	memory := []Range{{0x3000, 200 << FrameShift}, {1 << 30, 64 << FrameShift}}
-	rng := rand.New(rand.NewPCG(3, 4))
-	for range 2000 {
-		var p []byte
-		for range rng.IntN(40) {
-			r := protocol.MakeRecord(rng.Uint64N(260), uint8(rng.IntN(8)))
-			switch rng.IntN(20) {
-			case 0:
-				r += 1 << 26 // in the second piece, or outside
-			case 1:
-				r |= 1 << 6 // an undefined class
-			default: // aligned, as most are
-				r &^= protocol.Record((uint64(1)<<r.Order() - 1) << 8)
-			}
-			p = binary.LittleEndian.AppendUint64(p, uint64(r))
-		}
-		overlapOK := rng.IntN(2) == 0
-		fast, slow := New(memory), New(memory)
-		got := fast.AddRecords(p, FrameShift, overlapOK)
-		var want error
-		for i := 0; i < len(p) && want == nil; i += protocol.RecordSize {
-			r := protocol.Record(binary.LittleEndian.Uint64(p[i:]))
-			if err := slow.addRecord(r, FrameShift, overlapOK); err != nil {
-				want = fmt.Errorf("record %d (%v): %w", i/protocol.RecordSize, r, err)
-			}
-		}
-		if fmt.Sprint(got) != fmt.Sprint(want) || fast.Frames() != slow.Frames() ||
-			!slices.Equal(slices.Collect(fast.Ranges(1)), slices.Collect(slow.Ranges(1))) {
-			t.Fatalf("%x, overlaps allowed %v:\n%d frames, %v, want %d, %v", p, overlapOK,
-				fast.Frames(), got, slow.Frames(), want)
-		}
-		fast.Reset()
-		if len(slices.Collect(fast.Ranges(1))) != 0 {
-			t.Fatalf("%x: something is left after a reset", p)
-		}
-	}
 }

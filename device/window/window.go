@@ -3,14 +3,13 @@
 package window
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // Window is the shared memory and its eventfds. It owns all three file
@@ -24,16 +23,19 @@ type Window struct {
 	// askFD is ask's number: os.File.Fd would make the descriptor blocking.
 	askFD    int
 	capacity int // range slots
+	terms    Terms
 }
 
 // New creates a window of the given size in bytes, of which only what is used
 // takes memory. It seals the memfd, so that neither process can pull the memory
 // from under the other.
-func New(size int) (_ *Window, err error) {
-	if size < MinSize || size > MaxSize || size%HeaderSize != 0 {
-		return nil, fmt.Errorf("create hint window: size %d is not a multiple of %d from %d to %d", size, HeaderSize, MinSize, MaxSize)
+func New(size int, t Terms) (_ *Window, err error) {
+	const unit = protocol.WindowHeaderSize
+	if size < protocol.WindowMinSize || size > protocol.WindowMaxSize || size%unit != 0 {
+		return nil, fmt.Errorf("create hint window: size %d is not a multiple of %d from %d to %d",
+			size, unit, protocol.WindowMinSize, protocol.WindowMaxSize)
 	}
-	w := &Window{fd: -1, done: -1, capacity: (size - HeaderSize) / RangeSize}
+	w := &Window{fd: -1, done: -1, terms: t, capacity: (size - unit) / protocol.WindowRangeSize}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.Close())
@@ -59,9 +61,10 @@ func New(size int) (_ *Window, err error) {
 	if w.done, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("create done eventfd: %w", os.NewSyscallError("eventfd2", err))
 	}
-	w.store64(offCapacity, uint64(w.capacity))
-	w.store32(offVersion, Version)
-	w.store32(offMagic, magic)
+	w.store64(protocol.WindowCapacityOffset, uint64(w.capacity))
+	w.store64(protocol.WindowFeaturesOffset, t.Features)
+	w.store32(protocol.WindowVersionOffset, t.Version)
+	w.store32(protocol.WindowMagicOffset, protocol.WindowMagic)
 	return w, nil
 }
 
@@ -124,62 +127,6 @@ func drain(fd int) (done bool, err error) {
 		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("preadv2", err))
 	}
 	return true, nil
-}
-
-// Request reads what the frontend wants now.
-func (w *Window) Request() Request {
-	// The generation comes first: it was stored after the deadline.
-	generation := w.load64(offAskGeneration)
-	return Request{
-		Generation: generation,
-		DeadlineNS: int64(w.load64(offAskDeadline)),
-		Cancelled:  w.load64(offCancelGeneration),
-	}
-}
-
-// WriteRanges fills the slots with the ranges of free, for the answer that
-// follows. Where free has more ranges than the window has slots, the smallest
-// are left out. It returns how many ranges it wrote, and their bytes.
-func (w *Window) WriteRanges(free *freeset.Set) (count int, bytes uint64) {
-	for minFrames := uint64(1); ; minFrames *= 2 {
-		count, bytes = 0, 0
-		fits := true
-		for r := range free.Ranges(minFrames) {
-			if count == w.capacity {
-				fits = false
-				break
-			}
-			slot := w.mem[HeaderSize+count*RangeSize:]
-			binary.LittleEndian.PutUint64(slot, r.GPA)
-			binary.LittleEndian.PutUint64(slot[8:], r.Length)
-			count++
-			bytes += r.Length
-		}
-		if fits {
-			return count, bytes
-		}
-	}
-}
-
-// Publish answers request generation with a and the ranges written before, and
-// wakes the frontend. The ranges must stay as they are until the next request.
-func (w *Window) Publish(generation uint64, a Answer) {
-	var flags uint32
-	if a.Truncated {
-		flags |= flagTruncated
-	}
-	w.store32(offStatus, uint32(a.Status))
-	w.store32(offFlags, flags)
-	w.store64(offRangeCount, uint64(a.Ranges))
-	w.store64(offRangeBytes, a.Bytes)
-	w.store32(offWakeup, a.Times.Wakeup)
-	w.store32(offWalk, a.Times.Walk)
-	w.store32(offTransfer, a.Times.Transfer)
-	w.store32(offDecode, a.Times.Decode)
-	w.store32(offHoldMax, a.Times.HoldMax)
-	w.store32(offHolds, a.Times.Holds)
-	w.store64(offDoneGeneration, generation)
-	w.wake()
 }
 
 // wake adds 1 to done, which need not be in non-blocking mode, as drain says. A

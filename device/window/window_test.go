@@ -9,20 +9,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+	"github.com/fbpp-project/fbpp/device/window/windowtest"
 )
 
-// frontend maps the window a second time, as QEMU does.
-type frontend struct {
-	mem       []byte
-	ask, done int
+const minSize = protocol.WindowMinSize
+
+// mustPair makes a window of the newest version, and QEMU's end of it.
+func mustPair(t *testing.T, size int) (*Window, *windowtest.Frontend) {
+	t.Helper()
+	return mustPairOf(t, size, windowtest.Request(known))
 }
 
-func mustPair(t *testing.T, size int) (*Window, *frontend) {
+func mustPairOf(t *testing.T, size int, request []byte) (*Window, *windowtest.Frontend) {
 	t.Helper()
-	w, err := New(size)
+	terms, err := Agree(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := New(size, terms)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,22 +43,14 @@ func mustPair(t *testing.T, size int) (*Window, *frontend) {
 			}
 		}
 	})
-	fds := w.FDs()
-	mem, err := unix.Mmap(fds[0], 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Munmap(mem) })
-	return w, &frontend{mem: mem, ask: fds[1], done: fds[2]}
+	return w, windowtest.OpenReply(t, w.Reply(), w.FDs())
 }
 
-func (f *frontend) u64(off int) uint64 { return binary.LittleEndian.Uint64(f.mem[off:]) }
-func (f *frontend) u32(off int) uint32 { return binary.LittleEndian.Uint32(f.mem[off:]) }
-
 func TestWindowIsSealedAndSaysWhatItIs(t *testing.T) {
-	w, f := mustPair(t, 2*HeaderSize)
-	if f.u32(0) != 0x50504246 || f.u32(4) != 1 || f.u64(8) != 256 {
-		t.Errorf("header is %#x version %d capacity %d", f.u32(0), f.u32(4), f.u64(8))
+	w, f := mustPair(t, minSize)
+	if magic, version, capacity := f.Word32(0), f.Word32(4), f.Word64(8); magic != 0x50504246 ||
+		version != 2 || capacity != 256 {
+		t.Errorf("header is %#x version %d capacity %d", magic, version, capacity)
 	}
 	seals, err := unix.FcntlInt(uintptr(w.fd), unix.F_GET_SEALS, 0)
 	if want := unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL; err != nil || seals != want {
@@ -60,85 +62,171 @@ func TestWindowIsSealedAndSaysWhatItIs(t *testing.T) {
 }
 
 func TestSizesThatAreRefused(t *testing.T) {
-	for _, size := range []int{0, HeaderSize, 2*HeaderSize + 1, -HeaderSize, MaxSize + HeaderSize} {
-		if _, err := New(size); err == nil {
+	for _, size := range []int{0, minSize / 2, minSize + 1, -minSize, protocol.WindowMaxSize + 4096} {
+		if _, err := New(size, Terms{Version: 2}); err == nil {
 			t.Errorf("size %d was accepted", size)
 		}
 	}
 }
 
 func TestRequestAndAnswerCrossTheWindow(t *testing.T) {
-	w, f := mustPair(t, 2*HeaderSize)
-	binary.LittleEndian.PutUint64(f.mem[0x48:], 12345)
-	binary.LittleEndian.PutUint64(f.mem[0x40:], 7)
-	binary.LittleEndian.PutUint64(f.mem[0x50:], 6)
-	if _, err := unix.Write(f.ask, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
-		t.Fatal(err)
-	}
+	w, f := mustPair(t, minSize)
+	binary.LittleEndian.PutUint64(f.Mem[0x48:], 12345)
+	binary.LittleEndian.PutUint64(f.Mem[0x40:], 7)
+	binary.LittleEndian.PutUint64(f.Mem[0x50:], 6)
+	f.Signal()
 	if err := w.WaitAsk(); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := w.Request(), (Request{Generation: 7, DeadlineNS: 12345, Cancelled: 6}); got != want {
 		t.Fatalf("request %+v, want %+v", got, want)
 	}
-
-	free := freeset.New([]freeset.Range{{GPA: 0, Length: 1 << 30}})
-	for _, b := range [][2]uint64{{16, 16}, {1024, 1024}} {
-		if err := free.Add(b[0], b[1], false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	times := Times{Wakeup: 1, Walk: 2, Transfer: 3, Decode: 4, HoldMax: 5, Holds: 6}
-	ranges, bytes := w.WriteRanges(free)
+	ranges, bytes := w.WriteRanges(mustFree(t, freeset.Block{First: 16, Count: 16},
+		freeset.Block{First: 1024, Count: 1024}))
 	if ranges != 2 || bytes != 1040<<12 {
 		t.Errorf("wrote %d ranges of %d bytes", ranges, bytes)
 	}
-	if f.u64(0x80) != 0 {
+	if f.Word64(0x80) != 0 {
 		t.Error("the answer is there before it was published")
 	}
-	w.Publish(7, Answer{Ranges: ranges, Bytes: bytes, Truncated: true, Times: times})
-	var n [8]byte
-	if _, err := unix.Read(f.done, n[:]); err != nil || n[0] != 1 {
-		t.Errorf("done reads %v, %v", n, err)
-	}
+	w.Publish(7, Answer{Ranges: ranges, Bytes: bytes, Truncated: true})
 	for off, want := range map[int]uint64{
-		0x80: 7, 0x90: 2, 0x98: 1040 << 12,
+		0x80: 7, 0x88: 1 << 32, 0x90: 2, 0x98: 1040 << 12, // 0x88: ok, TRUNCATED
 		0x1000: 16 << 12, 0x1008: 16 << 12, 0x1010: 1024 << 12, 0x1018: 1024 << 12,
 	} {
-		if got := f.u64(off); got != want {
+		if got := f.Word64(off); got != want {
 			t.Errorf("field at %#x is %#x, want %#x", off, got, want)
 		}
 	}
-	if f.u32(0x88) != 0 || f.u32(0x8c) != 1 {
-		t.Errorf("status %d, flags %d; want ok, TRUNCATED", f.u32(0x88), f.u32(0x8c))
+	if _, err := unix.Read(w.done, make([]byte, 8)); err != nil {
+		t.Errorf("done was not raised: %v", err)
 	}
-	for i := range 6 {
-		if got := f.u32(0xa0 + 4*i); got != uint32(i+1) {
-			t.Errorf("time %d is %d", i, got)
+}
+
+func TestPhasesCrossTheWindowByName(t *testing.T) {
+	answer := Answer{
+		Source: "driver",
+		Phases: []source.Phase{
+			{Name: "wakeup", Time: time.Microsecond}, {Name: "walk", Time: 2 * time.Microsecond},
+			{Name: "transfer", Time: 3 * time.Microsecond}, {Name: "decode", Time: time.Hour * 9999},
+			{Name: "more", Time: -1},
+		},
+		Details: []source.Detail{{Name: "hold-max-us", Value: 5}, {Name: "holds", Value: 6}},
+	}
+	t.Run("version 2", func(t *testing.T) {
+		w, f := mustPair(t, minSize)
+		w.Publish(1, answer)
+		want := map[string]uint64{
+			"wakeup": 1, "walk": 2, "transfer": 3, "decode": 9999 * 3600e6, "more": 0,
+			"hold-max-us": 5, "holds": 6,
+		}
+		if diff := cmp.Diff(want, f.Entries()); diff != "" {
+			t.Error(diff)
+		}
+		if f.Source() != "driver" {
+			t.Errorf("source is %q", f.Source())
+		}
+		w.Publish(2, Answer{Status: protocol.AnswerNoDriver})
+		if f.Source() != "" || len(f.Entries()) != 0 {
+			t.Errorf("an answer of nobody has source %q and entries %v", f.Source(), f.Entries())
+		}
+	})
+	t.Run("version 1", func(t *testing.T) {
+		w, f := mustPairOf(t, minSize, nil)
+		if f.Word32(4) != 1 {
+			t.Errorf("version %d", f.Word32(4))
+		}
+		w.Publish(1, answer)
+		for i, want := range []uint32{1, 2, 3, 1<<32 - 1, 5, 6} {
+			if got := f.Word32(0xa0 + 4*i); got != want {
+				t.Errorf("time %d is %d, want %d", i, got, want)
+			}
+		}
+		if f.Source() != "" {
+			t.Error("a window of version 1 has a source")
+		}
+	})
+}
+
+func TestBothSidesAgreeOnWhatBothKnow(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		request []byte
+		want    Terms
+		reply   int
+	}{
+		{"a frontend of version 1", nil, Terms{Version: 1}, 16},
+		{"one that says so", []byte{0: 1, 15: 0}, Terms{Version: 1}, 16},
+		{"one of version 2", windowtest.Request(0), Terms{Version: 2}, 24},
+		{"one that tells outcomes", windowtest.Request(1), Terms{Version: 2, Features: 1}, 24},
+		{"one from the future", append([]byte{9}, windowtest.Request(1<<63 | 1)[1:]...), Terms{Version: 2, Features: 1}, 24},
+		{"one with a longer payload", append(windowtest.Request(1), 1, 2, 3), Terms{Version: 2, Features: 1}, 24},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := Agree(tc.request)
+			if err != nil || got != tc.want {
+				t.Fatalf("got %+v, %v, want %+v", got, err, tc.want)
+			}
+			w, f := mustPairOf(t, minSize, tc.request)
+			if len(w.Reply()) != tc.reply || f.Word32(4) != tc.want.Version || f.Word64(0x10) != tc.want.Features {
+				t.Errorf("a reply of %d bytes, version %d, features %#x", len(w.Reply()), f.Word32(4), f.Word64(0x10))
+			}
+		})
+	}
+	for name, request := range map[string][]byte{
+		"a part of a payload": {2, 0, 0}, "version 0": make([]byte, 16),
+	} {
+		if _, err := Agree(request); !errors.Is(err, protocol.ErrMalformed) {
+			t.Errorf("%s: %v, want ErrMalformed", name, err)
 		}
 	}
 }
 
-func TestTooManyRangesKeepTheLargest(t *testing.T) {
-	w, _ := mustPair(t, 2*HeaderSize) // 256 slots
+func TestOutcomesCrossTheWindow(t *testing.T) {
+	w, f := mustPair(t, minSize)
+	if got := w.Outcome(); got != (Outcome{}) {
+		t.Errorf("a new window has outcome %+v", got)
+	}
+	f.Tell(3, protocol.MigrationFailed, 2, 4096)
+	want := Outcome{Number: 1, Generation: 3, Result: protocol.MigrationFailed, Hints: 2, Skipped: 4096}
+	if got := w.Outcome(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	w, f = mustPairOf(t, minSize, windowtest.Request(0))
+	f.Tell(3, protocol.MigrationFailed, 2, 4096)
+	if got := w.Outcome(); got != (Outcome{}) {
+		t.Errorf("an outcome without the feature: %+v", got)
+	}
+}
+
+// mustFree makes a set over a GiB.
+func mustFree(t *testing.T, blocks ...freeset.Block) *freeset.Set {
+	t.Helper()
 	free := freeset.New([]freeset.Range{{GPA: 0, Length: 1 << 30}})
+	if _, _, err := free.Add(blocks, false); err != nil {
+		t.Fatal(err)
+	}
+	return free
+}
+
+func TestTooManyRangesKeepTheLargest(t *testing.T) {
+	w, _ := mustPair(t, minSize) // 256 slots
+	var blocks []freeset.Block
 	for i := range uint64(300) {
 		n := uint64(1)
 		if i%3 == 0 {
 			n = 4
 		}
-		if err := free.Add(i*16, n, false); err != nil {
-			t.Fatal(err)
-		}
+		blocks = append(blocks, freeset.Block{First: i * 16, Count: n})
 	}
-	ranges, bytes := w.WriteRanges(free)
+	ranges, bytes := w.WriteRanges(mustFree(t, blocks...))
 	if ranges != 100 || bytes != 400<<12 {
 		t.Fatalf("wrote %d ranges of %d bytes, want the 100 ranges of 4 frames", ranges, bytes)
 	}
 }
 
 func TestCloseEndsWaitAsk(t *testing.T) {
-	w, _ := mustPair(t, 2*HeaderSize)
+	w, _ := mustPair(t, minSize)
 	errc := make(chan error)
 	go func() { errc <- w.WaitAsk() }()
 	if err := w.Close(); err != nil {
@@ -151,15 +239,13 @@ func TestCloseEndsWaitAsk(t *testing.T) {
 
 // QEMU makes the descriptors that it receives blocking for a moment.
 func TestCloseEndsWaitAskOfABlockingDescriptor(t *testing.T) {
-	w, f := mustPair(t, 2*HeaderSize)
-	if err := unix.SetNonblock(f.ask, false); err != nil {
+	w, f := mustPair(t, minSize)
+	if err := unix.SetNonblock(w.askFD, false); err != nil {
 		t.Fatal(err)
 	}
 	errc := make(chan error)
 	go func() { errc <- w.WaitAsk() }()
-	if _, err := unix.Write(f.ask, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
-		t.Fatal(err)
-	}
+	f.Signal()
 	if err := <-errc; err != nil {
 		t.Fatal(err)
 	}
@@ -182,18 +268,18 @@ func TestCloseEndsWaitAskOfABlockingDescriptor(t *testing.T) {
 
 // Whoever holds the window holds the device's lock.
 func TestPublishDoesNotWaitForTheFrontend(t *testing.T) {
-	w, f := mustPair(t, 2*HeaderSize)
+	w, _ := mustPair(t, minSize)
 	full := binary.LittleEndian.AppendUint64(nil, 1<<64-2)
-	if _, err := unix.Write(f.done, full); err != nil {
+	if _, err := unix.Write(w.done, full); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.SetNonblock(f.done, false); err != nil {
+	if err := unix.SetNonblock(w.done, false); err != nil {
 		t.Fatal(err)
 	}
 	published := make(chan struct{})
 	go func() {
 		defer close(published)
-		w.Publish(1, Answer{Status: StatusDisabled})
+		w.Publish(1, Answer{Status: protocol.AnswerDisabled})
 	}()
 	select {
 	case <-published:

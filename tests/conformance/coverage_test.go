@@ -37,11 +37,11 @@ var binds = map[string]string{
 	// A device discards what a driver gets wrong in a report.
 	"FBPP-REP-1": both, "FBPP-REP-2": drv, "FBPP-REP-3": both, "FBPP-REP-4": both, "FBPP-REP-5": both,
 	"FBPP-REP-6": both, "FBPP-REP-7": both, "FBPP-REP-8": both, "FBPP-REP-9": device, "FBPP-REP-10": drv,
-	"FBPP-REP-11": drv,
+	"FBPP-REP-11": drv, "FBPP-REP-12": device,
 	"FBPP-PORT-1": drv, "FBPP-PORT-2": device, "FBPP-PORT-3": device,
 	"FBPP-OP-1": both, "FBPP-OP-2": device,
 	"FBPP-WIN-1": device, "FBPP-WIN-2": device, "FBPP-WIN-3": device, "FBPP-WIN-4": device,
-	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device,
+	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device, "FBPP-WIN-9": device,
 }
 
 // unseen are rules that a suite cannot check on the side that they bind, and why.

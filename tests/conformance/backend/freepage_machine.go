@@ -37,6 +37,14 @@ const (
 	windowRequest = 0x4642
 )
 
+// Offsets of docs/window.md.
+const (
+	winAsk, winDeadline, winCancel = 0x40, 0x48, 0x50
+	winDone, winStatus            = 0x80, 0x88
+	winCount, winBytes            = 0x90, 0x98
+	winRanges                    = 0x1000
+)
+
 const (
 	messageRoom = 256 << 10
 	deadline    = 3 * time.Second // of requests
@@ -208,14 +216,14 @@ func (m *freePageMachine) askFor(d time.Duration) {
 		m.Errorf("read the clock: %v", err)
 	}
 	m.asked++
-	le.PutUint64(m.window[0x48:], uint64(ts.Nano()+d.Nanoseconds()))
-	le.PutUint64(m.window[0x40:], m.asked)
+	le.PutUint64(m.window[winDeadline:], uint64(ts.Nano()+d.Nanoseconds()))
+	le.PutUint64(m.window[winAsk:], m.asked)
 	m.signal() // the system call keeps the stores before it
 }
 
 // cancel gives the request up.
 func (m *freePageMachine) cancel() {
-	le.PutUint64(m.window[0x50:], m.asked)
+	le.PutUint64(m.window[winCancel:], m.asked)
 	m.signal()
 }
 
@@ -245,10 +253,10 @@ func (a answer) String() string { return fmt.Sprintf("%d with the ranges %x", a.
 // looks whenever done is signalled.
 func (m *freePageMachine) answer() answer {
 	end := time.Now().Add(deadline + m.cfg.Patience)
-	for le.Uint64(m.window[0x80:]) != m.asked {
+	for le.Uint64(m.window[winDone:]) != m.asked {
 		left := time.Until(end)
 		if left <= 0 {
-			m.Failf("request %d was not answered; done_generation is %d", m.asked, le.Uint64(m.window[0x80:]))
+			m.Failf("request %d was not answered; done_generation is %d", m.asked, le.Uint64(m.window[winDone:]))
 		}
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fds[2]), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -263,13 +271,13 @@ func (m *freePageMachine) answer() answer {
 }
 
 func (m *freePageMachine) readAnswer() answer {
-	a := answer{status: le.Uint32(m.window[0x88:]), bytes: le.Uint64(m.window[0x98:])}
-	n := le.Uint64(m.window[0x90:])
-	if most := (uint64(len(m.window)) - 0x1000) / 16; n > most {
+	a := answer{status: le.Uint32(m.window[winStatus:]), bytes: le.Uint64(m.window[winBytes:])}
+	n := le.Uint64(m.window[winCount:])
+	if most := (uint64(len(m.window)) - winRanges) / 16; n > most {
 		m.Failf("range_count is %d, and the window has room for %d", n, most)
 	}
 	for i := range n {
-		p := m.window[0x1000+16*i:]
+		p := m.window[winRanges+16*i:]
 		a.ranges = append(a.ranges, memRange{le.Uint64(p), le.Uint64(p[8:])})
 	}
 	return a

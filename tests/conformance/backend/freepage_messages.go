@@ -2,7 +2,11 @@
 
 package backend
 
-import "github.com/fbpp-project/fbpp/device/protocol"
+import (
+	"slices"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
 
 // fpMessages are the rules of reportq and of HELLO.
 func fpMessages() []check {
@@ -59,7 +63,7 @@ func fpReports() []check {
 		{id: "FBPP-REP-1", source: source,
 			text: "A request may be answered by any number of REPORT messages, up to the one with LAST.", run: fpManyReports},
 		{id: "FBPP-REP-3", source: source,
-			text: "A block is aligned to its size, lies wholly in guest memory, and has class 0" + discard, run: fpBadBlocks},
+			text: "A block is aligned to its size, is no larger than 1 TiB, and has class 0" + discard, run: fpBadBlocks},
 		{id: "FBPP-REP-4", source: source,
 			text: "Two blocks do not overlap, unless RESUMED was seen" + discard, run: fpOverlap},
 		{id: "FBPP-REP-5", source: source,
@@ -72,6 +76,8 @@ func fpReports() []check {
 			text: "The number of records is that of the trailer" + discard, run: fpTrailer},
 		{id: "FBPP-REP-9", source: source,
 			text: "Of a request that breaks a rule none of the blocks is used, the good ones neither.", run: fpDiscardsAll},
+		{id: "FBPP-REP-12", source: source,
+			text: "What of a block the device does not see is left out, and the rest is used.", run: fpOutside},
 	}
 }
 
@@ -106,15 +112,32 @@ func fpManyReports(s *session) {
 
 func fpBadBlocks(s *session) {
 	m := s.bootDriver()
-	first, end := uint64(1<<20)>>12, (uint64(1<<20)+2*memBlock)>>12
+	first := uint64(1<<20) >> 12
 	m.badRecords("a block that is not aligned to its size", 0, protocol.MakeRecord(first+1, 1))
-	m.badRecords("a block past the end of memory", 0, protocol.MakeRecord(end, 0))
-	m.badRecords("a block before memory", 0, protocol.MakeRecord(first-1, 0))
-	m.badRecords("a block of which a part is past the end of memory", 0, protocol.MakeRecord(end&^511, 9))
 	m.badRecords("a block of order 63", 0, protocol.MakeRecord(0, 63))
-	m.badRecords("a block at the top of the address space", 0, protocol.MakeRecord(1<<56-1, 0))
 	m.badRecords("a block of class 1", 0, block(0)|1<<6)
 	m.exchange()
+}
+
+func fpOutside(s *session) {
+	m := s.bootDriver()
+	first, end := uint64(1<<20)>>12, (uint64(1<<20)+2*memBlock)>>12
+	for what, outside := range map[string]protocol.Record{
+		"past the end of memory":              protocol.MakeRecord(end, 0),
+		"before memory":                       protocol.MakeRecord(first-1, 0),
+		"far from memory":                     protocol.MakeRecord(1<<40, 10),
+		"at the top of what a record can say": protocol.MakeRecord(1<<56-1, 0),
+	} {
+		m.ask()
+		m.post(lastReport(m.await(protocol.EventReportFree).Generation, block(1), outside, block(3)))
+		if a := m.answer(); a.status != fpOK || !slices.Equal(a.ranges, []memRange{blockRange(1), blockRange(3)}) {
+			s.Failf("with a block %s: the request ended with status %v", what, a)
+		}
+	}
+	m.ask() // the last part of memory, and as much behind it
+	m.post(lastReport(m.await(protocol.EventReportFree).Generation, protocol.MakeRecord(end&^511, 9)))
+	inside := end - end&^511
+	m.expectRanges(memRange{(end - inside) << 12, inside << 12})
 }
 
 func fpOverlap(s *session) {

@@ -32,6 +32,8 @@ func fpWindow() []check {
 			text: "A request that is given up stops, and the next one is answered.", run: fpGivenUp},
 		{id: "FBPP-WIN-8", source: exchange,
 			text: "An answer that was published is not written any more, until a newer request.", run: fpPublished},
+		{id: "FBPP-WIN-9", source: fetch,
+			text: "A request of version 2 is answered by version 1 or 2, and by no feature that it does not name.", run: fpVersion2},
 	}
 }
 
@@ -83,7 +85,7 @@ func fpNewWindow(s *session) {
 		if err := unix.Fstat(m.fds[0], &st); err != nil {
 			s.Failf("look at the window's file: %v", err)
 		}
-		done := le.Uint64(m.window[0x80:])
+		done := le.Uint64(m.window[winDone:])
 		m.exchange()
 		return st.Ino, done
 	}
@@ -176,7 +178,7 @@ func fpGivenUp(s *session) {
 		s.Failf("REPORT_FREE %#x was followed by CANCEL of %#x", e.Generation, c.Generation)
 	}
 	m.post(lastReport(e.Generation, block(0)))
-	if le.Uint64(m.window[0x80:]) == m.asked && m.readAnswer().status == fpOK {
+	if le.Uint64(m.window[winDone:]) == m.asked && m.readAnswer().status == fpOK {
 		s.Failf("a request that was given up was answered by success")
 	}
 	m.exchange()
@@ -185,12 +187,31 @@ func fpGivenUp(s *session) {
 func fpPublished(s *session) {
 	m := s.bootDriver()
 	m.exchange()
-	before := slices.Clone(m.window[0x80:0x2000])
+	before := slices.Clone(m.window[winDone:0x2000])
 	m.post(lastReport(99, block(0)))
 	m.post([]byte{1, 2, 3})
 	m.post(helloMessage(protocol.StatusFailed, 0))
 	time.Sleep(quiet)
-	if !slices.Equal(before, m.window[0x80:0x2000]) {
+	if !slices.Equal(before, m.window[winDone:0x2000]) {
 		s.Failf("the window changed after the answer was published")
+	}
+}
+
+func fpVersion2(s *session) {
+	for _, features := range []uint64{0, 1, 1<<63 | 1} {
+		m := s.boot(bootOptions{stopped: true, Options: windowOptions})
+		m.need(m.f.Negotiated.Has(windowFeature), "backend does not offer the hint window")
+		request := le.AppendUint64(le.AppendUint64(nil, 2), features)
+		reply, err := m.f.Ask(windowRequest, request)
+		m.must(err, "ask for the window")
+		p := reply.Payload
+		reply.Close()
+		m.f.Close()
+		switch {
+		case len(p) == 16 && le.Uint32(p) == 1: // an older backend
+		case len(p) == 24 && le.Uint32(p) == 2 && le.Uint64(p[16:])&^features == 0:
+		default:
+			s.Failf("a request of version 2 with the features %#x is answered by % x", features, p)
+		}
 	}
 }

@@ -162,6 +162,15 @@ func windowMutants() []mutant {
 			proxy: relay{done: func([]byte) { time.Sleep(500 * time.Millisecond) }}.between},
 		{defect: "the driver is given more time than there is", rules: rules("FBPP-WIN-5"),
 			proxy: relay{ask: func(d []byte) { le.PutUint64(d[0x48:], le.Uint64(d[0x48:])+uint64(time.Second)) }}.between},
+		{defect: "features that nobody named are agreed on", rules: rules("FBPP-WIN-9"),
+			proxy: func() *proxy {
+				return &proxy{reply: func(_ *proxied, m *wire.Message) bool {
+					if wire.Request(m.Request) == windowRequest && len(m.Payload) == 24 {
+						le.PutUint64(m.Payload[16:], 1<<5)
+					}
+					return true
+				}}
+			}},
 		{defect: "each signal is a request", rules: rules("FBPP-WIN-6"), proxy: relay{always: true}.between},
 		{defect: "giving up is ignored", rules: rules("FBPP-WIN-7"),
 			proxy: relay{ask: func(d []byte) { le.PutUint64(d[atCancel:], 0) }}.between},
@@ -189,6 +198,11 @@ func windowMutants() []mutant {
 				if le.Uint32(f[atStatus:]) != 0 {
 					le.PutUint64(f[atCount:], 1)
 				}
+			}}.between},
+		{defect: "no report is good enough", rules: rules("FBPP-REP-12", "FBPP-REP-1"),
+			proxy: relay{done: func(f []byte) {
+				le.PutUint32(f[atStatus:], 5)
+				le.PutUint64(f[atCount:], 0)
 			}}.between},
 		{defect: "a report counts for any request", rules: rules("FBPP-MSG-3", "FBPP-EV-4"),
 			proxy: relay{done: func(f []byte) { le.PutUint64(f[atCount:], 0) }}.between},

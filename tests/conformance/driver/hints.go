@@ -3,39 +3,39 @@
 package driver
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/window"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
 // QEMU does not start the device before it has the hint window (docs/window.md).
-const (
-	windowFeature = 48
-	windowRequest = 0x4642
-	windowSize    = 1 << 16
-)
+const windowSize = 1 << 16
 
 func (d *device) windowExtension() vhostuser.Extension {
 	return vhostuser.Extension{
-		ProtocolFeature: windowFeature,
-		Request:         windowRequest,
+		ProtocolFeature: protocol.WindowProtocolFeature,
+		Request:         protocol.WindowRequest,
 		Replies:         true,
-		Handle: func(_ []byte, files []*os.File) ([]byte, []int, error) {
+		Handle: func(payload []byte, files []*os.File) ([]byte, []int, error) {
 			for _, f := range files {
 				f.Close()
 			}
-			return d.openWindow()
+			return d.openWindow(payload)
 		},
 	}
 }
 
 // openWindow makes a window, in place of an earlier one. A migration that asks
 // through it hears at once that there are no hints.
-func (d *device) openWindow() (reply []byte, fds []int, err error) {
-	w, err := window.New(windowSize)
+func (d *device) openWindow(request []byte) (reply []byte, fds []int, err error) {
+	terms, err := window.Agree(request)
+	if err != nil {
+		return nil, nil, err
+	}
+	w, err := window.New(windowSize, terms)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,15 +47,12 @@ func (d *device) openWindow() (reply []byte, fds []int, err error) {
 		for w.WaitAsk() == nil {
 			d.locked(func() {
 				if d.window == w {
-					w.Publish(w.Request().Generation, window.Answer{Status: window.StatusDisabled})
+					w.Publish(w.Request().Generation, window.Answer{Status: protocol.AnswerDisabled})
 				}
 			})
 		}
 	}()
-	reply = make([]byte, 16)
-	binary.LittleEndian.PutUint32(reply, window.Version)
-	binary.LittleEndian.PutUint64(reply[8:], uint64(w.Size()))
-	return reply, w.FDs(), err
+	return w.Reply(), w.FDs(), err
 }
 
 // closeWindow closes the window, if there is one. d.mu is held.

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
+
+// sendEvent puts an event into eventq and interrupts the guest. It returns
+// false when the driver has left no buffer. s.mu is held.
+func (s *Source) sendEvent(e protocol.Event) bool {
+	q := s.eventq
+	if q == nil {
+		return false
+	}
+	var p [protocol.EventSize]byte
+	e.Encode(p[:])
+	for range protocol.MaxQueueSize { // of short buffers a driver may have no end
+		c, err := q.Pop()
+		if c == nil || err != nil {
+			if err != nil {
+				s.eventqError(err)
+			}
+			return false
+		}
+		written := uint32(0)
+		if c.WritableLen() >= protocol.EventSize {
+			if _, err := c.WriteAt(p[:], 0); err != nil {
+				s.eventqError(err)
+				_ = q.Push(c, 0) // the queue's own error is the one that matters
+				return false
+			}
+			written = protocol.EventSize
+		}
+		if err := q.Push(c, written); err != nil {
+			s.eventqError(err)
+			return false
+		}
+		if written == 0 {
+			continue // too short for an event [FBPP-EV-2]
+		}
+		if err := q.Notify(); err != nil {
+			s.eventqError(err)
+			return false
+		}
+		return true
+	}
+	return false
+}
+
+// eventqError gives the event queue up until it is started anew.
+func (s *Source) eventqError(err error) {
+	s.eventq = nil
+	s.lg.Warn("event queue is unusable until it is started anew", zap.Error(err))
+}

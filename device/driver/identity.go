@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// Identity is what the guest's driver said of itself in its HELLO. Its strings
+// are safe to print, and nothing in it is to be trusted.
+type Identity struct {
+	Release   string            `json:"release"`
+	Status    protocol.Status   `json:"-"`
+	Reason    string            `json:"reason,omitempty"`
+	Features  protocol.Features `json:"-"`
+	MaxOrder  uint8             `json:"max_order"`
+	PageShift uint8             `json:"page_shift"`
+	RAMBytes  uint64            `json:"ram_bytes"`
+}
+
+// Refuses says whether the driver must not be asked. A guest that checks the
+// contents of its free pages never is, whatever its driver says [FBPP-HELLO-2].
+func (i *Identity) Refuses() bool {
+	return i.Status != protocol.StatusOK || i.contentMatters()
+}
+
+func (i *Identity) contentMatters() bool {
+	return i.Status == protocol.StatusContentMatters || i.Features&protocol.FeaturePagePoison != 0
+}
+
+// refusal says why, for the operator. Where contents matter nobody else may
+// report this guest's pages either.
+func (i *Identity) refusal() *source.Failure {
+	why := fmt.Sprintf("the driver refuses (%v)", i.Status)
+	switch {
+	case i.Reason != "":
+		why += ": " + i.Reason
+	case i.Status == protocol.StatusOK:
+		why = "the guest checks the contents of free pages"
+	}
+	return &source.Failure{Status: protocol.AnswerRefused, Why: why, Final: i.contentMatters()}
+}
+
+// Identity returns what the driver said of itself, or nil while there is none.
+// The result is not changed afterwards.
+func (s *Source) Identity() *Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity
+}
+
+// Started says whether the event queue runs: somebody drives the device, who may
+// yet have to say HELLO.
+func (s *Source) Started() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.eventq != nil
+}
+
+// hello handles a HELLO. s.mu is held, as in all that follows unless it says
+// otherwise.
+func (s *Source) hello(h protocol.Header, c *vhostuser.Chain) error {
+	var p [protocol.HelloSize]byte
+	if h.Generation != 0 {
+		return fmt.Errorf("hello with generation %d: %w", h.Generation, protocol.ErrMalformed)
+	}
+	if _, err := c.ReadAt(p[:], protocol.HeaderSize); err != nil {
+		return fmt.Errorf("read hello: %w", err)
+	}
+	body, err := protocol.DecodeHello(p[:])
+	if err != nil {
+		return err
+	}
+	s.introduce(h, body, false)
+	return nil
+}
+
+// Refuse takes the HELLO of a guest that cannot reach the device and says by
+// another way why [FBPP-PORT-1]. One that does not refuse is an error.
+func (s *Source) Refuse(h protocol.Header, body protocol.Hello) error {
+	if h.Type != protocol.MessageHello || h.Generation != 0 || h.Status == protocol.StatusOK {
+		return fmt.Errorf("refuse: %v: %w", h, protocol.ErrMalformed)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.introduce(h, body, true)
+	return nil
+}
+
+// introduce makes who said HELLO the driver.
+func (s *Source) introduce(h protocol.Header, body protocol.Hello, outside bool) {
+	s.identity = &Identity{
+		Release:   body.Release,
+		Status:    h.Status,
+		Reason:    body.Reason,
+		Features:  body.Features,
+		MaxOrder:  body.MaxOrder,
+		PageShift: h.PageShift,
+		RAMBytes:  body.RAMBytes,
+	}
+	fields := []zap.Field{zap.String("release", body.Release), zap.Stringer("status", h.Status),
+		zap.String("reason", body.Reason), zap.Stringer("features", body.Features)}
+	if s.identity.Refuses() {
+		s.lg.Warn("driver refuses", append(fields, zap.Bool("outside", outside))...)
+		s.complete(s.identity.refusal())
+	} else {
+		s.lg.Info("driver said hello", fields...)
+	}
+	s.changed()
+}
+
+// wantHello asks for a HELLO once after the event queue started: the driver
+// may have said it to another process, on this host or on an earlier one
+// [FBPP-INIT-4]. One that is about to say it anyway says it twice.
+func (s *Source) wantHello() {
+	if s.identity != nil || s.wanted {
+		return
+	}
+	s.wanted = s.sendEvent(protocol.Event{
+		Type: protocol.EventChanged, Flags: protocol.EventHelloWanted,
+	})
+}

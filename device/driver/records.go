@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// What a record may not be. Overlaps are freeset.ErrOverlap.
+var (
+	errUnaligned = errors.New("block is not aligned to its size")
+	errClass     = errors.New("block has a class that is not defined")
+	errOrder     = errors.New("block is larger than any memory")
+)
+
+// maxBlockShift bounds a block to 1 TiB, so that no shift overflows.
+const maxBlockShift = 40
+
+// batchSize is how many records are decoded before they are added: few enough
+// to stay in the nearest cache.
+const batchSize = 256
+
+// addRecords adds the blocks of the packed records in p, whose length is a
+// multiple of RecordSize. pageShift is the guest's. p may be memory that
+// the guest changes meanwhile: each record is read once. It returns how many
+// frames lie in no memory of free's. The error names the record; those before
+// it were added.
+func addRecords(free *freeset.Set, p []byte, pageShift uint8, overlapOK bool) (outside uint64, err error) {
+	var batch [batchSize]freeset.Block
+	for at := 0; len(p)-at >= protocol.RecordSize; {
+		n := min((len(p)-at)/protocol.RecordSize, batchSize)
+		decoded, decodeErr := decodeRecords(batch[:n], p[at:], pageShift)
+		done, left, err := free.Add(batch[:decoded], overlapOK)
+		outside += left
+		if err == nil {
+			err = decodeErr
+		}
+		if err != nil {
+			// The guest may have changed it since, but then only in vain.
+			bad := p[at+done*protocol.RecordSize:]
+			return outside, fmt.Errorf("record %d (%v): %w", at/protocol.RecordSize+done,
+				protocol.Record(binary.LittleEndian.Uint64(bad)), err)
+		}
+		at += n * protocol.RecordSize
+	}
+	return outside, nil
+}
+
+// decodeRecords decodes a record for each block, up to the first that is wrong,
+// and returns how many it decoded.
+func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, error) {
+	scale := pageShift - freeset.FrameShift
+	for i := range blocks {
+		r := protocol.Record(binary.LittleEndian.Uint64(p[i*protocol.RecordSize:]))
+		pfn, order := r.PFN(), r.Order()
+		switch {
+		case r.Class() != protocol.ClassFree:
+			return i, errClass
+		case order+pageShift > maxBlockShift:
+			return i, errOrder
+		case pfn&(1<<order-1) != 0:
+			return i, errUnaligned
+		}
+		// A pfn has 56 bits and a page at most 64 KiB, which is 16 frames.
+		blocks[i] = freeset.Block{First: pfn << scale, Count: 1 << (order + scale)}
+	}
+	return len(blocks), nil
+}
+
+// eachRun calls f with the n bytes from offset off of a chain's readable part,
+// in pieces of whole records, without copying: f sees guest memory. A record
+// that lies across two segments is put together in a buffer.
+func eachRun(c *vhostuser.Chain, off, n int, f func(p []byte) error) error {
+	return vhostuser.Guard(func() error {
+		var split [protocol.RecordSize]byte
+		have := 0 // bytes in split
+		for _, s := range c.Readable() {
+			p := s.Bytes
+			if off >= len(p) {
+				off -= len(p)
+				continue
+			}
+			p = p[off:min(len(p), off+n)]
+			off, n = 0, n-len(p)
+
+			if have > 0 {
+				k := copy(split[have:], p)
+				p, have = p[k:], have+k
+				if have < len(split) {
+					continue
+				}
+				if err := f(split[:]); err != nil {
+					return err
+				}
+				have = 0
+			}
+			whole := len(p) &^ (protocol.RecordSize - 1)
+			if err := f(p[:whole]); err != nil {
+				return err
+			}
+			have = copy(split[:], p[whole:])
+			if n == 0 {
+				break
+			}
+		}
+		return nil
+	})
+}

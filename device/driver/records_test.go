@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
+
+const frame = 1 << freeset.FrameShift
+
+func packed(rs ...protocol.Record) []byte {
+	var p []byte
+	for _, r := range rs {
+		p = binary.LittleEndian.AppendUint64(p, uint64(r))
+	}
+	return p
+}
+
+func TestRecordsBecomeRanges(t *testing.T) {
+	memory := []freeset.Range{{GPA: 1 << 20, Length: 1 << 30}, {GPA: 4 << 30, Length: 1 << 30}}
+	for _, tc := range []struct {
+		name    string
+		shift   uint8
+		in      []protocol.Record
+		outside uint64
+		want    []freeset.Range
+	}{
+		{"none", 12, nil, 0, nil},
+		{"pages of 4 KiB", 12, []protocol.Record{protocol.MakeRecord(1024, 3), protocol.MakeRecord(1032, 0)}, 0,
+			[]freeset.Range{{GPA: 1024 * frame, Length: 9 * frame}}},
+		{"pages of 64 KiB are sixteen frames", 16, []protocol.Record{protocol.MakeRecord(1<<16, 1)}, 0,
+			[]freeset.Range{{GPA: 4 << 30, Length: 128 << 10}}},
+		{"memory that the device does not see", 12, []protocol.Record{protocol.MakeRecord(0, 9), protocol.MakeRecord(1<<30, 2)}, 256 + 4,
+			[]freeset.Range{{GPA: 1 << 20, Length: 1 << 20}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			free := freeset.New(memory)
+			outside, err := addRecords(free, packed(tc.in...), tc.shift, false)
+			if err != nil || outside != tc.outside {
+				t.Errorf("%d frames outside, %v; want %d", outside, err, tc.outside)
+			}
+			if diff := cmp.Diff(tc.want, slices.Collect(free.Ranges(1))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestRecordsThatAreRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		in   protocol.Record
+		want error
+	}{
+		{"unaligned", protocol.MakeRecord(257, 1), errUnaligned},
+		{"of an order beyond any memory", protocol.MakeRecord(0, 63), errOrder},
+		{"of more than 1 TiB", protocol.MakeRecord(0, 29), errOrder},
+		{"twice", protocol.MakeRecord(300, 0), freeset.ErrOverlap},
+		{"of a reserved class", protocol.MakeRecord(301, 0) | 1<<6, errClass},
+	} {
+		for _, before := range []int{0, batchSize - 2, batchSize - 1, batchSize, 3 * batchSize} {
+			t.Run(fmt.Sprintf("%s, after %d", tc.name, before), func(t *testing.T) {
+				free := freeset.New([]freeset.Range{{GPA: 0, Length: 1 << 30}})
+				in := []protocol.Record{protocol.MakeRecord(300, 0)}
+				for i := range before {
+					in = append(in, protocol.MakeRecord(uint64(1000+2*i), 0))
+				}
+				_, err := addRecords(free, packed(append(in, tc.in, protocol.MakeRecord(999, 0))...), 12, false)
+				want := fmt.Sprintf("record %d (%v): %v", len(in), tc.in, tc.want)
+				if !errors.Is(err, tc.want) || err.Error() != want {
+					t.Fatalf("got %v, want %s", err, want)
+				}
+				if free.Frames() != uint64(len(in)) {
+					t.Fatalf("%d frames, want the %d before the record", free.Frames(), len(in))
+				}
+			})
+		}
+	}
+}
+
+func FuzzAddRecords(f *testing.F) {
+	f.Add(packed(protocol.MakeRecord(0, 0), protocol.MakeRecord(1024, 10)), uint8(12), true)
+	f.Add(packed(protocol.MakeRecord(1<<56-1, 63)), uint8(16), false)
+	f.Fuzz(func(t *testing.T, p []byte, shift uint8, overlapOK bool) {
+		if shift < protocol.MinPageShift || shift > protocol.MaxPageShift {
+			return
+		}
+		free := freeset.New([]freeset.Range{{GPA: 0, Length: 1 << 20}, {GPA: 1 << 30, Length: 5<<20 + 4096}})
+		_, _ = addRecords(free, p, shift, overlapOK)
+		var n uint64
+		for r := range free.Ranges(1) {
+			n += r.Length / frame
+		}
+		if n != free.Frames() || n > free.Capacity() {
+			t.Fatalf("%d frames in ranges, %d counted, capacity %d", n, free.Frames(), free.Capacity())
+		}
+	})
+}
+
+// BenchmarkDecode decodes and collects the records of a guest whose memory is all
+// free, in blocks of one order, in the order of their addresses or scattered
+// over all of it. It tells records and bytes of records per second, and how long
+// a whole report takes.
+func BenchmarkDecode(b *testing.B) {
+	const batch = 1 << 16 // records between two looks at the clock
+	for _, gib := range []uint64{8, 1 << 10} {
+		for _, order := range []uint8{0, 3, 10} {
+			for _, way := range []struct {
+				name   string
+				stride uint64
+			}{{"inorder", 1}, {"scattered", 0x9e3779b1}} {
+				b.Run(fmt.Sprintf("guest=%dGiB/order=%d/%s", gib, order, way.name), func(b *testing.B) {
+					free := freeset.New([]freeset.Range{{GPA: 0, Length: gib << 30}})
+					p := make([]byte, batch*protocol.RecordSize)
+					blocks := gib << (30 - freeset.FrameShift) >> order
+					var decode time.Duration
+					var records uint64
+					for b.Loop() {
+						free.Reset()
+						for i := uint64(0); i < blocks; {
+							n := min(batch, blocks-i)
+							for j := range n {
+								block := (i + j) * way.stride & (blocks - 1)
+								r := protocol.MakeRecord(block<<order, order)
+								binary.LittleEndian.PutUint64(p[j*protocol.RecordSize:], uint64(r))
+							}
+							began := time.Now()
+							if _, err := addRecords(free, p[:n*protocol.RecordSize], 12, false); err != nil {
+								b.Fatal(err)
+							}
+							decode += time.Since(began)
+							records, i = records+n, i+n
+						}
+					}
+					b.ReportMetric(0, "ns/op") // has the making of the records in it
+					b.ReportMetric(float64(records)/decode.Seconds(), "records/s")
+					b.ReportMetric(float64(records*protocol.RecordSize)/decode.Seconds()/1e9, "GB/s")
+					b.ReportMetric(decode.Seconds()/float64(records)*float64(blocks)*1e3, "ms/report")
+				})
+			}
+		}
+	}
+}

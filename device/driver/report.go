@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// maxReported is the most memory that a report may be about beyond what the
+// device sees, whatever the driver says that the guest has.
+const maxReported = 16 << 40
+
+// drainReports handles all messages of reportq, on its goroutine.
+func (s *Source) drainReports(q *vhostuser.Queue) {
+	for {
+		c, err := q.Pop()
+		if c == nil || err != nil {
+			s.reportqError(err)
+			return
+		}
+		s.mu.Lock()
+		s.message(c)
+		s.mu.Unlock()
+		if err := q.Push(c, 0); err != nil {
+			s.reportqError(err)
+			return
+		}
+		if err := q.Notify(); err != nil {
+			s.reportqError(err)
+			return
+		}
+	}
+}
+
+// reportqError handles what ended the use of reportq; nil is no error. A stopped
+// queue is the frontend's doing and has its own callback.
+func (s *Source) reportqError(err error) {
+	if err == nil || errors.Is(err, vhostuser.ErrQueueStopped) {
+		return
+	}
+	s.lg.Warn("queue is unusable until the driver resets it",
+		zap.String("queue", "reportq"), zap.Error(err))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
+}
+
+// message handles one message. s.mu is held, as in all that follows.
+func (s *Source) message(c *vhostuser.Chain) {
+	arrived := time.Now()
+	h, err := header(c)
+	if err == nil {
+		switch h.Type {
+		case protocol.MessageHello:
+			err = s.hello(h, c)
+		default:
+			if s.open == nil || h.Generation != s.open.generation {
+				s.lg.Info("message for no open request", zap.Stringer("message", h))
+				return
+			}
+			if h.Type == protocol.MessageStarted {
+				if s.open.started.IsZero() {
+					s.open.started = arrived
+				}
+				return
+			}
+			err = s.report(h, c, arrived)
+		}
+	}
+	if err != nil {
+		s.lg.Warn("malformed message from the driver", zap.Error(err))
+		s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
+	}
+}
+
+// header reads and checks the header, and that the chain has the length that
+// the header says [FBPP-MSG-1].
+func header(c *vhostuser.Chain) (protocol.Header, error) {
+	var p [protocol.HeaderSize]byte
+	if c.WritableLen() != 0 {
+		return protocol.Header{}, fmt.Errorf("message has a writable part: %w", protocol.ErrMalformed)
+	}
+	n := min(c.ReadableLen(), protocol.HeaderSize)
+	if _, err := c.ReadAt(p[:n], 0); err != nil {
+		return protocol.Header{}, fmt.Errorf("read message header: %w", err)
+	}
+	h, err := protocol.DecodeHeader(p[:n])
+	if err != nil {
+		return h, err
+	}
+	if h.Size() != uint64(c.ReadableLen()) {
+		return h, fmt.Errorf("%v in %d bytes instead of %d: %w",
+			h, c.ReadableLen(), h.Size(), protocol.ErrMalformed)
+	}
+	return h, nil
+}
+
+// report adds a REPORT's records to the open request, and ends it at LAST.
+func (s *Source) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time) error {
+	x := s.open
+	if x.pageShift != 0 && x.pageShift != h.PageShift {
+		return fmt.Errorf("page shift changes from %d to %d: %w",
+			x.pageShift, h.PageShift, protocol.ErrMalformed)
+	}
+	x.pageShift = h.PageShift
+	x.resumed = x.resumed || h.Flags&protocol.FlagResumed != 0
+	f := x.findings
+	f.Truncated = f.Truncated || h.Flags&protocol.FlagTruncated != 0
+	f.Items += uint64(h.Count)
+	// Also what bounds an endless report [FBPP-REP-7].
+	if frames := s.memory(f.Free); f.Items > 2*frames {
+		return fmt.Errorf("%d records for %d pages of memory: %w",
+			f.Items, frames, protocol.ErrMalformed)
+	}
+	if h.Status != protocol.StatusOK {
+		s.complete(source.Failf(protocol.AnswerRefused, "the driver answered %v", h.Status))
+		return nil
+	}
+
+	err := eachRun(c, protocol.HeaderSize, int(h.Count)*protocol.RecordSize, func(p []byte) error {
+		outside, err := addRecords(f.Free, p, h.PageShift, x.resumed)
+		x.outside += outside
+		return err
+	})
+	x.decode += time.Since(arrived)
+	if err != nil {
+		return err
+	}
+	if h.Flags&protocol.FlagLast == 0 {
+		return nil
+	}
+	if x.trailer, err = trailer(h, c); err != nil {
+		return err
+	}
+	if x.trailer.Records != f.Items {
+		return fmt.Errorf("trailer counts %d records, %d came: %w",
+			x.trailer.Records, f.Items, protocol.ErrMalformed)
+	}
+	if x.outside > 0 {
+		s.lg.Info("part of the report is about memory that is not shared with the device, and is left out",
+			zap.Uint64("bytes", x.outside<<freeset.FrameShift))
+	}
+	s.complete(nil)
+	return nil
+}
+
+// memory returns how many frames the guest has: what the device sees, or what
+// the driver says where that is more, as not all memory need be shared.
+func (s *Source) memory(free *freeset.Set) uint64 {
+	said := uint64(0)
+	if s.identity != nil {
+		said = min(s.identity.RAMBytes, maxReported) >> freeset.FrameShift
+	}
+	return max(free.Capacity(), said)
+}
+
+func trailer(h protocol.Header, c *vhostuser.Chain) (protocol.Trailer, error) {
+	var p [protocol.TrailerSize]byte
+	if _, err := c.ReadAt(p[:], int64(h.Size()-protocol.TrailerSize)); err != nil {
+		return protocol.Trailer{}, fmt.Errorf("read trailer: %w", err)
+	}
+	return protocol.DecodeTrailer(p[:])
+}

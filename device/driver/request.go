@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+)
+
+// request is one question to the driver: from the event to the last report.
+type request struct {
+	generation uint64
+	findings   *source.Findings
+	done       chan error // gets how the request ended, once
+
+	raised  time.Time // the event was put into eventq
+	started time.Time // the driver's first sign of life; zero before it
+
+	pageShift uint8 // of the first report; 0 before it
+	resumed   bool  // blocks may repeat
+	outside   uint64
+	trailer   protocol.Trailer
+	decode    time.Duration
+}
+
+// begin opens a request and raises the migration interrupt. s.mu is held, as in
+// all that follows.
+func (s *Source) begin(ctx context.Context, f *source.Findings) (*request, error) {
+	switch {
+	case s.identity != nil && s.identity.Refuses(): // even one that has no queues
+		return nil, s.identity.refusal()
+	case s.identity == nil || s.eventq == nil:
+		return nil, source.Failf(protocol.AnswerNoDriver, "no driver said hello")
+	}
+	x := &request{
+		generation: newGeneration(), findings: f,
+		done: make(chan error, 1), raised: time.Now(),
+	}
+	e := protocol.Event{
+		Type:          protocol.EventReportFree,
+		Generation:    x.generation,
+		BudgetUS:      s.config.BudgetUS,
+		BudgetEntries: s.config.BudgetEntries,
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		// 0 would say that it is not known.
+		e.DeadlineMS = uint32(max(time.Until(deadline).Milliseconds(), 1))
+	}
+	if !s.sendEvent(e) {
+		return nil, source.Failf(protocol.AnswerDriverTimeout, "the driver left no buffer for the event")
+	}
+	s.open = x
+	return x, nil
+}
+
+// complete ends the open request, if there is one. It tells a driver that may
+// still be at work that nobody waits; one that refuses knows. A nil failure means
+// that the report is whole.
+func (s *Source) complete(failure *source.Failure) {
+	x := s.open
+	if x == nil {
+		return
+	}
+	s.open = nil
+	if failure == nil {
+		x.conclude(time.Now())
+		x.done <- nil
+		return
+	}
+	if failure.Status != protocol.AnswerRefused {
+		s.sendEvent(protocol.Event{Type: protocol.EventCancel, Generation: x.generation})
+	}
+	x.done <- failure
+}
+
+// overdue says why a request ended whose context did.
+func (x *request) overdue(ctx context.Context) *source.Failure {
+	switch {
+	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return source.Failf(protocol.AnswerCancelled, "%v", context.Cause(ctx))
+	case x.started.IsZero():
+		return source.Failf(protocol.AnswerDriverTimeout, "the driver gave no sign of life")
+	}
+	return source.Failf(protocol.AnswerDriverTimeout, "the driver did not finish its report in time")
+}
+
+// conclude splits the time from the interrupt to now into phases that add up to
+// it. A STARTED that was read late, on a busy host, does not count the walk as
+// waking.
+func (x *request) conclude(now time.Time) {
+	rest := max(now.Sub(x.raised)-x.decode, 0)
+	walk := min(time.Duration(x.trailer.WalkUS)*time.Microsecond, rest)
+	wakeup := time.Duration(0)
+	if !x.started.IsZero() { // STARTED is a SHOULD
+		wakeup = min(x.started.Sub(x.raised), rest-walk)
+	}
+	x.findings.Phases = []source.Phase{
+		{Name: "wakeup", Time: wakeup},                 // to the first sign of life
+		{Name: "walk", Time: walk},                     // the guest's own figure
+		{Name: "transfer", Time: rest - walk - wakeup}, // until the last record was here
+		{Name: "decode", Time: x.decode},
+	}
+	x.findings.Details = []source.Detail{
+		{Name: "hold-max-us", Value: uint64(x.trailer.HoldMaxUS)},
+		{Name: "holds", Value: uint64(x.trailer.Holds)},
+	}
+	if x.outside > 0 {
+		x.findings.Details = append(x.findings.Details,
+			source.Detail{Name: "outside-frames", Value: x.outside})
+	}
+}
+
+// newGeneration returns a number that this guest was never asked with, here or
+// on any earlier host [FBPP-EV-3].
+func newGeneration() uint64 {
+	var p [8]byte
+	_, _ = rand.Read(p[:]) // documented to never fail
+	return max(binary.LittleEndian.Uint64(p[:]), 1)
+}
+
+func microseconds(t time.Duration) uint32 {
+	return uint32(min(max(t.Microseconds(), 0), 1<<32-1))
+}

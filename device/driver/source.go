@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// Options configure a Source. The zero value is usable.
+type Options struct {
+	// Disabled leaves the flag ENABLED of the config space clear at first.
+	Disabled bool
+
+	// HoldBudget is the longest that the driver should hold one zone's lock.
+	// Zero means DefaultHoldBudget.
+	HoldBudget time.Duration
+
+	// HoldEntries is the most blocks that the driver should visit in one hold.
+	// Zero means DefaultHoldEntries.
+	HoldEntries uint32
+
+	// Changed is called after each change of what Identity and Started return. It
+	// may be nil, must not block, and must not call the source.
+	Changed func()
+
+	// Logger may be nil.
+	Logger *zap.Logger
+}
+
+// Defaults of Options.
+const (
+	DefaultHoldBudget = time.Millisecond
+	// DefaultHoldEntries is the number of list entries after which the kernel
+	// cuts a walk of its own under the same lock (mm/vmstat.c,
+	// pagetypeinfo_showfree_print).
+	DefaultHoldEntries = 100_000
+)
+
+// Source is the guest's driver as a source of free pages.
+type Source struct {
+	lg      *zap.Logger
+	changed func()
+
+	mu       sync.Mutex
+	config   protocol.Config
+	eventq   *vhostuser.Queue // nil while stopped
+	identity *Identity        // nil until HELLO
+	wanted   bool             // HELLO was asked for since eventq started
+	open     *request         // nil when nothing is asked
+}
+
+var _ source.Source = (*Source)(nil)
+
+// New returns a source without a driver.
+func New(o Options) *Source {
+	s := &Source{lg: o.Logger, changed: o.Changed}
+	if s.lg == nil {
+		s.lg = zap.NewNop()
+	}
+	if s.changed == nil {
+		s.changed = func() {}
+	}
+	if o.HoldBudget == 0 {
+		o.HoldBudget = DefaultHoldBudget
+	}
+	if o.HoldEntries == 0 {
+		o.HoldEntries = DefaultHoldEntries
+	}
+	s.config = protocol.Config{
+		BudgetUS:      microseconds(o.HoldBudget),
+		BudgetEntries: o.HoldEntries,
+	}
+	if !o.Disabled {
+		s.config.Flags |= protocol.ConfigEnabled
+	}
+	return s
+}
+
+// Name implements source.Source.
+func (s *Source) Name() string { return "driver" }
+
+// ReadConfig fills p with the bytes of the config space from off on.
+func (s *Source) ReadConfig(p []byte, off uint32) error {
+	var space [protocol.ConfigSize]byte
+	s.mu.Lock()
+	s.config.Encode(space[:])
+	s.mu.Unlock()
+	if end := uint64(off) + uint64(len(p)); end > protocol.ConfigSize {
+		return fmt.Errorf("read config space: bytes %d to %d of %d", off, end, protocol.ConfigSize)
+	}
+	copy(p, space[off:])
+	return nil
+}
+
+// SetEnabled sets the flag ENABLED of the config space and says whether that
+// changed it. The caller notifies the driver.
+func (s *Source) SetEnabled(on bool) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if on == (s.config.Flags&protocol.ConfigEnabled != 0) {
+		return false
+	}
+	s.config.Flags ^= protocol.ConfigEnabled
+	return true
+}
+
+// QueueStarted takes over a queue.
+func (s *Source) QueueStarted(q *vhostuser.Queue) {
+	if q.Index() != protocol.EventQueue {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.eventq, s.wanted = q, false
+	// A driver that is known drove no queues, or reportq was stopped after
+	// eventq and had its HELLO still in it. Who starts eventq now may be another.
+	s.identity = nil
+	s.changed()
+}
+
+// QueueStopping gives a queue back.
+func (s *Source) QueueStopping(q *vhostuser.Queue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q.Index() == protocol.EventQueue {
+		// A guest that resets the device, perhaps to boot another kernel, stops
+		// the queues like one that is paused. Whoever starts them again is
+		// asked for a HELLO [FBPP-INIT-2].
+		s.eventq, s.identity = nil, nil
+		s.changed()
+	}
+	s.complete(source.Failf(protocol.AnswerNoDriver, "queues were stopped"))
+}
+
+// Kick says that there may be buffers in q. It runs on q's own goroutine.
+func (s *Source) Kick(q *vhostuser.Queue) {
+	if q.Index() == protocol.EventQueue {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.wantHello()
+		return
+	}
+	s.drainReports(q)
+}
+
+// Reset says that the device was reset.
+func (s *Source) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete(source.Failf(protocol.AnswerCancelled, "device was reset"))
+	s.identity = nil
+	s.changed()
+}
+
+// Disconnected forgets the guest: the next frontend may run another one.
+func (s *Source) Disconnected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete(source.Failf(protocol.AnswerCancelled, "frontend disconnected"))
+	s.eventq, s.identity = nil, nil
+	s.changed()
+}
+
+// Ask implements source.Source: it raises the migration interrupt and waits for
+// the driver's report.
+func (s *Source) Ask(ctx context.Context, _ source.Request, f *source.Findings) error {
+	s.mu.Lock()
+	x, err := s.begin(ctx, f)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-x.done:
+		return err
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == x {
+		s.complete(x.overdue(ctx))
+	}
+	return <-x.done
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+	"github.com/fbpp-project/fbpp/device/window"
+)
+
+// maxWait bounds the time of one exchange, whatever deadline the frontend sets.
+const maxWait = time.Minute
+
+// request is one open request: from the frontend's question to our answer.
+type request struct {
+	ask    uint64 // the frontend's number
+	begun  time.Time
+	cancel context.CancelCauseFunc
+}
+
+// askLoop passes the frontend's signals to the state machine until the window is
+// closed.
+func (d *Device) askLoop(w *window.Window) {
+	for {
+		if err := w.WaitAsk(); err != nil {
+			if !errors.Is(err, os.ErrClosed) {
+				d.lg.Error("no more requests from this frontend", zap.Error(err))
+			}
+			return
+		}
+		d.mu.Lock()
+		if d.window == w {
+			d.told(w.Outcome())
+			d.asked(w.Request())
+		}
+		d.mu.Unlock()
+	}
+}
+
+// asked handles a signal of the frontend. d.mu is held, as in all that follows
+// unless it says otherwise.
+func (d *Device) asked(r window.Request) {
+	if d.open != nil && r.Cancelled >= d.open.ask {
+		d.finish(protocol.AnswerCancelled, "frontend gave up")
+	}
+	if r.Generation == d.lastAsk {
+		return
+	}
+	d.lastAsk = r.Generation
+	d.finish(protocol.AnswerCancelled, "overtaken by a newer request")
+	if r.Cancelled >= r.Generation {
+		return
+	}
+	d.begin(r)
+}
+
+// begin opens a request and has the sources asked.
+func (d *Device) begin(r window.Request) {
+	wait := min(time.Duration(r.DeadlineNS-monotonic()), maxWait)
+	wait -= wait / 10 // for the answer's way back, on a busy host
+	ctx, cancel := context.WithCancelCause(context.Background())
+	x := &request{ask: r.Generation, begun: time.Now(), cancel: cancel}
+	d.open = x
+	switch {
+	case !d.enabled:
+		d.finish(protocol.AnswerDisabled, "switched off by the operator")
+	case wait <= 0:
+		d.finish(protocol.AnswerDriverTimeout, "the request came after its own deadline")
+	default:
+		go d.ask(ctx, x, x.begun.Add(wait))
+		d.watchers.wake()
+	}
+}
+
+// ask asks the sources in turn, until one answers or says that none may. d.mu is
+// not held.
+func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
+	ctx, stop := context.WithDeadline(ctx, deadline)
+	defer stop()
+	d.freeMu.Lock() // until whoever was asked before has let go of it
+	defer d.freeMu.Unlock()
+	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return // cancelled, and answered so, while it waited
+	}
+	d.mu.Lock()
+	r := source.Request{Memory: d.memory} // which stays as long as freeMu is held
+	d.mu.Unlock()
+
+	var (
+		f    *source.Findings
+		name string
+		err  error
+	)
+	for _, s := range d.sources {
+		d.free.Reset()
+		f, name = &source.Findings{Free: d.free}, s.Name()
+		if err = s.Ask(ctx, r, f); err == nil {
+			break
+		}
+		var failure *source.Failure
+		if ctx.Err() != nil || errors.As(err, &failure) && failure.Final {
+			break
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open != x {
+		return
+	}
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	d.answer(name, f)
+}
+
+// fail answers the open request with a source's error.
+func (d *Device) fail(err error) {
+	failure := new(source.Failure)
+	if !errors.As(err, &failure) {
+		failure = source.Failf(protocol.AnswerInternal, "%v", err)
+	}
+	d.finish(failure.Status, failure.Why)
+}
+
+// answer answers the open request with what a source found. The caller holds
+// freeMu, too.
+func (d *Device) answer(name string, f *source.Findings) {
+	x := d.open
+	d.open = nil
+	x.cancel(nil)
+	a := window.Answer{Status: protocol.AnswerOK, Truncated: f.Truncated, Source: name}
+	begun := time.Now()
+	a.Ranges, a.Bytes = d.window.WriteRanges(f.Free)
+	a.Truncated = a.Truncated || a.Bytes>>freeset.FrameShift != f.Free.Frames()
+	a.Phases = append(f.Phases, source.Phase{Name: "write", Time: time.Since(begun)})
+	a.Details = f.Details
+	d.window.Publish(x.ask, a)
+	d.record(x, a, f.Items, "")
+}
+
+// finish ends the open request without an answer of a source, if there is one:
+// it answers the frontend, and has the source stop.
+func (d *Device) finish(status protocol.AnswerStatus, why string) {
+	x := d.open
+	if x == nil {
+		return
+	}
+	d.open = nil
+	x.cancel(errors.New(why))
+	a := window.Answer{Status: status}
+	if d.window != nil {
+		d.window.Publish(x.ask, a)
+	}
+	d.record(x, a, 0, why)
+}
+
+// monotonic returns CLOCK_MONOTONIC in nanoseconds, the clock of deadlines.
+func monotonic() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // fails only for an unknown clock
+	return ts.Nano()
+}

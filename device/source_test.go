@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+)
+
+// fixed is a source that needs no guest.
+type fixed struct {
+	ask func(ctx context.Context, r source.Request, f *source.Findings) error
+}
+
+func (fixed) Name() string { return "fixed" }
+
+func (s fixed) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
+	return s.ask(ctx, r, f)
+}
+
+// found says that 2 MiB are free.
+func found(_ context.Context, r source.Request, f *source.Findings) error {
+	if r.Memory == nil || len(r.Memory.Regions()) != 2 {
+		return errors.New("no guest memory")
+	}
+	if f.Free.Frames() != 0 {
+		return errors.New("the findings are not empty")
+	}
+	_, _, err := f.Free.Add([]freeset.Block{{First: 512, Count: 512}}, false)
+	f.Items = 1
+	f.Phases = []source.Phase{{Name: "look", Time: time.Millisecond}}
+	return err
+}
+
+func TestAnotherSourceAnswersWhereTheDriverDoesNot(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		driver func(m *machine) // before the request
+		report bool             // nonsense, in answer to it
+		want   protocol.AnswerStatus
+	}{
+		{"no driver", func(m *machine) { m.expectEvent(protocol.EventChanged) }, false, protocol.AnswerOK},
+		{"a driver that cannot read its kernel", func(m *machine) { m.hello(protocol.StatusLockdown, 0) }, false, protocol.AnswerOK},
+		{"a guest that checks its free pages", func(m *machine) { m.hello(protocol.StatusContentMatters, 0) }, false, protocol.AnswerRefused},
+		{"a guest that does so, and a driver that does not know it", func(m *machine) {
+			m.hello(protocol.StatusOK, protocol.FeaturePagePoison)
+		}, false, protocol.AnswerRefused},
+		{"a driver whose report is nonsense", func(m *machine) { m.hello(protocol.StatusOK, 0) }, true, protocol.AnswerOK},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := mustBoot(t, device.Options{More: []source.Source{fixed{found}}})
+			tc.driver(m)
+			m.request(patience)
+			if tc.report {
+				g := m.expectEvent(protocol.EventReportFree).Generation
+				m.post(last(g, protocol.MakeRecord(1024, 10), protocol.MakeRecord(513, 9)))
+			}
+			a := m.window.Answer(patience)
+			if a.Status != tc.want {
+				t.Fatalf("the answer is %v, want %v", a, tc.want)
+			}
+			if a.Status != protocol.AnswerOK {
+				return
+			}
+			if want := []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}; !slices.Equal(a.Ranges, want) {
+				t.Errorf("ranges %v, want %v: what the driver said before counts no more", a.Ranges, want)
+			}
+			if s := m.dev.Status().Last.Source; s != "fixed" || m.window.Source() != s {
+				t.Errorf("the source is %q and %q", s, m.window.Source())
+			}
+			if m.window.Entries()["look"] != 1000 || m.dev.Status().Last.Phase("look") != time.Millisecond {
+				t.Errorf("phases %v", m.window.Entries())
+			}
+		})
+	}
+}
+
+func TestADriverThatAnswersIsTheOnlyOneAsked(t *testing.T) {
+	m := mustBoot(t, device.Options{More: []source.Source{fixed{
+		func(context.Context, source.Request, *source.Findings) error {
+			t.Error("the other source was asked")
+			return nil
+		},
+	}}})
+	m.hello(protocol.StatusOK, 0)
+	m.mustExchange()
+}
+
+// A source that has not noticed yet that nobody waits holds up no answer, and its
+// findings go nowhere.
+func TestARequestEndsThoughItsSourceGoesOn(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		end  func(m *machine)
+		want protocol.AnswerStatus
+	}{
+		{"given up", (*machine).cancel, protocol.AnswerCancelled},
+		{"switched off", func(m *machine) { m.dev.SetEnabled(false) }, protocol.AnswerDisabled},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			asked, goOn := make(chan struct{}), make(chan struct{})
+			slow := true
+			m := mustBoot(t, device.Options{More: []source.Source{fixed{
+				func(ctx context.Context, r source.Request, f *source.Findings) error {
+					if slow { // sources are asked one at a time
+						slow = false
+						close(asked)
+						<-goOn
+						_, _, _ = f.Free.Add([]freeset.Block{{First: 1024, Count: 1}}, false)
+						return ctx.Err()
+					}
+					return found(ctx, r, f)
+				},
+			}}})
+			m.request(patience)
+			<-asked
+			tc.end(m)
+			m.expect(tc.want)
+			m.dev.SetEnabled(true)
+			m.request(patience)
+			close(goOn)
+			status, ranges := m.answer()
+			want := []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}
+			if status != protocol.AnswerOK || !slices.Equal(ranges, want) {
+				t.Fatalf("the next answer is %v, %v, want %v", status, ranges, want)
+			}
+		})
+	}
+}
+
+func TestASourceWithAnErrorOfItsOwn(t *testing.T) {
+	m := mustBoot(t, device.Options{More: []source.Source{fixed{
+		func(context.Context, source.Request, *source.Findings) error { return errors.New("broken") },
+	}}})
+	m.request(patience)
+	m.expect(protocol.AnswerInternal)
+	if why := m.dev.Status().Last.Why; why != "broken" {
+		t.Errorf("why is %q", why)
+	}
+}
+
+func TestWhatBecameOfAMigrationIsShown(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.hello(protocol.StatusOK, 0)
+	m.mustExchange()
+	if s := m.dev.Status(); s.Migration != nil {
+		t.Fatalf("before the end of any migration there is one: %+v", s.Migration)
+	}
+	const incompatible = 2
+	for _, tc := range []struct {
+		result protocol.MigrationResult
+		hints  uint32
+		want   device.Migration
+	}{
+		{protocol.MigrationFailed, 0, device.Migration{Result: "failed", Hints: "ok", SkippedBytes: 4096}},
+		{protocol.MigrationCancelled, 0, device.Migration{Result: "cancelled", Hints: "ok", SkippedBytes: 4096}},
+		{protocol.MigrationCompleted, incompatible,
+			device.Migration{Result: "completed", Hints: "incompatible", SkippedBytes: 4096}},
+	} {
+		changed := m.dev.Changed()
+		m.window.Tell(1, tc.result, tc.hints, 4096)
+		<-changed
+		got := *m.dev.Status().Migration
+		got.Ended = time.Time{}
+		if got != tc.want {
+			t.Errorf("status tells %+v, want %+v", got, tc.want)
+		}
+	}
+}

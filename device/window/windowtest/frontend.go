@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package windowtest plays QEMU's end of the hint window for tests.
+package windowtest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
+
+// Request returns the payload with which a frontend of version 2 asks for a
+// window.
+func Request(features uint64) []byte {
+	p := binary.LittleEndian.AppendUint32(nil, protocol.WindowVersion2)
+	p = binary.LittleEndian.AppendUint32(p, 0)
+	return binary.LittleEndian.AppendUint64(p, features)
+}
+
+// Frontend is QEMU's end of one window. Its methods are called one at a time,
+// and end the test when they cannot do what they are for.
+type Frontend struct {
+	// Mem is the window itself, mapped as QEMU maps it. It is there until the
+	// test ends.
+	Mem []byte
+
+	t         testing.TB
+	ask, done int
+	asked     uint64
+	told      uint64
+}
+
+// Open takes the descriptors of a reply, memory, ask and done, which stay the
+// caller's.
+func Open(t testing.TB, size int, fds []int) *Frontend {
+	t.Helper()
+	f := &Frontend{t: t}
+	if len(fds) != 3 {
+		t.Fatalf("a window of %d descriptors, want 3", len(fds))
+	}
+	dup := func(i int) int {
+		fd, err := unix.Dup(fds[i])
+		f.must(err)
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	var err error
+	f.Mem, err = unix.Mmap(dup(0), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	f.must(err)
+	t.Cleanup(func() { unix.Munmap(f.Mem) })
+	f.ask, f.done = dup(1), dup(2)
+	return f
+}
+
+// OpenReply takes a reply to the request for a window.
+func OpenReply(t testing.TB, payload []byte, fds []int) *Frontend {
+	t.Helper()
+	if len(payload) < protocol.WindowReplySize1 {
+		t.Fatalf("window reply has %d bytes", len(payload))
+	}
+	return Open(t, int(binary.LittleEndian.Uint64(payload[8:])), fds)
+}
+
+func (f *Frontend) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// Word32 reads a field.
+func (f *Frontend) Word32(off int) uint32 { return binary.LittleEndian.Uint32(f.Mem[off:]) }
+
+// Word64 reads a field.
+func (f *Frontend) Word64(off int) uint64 { return binary.LittleEndian.Uint64(f.Mem[off:]) }
+
+func (f *Frontend) put32(off int, v uint32) { binary.LittleEndian.PutUint32(f.Mem[off:], v) }
+func (f *Frontend) put64(off int, v uint64) { binary.LittleEndian.PutUint64(f.Mem[off:], v) }
+
+// Asked returns the number of the newest request.
+func (f *Frontend) Asked() uint64 { return f.asked }
+
+// Ask asks, and does not wait. The answer is due in d.
+func (f *Frontend) Ask(d time.Duration) {
+	f.t.Helper()
+	var now unix.Timespec
+	f.must(unix.ClockGettime(unix.CLOCK_MONOTONIC, &now))
+	f.asked++
+	f.put64(protocol.WindowAskDeadlineOffset, uint64(now.Nano()+d.Nanoseconds()))
+	f.put64(protocol.WindowAskGenerationOffset, f.asked)
+	f.Signal()
+}
+
+// Cancel gives the newest request up.
+func (f *Frontend) Cancel() {
+	f.t.Helper()
+	f.put64(protocol.WindowCancelGenerationOffset, f.asked)
+	f.Signal()
+}
+
+// Signal wakes the backend.
+func (f *Frontend) Signal() {
+	f.t.Helper()
+	_, err := unix.Write(f.ask, binary.LittleEndian.AppendUint64(nil, 1))
+	f.must(err)
+}
+
+// Tell tells what became of a migration that skipped so many bytes.
+func (f *Frontend) Tell(generation uint64, result protocol.MigrationResult, hints uint32, skipped uint64) {
+	f.t.Helper()
+	f.put64(protocol.WindowOutcomeGenerationOffset, generation)
+	f.put32(protocol.WindowOutcomeMigrationOffset, uint32(result))
+	f.put32(protocol.WindowOutcomeHintsOffset, hints)
+	f.put64(protocol.WindowOutcomeSkippedOffset, skipped)
+	f.told++
+	f.put64(protocol.WindowOutcomeNumberOffset, f.told)
+	f.Signal()
+}
+
+// Answer is what the window says once it answers the newest request.
+type Answer struct {
+	Status    protocol.AnswerStatus
+	Truncated bool
+	Ranges    []freeset.Range
+	Bytes     uint64
+}
+
+// Answer waits for the answer to the newest request.
+func (f *Frontend) Answer(patience time.Duration) Answer {
+	f.t.Helper()
+	deadline := time.Now().Add(patience)
+	for f.Word64(protocol.WindowDoneGenerationOffset) != f.asked {
+		left := time.Until(deadline)
+		if left <= 0 {
+			f.t.Fatalf("request %d was not answered", f.asked)
+		}
+		f.wait(left)
+	}
+	a := Answer{
+		Status:    protocol.AnswerStatus(f.Word32(protocol.WindowStatusOffset)),
+		Truncated: f.Word32(protocol.WindowFlagsOffset)&protocol.WindowTruncated != 0,
+		Bytes:     f.Word64(protocol.WindowRangeBytesOffset),
+	}
+	n, slots := f.Word64(protocol.WindowRangeCountOffset), f.Word64(protocol.WindowCapacityOffset)
+	if n > slots {
+		f.t.Fatalf("%d ranges in %d slots", n, slots)
+	}
+	for i := range int(n) {
+		slot := protocol.WindowHeaderSize + i*protocol.WindowRangeSize
+		a.Ranges = append(a.Ranges, freeset.Range{GPA: f.Word64(slot), Length: f.Word64(slot + 8)})
+	}
+	return a
+}
+
+// wait waits for done, and takes its count.
+func (f *Frontend) wait(d time.Duration) {
+	f.t.Helper()
+	fds := []unix.PollFd{{Fd: int32(f.done), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, int(d.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+		f.t.Fatal(os.NewSyscallError("poll", err))
+	}
+	_, _ = unix.Read(f.done, make([]byte, 8)) // a time-out: the caller looks again
+}
+
+// Entries returns the answer's phases and details, by name.
+func (f *Frontend) Entries() map[string]uint64 {
+	f.t.Helper()
+	entries := make(map[string]uint64)
+	for i := range f.Word32(protocol.WindowEntryCountOffset) {
+		at := protocol.WindowEntriesOffset + int(i)*protocol.WindowEntrySize
+		entries[f.name(at)] = f.Word64(at + protocol.WindowNameSize)
+	}
+	return entries
+}
+
+// Source returns the name of who answered.
+func (f *Frontend) Source() string { return f.name(protocol.WindowSourceOffset) }
+
+func (f *Frontend) name(at int) string {
+	p := f.Mem[at : at+protocol.WindowNameSize]
+	for i, c := range p {
+		if c == 0 {
+			return string(p[:i])
+		}
+	}
+	return string(p)
+}
+
+// String implements fmt.Stringer.
+func (a Answer) String() string {
+	return fmt.Sprintf("%v, %d ranges of %d bytes", a.Status, len(a.Ranges), a.Bytes)
+}
