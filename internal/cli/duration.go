@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"time"
+)
+
+// NoMax is a largest duration that is none.
+const NoMax = time.Duration(math.MaxInt64)
+
+// duration is a flag.Value that says what a duration looks like, and what it
+// may be.
+type duration struct {
+	p        *time.Duration
+	min, max time.Duration
+}
+
+// Duration adds a flag for a duration from min to max.
+func Duration(fs *flag.FlagSet, p *time.Duration, name string, value, min, max time.Duration, usage string) {
+	*p = value
+	fs.Var(duration{p, min, max}, name, usage)
+}
+
+// String implements flag.Value.
+func (d duration) String() string {
+	if d.p == nil { // the flag package asks a zero value, too
+		return ""
+	}
+	return d.p.String()
+}
+
+// Set implements flag.Value.
+func (d duration) Set(s string) error {
+	v, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		return errors.New("a time is a number with a unit, such as 500us, 5ms or 2s")
+	case d.max == NoMax && v < d.min:
+		return fmt.Errorf("the least is %v", d.min)
+	case v < d.min || v > d.max:
+		return fmt.Errorf("it is not between %v and %v", d.min, d.max)
+	}
+	*d.p = v
+	return nil
+}
