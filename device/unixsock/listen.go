@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/internal/sockpath"
 )
 
 // Listen creates the socket at path, for its owner alone (mode 0600, whatever
@@ -18,6 +20,9 @@ import (
 // somebody listens on, and a file that is no socket, are errors. Close removes
 // it.
 func Listen(path string) (net.Listener, error) {
+	if err := sockpath.Check(path); err != nil {
+		return nil, fmt.Errorf("listen on socket: %w", err)
+	}
 	l, err := listen(path)
 	if errors.Is(err, unix.EADDRINUSE) && isStale(path) {
 		if err := os.Remove(path); err != nil {
