@@ -11,31 +11,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/internal/sockpath"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdout)
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp), ctx.Err() != nil:
-	case errors.As(err, new(usageError)):
-		fmt.Fprintf(os.Stderr, "fbppctl: %v\nTry 'fbppctl --help'.\n", err)
-		os.Exit(2)
-	default:
-		fmt.Fprintf(os.Stderr, "fbppctl: %v\n", err)
-		os.Exit(1)
-	}
-}
-
-// usageError is a wrong command line.
-type usageError struct{ error }
+func main() { cli.Main("fbppctl", run) }
 
 const usage = `usage: fbppctl --control-path=PATH [--json] COMMAND
 
@@ -48,41 +32,85 @@ commands:
 options:
 `
 
-func run(ctx context.Context, args []string, out io.Writer) error {
+// defaultTimeout is far above what an fbppd needs that is not stopped.
+const defaultTimeout = 5 * time.Second
+
+// errSilent is why a command ends whose fbppd does not answer.
+var errSilent = errors.New("fbppd does not answer")
+
+// options are what the command line says.
+type options struct {
+	path    string
+	asJSON  bool
+	timeout time.Duration
+	command string
+}
+
+func parse(args []string, out io.Writer) (options, error) {
+	var o options
 	fs := flag.NewFlagSet("fbppctl", flag.ContinueOnError)
 	fs.Usage = func() {
 		fmt.Fprint(fs.Output(), usage)
 		fs.PrintDefaults()
 	}
-	path := fs.String("control-path", os.Getenv("FBPP_CONTROL_PATH"), "fbppd's control socket at `PATH` (or $FBPP_CONTROL_PATH)")
-	asJSON := fs.Bool("json", false, "print JSON, a document a line")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return usageError{err}
+	fs.StringVar(&o.path, "control-path", os.Getenv("FBPP_CONTROL_PATH"),
+		"fbppd's control socket at `PATH` (or $FBPP_CONTROL_PATH)")
+	fs.BoolVar(&o.asJSON, "json", false, "print JSON, a document a line")
+	cli.Duration(fs, &o.timeout, "timeout", defaultTimeout, time.Millisecond, cli.NoMax,
+		"longest `time` to wait for an answer; of watch, for the first one")
+	if err := cli.Parse(fs, args, out); err != nil {
+		return o, err
 	}
 	switch {
 	case fs.NArg() == 0:
-		return usageError{errors.New("no command")}
+		return o, cli.Usagef("no command")
 	case fs.NArg() > 1:
-		return usageError{fmt.Errorf("unexpected argument %q", fs.Arg(1))}
-	case *path == "":
-		return usageError{errors.New("--control-path is missing")}
+		return o, cli.Usagef("unexpected argument %q", fs.Arg(1))
+	case o.path == "":
+		return o, cli.Usagef("--control-path is missing")
 	}
+	if err := sockpath.Check(o.path); err != nil {
+		return o, cli.Usagef("--control-path: %w", err)
+	}
+	o.command = fs.Arg(0)
+	return o, nil
+}
 
-	show := func(s device.Status) error { return print(out, s) }
-	if *asJSON {
-		show = func(s device.Status) error { return json.NewEncoder(out).Encode(s) }
+func run(ctx context.Context, args []string, out io.Writer) error {
+	o, err := parse(args, out)
+	if err != nil {
+		return err
 	}
-	c := control.NewClient(*path)
+	bounded, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(o.timeout, func() { cancel(errSilent) })
+	show := func(s device.Status) error {
+		timer.Stop()
+		if o.asJSON {
+			return json.NewEncoder(out).Encode(s)
+		}
+		return print(out, s)
+	}
+	err = o.do(bounded, show)
+	switch {
+	case ctx.Err() != nil && o.command == "watch":
+		return nil // whoever watched has seen enough
+	case err != nil && errors.Is(context.Cause(bounded), errSilent):
+		return fmt.Errorf("%w on %s within %v", errSilent, o.path, o.timeout)
+	}
+	return err
+}
+
+// do runs the command, and shows each state that comes of it.
+func (o options) do(ctx context.Context, show func(device.Status) error) error {
+	c := control.NewClient(o.path)
 	one := func(s device.Status, err error) error {
 		if err != nil {
 			return err
 		}
 		return show(s)
 	}
-	switch command := fs.Arg(0); command {
+	switch o.command {
 	case "status":
 		return one(c.Status(ctx))
 	case "enable":
@@ -92,6 +120,6 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "watch":
 		return c.Watch(ctx, show)
 	default:
-		return usageError{fmt.Errorf("unknown command %q", command)}
+		return cli.Usagef("unknown command %q", o.command)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/device/unixsock"
+	"github.com/fbpp-project/fbpp/internal/cli"
 )
 
 // mustServe serves an idle device until the test ends.
@@ -86,6 +87,53 @@ func TestWatchEndsWithItsOutput(t *testing.T) {
 	}
 }
 
+// mustStall returns the socket of an fbppd that is stopped: the kernel takes
+// connections, up to a few, and nobody answers.
+func mustStall(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ctl")
+	l, err := unixsock.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return path
+}
+
+func TestNoCommandWaitsForever(t *testing.T) {
+	path := mustStall(t)
+	for _, command := range []string{"status", "enable", "disable", "watch"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			err := run(t.Context(), []string{"--control-path", path, "--timeout=50ms", command}, &strings.Builder{})
+			if !errors.Is(err, errSilent) || !strings.Contains(err.Error(), path) {
+				t.Fatalf("got %v, want that nobody answers on %s", err, path)
+			}
+		})
+	}
+}
+
+// late ends a watch at its second state.
+type late struct{ states int }
+
+func (l *late) Write(p []byte) (int, error) {
+	if l.states++; l.states == 2 {
+		return 0, errFull
+	}
+	return len(p), nil
+}
+
+func TestAWatchOutlastsTheTimeout(t *testing.T) {
+	path, timeout := mustServe(t), 500*time.Millisecond
+	time.AfterFunc(2*timeout, func() {
+		_ = run(t.Context(), []string{"--control-path", path, "disable"}, &strings.Builder{})
+	})
+	err := run(t.Context(), []string{"--control-path", path, "--timeout", timeout.String(), "watch"}, new(late))
+	if !errors.Is(err, errFull) {
+		t.Fatalf("got %v, want the second state", err)
+	}
+}
+
 func TestWrongCommandLines(t *testing.T) {
 	t.Setenv("FBPP_CONTROL_PATH", "")
 	for name, args := range map[string][]string{
@@ -94,9 +142,13 @@ func TestWrongCommandLines(t *testing.T) {
 		"two commands":       {"--control-path=/x", "status", "enable"},
 		"no socket":          {"status"},
 		"an unknown flag":    {"--color", "status"},
+		"an abstract socket": {"--control-path=@abs", "status"},
+		"a path too long":    {"--control-path=/" + strings.Repeat("x", 107), "status"},
+		"a timeout of none":  {"--control-path=/x", "--timeout=0s", "status"},
+		"no unit":            {"--control-path=/x", "--timeout=5", "status"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := run(t.Context(), args, &strings.Builder{}); !errors.As(err, new(usageError)) {
+			if err := run(t.Context(), args, &strings.Builder{}); !errors.As(err, new(cli.UsageError)) {
 				t.Fatalf("got %v, want a usage error", err)
 			}
 		})
