@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -94,6 +95,27 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 				var printed struct{ Type string }
 				if err := errors.Join(err, json.Unmarshal(out, &printed)); err != nil || printed.Type == "" {
 					t.Errorf("printed %q: %v", out, err)
+				}
+			})
+			t.Run("fails when its capabilities are lost", func(t *testing.T) {
+				full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer full.Close()
+				cmd := exec.Command(program, "--print-capabilities")
+				var stderr strings.Builder
+				cmd.Stdout, cmd.Stderr = full, &stderr
+				var exit *exec.ExitError
+				if err := cmd.Run(); !errors.As(err, &exit) || !strings.Contains(stderr.String(), "no space left") {
+					t.Errorf("%v, and it said %q", err, stderr.String())
+				}
+			})
+			t.Run("names a socket path that is too long", func(t *testing.T) {
+				long := "--socket-path=/tmp/" + strings.Repeat("x", 107)
+				out, err := exec.Command(program, append([]string{long}, b.args...)...).CombinedOutput()
+				if err == nil || !strings.Contains(string(out), "has 112 bytes, and may have 107") {
+					t.Errorf("%v, and it said %q", err, out)
 				}
 			})
 			t.Run("fails early on a bad command line", func(t *testing.T) {

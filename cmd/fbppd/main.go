@@ -7,48 +7,34 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/cmd/fbppd/confine"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/unixsock"
+	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/internal/sockpath"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-func main() {
-	err := run(os.Args[1:], os.Stdout)
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-	case errors.As(err, new(usageError)):
-		fmt.Fprintf(os.Stderr, "fbppd: %v\nTry 'fbppd --help'.\n", err)
-		os.Exit(2)
-	default:
-		fmt.Fprintf(os.Stderr, "fbppd: %v\n", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main("fbppd", run) }
 
-// usageError is a wrong command line.
-type usageError struct{ error }
-
-// capabilities is what --print-capabilities prints. The type is for people: QEMU's
-// schema has none for a device of one's own, and so no file with
-// it belongs into QEMU's or libvirt's discovery folders.
+// capabilities is what --print-capabilities prints. The type is for people:
+// QEMU's schema has none for a device of one's own. So no file with it belongs
+// in the folders where QEMU and libvirt look for backends.
 const capabilities = `{"type": "fbpp", "features": []}`
 
 type options struct {
@@ -62,71 +48,84 @@ type options struct {
 	confine     confine.Options
 }
 
-func parse(args []string) (o options, print bool, err error) {
+// parse returns the options. Where all that was asked for is printed already it
+// returns cli.ErrDone.
+func parse(args []string, stdout io.Writer) (options, error) {
+	o := options{confine: confine.Options{Sandbox: confine.SandboxLandlock, Seccomp: confine.SeccompErrno}}
 	fs := flag.NewFlagSet("fbppd", flag.ContinueOnError)
 	fs.Usage = func() {
 		fmt.Fprintf(fs.Output(), "usage: fbppd --socket-path=PATH|--fd=N [option]...\n\n")
 		fs.PrintDefaults()
 	}
-	// Whatever else is on the command line, as the conventions have it.
-	if slices.Contains(args, "--print-capabilities") || slices.Contains(args, "-print-capabilities") {
-		return o, true, nil
-	}
-	entries := fs.Uint("hold-entries", driver.DefaultHoldEntries, "most free blocks that the guest visits in one hold of a zone's lock")
 	fs.StringVar(&o.socketPath, "socket-path", "", "listen for QEMU on the unix socket at `PATH`")
 	fs.IntVar(&o.fd, "fd", -1, "use the inherited socket `N`, listening or connected")
-	fs.BoolVar(&print, "print-capabilities", false, "print the capabilities as JSON and exit")
-	fs.StringVar(&o.controlPath, "control-path", "", "listen for fbppctl and Prometheus on the unix socket at `PATH`")
-	fs.StringVar(&o.agentPath, "agent-socket", "", "listen for the guest's serial port on the unix socket at `PATH`")
+	printIt := fs.Bool("print-capabilities", false, "print the capabilities as JSON and exit")
+	fs.StringVar(&o.controlPath, "control-path", "",
+		"listen for fbppctl and Prometheus on the unix socket at `PATH`")
+	fs.StringVar(&o.agentPath, "agent-socket", "",
+		"listen for the guest's serial port on the unix socket at `PATH`")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
-	fs.DurationVar(&o.device.HoldBudget, "hold-budget", driver.DefaultHoldBudget, "longest `time` that the guest holds one zone's lock")
+	cli.Duration(fs, &o.device.HoldBudget, "hold-budget", driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,
+		"longest `time` that the guest holds one zone's lock")
+	entries := fs.Uint("hold-entries", driver.DefaultHoldEntries,
+		"most free blocks that the guest visits in one hold of a zone's lock")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", "console", "console or json")
-	fs.StringVar((*string)(&o.confine.Sandbox), "sandbox", string(confine.SandboxLandlock), "landlock or none: whether to give up files and capabilities once the sockets are open")
-	fs.StringVar((*string)(&o.confine.Seccomp), "seccomp", string(confine.SeccompErrno), "errno, kill, log or none: what becomes of a system call that fbppd does not need")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return o, false, err
+	fs.StringVar((*string)(&o.confine.Sandbox), "sandbox", string(o.confine.Sandbox),
+		"landlock or none: whether to give up files and capabilities once the sockets are open")
+	fs.StringVar((*string)(&o.confine.Seccomp), "seccomp", string(o.confine.Seccomp),
+		"errno, kill, log or none: what becomes of a system call that fbppd does not need")
+	// Whatever else is on the command line, as the conventions have it.
+	*printIt = slices.Contains(args, "--print-capabilities") || slices.Contains(args, "-print-capabilities")
+	if !*printIt {
+		if err := cli.Parse(fs, args, stdout); err != nil {
+			return o, err
 		}
-		return o, false, usageError{err}
 	}
-	if print {
-		return o, true, nil
+	if *printIt {
+		fmt.Fprintln(stdout, capabilities)
+		return o, cli.ErrDone
 	}
-	switch {
-	case fs.NArg() > 0:
-		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
-	case (o.socketPath == "") == (o.fd < 0):
-		err = errors.New("give either --socket-path or --fd")
-	case o.device.HoldBudget < 10*time.Microsecond || o.device.HoldBudget > time.Second:
-		err = fmt.Errorf("--hold-budget %v is not between 10µs and 1s", o.device.HoldBudget)
-	case *entries == 0 || *entries > 10_000_000:
-		err = fmt.Errorf("--hold-entries %d is not between 1 and 10000000", *entries)
-	default:
-		err = o.confine.Check()
-	}
-	if err != nil {
-		return o, false, usageError{err}
-	}
-	o.device.HoldEntries = uint32(*entries)
-	return o, false, nil
+	o.device.HoldEntries = uint32(min(*entries, math.MaxUint32))
+	return o, o.check(fs)
 }
 
-func run(args []string, stdout io.Writer) error {
-	o, print, err := parse(args)
+// check says what is wrong with the options.
+func (o *options) check(fs *flag.FlagSet) error {
+	if err := cli.NoArgs(fs); err != nil {
+		return err
+	}
+	if (o.socketPath == "") == (o.fd < 0) {
+		return cli.Usagef("give either --socket-path or --fd")
+	}
+	if o.device.HoldEntries == 0 || o.device.HoldEntries > 10_000_000 {
+		return cli.Usagef("--hold-entries is not between 1 and 10000000")
+	}
+	for name, path := range map[string]string{
+		"socket-path": o.socketPath, "control-path": o.controlPath, "agent-socket": o.agentPath,
+	} {
+		if path == "" {
+			continue
+		}
+		if err := sockpath.Check(path); err != nil {
+			return cli.Usagef("--%s: %w", name, err)
+		}
+	}
+	if err := o.confine.Check(); err != nil {
+		return cli.Usagef("%w", err)
+	}
+	return nil
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	o, err := parse(args, stdout)
 	if err != nil {
 		return err
 	}
-	if print {
-		fmt.Fprintln(stdout, capabilities)
-		return nil
-	}
 	lg, err := logger(o.logLevel, o.logFormat)
 	if err != nil {
-		return usageError{err}
+		return cli.Usagef("%w", err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
 	return serve(ctx, o, lg, confine.Process)
 }
 
@@ -142,8 +141,8 @@ func logger(level, format string) (*zap.Logger, error) {
 	} else if format != "json" {
 		return nil, fmt.Errorf("--log-format %q is neither console nor json", format)
 	}
-	// A guest decides how often some lines come: of one kind, no more than these
-	// in a second.
+	// A guest decides how often some lines come. Of each kind, the log takes no
+	// more than these in a second.
 	c.Level, c.Sampling = lvl, &zap.SamplingConfig{Initial: 100, Thereafter: 10_000}
 	return c.Build()
 }

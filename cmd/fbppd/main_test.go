@@ -19,6 +19,7 @@ import (
 	"github.com/fbpp-project/fbpp/cmd/fbppd/confine"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
@@ -28,16 +29,23 @@ func TestWrongCommandLines(t *testing.T) {
 		"both of them":                    {"--socket-path=/x", "--fd=3"},
 		"a stray argument":                {"--socket-path=/x", "y"},
 		"an unknown flag":                 {"--sockets=/x"},
+		"a budget without a unit":         {"--socket-path=/x", "--hold-budget=5"},
 		"a budget of a nanosecond":        {"--socket-path=/x", "--hold-budget=1ns"},
 		"a budget of a minute":            {"--socket-path=/x", "--hold-budget=1m"},
 		"no entries":                      {"--socket-path=/x", "--hold-entries=0"},
+		"four billion entries":            {"--socket-path=/x", "--hold-entries=4294967297"},
+		"an abstract socket":              {"--socket-path=@x"},
+		"an abstract control socket":      {"--socket-path=/x", "--control-path=@x"},
+		"an abstract agent socket":        {"--socket-path=/x", "--agent-socket=@x"},
+		"a path that is too long":         {"--socket-path=/" + strings.Repeat("x", 107)},
+		"a long path of the other socket": {"--socket-path=/x", "--control-path=/" + strings.Repeat("x", 107)},
 		"an unknown sandbox":              {"--socket-path=/x", "--sandbox=chroot"},
 		"an unknown seccomp action":       {"--socket-path=/x", "--seccomp=maybe"},
 		"an unknown log level":            {"--socket-path=/x", "--log-level=loud"},
 		"an unknown log format":           {"--socket-path=/x", "--log-format=xml"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := run(args, &strings.Builder{}); !errors.As(err, new(usageError)) {
+			if err := run(t.Context(), args, &strings.Builder{}); !errors.As(err, new(cli.UsageError)) {
 				t.Fatalf("got %v, want a usage error", err)
 			}
 		})
@@ -46,7 +54,8 @@ func TestWrongCommandLines(t *testing.T) {
 
 func TestPrintCapabilitiesIgnoresOtherOptions(t *testing.T) {
 	var out strings.Builder
-	if err := run([]string{"--no-such-option", "--print-capabilities", "--fd=99", "--socket-path=/x", "y"}, &out); err != nil {
+	args := []string{"--no-such-option", "--print-capabilities", "--fd=99", "--socket-path=/x", "y"}
+	if err := run(t.Context(), args, &out); !errors.Is(err, cli.ErrDone) {
 		t.Fatal(err)
 	}
 	var printed struct{ Type string }
@@ -58,7 +67,7 @@ func TestPrintCapabilitiesIgnoresOtherOptions(t *testing.T) {
 // mustParse returns the options of a command line.
 func mustParse(t *testing.T, args ...string) options {
 	t.Helper()
-	o, _, err := parse(args)
+	o, err := parse(args, &strings.Builder{})
 	if err != nil {
 		t.Fatal(err)
 	}
