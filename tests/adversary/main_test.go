@@ -41,8 +41,13 @@ func TestMain(m *testing.M) {
 }
 
 func open(ctx context.Context) (err error) {
-	if *memory < 16 || *memory > 256 || *cpus < 2 || *cpus > 4 {
-		return fmt.Errorf("-adversary.memory=%d is not between 16 and 256, or -adversary.cpus=%d not between 2 and 4", *memory, *cpus)
+	switch {
+	case *rounds < 0:
+		return fmt.Errorf("-adversary.rounds=%d: the least is 0", *rounds)
+	case *memory < 16 || *memory > 256:
+		return fmt.Errorf("-adversary.memory=%d is not between 16 and 256", *memory)
+	case *cpus < 2 || *cpus > 4:
+		return fmt.Errorf("-adversary.cpus=%d is not between 2 and 4", *cpus)
 	}
 	parts, err = lab.OpenHost(ctx, func(line string) { fmt.Fprintln(os.Stderr, "adversary:", line) })
 	if err != nil {

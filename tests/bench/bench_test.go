@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -35,13 +38,16 @@ func TestSizesFitTheHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mustSizes(t, tc.host, tc.wanted)
-			if s.Guest != tc.guest || (s.note == "") != (s.Guest == fullGuest) {
+			if s.Guest != tc.guest || (s.note == "") != (s.Guest == lab.FullGuest) {
 				t.Errorf("got %+v", s)
 			}
 		})
 	}
 	if _, err := planSizes(1000, 0); err == nil {
 		t.Error("a host without memory was accepted")
+	}
+	if _, err := planSizes(10<<10, 8<<10); err == nil {
+		t.Error("a guest that does not fit was accepted")
 	}
 }
 
@@ -295,7 +301,7 @@ func TestOnlyAWholeMatrixWithoutFailuresSucceeds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newReport(&results{Records: tc.records, Sizes: mustSizes(t, 64<<10, 0)}, []planned{{good.benchCase, len(tc.records)}})
 			dir, public := t.TempDir(), filepath.Join(t.TempDir(), "docs")
-			err := conclude(tc.ctx, r, dir, public)
+			err := conclude(tc.ctx, r, dir, public, io.Discard)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
@@ -377,12 +383,19 @@ func TestUsageOfAProcess(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, args := range [][]string{{"-rounds=0"}, {"-kernel=5.4"}, {"extra"}, {"-only=("}} {
-		if _, err := parse(args); err == nil {
-			t.Errorf("%q was accepted", args)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"-rounds=0"}, {"-rounds=-1"}, {"-rounds=some"}, {"-kernel=5.4"}, {"-kernel="}, {"extra"}, {"-only=("},
+		{"-publish=" + file}, {"-publish=" + filepath.Join(file, "below")}, {"-fast"},
+	} {
+		if _, err := parse(args, io.Discard); !errors.As(err, new(cli.UsageError)) {
+			t.Errorf("%q: %v, want a usage error", args, err)
 		}
 	}
-	o, err := parse([]string{"-only", "^no load, fbpp$"})
+	o, err := parse([]string{"-only", "^no load, fbpp$"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +405,7 @@ func TestFlags(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"", ""}, {"-quick", "quick"}, {"-memory=1024", "1024MiB"}, {"-quick -memory=1024", "quick/1024MiB"},
 	} {
-		o, err := parse(strings.Fields(tc.args))
+		o, err := parse(strings.Fields(tc.args), io.Discard)
 		if err != nil || o.folder() != tc.want {
 			t.Errorf("%q goes to %q, %v, want %q", tc.args, o.folder(), err, tc.want)
 		}

@@ -11,32 +11,21 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	switch err := bench(ctx, os.Args[1:]); {
-	case errors.Is(err, flag.ErrHelp):
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main("bench", bench) }
 
 // options are what the command line says.
 type options struct {
@@ -47,30 +36,33 @@ type options struct {
 	series         guest.Series
 }
 
-func parse(args []string) (options, error) {
-	o := options{only: regexp.MustCompile("")}
+func parse(args []string, stdout io.Writer) (options, error) {
+	o := options{only: regexp.MustCompile(""), series: guest.Linux6_12}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "run the few migrations that tell most")
 	flags.BoolVar(&o.anew, "anew", false, "do not continue earlier results")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each migration is run, in turn with the others")
 	flags.IntVar(&o.memory, "memory", 0, "the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
-	flags.Func("only", "run the migrations whose name, like \"no load, fbpp, 1 Gib/s\", matches `regexp`", func(s string) (err error) {
-		o.only, err = regexp.Compile(s)
-		return err
-	})
+	flags.Func("only", "run the migrations whose name, like \"no load, fbpp, 1 Gib/s\", matches `regexp`",
+		func(s string) (err error) {
+			o.only, err = regexp.Compile(s)
+			return err
+		})
 	flags.StringVar(&o.publish, "publish", "", "when all is done, copy the report and its charts to `folder`")
-	kernel := flags.String("kernel", string(guest.Linux6_12), "kernel `series` of the guest: 6.1 or 6.12")
-	if err := flags.Parse(args); err != nil {
+	flags.Var(&o.series, "kernel", fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
+	if err := cli.Parse(flags, args, stdout); err != nil {
 		return o, err
 	}
-	o.series = guest.Series(*kernel)
-	switch {
-	case flags.NArg() > 0:
-		return o, fmt.Errorf("parse flags: %q is not a flag", flags.Arg(0))
-	case o.rounds < 1:
-		return o, fmt.Errorf("parse flags: %d rounds", o.rounds)
-	case !slices.Contains(guest.AllSeries(), o.series):
-		return o, fmt.Errorf("parse flags: kernel series %q is not one of %v", o.series, guest.AllSeries())
+	if err := cli.NoArgs(flags); err != nil {
+		return o, err
+	}
+	if o.rounds < 1 {
+		return o, cli.Usagef("-rounds %d: the least is 1", o.rounds)
+	}
+	if o.publish != "" { // to be found out now, and not after hours
+		if err := os.MkdirAll(o.publish, 0o755); err != nil {
+			return o, cli.Usagef("-publish: %w", err)
+		}
 	}
 	return o, nil
 }
@@ -97,8 +89,8 @@ func (o *options) matrix(s sizes) []planned {
 	return slices.DeleteFunc(all, func(p planned) bool { return !o.only.MatchString(p.benchCase.String()) })
 }
 
-func bench(ctx context.Context, args []string) error {
-	o, err := parse(args)
+func bench(ctx context.Context, args []string, stdout io.Writer) error {
+	o, err := parse(args, stdout)
 	if err != nil {
 		return err
 	}
@@ -114,7 +106,7 @@ func bench(ctx context.Context, args []string) error {
 	if len(cases) == 0 {
 		return fmt.Errorf("no migration is called %v", o.only)
 	}
-	parts, err := lab.Open(ctx, func(line string) { fmt.Println(line) })
+	parts, err := lab.Open(ctx, func(line string) { fmt.Fprintln(stdout, line) })
 	if err != nil {
 		return err
 	}
@@ -133,12 +125,13 @@ func bench(ctx context.Context, args []string) error {
 	}
 	defer os.RemoveAll(scratch)
 	if r.aside != "" {
-		fmt.Printf("Earlier results are of other programs, another machine or another size of guest, or are not to be continued: %s\n", r.aside)
+		fmt.Fprintf(stdout, "Earlier results are of other programs, another machine or another size of guest, "+
+			"or are not to be continued: %s\n", r.aside)
 	}
 	if s.note != "" {
-		fmt.Println(s.note)
+		fmt.Fprintln(stdout, s.note)
 	}
-	p := newProgress(os.Stdout, schedule(cases), r)
+	p := newProgress(stdout, schedule(cases), r)
 	runner := &runner{lab: parts, series: o.series, sizes: s, dir: scratch, say: p.say}
 	for what := range p.left() {
 		rec := runner.run(ctx, what)
@@ -153,18 +146,18 @@ func bench(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	return conclude(ctx, newReport(r, cases), dir, o.publish)
+	return conclude(ctx, newReport(r, cases), dir, o.publish, stdout)
 }
 
 // conclude writes the report, says what it says, and returns an error unless
 // all was run and went well.
-func conclude(ctx context.Context, r *report, dir, publish string) error {
+func conclude(ctx context.Context, r *report, dir, publish string, stdout io.Writer) error {
 	if err := r.write(dir); err != nil {
 		return err
 	}
-	fmt.Printf("\nThe report is %s, the figures are in %s.\n", filepath.Join(dir, "report.html"), r.path)
+	fmt.Fprintf(stdout, "\nThe report is %s, the figures are in %s.\n", filepath.Join(dir, "report.html"), r.path)
 	for _, t := range r.Targets {
-		fmt.Printf("%-7s %s: %s\n", t.verdict(), t.Text, t.Seen)
+		fmt.Fprintf(stdout, "%-7s %s: %s\n", t.verdict(), t.Text, t.Seen)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted with %d of %d migrations done: the same command, without -anew, continues", r.Done, r.Planned)

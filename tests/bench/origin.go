@@ -52,7 +52,7 @@ func describe(ctx context.Context, parts *lab.Lab, series guest.Series, args []s
 
 // digest tells builds of fbppd and of the guest's files apart.
 func digest(parts *lab.Lab, series guest.Series) (string, error) {
-	config, err := parts.Config(series, smallestGuest, nil)
+	config, err := parts.Config(series, lab.SmallestGuest, nil)
 	if err != nil {
 		return "", err
 	}

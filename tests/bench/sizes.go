@@ -2,7 +2,11 @@
 
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/fbpp-project/fbpp/tests/lab"
+)
 
 // sizes are those of the guest and of what it does, in MiB. They are parts of
 // the guest's memory; the comments tell them for the full one.
@@ -17,37 +21,22 @@ type sizes struct {
 	note string // why it is not the full size, or ""
 }
 
-const (
-	fullGuest = 8 << 10
-	// What a machine has to have free: both guests, a disk image in the page
-	// cache, and room to work.
-	fullHost = 20 << 10
-	// smallestGuest still has room for the load that keeps most.
-	smallestGuest = 1 << 10
-	// spare is what a guest needs for itself, beside what its load uses.
-	spare = 384
-)
+// spare is what a guest needs for itself, beside what its load uses.
+const spare = 384
 
 // planSizes picks sizes for a host with so much free memory. A wanted size of
 // 0 is the full one, or what fits.
 func planSizes(host, wanted int) (sizes, error) {
-	g := wanted
+	g, err := lab.GuestSize(host, wanted)
+	if err != nil {
+		return sizes{}, fmt.Errorf("plan the guest: %w", err)
+	}
 	note := ""
-	if g == 0 {
-		g = fullGuest
-		if host < fullHost {
-			g = (host * fullGuest / fullHost) &^ 255
-		}
-	}
-	if g < smallestGuest {
-		return sizes{}, fmt.Errorf("plan the guest: %d MiB are too few, the loads want %d (%d MiB free on the host)",
-			g, smallestGuest, smallestGuest*fullHost/fullGuest)
-	}
-	if g < fullGuest {
+	if g < lab.FullGuest {
 		note = fmt.Sprintf("The guest has %d MiB instead of %d: the host has %d MiB free, and two full ones want %d.",
-			g, fullGuest, host, fullHost)
+			g, lab.FullGuest, host, lab.FullHost)
 		if wanted != 0 {
-			note = fmt.Sprintf("The guest has %d MiB instead of %d, as it was asked for.", g, fullGuest)
+			note = fmt.Sprintf("The guest has %d MiB instead of %d, as it was asked for.", g, lab.FullGuest)
 		}
 	}
 	return sizes{

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,27 +12,53 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 func TestPlanFitsTheHost(t *testing.T) {
-	for name, tc := range map[string]struct{ hostMiB, guestMiB int }{
-		"a large host":                  {64 << 10, 8 << 10},
-		"just enough":                   {20 << 10, 8 << 10},
-		"half of it":                    {10 << 10, 4 << 10},
-		"rounded to a quarter of a GiB": {9999, 3840},
-		"too little":                    {2000, 0},
+	for _, tc := range []struct {
+		name                         string
+		hostMiB, askedMiB, wantedMiB int // wantedMiB: 0 for an error
+		small                        bool
+	}{
+		{"a large host", 64 << 10, 0, 8 << 10, false},
+		{"a small one", 10 << 10, 0, 4 << 10, true},
+		{"a small guest, as was asked for", 64 << 10, 2 << 10, 2 << 10, false},
+		{"more than the host has", 10 << 10, 6 << 10, 0, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			p, err := planFor(tc.hostMiB, 0)
-			if (err == nil) != (tc.guestMiB != 0) || err == nil && p.guestMiB != tc.guestMiB {
-				t.Fatalf("got %+v, %v, want a guest of %d MiB", p, err, tc.guestMiB)
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := planFor(tc.hostMiB, tc.askedMiB)
+			if (err == nil) != (tc.wantedMiB != 0) || p.guestMiB != tc.wantedMiB {
+				t.Fatalf("got %+v, %v, want a guest of %d MiB", p, err, tc.wantedMiB)
 			}
-			if small := strings.Contains(p.String(), "smaller"); err == nil && small != (tc.guestMiB < fullGuest) {
+			if small := strings.Contains(p.String(), "smaller"); err == nil && small != tc.small {
 				t.Errorf("it says %q", p)
 			}
 		})
+	}
+}
+
+func TestWrongCommandLines(t *testing.T) {
+	for name, args := range map[string][]string{
+		"a kernel that nobody has": {"-kernel", "nonsense"},
+		"no kernel":                {"-kernel="},
+		"memory without a number":  {"-memory=much"},
+		"a stray word":             {"fast"},
+		"an unknown flag":          {"-guests=3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			if err := run(t.Context(), args, &out); !errors.As(err, new(cli.UsageError)) || out.Len() > 0 {
+				t.Fatalf("got %v and %q, want a usage error", err, out.String())
+			}
+		})
+	}
+	for _, memory := range []string{"-memory=-1", "-memory=1000000000"} {
+		if err := run(t.Context(), []string{memory}, &strings.Builder{}); err == nil {
+			t.Errorf("%s was accepted", memory)
+		}
 	}
 }
 
@@ -115,25 +142,19 @@ func TestResultsAsJSON(t *testing.T) {
 }
 
 func TestScreenIsPlainWithoutATerminal(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newScreen(f)
+	var out strings.Builder
+	s := newScreen(&out, false)
 	s.step("one")
 	s.progress("%d %%", 5) // too soon to be worth a line
 	s.done("result")
 	s.step("two")
 	example(t, 0).print(s)
-	text, err := os.ReadFile(f.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.ContainsAny(string(text), "\r\x1b") || strings.Contains(string(text), "5 %") {
+	text := out.String()
+	if strings.ContainsAny(text, "\r\x1b") || strings.Contains(text, "5 %") {
 		t.Errorf("got %q", text)
 	}
 	for _, want := range []string{"  … one\n  ✓ one: result (", "  ✓ two (", "hints   transferred", "5.9×", "0 do not match"} {
-		if !strings.Contains(string(text), want) {
+		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in %s", want, text)
 		}
 	}

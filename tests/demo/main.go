@@ -11,38 +11,34 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main("demo", run) }
 
-func run(ctx context.Context, args []string) error {
+func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	kernel := flags.String("kernel", string(guest.Linux6_12), "kernel `series` of the guest: 6.1 or 6.12")
+	series := guest.Linux6_12
+	flags.Var(&series, "kernel", fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
 	memory := flags.Int("memory", 0, "the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
-	if err := flags.Parse(args); err != nil {
+	if err := cli.Parse(flags, args, stdout); err != nil {
 		return err
 	}
-	out := newScreen(os.Stdout)
+	if err := cli.NoArgs(flags); err != nil {
+		return err
+	}
 	plan, err := makePlan(*memory)
 	if err != nil {
 		return err
 	}
-	plan.series = guest.Series(*kernel)
+	plan.series = series
+	out := newScreen(stdout, isTerminal(os.Stdout))
 	parts, err := lab.Open(ctx, out.step)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // again and again; elsewhere it is a line when it begins, one every few seconds
 // while it lasts, and one at its end.
 type screen struct {
-	out      *os.File
+	out      io.Writer
 	terminal bool
 	open     string    // name of the step that goes on, "" for none
 	began    time.Time // of the step
@@ -24,9 +25,12 @@ type screen struct {
 // quiet is how long a step says nothing where there is no terminal.
 const quiet = 5 * time.Second
 
-func newScreen(out *os.File) *screen {
-	_, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS)
-	return &screen{out: out, terminal: err == nil}
+func newScreen(out io.Writer, terminal bool) *screen { return &screen{out: out, terminal: terminal} }
+
+// isTerminal tells whether lines can be written again on f.
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // clearLine moves to the line's beginning and erases it.

@@ -95,7 +95,11 @@ const AgentPath = "/fbpp-agent"
 // extra maps paths in the guest to further files on the host. The caller adds a
 // backend.
 func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm.Config, error) {
-	return l.ConfigFor(l.kernels[s], memoryMiB, extra)
+	k, ok := l.kernels[s]
+	if !ok {
+		return vm.Config{}, fmt.Errorf("boot a guest: kernel series %q is not one of %v", s, guest.AllSeries())
+	}
+	return l.ConfigFor(k, memoryMiB, extra)
 }
 
 // ConfigFor is Config for a kernel with modules of the caller's choice.

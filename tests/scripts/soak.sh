@@ -13,6 +13,13 @@ seed=${1:-$(date +%s)}
 fuzz_time=${SOAK_FUZZ_TIME:-10m}
 adversary_rounds=${SOAK_ADVERSARY_ROUNDS:-500}
 
+for number in "$seed" "$adversary_rounds"; do
+	[[ $number =~ ^[0-9]{1,19}$ ]] || {
+		echo "soak: SEED and SOAK_ADVERSARY_ROUNDS are numbers, and not '$number'" >&2
+		exit 2
+	}
+done
+
 failed=()
 begun=$SECONDS
 

@@ -9,30 +9,34 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/tests/model"
 )
 
-func main() {
-	dir := flag.String("dir", "build/model", "`folder` for the counterexamples")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := check(ctx, *dir); err != nil {
-		fmt.Fprintf(os.Stderr, "fbpp-model: %v\n", err)
-		os.Exit(1)
+func main() { cli.Main("fbpp-model", run) }
+
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("fbpp-model", flag.ContinueOnError)
+	dir := flags.String("dir", "build/model", "`folder` for the counterexamples")
+	if err := cli.Parse(flags, args, stdout); err != nil {
+		return err
 	}
+	if err := cli.NoArgs(flags); err != nil {
+		return err
+	}
+	return check(ctx, *dir, stdout)
 }
 
 // check prints a line for each variant, in order, as soon as it is known.
-func check(ctx context.Context, dir string) error {
+func check(ctx context.Context, dir string, stdout io.Writer) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
@@ -48,7 +52,7 @@ func check(ctx context.Context, dir string) error {
 		for _, line := range lines {
 			select {
 			case s := <-line:
-				fmt.Println(s)
+				fmt.Fprintln(stdout, s)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -68,7 +72,7 @@ func check(ctx context.Context, dir string) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	show(variants, shortest)
+	show(stdout, variants, shortest)
 	return nil
 }
 
@@ -102,7 +106,7 @@ func one(ctx context.Context, v model.Variant, dir string) (string, []string, er
 }
 
 // show prints the shortest counterexample.
-func show(variants []model.Variant, traces [][]string) {
+func show(stdout io.Writer, variants []model.Variant, traces [][]string) {
 	best := -1
 	for i, t := range traces {
 		if len(t) > 0 && (best < 0 || len(t) < len(traces[best])) {
@@ -110,6 +114,6 @@ func show(variants []model.Variant, traces [][]string) {
 		}
 	}
 	if best >= 0 {
-		fmt.Printf("\nThe shortest: %s.\n\n    %s\n", variants[best].About, strings.Join(traces[best], "\n    "))
+		fmt.Fprintf(stdout, "\nThe shortest: %s.\n\n    %s\n", variants[best].About, strings.Join(traces[best], "\n    "))
 	}
 }
