@@ -3,12 +3,13 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/internal/sockpath"
 	"github.com/fbpp-project/fbpp/tests/conformance/backend"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
@@ -21,23 +22,48 @@ func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	var c backend.Config
 	fs.StringVar(&c.SocketPath, "socket-path", "", "the backend listens on the Unix socket at `PATH`")
 	device := fs.String("device", "generic", "what the backend's device is, `NAME` of these:\n"+profileList())
-	command := fs.String("start", "", "start the backend by the shell `COMMAND`, again if it has ended before a rule")
-	fs.DurationVar(&c.Bound, "timeout", 20*time.Second, "longest time for one rule")
-	fs.DurationVar(&c.Patience, "patience", 3*time.Second, "longest wait for one answer")
-	fs.StringVar(&c.ControlPath, "control-path", "", "fbppd's control socket at `PATH`: for rules about its switch")
-	fs.StringVar(&c.AgentPath, "agent-socket", "", "fbppd's socket for the guest's serial port at `PATH`")
+	command := fs.String("start", "",
+		"start the backend by the shell `COMMAND`, again if it has ended before a rule")
+	limit := func(p *time.Duration, name string, value time.Duration, usage string) {
+		cli.Duration(fs, p, name, value, shortest, cli.NoMax, usage)
+	}
+	limit(&c.Bound, "timeout", 20*time.Second, "longest `time` for one rule")
+	limit(&c.Patience, "patience", 3*time.Second, "longest `time` to wait for one answer")
+	fs.StringVar(&c.ControlPath, "control-path", "",
+		"fbppd's control socket at `PATH`: for rules about its switch")
+	fs.StringVar(&c.AgentPath, "agent-socket", "",
+		"fbppd's socket for the guest's serial port at `PATH`")
 	return func() (_ report.Suite, err error) {
-		if c.SocketPath == "" {
-			return nil, usageError{errors.New("--socket-path is missing")}
+		for name, path := range map[string]string{"control-path": c.ControlPath, "agent-socket": c.AgentPath} {
+			if err := checkPath(name, path); path != "" && err != nil {
+				return nil, err
+			}
+		}
+		if err := checkPath("socket-path", c.SocketPath); err != nil {
+			return nil, err
 		}
 		if c.Profile, err = backend.FindProfile(*device); err != nil {
-			return nil, usageError{err}
+			return nil, cli.Usagef("--device: %w", err)
 		}
 		if *command != "" {
 			c.Command = []string{"/bin/sh", "-c", *command}
 		}
 		return backend.NewSuite(c), nil
 	}
+}
+
+// shortest is the least that a time of the command line may be.
+const shortest = time.Millisecond
+
+// checkPath says what is wrong with a socket's path, which must be there.
+func checkPath(name, path string) error {
+	if path == "" {
+		return cli.Usagef("--%s is missing", name)
+	}
+	if err := sockpath.Check(path); err != nil {
+		return cli.Usagef("--%s: %w", name, err)
+	}
+	return nil
 }
 
 func profileList() string {

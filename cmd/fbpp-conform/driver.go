@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
@@ -24,33 +24,39 @@ func driverSuite() suite {
 
 func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	var c driver.Config
-	fs.StringVar(&c.SocketPath, "socket-path", "", "listen on a Unix socket at `PATH` for the frontend that has the driver")
-	fs.DurationVar(&c.Wait, "wait", driver.DefaultWait, "how long the driver may take to come")
-	fs.DurationVar(&c.Patience, "patience", driver.DefaultPatience, "how long the driver may take to do what it must")
-	fs.DurationVar(&c.Quiet, "quiet", driver.DefaultQuiet, "how long to wait for what must not come")
-	fs.DurationVar(&c.Hold, "hold", driver.DefaultHold, "how long to leave messages unread, to see whether the guest goes on")
-	offer := fs.String("offer", "packed", "features to offer, besides INDIRECT_DESC and EVENT_IDX: any of `packed,in-order`, or none")
+	fs.StringVar(&c.SocketPath, "socket-path", "",
+		"listen on a Unix socket at `PATH` for the frontend that has the driver")
+	limit := func(p *time.Duration, name string, value time.Duration, usage string) {
+		cli.Duration(fs, p, name, value, shortest, cli.NoMax, usage)
+	}
+	limit(&c.Wait, "wait", driver.DefaultWait, "`time` that the driver may take to come")
+	limit(&c.Patience, "patience", driver.DefaultPatience, "`time` that the driver may take to do what it must")
+	limit(&c.Quiet, "quiet", driver.DefaultQuiet, "`time` to wait for what must not come")
+	limit(&c.Hold, "hold", driver.DefaultHold,
+		"`time` to leave messages unread, to see whether the guest goes on")
+	offer := fs.String("offer", "packed",
+		"features to offer, besides INDIRECT_DESC and EVENT_IDX: any of `packed,in-order`, or none")
 	pause := fs.String("pause", "", "shell `COMMAND` that pauses the guest's CPUs")
 	resume := fs.String("resume", "", "shell `COMMAND` that lets them run again")
-	restart := fs.String("restart-driver", "", "shell `COMMAND` that makes the driver initialise the device anew; \"ask\": you do it, when you are told")
+	restart := fs.String("restart-driver", "",
+		"shell `COMMAND` that makes the driver initialise the device anew; \"ask\": you do it, when you are told")
 	quiet := fs.Bool("no-progress", false, "do not tell on stderr what is being done")
 	return func() (report.Suite, error) {
-		switch {
-		case c.SocketPath == "":
-			return nil, usageError{errors.New("--socket-path is missing")}
-		case (*pause == "") != (*resume == ""):
-			return nil, usageError{errors.New("--pause and --resume belong together")}
-		case min(c.Wait, c.Patience, c.Quiet, c.Hold) <= 0:
-			return nil, usageError{errors.New("--wait, --patience, --quiet and --hold must be above 0")}
+		if err := checkPath("socket-path", c.SocketPath); err != nil {
+			return nil, err
+		}
+		if (*pause == "") != (*resume == "") {
+			return nil, cli.Usagef("--pause and --resume belong together")
 		}
 		var err error
 		if c.Features, err = features(*offer); err != nil {
-			return nil, usageError{err}
+			return nil, cli.Usagef("--offer: %w", err)
 		}
 		c.Control = driver.Control{Pause: shell(*pause), Resume: shell(*resume), Restart: shell(*restart)}
 		if *restart == "ask" {
 			c.Control.Restart = func(context.Context) error {
-				_, err := fmt.Fprintf(os.Stderr, "fbpp-conform: restart the driver in the guest now; waiting %v for it\n", c.Wait)
+				_, err := fmt.Fprintf(os.Stderr,
+					"fbpp-conform: restart the driver in the guest now; waiting %v for it\n", c.Wait)
 				return err
 			}
 		}
@@ -71,7 +77,7 @@ func features(list string) (bits uint64, err error) {
 			bits |= 1 << wire.FeatureInOrder
 		case "none":
 		default:
-			return 0, fmt.Errorf("--offer: unknown feature %q", name)
+			return 0, fmt.Errorf("unknown feature %q", name)
 		}
 	}
 	return bits, nil

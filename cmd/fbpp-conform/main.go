@@ -16,24 +16,28 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/internal/version"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	status, err := run(ctx, os.Args[1:], os.Stdout)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
+	out := cli.NewOutput(os.Stdout)
+	status, err := run(ctx, os.Args[1:], out)
+	if err == nil {
+		err = out.Err()
+	}
+	if err != nil {
+		status = report.ExitError
 		fmt.Fprintf(os.Stderr, "fbpp-conform: %v\n", err)
-		if errors.As(err, new(usageError)) {
+		if errors.As(err, new(cli.UsageError)) {
 			fmt.Fprintln(os.Stderr, "Try 'fbpp-conform --help'.")
 		}
 	}
 	os.Exit(status)
 }
-
-// usageError is a wrong command line.
-type usageError struct{ error }
 
 const usage = `usage: fbpp-conform COMMAND [options]
 
@@ -58,43 +62,55 @@ type suite struct {
 
 func suites() []suite { return []suite{backendSuite(), driverSuite()} }
 
-// run returns the exit status. With an error it is report.ExitError, but for a
-// plea for help.
+// run returns the exit status, which is report.ExitError where there is an error.
 func run(ctx context.Context, args []string, out io.Writer) (int, error) {
 	if len(args) == 0 {
-		return report.ExitError, usageError{errors.New("no command")}
+		return report.ExitError, cli.Usagef("no command")
 	}
-	switch name := args[0]; name {
-	case "-h", "-help", "--help", "help":
-		_, err := fmt.Fprint(out, usage)
-		return report.ExitKept, err
-	case "rules":
-		return report.ExitKept, listRules(out)
-	default:
-		for _, s := range suites() {
-			if s.name == name {
-				return s.run(ctx, args[1:], out)
-			}
+	name, rest := args[0], args[1:]
+	for _, s := range suites() {
+		if s.name == name {
+			return s.run(ctx, rest, out)
 		}
-		return report.ExitError, usageError{fmt.Errorf("unknown command %q", name)}
 	}
+	print := map[string]func() error{
+		"rules":     func() error { return listRules(out) },
+		"help":      func() error { _, err := fmt.Fprint(out, usage); return err },
+		"--version": func() error { _, err := fmt.Fprintln(out, version.Line("fbpp-conform")); return err },
+	}
+	switch name {
+	case "-h", "-help", "--help":
+		name = "help"
+	case "-version":
+		name = "--version"
+	}
+	f, ok := print[name]
+	if !ok {
+		return report.ExitError, cli.Usagef("unknown command %q", name)
+	}
+	if len(rest) > 0 {
+		return report.ExitError, cli.Usagef("unexpected argument %q", rest[0])
+	}
+	if err := f(); err != nil {
+		return report.ExitError, err
+	}
+	return report.ExitKept, nil
 }
 
 func (s suite) run(ctx context.Context, args []string, out io.Writer) (_ int, err error) {
-	fs := flag.NewFlagSet(s.name, flag.ContinueOnError)
-	fs.SetOutput(out)
+	fs := flag.NewFlagSet("fbpp-conform "+s.name, flag.ContinueOnError)
 	newSuite := s.flags(fs)
 	var o output
 	o.flags(fs)
-	patterns := fs.String("rule", "", "check only rules whose names match one of `PATTERNS`, separated by commas (VHU-LOG-*)")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return report.ExitKept, err
-		}
-		return report.ExitError, usageError{err}
+	patterns := fs.String("rule", "",
+		"check only rules whose names match one of `PATTERNS`, separated by commas (VHU-LOG-*)")
+	if err := cli.Parse(fs, args, out); errors.Is(err, cli.ErrDone) {
+		return report.ExitKept, nil
+	} else if err != nil {
+		return report.ExitError, err
 	}
-	if fs.NArg() > 0 {
-		return report.ExitError, usageError{fmt.Errorf("unexpected argument %q", fs.Arg(0))}
+	if err := cli.NoArgs(fs); err != nil {
+		return report.ExitError, err
 	}
 	peer, err := newSuite()
 	if err != nil {

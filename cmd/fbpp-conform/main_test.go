@@ -156,8 +156,9 @@ func disk(t *testing.T) string {
 	return path
 }
 
-func TestABackendThatIsNotThere(t *testing.T) {
+func TestNoSuiteIsRun(t *testing.T) {
 	_, option := socket(t)
+	rng := bin + "/vhost-user-rng " + option
 	for name, args := range map[string][]string{
 		"nobody listens":                     {"backend", option},
 		"its program is missing":             {"backend", option, "--start", "/nonexistent"},
@@ -167,6 +168,16 @@ func TestABackendThatIsNotThere(t *testing.T) {
 		"the socket is not named":            {"backend"},
 		"the command is unknown":             {"both"},
 		"an argument is left":                {"backend", option, "x"},
+		"a word after the list of rules":     {"rules", "VHU-MSG-1"},
+		"a word after help":                  {"help", "backend"},
+		"a word after the version":           {"--version", "x"},
+		"a time below nothing":               {"backend", option, "--timeout=-1s"},
+		"no patience":                        {"backend", option, "--patience=0s"},
+		"a time without a unit":              {"backend", option, "--timeout=20"},
+		"a path that is too long":            {"backend", option + strings.Repeat("x", 107)},
+		"another path that is too long":      {"backend", option, "--control-path=" + strings.Repeat("x", 108)},
+		"an abstract socket":                 {"backend", "--socket-path=@x"},
+		"a full disk for results":            {"backend", option, "--start", rng, "--rule=VHU-MSG-1", "--json=/dev/full"},
 		"the format is unknown":              {"backend", option, "--format", "xml"},
 		"the file for results has no folder": {"backend", option, "--json", "/nonexistent/x"},
 	} {
@@ -180,6 +191,24 @@ func TestABackendThatIsNotThere(t *testing.T) {
 				t.Fatalf("exit status %d, %v:\n%s", status, err, out.String())
 			}
 		})
+	}
+}
+
+// The exit status says it, and so does a line.
+func TestOutputThatIsLostIsAnError(t *testing.T) {
+	for _, arg := range []string{"rules", "help", "--version"} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer full.Close()
+		cmd := exec.Command(filepath.Join(bin, "fbpp-conform"), arg)
+		var stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		if err := cmd.Run(); cmd.ProcessState.ExitCode() != report.ExitError ||
+			!strings.Contains(stderr.String(), "no space left") {
+			t.Errorf("%s: %v, and it said %q", arg, err, stderr.String())
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
@@ -30,7 +31,7 @@ func (o *output) sinks(out io.Writer) ([]report.Sink, func() error, error) {
 	case "json":
 		sinks = append(sinks, report.NewJSON(out))
 	default:
-		return nil, nil, usageError{fmt.Errorf("unknown format %q", o.format)}
+		return nil, nil, cli.Usagef("--format: %q is neither tap nor json", o.format)
 	}
 	if o.jsonFile == "" {
 		return sinks, func() error { return nil }, nil
