@@ -24,6 +24,7 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/port"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
+	"github.com/fbpp-project/fbpp/internal/version"
 )
 
 // memoryLimit is when the garbage collector runs at all: a collection in the
@@ -45,12 +46,17 @@ func run(args []string, stdout io.Writer) error {
 	flags.Var(&level, "log-level", "debug, info, warn or error")
 	check := flags.Bool("check", false, "say whether this guest can report its free memory, and exit with status 1 if not")
 	once := flags.Bool("once", false, "take one snapshot, print its figures, and exit")
-	asJSON := flags.Bool("json", false, "with -check or -once: print JSON")
+	asJSON := flags.Bool("json", false, "with --check or --once: print JSON")
+	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() != 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if *showVersion {
+		_, err := fmt.Fprintln(stdout, version.Line("fbpp-agent"))
+		return err
 	}
 	lg, err := newLogger(level)
 	if err != nil {

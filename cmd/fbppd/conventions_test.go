@@ -97,6 +97,12 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 					t.Errorf("printed %q: %v", out, err)
 				}
 			})
+			t.Run("says its version", func(t *testing.T) {
+				out, err := exec.Command(program, "--version").Output()
+				if err != nil || !strings.HasPrefix(string(out), filepath.Base(program)+" ") {
+					t.Errorf("printed %q: %v", out, err)
+				}
+			})
 			t.Run("fails when its capabilities are lost", func(t *testing.T) {
 				full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 				if err != nil {

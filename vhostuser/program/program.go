@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/internal/version"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
@@ -60,6 +61,7 @@ func (p Program) Run(ctx context.Context, args []string, stdout io.Writer, lg *z
 	path := fs.String("socket-path", "", "listen for QEMU on the unix socket at `PATH`")
 	fd := fs.Int("fd", -1, "use the inherited socket `N`, listening or connected")
 	capabilities := fs.Bool("print-capabilities", false, "print the capabilities as JSON and exit")
+	showVersion := fs.Bool("version", false, "print the version and exit")
 	if p.Flags != nil {
 		p.Flags(fs)
 	}
@@ -72,6 +74,9 @@ func (p Program) Run(ctx context.Context, args []string, stdout io.Writer, lg *z
 	switch {
 	case *capabilities:
 		_, err := fmt.Fprintln(stdout, p.Capabilities)
+		return err
+	case *showVersion:
+		_, err := fmt.Fprintln(stdout, version.Line(p.Name))
 		return err
 	case fs.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
