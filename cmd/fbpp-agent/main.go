@@ -21,8 +21,9 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
-	"github.com/fbpp-project/fbpp/driver-ebpf/port"
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
+	"github.com/fbpp-project/fbpp/driver-ebpf/serialport"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
 	"github.com/fbpp-project/fbpp/internal/version"
 )
@@ -106,7 +107,7 @@ func serve(lg *zap.Logger, found *preflight.Result, device string) error {
 	}
 	reached := false
 	open := func() (agent.ClosingTransport, error) {
-		t, err := openDevice(device, lg)
+		t, err := openDevice(device, found.Memory(), lg)
 		if err == nil {
 			reached = true
 			return t, nil
@@ -127,18 +128,18 @@ func serve(lg *zap.Logger, found *preflight.Result, device string) error {
 	return err
 }
 
-func openDevice(device string, lg *zap.Logger) (agent.ClosingTransport, error) {
+func openDevice(device string, bodies *dma.Region, lg *zap.Logger) (agent.ClosingTransport, error) {
 	bdf, err := choose(device)
 	if err != nil {
 		return nil, err
 	}
-	return transport.Open(bdf, lg.With(zap.String("device", bdf)))
+	return transport.Open(bdf, bodies, lg.With(zap.String("device", bdf)))
 }
 
 // refuse tells the host why nothing is reported, where the kernel lets nobody
 // reach the device to say so. A VM need not have the port for it.
 func refuse(lg *zap.Logger, guest *agent.Guest) {
-	err := port.Write(guest.Message())
+	err := serialport.Write(guest.Message())
 	switch {
 	case err == nil:
 		lg.Info("told the host by its serial port")

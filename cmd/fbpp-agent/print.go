@@ -3,14 +3,16 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 // checkReport is what -check prints.
@@ -68,17 +70,18 @@ func printSnapshot(w io.Writer, found *preflight.Result, asJSON bool) error {
 	var report snapshotReport
 	s.Begin()
 	start := time.Now()
-	for state := freepages.More; state != freepages.Done; {
+	for state := walk.More; state != walk.Done; {
 		var err error
-		if state, err = s.Step(freepages.Budget{}); err != nil {
+		if state, err = s.Step(walk.Budget{}); err != nil {
 			return err
 		}
-		if state == freepages.More {
+		if state == walk.More {
 			continue
 		}
 		report.TookUS = time.Since(start).Microseconds()
-		for i := range s.Records().Len() / freepages.RecordSize {
-			report.Bytes += 1 << (s.Record(i) & 63) << found.Guest.PageShift
+		for p := s.Records(); len(p) != 0; p = p[protocol.RecordSize:] {
+			record := protocol.Record(binary.LittleEndian.Uint64(p))
+			report.Bytes += 1 << record.Order() << found.Guest.PageShift
 		}
 		s.Release()
 	}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 // Guest is what the agent tells the device of the guest in HELLO.
@@ -34,14 +35,14 @@ func (g *Guest) Message() []byte {
 type Agent struct {
 	lg     *zap.Logger
 	guest  Guest
-	walker Walker // nil: nothing is reported, which guest.Status explains
+	walker walk.Walker // nil: nothing is reported, which guest.Status explains
 	now    func() time.Time
 	ram    func() (uint64, error) // in bytes
 }
 
 // New returns an agent. Without a walker, guest's status has to say why.
 // lg may be nil.
-func New(guest Guest, walker Walker, lg *zap.Logger) (*Agent, error) {
+func New(guest Guest, walker walk.Walker, lg *zap.Logger) (*Agent, error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 var errUnplugged = errors.New("unplugged")
@@ -58,7 +58,7 @@ func wantKinds(t *testing.T, sent []sentMessage, want ...string) {
 }
 
 func TestHelloThenStartedThenReport(t *testing.T) {
-	walker := newFakeWalker(fakeStep{records: 5, state: freepages.Done})
+	walker := newFakeWalker(fakeStep{records: 5, state: walk.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello", "started", "report last")
 
@@ -77,15 +77,15 @@ func TestHelloThenStartedThenReport(t *testing.T) {
 	if diff := cmp.Diff(trailer, report.trailer); diff != "" {
 		t.Error(diff)
 	}
-	budget := freepages.Budget{Time: 700 * time.Microsecond, Entries: 5000}
-	if diff := cmp.Diff([]freepages.Budget{budget}, walker.budgets); diff != "" {
+	budget := walk.Budget{Time: 700 * time.Microsecond, Entries: 5000}
+	if diff := cmp.Diff([]walk.Budget{budget}, walker.budgets); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestStartedIsOutBeforeTheWalk(t *testing.T) {
 	transport := newFakeTransport(ask(7))
-	walker := newFakeWalker(fakeStep{state: freepages.Done})
+	walker := newFakeWalker(fakeStep{state: walk.Done})
 	walker.onStep = func(int) {
 		if got := kinds(transport.sent[:transport.flushed]); !slices.Contains(got, "started") {
 			t.Errorf("at the walk the device knows only %v", got)
@@ -95,7 +95,7 @@ func TestStartedIsOutBeforeTheWalk(t *testing.T) {
 }
 
 func TestEmptyReportIsStillOne(t *testing.T) {
-	walker := newFakeWalker(fakeStep{state: freepages.Done})
+	walker := newFakeWalker(fakeStep{state: walk.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello", "started", "report last")
 	if sent[2].header.Count != 0 || sent[2].trailer.Records != 0 {
@@ -106,7 +106,7 @@ func TestEmptyReportIsStillOne(t *testing.T) {
 func TestManyRecordsAreSplitAtTheLargestBody(t *testing.T) {
 	transport := newFakeTransport(ask(7))
 	transport.maxBody = 4*8 + 7 // not a multiple of a record
-	walker := newFakeWalker(fakeStep{records: 10, state: freepages.Done})
+	walker := newFakeWalker(fakeStep{records: 10, state: walk.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), transport)
 	wantKinds(t, sent, "hello", "started", "report", "report", "report last")
 	var all []uint64
@@ -120,9 +120,9 @@ func TestManyRecordsAreSplitAtTheLargestBody(t *testing.T) {
 
 func TestCutWalkIsResumedAndSaysSo(t *testing.T) {
 	walker := newFakeWalker(
-		fakeStep{records: 2, state: freepages.More},
-		fakeStep{records: 2, state: freepages.More},
-		fakeStep{records: 1, state: freepages.Done})
+		fakeStep{records: 2, state: walk.More},
+		fakeStep{records: 2, state: walk.More},
+		fakeStep{records: 1, state: walk.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello", "started", "report last")
 	if sent[2].header.Flags != protocol.FlagLast|protocol.FlagResumed || len(sent[2].records) != 5 {
@@ -132,9 +132,9 @@ func TestCutWalkIsResumedAndSaysSo(t *testing.T) {
 
 func TestFullBufferIsSentAndDrainedBeforeItIsFilledAgain(t *testing.T) {
 	walker := newFakeWalker(
-		fakeStep{records: 3, state: freepages.Full},
-		fakeStep{records: 3, state: freepages.Full},
-		fakeStep{records: 1, state: freepages.Done})
+		fakeStep{records: 3, state: walk.Full},
+		fakeStep{records: 3, state: walk.Full},
+		fakeStep{records: 1, state: walk.Done})
 	transport := newFakeTransport(ask(7))
 	sent := serve(t, mustAgent(t, testGuest, walker), transport)
 	wantKinds(t, sent, "hello", "started", "report", "report", "report last")
@@ -152,7 +152,7 @@ func TestFullBufferIsSentAndDrainedBeforeItIsFilledAgain(t *testing.T) {
 func TestWalkIsCutInTimeForItsDeadline(t *testing.T) {
 	event := ask(7)
 	event.DeadlineMS = 100
-	walker := newFakeWalker(fakeStep{records: 1, state: freepages.More})
+	walker := newFakeWalker(fakeStep{records: 1, state: walk.More})
 	walker.leftOut = 12
 	a := mustAgent(t, testGuest, walker)
 	clock := time.Unix(0, 0)
@@ -183,7 +183,7 @@ func TestWalkThatGoesRoundInCirclesIsCut(t *testing.T) {
 		"by the size at the start, if need be":         {0, errors.New("no sysinfo"), 12},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newFakeWalker(fakeStep{records: 4, state: freepages.More}) // for ever
+			w := newFakeWalker(fakeStep{records: 4, state: walk.More}) // for ever
 			a := mustAgent(t, guest, w)
 			a.ram = func() (uint64, error) { return c.pages << guest.PageShift, c.err }
 			sent := serve(t, a, newFakeTransport(ask(7)))
@@ -227,7 +227,7 @@ func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			transport := newFakeTransport(ask(7), c.event)
-			walker := newFakeWalker(fakeStep{records: 1, state: freepages.More}, fakeStep{state: freepages.Done})
+			walker := newFakeWalker(fakeStep{records: 1, state: walk.More}, fakeStep{state: walk.Done})
 			sent := serve(t, mustAgent(t, testGuest, walker), transport)
 			wantKinds(t, sent, c.want...)
 			if last := sent[len(sent)-1]; c.event.Type == protocol.EventReportFree && last.header.Generation != 8 {
@@ -238,7 +238,7 @@ func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 }
 
 func TestEventsBetweenRequests(t *testing.T) {
-	walker := newFakeWalker(fakeStep{records: 1, state: freepages.Done})
+	walker := newFakeWalker(fakeStep{records: 1, state: walk.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(
 		protocol.Event{Type: 42},
 		protocol.Event{Type: protocol.EventCancel, Generation: 5},
@@ -254,7 +254,7 @@ func TestEventsBetweenRequests(t *testing.T) {
 func TestGuestThatMustNotReport(t *testing.T) {
 	guest := testGuest
 	guest.Status, guest.Hello.Reason = protocol.StatusContentMatters, "page_poison is on"
-	walker := newFakeWalker(fakeStep{records: 1, state: freepages.Done})
+	walker := newFakeWalker(fakeStep{records: 1, state: walk.Done})
 	sent := serve(t, mustAgent(t, guest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello content-matters", "started", "report last content-matters")
 	if sent[0].hello.Reason != guest.Hello.Reason {
@@ -269,11 +269,11 @@ func TestGuestThatMustNotReport(t *testing.T) {
 }
 
 func TestWalkThatFailsIsReportedAndTheNextOneWorks(t *testing.T) {
-	walker := newFakeWalker(fakeStep{records: 3, err: freepages.ErrLayout})
+	walker := newFakeWalker(fakeStep{records: 3, err: errors.New("the lists look odd")})
 	transport := newFakeTransport(ask(7), ask(8))
 	transport.onSend = func(m sentMessage) {
 		if m.header.Status == protocol.StatusFailed {
-			walker.script = []fakeStep{{records: 2, state: freepages.Done}}
+			walker.script = []fakeStep{{records: 2, state: walk.Done}}
 		}
 	}
 	sent := serve(t, mustAgent(t, testGuest, walker), transport)
@@ -287,7 +287,7 @@ func TestWalkThatFailsIsReportedAndTheNextOneWorks(t *testing.T) {
 
 func TestDeviceThatStopsReading(t *testing.T) {
 	t.Run("in the middle of a report, which is given up", func(t *testing.T) {
-		walker := newFakeWalker(fakeStep{records: 3, state: freepages.Full})
+		walker := newFakeWalker(fakeStep{records: 3, state: walk.Full})
 		transport := newFakeTransport(ask(7))
 		walker.onStep = func(int) { transport.stuck = true }
 		sent := serve(t, mustAgent(t, testGuest, walker), transport)
@@ -296,7 +296,7 @@ func TestDeviceThatStopsReading(t *testing.T) {
 	t.Run("before a report, which has the device opened anew", func(t *testing.T) {
 		transport := newFakeTransport(ask(7))
 		transport.stuck = true
-		a := mustAgent(t, testGuest, newFakeWalker(fakeStep{state: freepages.Done}))
+		a := mustAgent(t, testGuest, newFakeWalker(fakeStep{state: walk.Done}))
 		if err := a.Run(t.Context(), transport); err == nil {
 			t.Fatal("no error")
 		}

@@ -9,8 +9,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
-	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 // fakeTransport plays a device that reads every message at once.
@@ -67,7 +66,7 @@ func (t *fakeTransport) Send(m Message) error {
 	if err != nil {
 		return err
 	}
-	if got := len(m.Head) + m.Body.Len() + len(m.Tail); uint64(got) != header.Size() {
+	if got := len(m.Head) + len(m.Body) + len(m.Tail); uint64(got) != header.Size() {
 		return protocol.ErrMalformed
 	}
 	message := sentMessage{header: header}
@@ -76,7 +75,7 @@ func (t *fakeTransport) Send(m Message) error {
 			return err
 		}
 	}
-	for body := m.Body.Bytes(); len(body) != 0; body = body[8:] {
+	for body := m.Body; len(body) != 0; body = body[8:] {
 		message.records = append(message.records, binary.LittleEndian.Uint64(body))
 	}
 	if m.Tail != nil {
@@ -118,39 +117,34 @@ type fakeWalker struct {
 	script   []fakeStep
 	step     int
 	begun    int
-	region   *dma.Region
+	memory   []byte
 	count    int
 	total    uint64
 	leftOut  uint64
-	budgets  []freepages.Budget
+	budgets  []walk.Budget
 	released int
 	onStep   func(n int)
 }
 
 type fakeStep struct {
 	records int
-	state   freepages.State
+	state   walk.State
 	err     error
 }
 
 func newFakeWalker(script ...fakeStep) *fakeWalker {
-	const pages = 16
-	frames := make([]uint64, pages)
-	for i := range frames {
-		frames[i] = uint64(100 + 2*i)
-	}
-	return &fakeWalker{script: script, region: dma.Fixed(make([]byte, pages*4096), 4096, frames)}
+	return &fakeWalker{script: script, memory: make([]byte, 1<<16)}
 }
 
 func (w *fakeWalker) Begin() { w.begun++; w.step, w.count, w.total = 0, 0, 0 }
 
-func (w *fakeWalker) Step(b freepages.Budget) (freepages.State, error) {
+func (w *fakeWalker) Step(b walk.Budget) (walk.State, error) {
 	step := w.script[min(w.step, len(w.script)-1)]
 	w.step++
 	w.budgets = append(w.budgets, b)
 	for range step.records {
 		w.total++
-		binary.LittleEndian.PutUint64(w.region.Bytes()[w.count*8:], w.total<<8)
+		binary.LittleEndian.PutUint64(w.memory[w.count*8:], w.total<<8)
 		w.count++
 	}
 	if w.onStep != nil {
@@ -159,11 +153,11 @@ func (w *fakeWalker) Step(b freepages.Budget) (freepages.State, error) {
 	return step.state, step.err
 }
 
-func (w *fakeWalker) Records() dma.Slice { return w.region.Slice(0, w.count*8) }
-func (w *fakeWalker) Release()           { w.released++; w.count = 0 }
+func (w *fakeWalker) Records() []byte { return w.memory[:w.count*8] }
+func (w *fakeWalker) Release()        { w.released++; w.count = 0 }
 
-func (w *fakeWalker) Stats() freepages.Stats {
-	return freepages.Stats{
+func (w *fakeWalker) Stats() walk.Stats {
+	return walk.Stats{
 		Records: w.total, WalkTime: 1500 * time.Microsecond, HoldMax: time.Hour, Holds: uint32(w.step),
 		LeftOut: w.leftOut, Resumed: w.step > 1,
 	}
@@ -174,7 +168,7 @@ var testGuest = Guest{
 	PageShift: 12,
 }
 
-func mustAgent(t *testing.T, guest Guest, walker Walker) *Agent {
+func mustAgent(t *testing.T, guest Guest, walker walk.Walker) *Agent {
 	t.Helper()
 	a, err := New(guest, walker, nil)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 // drainLimit is how long the device may take to read a message when the event
@@ -53,7 +53,7 @@ func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, 
 	}
 	most := a.maxRecords()
 	a.walker.Begin()
-	budget := freepages.Budget{
+	budget := walk.Budget{
 		Time:    time.Duration(event.BudgetUS) * time.Microsecond,
 		Entries: event.BudgetEntries,
 	}
@@ -72,10 +72,10 @@ func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, 
 			return next, true, nil
 		}
 		late := !r.end.IsZero() && a.now().After(r.end)
-		if state == freepages.Done || late || a.walker.Stats().Records >= most {
+		if state == walk.Done || late || a.walker.Stats().Records >= most {
 			break
 		}
-		if state == freepages.Full {
+		if state == walk.Full {
 			if err := r.sendRecords(false, false); err != nil {
 				return protocol.Event{}, false, err
 			}
@@ -122,7 +122,7 @@ func (r *request) refuse(status protocol.Status) error {
 // message of the request carries the trailer.
 func (r *request) sendRecords(last, truncated bool) error {
 	stats := r.a.walker.Stats()
-	records := r.a.walker.Records().Len() / protocol.RecordSize
+	records := len(r.a.walker.Records()) / protocol.RecordSize
 	most := r.t.MaxBody() / protocol.RecordSize
 	for from := 0; ; {
 		n := min(records-from, most)
@@ -166,7 +166,8 @@ func (r *request) send(header protocol.Header, from int, trailer *protocol.Trail
 	header.Encode(head[:])
 	m := Message{Head: head[:]}
 	if header.Count != 0 {
-		m.Body = r.a.walker.Records().Slice(from*protocol.RecordSize, int(header.Count)*protocol.RecordSize)
+		records := r.a.walker.Records()[from*protocol.RecordSize:]
+		m.Body = records[:header.Count*protocol.RecordSize]
 	}
 	if trailer != nil {
 		var tail [protocol.TrailerSize]byte

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 func TestDeviceThatReturnsIsGreetedAgain(t *testing.T) {
@@ -27,7 +27,7 @@ func TestDeviceThatReturnsIsGreetedAgain(t *testing.T) {
 		}
 		return second, nil
 	}
-	a := mustAgent(t, testGuest, newFakeWalker(fakeStep{state: freepages.Done}))
+	a := mustAgent(t, testGuest, newFakeWalker(fakeStep{state: walk.Done}))
 	if err := a.Serve(ctx, open, func() { ready++ }); err != nil {
 		t.Fatal(err)
 	}

@@ -4,5 +4,5 @@ package dma
 
 import "unsafe"
 
-// address returns where mem lies, for use as an index into pagemap only.
+// address returns where mem lies: to look it up, and never to make a pointer of.
 func address(mem []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(mem))) }

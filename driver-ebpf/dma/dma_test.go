@@ -55,6 +55,38 @@ func TestSliceOfSlice(t *testing.T) {
 	s.Slice(1, 3)
 }
 
+func TestLocateFindsWhatLiesInTheRegion(t *testing.T) {
+	memory := make([]byte, 3*4096)
+	r := Fixed(memory[4096:2*4096], 4096, []uint64{9})
+	for name, c := range map[string]struct {
+		from, to int // in memory
+		ok       bool
+	}{
+		"its beginning":           {4096, 4196, true},
+		"its end":                 {8000, 8192, true},
+		"all of it":               {4096, 8192, true},
+		"nothing":                 {5000, 5000, false},
+		"what begins before":      {4095, 4196, false},
+		"what ends behind":        {8000, 8193, false},
+		"what lies behind it":     {8192, 8200, false},
+		"what lies before it":     {0, 4096, false},
+		"what is larger than all": {0, 3 * 4096, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, ok := r.Locate(memory[c.from:c.to])
+			if ok != c.ok {
+				t.Fatalf("located %v, want %v", ok, c.ok)
+			}
+			if ok && (s.Len() != c.to-c.from || s.Addr() != uint64(9*4096+c.from-4096)) {
+				t.Fatalf("%d bytes at %#x", s.Len(), s.Addr())
+			}
+		})
+	}
+	if _, ok := (*Region)(nil).Locate(memory); ok {
+		t.Error("located in no region")
+	}
+}
+
 func TestPagemap(t *testing.T) {
 	entries := func(e ...uint64) []byte {
 		var p []byte

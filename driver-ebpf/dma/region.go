@@ -91,6 +91,19 @@ func (r *Region) Slice(off, n int) Slice {
 	return Slice{region: r, off: off, n: n}
 }
 
+// Locate returns the slice that p is, and false if p is not wholly in the region.
+// The nil region holds nothing.
+func (r *Region) Locate(p []byte) (Slice, bool) {
+	if r == nil || len(p) == 0 || address(p) < address(r.mem) {
+		return Slice{}, false
+	}
+	off := address(p) - address(r.mem)
+	if size := uintptr(len(r.mem)); off > size || uintptr(len(p)) > size-off {
+		return Slice{}, false
+	}
+	return Slice{region: r, off: int(off), n: len(p)}, true
+}
+
 // Page returns the i-th page.
 func (r *Region) Page(i int) Slice { return r.Slice(i*r.pageSize, r.pageSize) }
 

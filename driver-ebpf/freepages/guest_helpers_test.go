@@ -6,6 +6,7 @@ package freepages
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"slices"
 	"strconv"
@@ -17,7 +18,9 @@ import (
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 func mustPeek(tb testing.TB) *kernel.Peek {
@@ -45,7 +48,7 @@ func mustLoad(tb testing.TB, records int) *Snapshot {
 }
 
 // mustWalk takes a whole snapshot and returns copies of its records.
-func mustWalk(tb testing.TB, s *Snapshot, budget Budget) (records []uint64, steps int) {
+func mustWalk(tb testing.TB, s *Snapshot, budget walk.Budget) (records []uint64, steps int) {
 	tb.Helper()
 	s.Begin()
 	for {
@@ -54,21 +57,21 @@ func mustWalk(tb testing.TB, s *Snapshot, budget Budget) (records []uint64, step
 			tb.Fatal(err)
 		}
 		steps++
-		if state == More {
+		if state == walk.More {
 			continue
 		}
-		for i := range s.Records().Len() / RecordSize {
-			records = append(records, s.Record(i))
+		for p := s.Records(); len(p) != 0; p = p[protocol.RecordSize:] {
+			records = append(records, binary.LittleEndian.Uint64(p))
 		}
 		s.Release()
-		if state == Done {
+		if state == walk.Done {
 			return records, steps
 		}
 	}
 }
 
 // generous is a budget that no test guest's lists exceed.
-var generous = Budget{Time: time.Second, Entries: MaxEntries}
+var generous = walk.Budget{Time: time.Second, Entries: MaxEntries}
 
 // shrinkCPULists makes freed pages go to the free lists rather than to those of
 // the CPU that freed them, which keep up to an eighth of the memory.

@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 func TestWalkEqualsBuddyinfoOfTheSameHold(t *testing.T) {
@@ -80,7 +83,7 @@ func TestRecordsAreAlignedDisjointAndInsideMemory(t *testing.T) {
 
 func TestCutWalkResumesToTheSameCoverage(t *testing.T) {
 	s := mustLoad(t, 0)
-	for name, budget := range map[string]Budget{
+	for name, budget := range map[string]walk.Budget{
 		"1 entry":         {Time: time.Second, Entries: 1},
 		"7 entries":       {Time: time.Second, Entries: 7},
 		"50 microseconds": {Time: 50 * time.Microsecond, Entries: MaxEntries},
@@ -114,7 +117,7 @@ func TestFragmentedMemoryIsWalkedWithinTheBudget(t *testing.T) {
 	const entries = 1000
 	s.Begin()
 	for previous := uint64(0); ; {
-		state, err := s.Step(Budget{Time: time.Second, Entries: entries})
+		state, err := s.Step(walk.Budget{Time: time.Second, Entries: entries})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +129,7 @@ func TestFragmentedMemoryIsWalkedWithinTheBudget(t *testing.T) {
 		if got := stats.Records - previous; got > uint64(entries*len(zones)) {
 			t.Fatalf("%d records in one read of %d zones", got, len(zones))
 		}
-		if previous = stats.Records; state == Done {
+		if previous = stats.Records; state == walk.Done {
 			break
 		}
 	}
@@ -155,7 +158,7 @@ func TestWalkIsSoundWhileMemoryChurns(t *testing.T) {
 		}
 	})
 	for range 20 {
-		records, _ := mustWalk(t, s, Budget{Time: time.Second, Entries: 200})
+		records, _ := mustWalk(t, s, walk.Budget{Time: time.Second, Entries: 200})
 		for _, record := range records {
 			pfn, order := record>>8, record&63
 			if bits.TrailingZeros64(pfn) < int(order) || !within(ram, pfn<<12, (pfn+1<<order)<<12) {
@@ -188,15 +191,15 @@ func TestFullBufferIsReleasedAndFilledAgain(t *testing.T) {
 func TestHoldEndsAtItsBudget(t *testing.T) {
 	s := mustLoad(t, 0)
 	s.Begin()
-	state, err := s.Step(Budget{Time: time.Second, Entries: 3})
-	if err != nil || state != More {
+	state, err := s.Step(walk.Budget{Time: time.Second, Entries: 3})
+	if err != nil || state != walk.More {
 		t.Fatalf("state %d, error %v, want More", state, err)
 	}
 	zones, err := ParseBuddyinfo(s.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := s.Records().Len() / RecordSize; got > 3*len(zones) {
+	if got := len(s.Records()) / protocol.RecordSize; got > 3*len(zones) {
 		t.Fatalf("%d records from %d zones with 3 entries each", got, len(zones))
 	}
 	if s.Stats().LeftOut == 0 {
@@ -209,7 +212,7 @@ func TestHoldWithoutTimeVisitsFewBlocksButSome(t *testing.T) {
 	s := mustLoad(t, 0)
 	s.Begin()
 	for steps, before := 1, uint64(0); ; steps++ {
-		state, err := s.Step(Budget{Time: time.Nanosecond, Entries: MaxEntries})
+		state, err := s.Step(walk.Budget{Time: time.Nanosecond, Entries: MaxEntries})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +220,7 @@ func TestHoldWithoutTimeVisitsFewBlocksButSome(t *testing.T) {
 		if most := uint64(s.control.u32(controlZones)) * clockInterval; records-before > most {
 			t.Fatalf("step %d found %d blocks, want at most %d", steps, records-before, most)
 		}
-		if state == Done {
+		if state == walk.Done {
 			t.Logf("%d steps: %+v", steps, s.Stats())
 			return
 		}
@@ -236,7 +239,7 @@ func TestOtherReadersAreNotWalked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := s.Records().Len(); n != 0 || s.control.u32(controlZones) != 0 {
+	if n := len(s.Records()); n != 0 || s.control.u32(controlZones) != 0 {
 		t.Fatalf("reading without a step left %d bytes of records", n)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 // Load loads the program and attaches it. The peek stays the caller's and has
@@ -131,7 +132,7 @@ func (s *Snapshot) attach() error {
 func (s *Snapshot) try() error {
 	s.Begin()
 	defer s.Release()
-	if _, err := s.Step(Budget{Entries: 16}); err != nil {
+	if _, err := s.Step(walk.Budget{Entries: 16}); err != nil {
 		return err
 	}
 	zones, err := ParseBuddyinfo(s.text)
@@ -144,7 +145,7 @@ func (s *Snapshot) try() error {
 	return nil
 }
 
-// Close detaches and unloads the program. Slices of Records are void then.
+// Close detaches and unloads the program. Memory, and what Records returned, are void then.
 func (s *Snapshot) Close() error {
 	var errs []error
 	if s.link != nil {

@@ -2,7 +2,11 @@
 
 package freepages
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
+)
 
 // maxMisses is how often a request reads again for nothing but missed zones.
 const maxMisses = 3
@@ -29,14 +33,14 @@ func (r read) missed() bool { return r.unfinished == 0 && r.seen < r.printed }
 
 // state returns what the read leaves. misses counts the reads of the request
 // that missed zones and did nothing else, with this one.
-func (r read) state(misses int) (State, error) {
+func (r read) state(misses int) (walk.State, error) {
 	switch {
 	case r.done():
-		return Done, nil
+		return walk.Done, nil
 	case r.full:
-		return Full, nil
+		return walk.Full, nil
 	case r.missed() && misses > maxMisses:
-		return More, errMissed
+		return walk.More, errMissed
 	}
-	return More, nil
+	return walk.More, nil
 }

@@ -5,29 +5,31 @@ package freepages
 import (
 	"errors"
 	"testing"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 func TestStateAfterARead(t *testing.T) {
 	for name, c := range map[string]struct {
 		read   read
 		misses int
-		want   State
+		want   walk.State
 		err    error
 	}{
-		"all zones are done":                         {read{printed: 3, seen: 3}, 0, Done, nil},
-		"all are done and the buffer is just full":   {read{printed: 3, seen: 3, full: true}, 0, Done, nil},
-		"a zone was printed twice":                   {read{printed: 3, seen: 4}, 0, Done, nil},
-		"the budget cut a list":                      {read{printed: 3, seen: 3, unfinished: 1}, 0, More, nil},
-		"the buffer cut a list":                      {read{printed: 3, seen: 3, unfinished: 1, full: true}, 0, Full, nil},
-		"a zone was missed":                          {read{printed: 3, seen: 2}, 1, More, nil},
-		"a zone was missed the third time":           {read{printed: 3, seen: 2}, maxMisses, More, nil},
-		"a zone was missed too often":                {read{printed: 3, seen: 2}, maxMisses + 1, More, errMissed},
-		"no zone was seen":                           {read{printed: 3}, 1, More, nil},
-		"no zone was ever seen":                      {read{printed: 3}, maxMisses + 1, More, errMissed},
-		"a zone was missed and the buffer is full":   {read{printed: 3, seen: 2, full: true}, maxMisses + 1, Full, nil},
-		"one zone was missed, and another one cut":   {read{printed: 3, seen: 2, unfinished: 1}, maxMisses + 1, More, nil},
-		"after misses, all is done":                  {read{printed: 3, seen: 3}, maxMisses, Done, nil},
-		"after misses, the last zone fills a buffer": {read{printed: 3, seen: 3, unfinished: 1, full: true}, maxMisses, Full, nil},
+		"all zones are done":                         {read{printed: 3, seen: 3}, 0, walk.Done, nil},
+		"all are done and the buffer is just full":   {read{printed: 3, seen: 3, full: true}, 0, walk.Done, nil},
+		"a zone was printed twice":                   {read{printed: 3, seen: 4}, 0, walk.Done, nil},
+		"the budget cut a list":                      {read{printed: 3, seen: 3, unfinished: 1}, 0, walk.More, nil},
+		"the buffer cut a list":                      {read{printed: 3, seen: 3, unfinished: 1, full: true}, 0, walk.Full, nil},
+		"a zone was missed":                          {read{printed: 3, seen: 2}, 1, walk.More, nil},
+		"a zone was missed the third time":           {read{printed: 3, seen: 2}, maxMisses, walk.More, nil},
+		"a zone was missed too often":                {read{printed: 3, seen: 2}, maxMisses + 1, walk.More, errMissed},
+		"no zone was seen":                           {read{printed: 3}, 1, walk.More, nil},
+		"no zone was ever seen":                      {read{printed: 3}, maxMisses + 1, walk.More, errMissed},
+		"a zone was missed and the buffer is full":   {read{printed: 3, seen: 2, full: true}, maxMisses + 1, walk.Full, nil},
+		"one zone was missed, and another one cut":   {read{printed: 3, seen: 2, unfinished: 1}, maxMisses + 1, walk.More, nil},
+		"after misses, all is done":                  {read{printed: 3, seen: 3}, maxMisses, walk.Done, nil},
+		"after misses, the last zone fills a buffer": {read{printed: 3, seen: 3, unfinished: 1, full: true}, maxMisses, walk.Full, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := c.read.state(c.misses); got != c.want || !errors.Is(err, c.err) {

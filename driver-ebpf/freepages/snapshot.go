@@ -4,7 +4,6 @@ package freepages
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,14 +15,11 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
-
-// RecordSize is the length of a record in bytes: a le64 with the first page
-// frame number in bits 63 to 8 and the order in bits 5 to 0, as the device
-// takes it.
-const RecordSize = 8
 
 // DefaultRecords is the number of records that the buffer holds by default:
 // 4 MiB of them.
@@ -37,12 +33,6 @@ const MaxEntries = 100_000
 // ErrLayout says that the free lists did not look as the walk expects them.
 var ErrLayout = errors.New("free lists do not look as expected")
 
-// Budget bounds one hold of one zone's lock.
-type Budget struct {
-	Time    time.Duration
-	Entries uint32 // blocks to visit, at most MaxEntries
-}
-
 // Taken for what a budget leaves at 0.
 const (
 	defaultTime    = time.Millisecond
@@ -54,28 +44,6 @@ type Options struct {
 	Records int // size of the record buffer; 0: DefaultRecords
 	Log     *zap.Logger
 }
-
-// Stats tells what a snapshot did so far.
-type Stats struct {
-	Records  uint64        // in all
-	WalkTime time.Duration // in all holds
-	HoldMax  time.Duration // longest hold
-	Holds    uint32
-	Restarts uint32        // lists that were begun again
-	Drain    time.Duration // before the first hold, for per-CPU lists
-	LeftOut  uint64        // blocks that were free at the last read and are not among the records, about
-	Resumed  bool          // some lock was let go and taken again: blocks may repeat
-}
-
-// State is what a step leaves.
-type State int
-
-// The states.
-const (
-	Done State = iota // every list was walked to its end
-	More              // the budget cut some list, or a zone was missed
-	Full              // the record buffer is full: consume it, then go on
-)
 
 // Snapshot walks the free lists. It is for one goroutine at a time.
 type Snapshot struct {
@@ -109,8 +77,10 @@ func (s *Snapshot) Hook() Hook { return s.hook }
 // MaxOrder returns the highest order of the kernel's allocator.
 func (s *Snapshot) MaxOrder() int { return s.maxOrder }
 
-// Begin starts a new snapshot and forgets the one before, with its records. It
-// has the kernel shorten its per-CPU lists of free pages first.
+var _ walk.Walker = (*Snapshot)(nil)
+
+// Begin implements [walk.Walker]. It has the kernel shorten its per-CPU lists of
+// free pages first.
 func (s *Snapshot) Begin() {
 	s.drained = s.drain.run()
 	s.request++
@@ -120,13 +90,13 @@ func (s *Snapshot) Begin() {
 	s.control.setU64(controlRequest, s.request)
 }
 
-// Step reads buddyinfo once: it holds each zone's lock one time, within the
-// budget, and appends records. No lock is held when it returns.
-func (s *Snapshot) Step(budget Budget) (State, error) {
+// Step implements [walk.Walker]. It reads buddyinfo once: it holds each zone's
+// lock one time, within the budget, and appends records.
+func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := s.adoptThread(); err != nil {
-		return More, err
+		return walk.More, err
 	}
 	if budget.Time <= 0 {
 		budget.Time = defaultTime
@@ -144,9 +114,9 @@ func (s *Snapshot) Step(budget Budget) (State, error) {
 	s.control.setU32(controlArmed, 0)
 	switch {
 	case err != nil:
-		return More, err
+		return walk.More, err
 	case s.control.u32(controlBroken) != 0:
-		return More, fmt.Errorf("walk %d zones: %w", s.control.u32(controlZones), ErrLayout)
+		return walk.More, fmt.Errorf("walk %d zones: %w", s.control.u32(controlZones), ErrLayout)
 	}
 	r := s.lastRead()
 	if r.missed() {
@@ -154,7 +124,7 @@ func (s *Snapshot) Step(budget Budget) (State, error) {
 	}
 	state, err := r.state(s.misses)
 	if err != nil {
-		return More, fmt.Errorf("walk on %v saw %d of %d zones: %w", s.hook, r.seen, r.printed, err)
+		return walk.More, fmt.Errorf("walk on %v saw %d of %d zones: %w", s.hook, r.seen, r.printed, err)
 	}
 	return state, nil
 }
@@ -205,18 +175,16 @@ func (s *Snapshot) readBuddyinfo() error {
 	}
 }
 
-// Records returns the records that wait in the buffer, in the order of their
-// finding. They stay as they are until Release, Begin or Close.
-func (s *Snapshot) Records() dma.Slice {
-	return s.records.Slice(0, int(s.control.u32(controlCount))*RecordSize)
+// Records implements [walk.Walker]. They lie in Memory, until Close.
+func (s *Snapshot) Records() []byte {
+	return s.records.Bytes()[:s.control.u32(controlCount)*protocol.RecordSize]
 }
 
-// Record returns the i-th of the waiting records.
-func (s *Snapshot) Record(i int) uint64 {
-	return binary.LittleEndian.Uint64(s.Records().Bytes()[i*RecordSize:])
-}
+// Memory returns where records lie, for a device to read them. It is void after
+// Close.
+func (s *Snapshot) Memory() *dma.Region { return s.records }
 
-// Release empties the buffer: its records were consumed.
+// Release implements [walk.Walker].
 func (s *Snapshot) Release() {
 	s.releasedRec += uint64(s.control.u32(controlCount))
 	s.control.setU32(controlCount, 0)
@@ -227,9 +195,9 @@ func (s *Snapshot) Release() {
 // next step.
 func (s *Snapshot) Text() []byte { return s.text }
 
-// Stats returns the figures of the snapshot so far.
-func (s *Snapshot) Stats() Stats {
-	stats := Stats{
+// Stats implements [walk.Walker].
+func (s *Snapshot) Stats() walk.Stats {
+	stats := walk.Stats{
 		Records:  s.releasedRec + uint64(s.control.u32(controlCount)),
 		WalkTime: time.Duration(s.control.u64(controlWalkNS)),
 		HoldMax:  time.Duration(s.control.u64(controlHoldMaxNS)),

@@ -15,8 +15,10 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 const lockdownFile = "/sys/kernel/security/lockdown"
@@ -32,11 +34,19 @@ type Result struct {
 }
 
 // Walker returns the snapshot as the agent takes it: nil for none.
-func (r *Result) Walker() agent.Walker {
+func (r *Result) Walker() walk.Walker {
 	if r.Snapshot == nil {
 		return nil
 	}
 	return r.Snapshot
+}
+
+// Memory returns where the walker's records lie: nil for none.
+func (r *Result) Memory() *dma.Region {
+	if r.Snapshot == nil {
+		return nil
+	}
+	return r.Snapshot.Memory()
 }
 
 // Close unloads what was loaded.

@@ -41,7 +41,8 @@ type PCI struct {
 	report queue
 	config protocol.Config // as it was last read
 
-	memory  *dma.Region
+	bodies  *dma.Region // where bodies of messages lie; nil: none has one
+	memory  *dma.Region // of the rest
 	buffers [eventBuffers]dma.Slice
 	slots   [messageSlots]dma.Slice
 	free    []int // slots that no message is in
@@ -75,9 +76,11 @@ var (
 // Find returns the PCI addresses of the virtio-fbpp devices.
 func Find() ([]string, error) { return virtio.Find(protocol.PCIVendorID, protocol.PCIDeviceID) }
 
-// Open takes the virtio-fbpp device at a PCI address and starts it. The caller
-// closes the result, which gives the device back.
-func Open(bdf string, lg *zap.Logger) (*PCI, error) {
+// Open takes the virtio-fbpp device at a PCI address and starts it. Bodies of
+// messages lie in the region bodies, which stays the caller's and outlives the
+// result; it may be nil where no message has one. The caller closes the result,
+// which gives the device back.
+func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
 	d, err := virtio.Open(bdf, virtio.Options{Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg})
 	if err != nil {
 		return nil, err
@@ -86,7 +89,7 @@ func Open(bdf string, lg *zap.Logger) (*PCI, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	p, err := newPCI(d, d.Queue(protocol.EventQueue), d.Queue(protocol.ReportQueue), memory, lg)
+	p, err := newPCI(d, d.Queue(protocol.EventQueue), d.Queue(protocol.ReportQueue), memory, bodies, lg)
 	if err != nil {
 		return nil, errors.Join(err, d.Close(), memory.Close())
 	}
@@ -95,11 +98,11 @@ func Open(bdf string, lg *zap.Logger) (*PCI, error) {
 	return p, nil
 }
 
-func newPCI(d device, events, report queue, memory *dma.Region, lg *zap.Logger) (*PCI, error) {
+func newPCI(d device, events, report queue, memory, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
-	p := &PCI{lg: lg, device: d, events: events, report: report, memory: memory}
+	p := &PCI{lg: lg, device: d, events: events, report: report, memory: memory, bodies: bodies}
 	p.readConfig()
 	for i := range p.slots {
 		p.slots[i] = memory.Slice(i*slotSize, slotSize)
@@ -235,8 +238,12 @@ func (p *PCI) trySend(m agent.Message) error {
 	i := p.free[len(p.free)-1]
 	slot := p.slots[i]
 	out := append(p.out[:0], slot.Slice(0, copy(slot.Bytes()[:slotTail], m.Head)))
-	if m.Body.Len() != 0 {
-		out = append(out, m.Body)
+	if len(m.Body) != 0 {
+		body, ok := p.bodies.Locate(m.Body)
+		if !ok {
+			return errors.New("send message: its body is not where the device can read it")
+		}
+		out = append(out, body)
 	}
 	if len(m.Tail) != 0 {
 		out = append(out, slot.Slice(slotTail, copy(slot.Bytes()[slotTail:], m.Tail)))

@@ -109,7 +109,7 @@ func newFixture(t *testing.T, reportSize int) *fixture {
 	config.Encode(f.device.config)
 	memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
 	var err error
-	if f.PCI, err = newPCI(f.device, f.events, f.report, memory, nil); err != nil {
+	if f.PCI, err = newPCI(f.device, f.events, f.report, memory, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -205,7 +205,8 @@ func TestDeviceThatFailsEndsReceive(t *testing.T) {
 
 func TestMessageIsOneChainWithoutCopyOfItsBody(t *testing.T) {
 	f := newFixture(t, 8)
-	body := dma.Fixed(bytes.Repeat([]byte{7}, 4096), 4096, []uint64{77}).Slice(16, 64)
+	f.bodies = dma.Fixed(bytes.Repeat([]byte{7}, 4096), 4096, []uint64{77})
+	body := f.bodies.Bytes()[16:80]
 	head := bytes.Repeat([]byte{1}, agent.MaxHead)
 	tail := bytes.Repeat([]byte{2}, agent.MaxTail)
 	if err := f.Send(agent.Message{Head: head, Body: body, Tail: tail}); err != nil {
@@ -215,7 +216,7 @@ func TestMessageIsOneChainWithoutCopyOfItsBody(t *testing.T) {
 	if got := f.report.chains[0].out[1]; got.Addr() != 77*4096+16 {
 		t.Fatalf("the body is read from %#x", got.Addr())
 	}
-	want := bytes.Join([][]byte{bytes.Repeat([]byte{1}, agent.MaxHead), body.Bytes(), tail}, nil)
+	want := bytes.Join([][]byte{bytes.Repeat([]byte{1}, agent.MaxHead), body, tail}, nil)
 	if got := f.report.content(0); !bytes.Equal(got, want) {
 		t.Fatalf("the device reads %x", got)
 	}
@@ -225,6 +226,23 @@ func TestMessageIsOneChainWithoutCopyOfItsBody(t *testing.T) {
 	f.Flush()
 	if f.report.kicks != 1 {
 		t.Fatal("not kicked")
+	}
+}
+
+// The device must not read what only looks like the region.
+func TestBodyOutsideOfTheRegionIsNotSent(t *testing.T) {
+	f := newFixture(t, 8)
+	for name, region := range map[string]*dma.Region{
+		"no region":      nil,
+		"another region": dma.Fixed(make([]byte, 4096), 4096, []uint64{77}),
+	} {
+		f.bodies = region
+		if err := f.Send(agent.Message{Head: []byte{1}, Body: make([]byte, 64)}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if len(f.report.chains) != 0 || len(f.free) != messageSlots {
+			t.Errorf("%s: %d chains, %d slots left", name, len(f.report.chains), len(f.free))
+		}
 	}
 }
 
@@ -300,7 +318,7 @@ func TestQueueThatIsTooShortForAReport(t *testing.T) {
 	for segments, ok := range map[int]bool{1: false, 2: false, 3: false, 4: true} {
 		config := make([]byte, protocol.ConfigSize)
 		memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
-		_, err := newPCI(&fakeDevice{config: config}, &fakeQueue{size: 8}, &fakeQueue{size: 8, segments: segments}, memory, nil)
+		_, err := newPCI(&fakeDevice{config: config}, &fakeQueue{size: 8}, &fakeQueue{size: 8, segments: segments}, memory, nil, nil)
 		if (err == nil) != ok {
 			t.Errorf("%d segments: %v", segments, err)
 		}
