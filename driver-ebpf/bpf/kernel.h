@@ -26,8 +26,12 @@ typedef __u64 u64;
 enum { BPF_MAP_TYPE_ARRAY = 2 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
 
+/* Has bpf_tracing.h call registers as the kernel does. */
+#define __VMLINUX_H__
+
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -54,13 +58,19 @@ struct pglist_data {
 	struct zone node_zones[1];
 };
 
-/* x86: the arguments of a call, in order: di, si, dx, cx */
+/* What PT_REGS_PARM1() to PT_REGS_PARM4() of bpf_tracing.h look at. */
+#if defined(bpf_target_x86)
 struct pt_regs {
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;
 	unsigned long cx;
 };
+#elif defined(bpf_target_arm64)
+struct user_pt_regs {
+	__u64 regs[31];
+};
+#endif
 
 #pragma clang attribute pop
 

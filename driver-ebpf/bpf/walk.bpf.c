@@ -253,7 +253,7 @@ static __always_inline u64 find_zone(u32 node, u64 name, u32 *index)
 SEC("kprobe")
 int walk_zone(struct pt_regs *ctx)
 {
-	u32 zero = 0, index, key, node = ctx->dx;
+	u32 zero = 0, index, key, node = PT_REGS_PARM3(ctx);
 	struct control *c;
 	struct progress *p;
 	struct walk w = {};
@@ -264,13 +264,13 @@ int walk_zone(struct pt_regs *ctx)
 	if (!c || !c->armed || c->task != bpf_get_current_task())
 		return 0;
 	/* On seq_printf itself the same print comes by once more per order. */
-	if (bpf_probe_read_kernel(&format, sizeof(format), (void *)ctx->si) ||
+	if (bpf_probe_read_kernel(&format, sizeof(format), (void *)PT_REGS_PARM2(ctx)) ||
 	    format != 0x65646f4e /* "Node" */)
 		return 0;
 
 	start = bpf_ktime_get_ns();
 	c->zones++;
-	w.zone = node < MAX_NODES ? find_zone(node, ctx->cx, &index) : 0;
+	w.zone = node < MAX_NODES ? find_zone(node, PT_REGS_PARM4(ctx), &index) : 0;
 	if (!w.zone) {
 		c->broken++;
 		return 0;

@@ -15,5 +15,6 @@
 // tells which one is in use.
 //
 // Snapshots need Linux 5.17 on x86-64 with BTF and kprobes, CAP_BPF,
-// CAP_PERFMON and CAP_SYS_ADMIN.
+// CAP_PERFMON and CAP_SYS_ADMIN. What is x86-64's lies in files *_amd64.go; on
+// other architectures Load returns an error that wraps [errors.ErrUnsupported].
 package freepages

@@ -25,11 +25,11 @@ const version611 = 6<<16 | 11<<8
 
 // setLayout tells the program what it cannot learn from BTF.
 func setLayout(spec *ebpf.CollectionSpec, peek *kernel.Peek, version uint32) error {
-	vmemmap, err := readPointer(peek, "vmemmap_base")
+	structPages, err := firstStructPage(peek)
 	if err != nil {
 		return err
 	}
-	values := map[string]any{"vmemmap": vmemmap}
+	values := map[string]any{"vmemmap": structPages}
 	if nodes, err := peek.Symbol("node_data"); err == nil {
 		values["node_data"] = nodes
 	} else if flat, err := peek.Symbol("contig_page_data"); err == nil {

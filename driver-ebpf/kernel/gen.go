@@ -2,4 +2,4 @@
 
 package kernel
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64 -go-package kernel -output-stem peek -no-global-types peek ../bpf/peek.bpf.c -- -O2 -Wall -Werror
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -go-package kernel -output-stem peek -no-global-types peek ../bpf/peek.bpf.c -- -O2 -Wall -Werror

@@ -6,6 +6,7 @@ package kernel
 
 import (
 	"errors"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -46,6 +47,29 @@ func TestSymbolsAndMemory(t *testing.T) {
 	}
 	if err := p.Read(banner, make([]byte, peekMax+1)); err == nil {
 		t.Error("read more than there is room for")
+	}
+}
+
+// That a symbol is hidden is no word on whether it exists.
+func TestHiddenSymbolsAreNotAbsent(t *testing.T) {
+	const file = "/proc/sys/kernel/kptr_restrict"
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.WriteFile(file, was, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	p := mustPeek(t)
+	for value, want := range map[string]error{"0": nil, "1": nil, "2": ErrHidden} {
+		if err := os.WriteFile(file, []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Symbol("linux_banner"); !errors.Is(err, want) {
+			t.Errorf("kptr_restrict=%s: error %v, want %v", value, err, want)
+		}
 	}
 }
 

@@ -11,12 +11,19 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 )
 
-// ErrNoSymbol says that the kernel has no such symbol, or hides it.
-var ErrNoSymbol = errors.New("no such kernel symbol")
+// Errors that callers tell apart.
+var (
+	// ErrNoSymbol says that the kernel has no such symbol.
+	ErrNoSymbol = errors.New("no such kernel symbol")
+	// ErrHidden says that the kernel hides where its symbols are, or whether
+	// they exist: kptr_restrict is 2, or CAP_SYSLOG is missing.
+	ErrHidden = errors.New("kptr_restrict hides kernel symbols")
+)
 
 // Layout of struct peek in bpf/peek.bpf.c.
 const (
@@ -57,7 +64,7 @@ func OpenPeek() (_ *Peek, err error) {
 func (p *Peek) Close() error { return errors.Join(p.mem.Close(), p.objs.Close()) }
 
 // Symbol returns the address of a kernel symbol, or an error that wraps
-// [ErrNoSymbol].
+// [ErrNoSymbol] or [ErrHidden].
 func (p *Peek) Symbol(name string) (uint64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,10 +75,28 @@ func (p *Peek) Symbol(name string) (uint64, error) {
 	clear(field)
 	copy(field, name)
 	binary.NativeEndian.PutUint32(p.data[peekNameLen:], uint32(len(name)+1))
-	if ret, err := p.run(p.objs.FindSymbol); err != nil || ret != 0 {
-		return 0, errors.Join(fmt.Errorf("look up %s (%d): %w", name, ret, ErrNoSymbol), err)
+	ret, err := p.run(p.objs.FindSymbol)
+	if err == nil {
+		err = symbolError(ret)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look up %s: %w", name, err)
 	}
 	return binary.NativeEndian.Uint64(p.data[peekAddress:]), nil
+}
+
+// symbolError tells what bpf_kallsyms_lookup_name() returned
+// (kernel/bpf/syscall.c).
+func symbolError(ret int32) error {
+	switch ret {
+	case 0:
+		return nil
+	case -int32(unix.EPERM):
+		return ErrHidden
+	case -int32(unix.ENOENT):
+		return ErrNoSymbol
+	}
+	return fmt.Errorf("bpf_kallsyms_lookup_name: error %d", ret)
 }
 
 // Read fills buf with the kernel's memory at the address.

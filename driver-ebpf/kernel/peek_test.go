@@ -2,7 +2,21 @@
 
 package kernel
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
+
+func TestWhatALookupReturned(t *testing.T) {
+	for ret, want := range map[int32]error{0: nil, -1: ErrHidden, -2: ErrNoSymbol} {
+		if err := symbolError(ret); !errors.Is(err, want) {
+			t.Errorf("%d: error %v, want %v", ret, err, want)
+		}
+	}
+	if err := symbolError(-22); err == nil || errors.Is(err, ErrNoSymbol) || errors.Is(err, ErrHidden) {
+		t.Errorf("error %v: an error of another kind says nothing of the symbol", err)
+	}
+}
 
 func TestDescriptionOfAFunction(t *testing.T) {
 	name, size, err := parseDescription("frag_show+0x0/0xc0")

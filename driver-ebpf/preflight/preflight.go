@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
@@ -23,12 +22,15 @@ import (
 
 const lockdownFile = "/sys/kernel/security/lockdown"
 
+// anyVariable is one that every kernel has (init/version.c).
+const anyVariable = "linux_banner"
+
 // Result is what the preflight found. Guest's status says whether the guest
 // reports; Snapshot is loaded if it does, and nil otherwise.
 type Result struct {
 	Guest    agent.Guest
 	Snapshot *freepages.Snapshot
-	Err      error // behind a status other than OK, at full length
+	Err      error // behind a status other than OK: the reason at full length
 
 	peek *kernel.Peek
 }
@@ -101,6 +103,9 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 		}
 	}
 	peek, err := kernel.OpenPeek()
+	if errors.Is(err, os.ErrPermission) {
+		return protocol.StatusFailed, fmt.Errorf("root is needed, with CAP_BPF and CAP_PERFMON: %w", err)
+	}
 	if err != nil {
 		return protocol.StatusUnsupported, err
 	}
@@ -109,9 +114,11 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 	if err != nil {
 		return protocol.StatusFailed, err
 	}
-	if _, err := peek.Symbol("vmemmap_base"); err != nil {
-		// Without this one, that others are absent would say nothing.
-		return protocol.StatusUnsupported, fmt.Errorf("%w (kptr_restrict, KALLSYMS_ALL or SPARSEMEM_VMEMMAP?)", err)
+	// Without this one, that others are absent would say nothing.
+	if _, err := peek.Symbol(anyVariable); errors.Is(err, kernel.ErrHidden) {
+		return protocol.StatusUnsupported, fmt.Errorf("%w: sysctl kernel.kptr_restrict=1", kernel.ErrHidden)
+	} else if err != nil {
+		return protocol.StatusUnsupported, fmt.Errorf("find variables of the kernel (KALLSYMS_ALL?): %w", err)
 	}
 	features, err := contentFeatures(peek, string(cmdline))
 	if err != nil {
@@ -141,19 +148,4 @@ func lockdown(text string) string {
 		return ""
 	}
 	return mode
-}
-
-// reason makes one short line of an error.
-func reason(err error) string {
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) {
-		// The verifier's log is many lines: its cause is one.
-		err = verifier.Cause
-		if len(verifier.Log) != 0 {
-			return fmt.Sprintf("eBPF program refused: %v: %s", err, verifier.Log[len(verifier.Log)-1])
-		}
-		return fmt.Sprintf("eBPF program refused: %v", err)
-	}
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }

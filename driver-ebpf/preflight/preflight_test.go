@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
@@ -105,26 +103,5 @@ func TestLockdown(t *testing.T) {
 		if got := lockdown(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
-	}
-}
-
-func TestReasonIsOneLine(t *testing.T) {
-	for name, c := range map[string]struct {
-		err  error
-		want string
-	}{
-		"an error":      {errors.New("no BTF"), "no BTF"},
-		"joined errors": {errors.Join(errors.New("first"), errors.New("second")), "first"},
-		"the verifier": {
-			fmt.Errorf("load: %w", &ebpf.VerifierError{Cause: errors.New("EACCES"), Log: []string{"0: r1 = 1", "unknown func"}}),
-			"eBPF program refused: EACCES: unknown func",
-		},
-		"the verifier, silent": {&ebpf.VerifierError{Cause: errors.New("EPERM")}, "eBPF program refused: EPERM"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := reason(c.err); got != c.want {
-				t.Fatalf("%q, want %q", got, c.want)
-			}
-		})
 	}
 }

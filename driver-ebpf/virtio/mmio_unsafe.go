@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// Implemented in mmio_amd64.s.
+// Implemented in mmio_GOARCH.s.
 func load8(p unsafe.Pointer) uint8
 func load16(p unsafe.Pointer) uint16
 func load32(p unsafe.Pointer) uint32

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !amd64
+
+package freepages
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+)
+
+// findCall finds no call in instructions that it does not know: the hook is the
+// function called.
+func findCall([]byte, uint64, uint64, func(uint64) bool) (offset int, ok bool) {
+	return 0, false
+}
+
+// firstStructPage is what a port to another architecture has to bring.
+func firstStructPage(*kernel.Peek) (uint64, error) {
+	return 0, fmt.Errorf("find the struct pages on %s: %w", runtime.GOARCH, errors.ErrUnsupported)
+}
