@@ -115,9 +115,9 @@ func (s *Source) introduce(h protocol.Header, body protocol.Hello, outside bool)
 	s.changed()
 }
 
-// wantHello asks for a HELLO once after the event queue started: the driver
-// may have said it to another process, on this host or on an earlier one
-// [FBPP-INIT-4]. One that is about to say it anyway says it twice.
+// wantHello asks the driver for a HELLO, once for each start of the event queue
+// [FBPP-INIT-4]. The driver may have said its own to an earlier process, here or
+// on another host. One that is about to say HELLO anyway says it twice.
 func (s *Source) wantHello() {
 	if s.identity != nil || s.wanted {
 		return

@@ -121,8 +121,9 @@ func (s *Source) QueueStarted(q *vhostuser.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.eventq, s.wanted = q, false
-	// A driver that is known drove no queues, or reportq was stopped after
-	// eventq and had its HELLO still in it. Who starts eventq now may be another.
+	// A driver that is known by now said HELLO without this queue: by the serial
+	// port, or in a message that waited in reportq. Whoever starts the queue may
+	// be another driver.
 	s.identity = nil
 	s.changed()
 }
@@ -132,9 +133,9 @@ func (s *Source) QueueStopping(q *vhostuser.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q.Index() == protocol.EventQueue {
-		// A guest that resets the device, perhaps to boot another kernel, stops
-		// the queues like one that is paused. Whoever starts them again is
-		// asked for a HELLO [FBPP-INIT-2].
+		// The guest may be paused, or it may have been reset and boot another
+		// kernel. The device cannot tell. So it forgets the driver, and asks for
+		// a HELLO when the queue starts again [FBPP-INIT-2].
 		s.eventq, s.identity = nil, nil
 		s.changed()
 	}
