@@ -200,7 +200,11 @@ func (d *Device) getWindow(payload []byte, files []*os.File) ([]byte, []int, err
 	for _, f := range files {
 		f.Close()
 	}
-	terms, err := window.Agree(payload)
+	features := uint64(protocol.WindowFeatureOutcome)
+	if len(d.sources) > 1 { // those beside the driver read memory that may change
+		features |= protocol.WindowFeaturePeek
+	}
+	terms, err := window.Agree(payload, features)
 	if err != nil {
 		return nil, nil, err
 	}

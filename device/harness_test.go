@@ -153,7 +153,7 @@ func (m *machine) attach() {
 
 func (m *machine) fetchWindow() {
 	m.t.Helper()
-	reply, err := m.fe.Ask(protocol.WindowRequest, windowtest.Request(protocol.WindowFeatureOutcome))
+	reply, err := m.fe.Ask(protocol.WindowRequest, windowtest.Request(protocol.WindowFeatureOutcome|protocol.WindowFeaturePeek))
 	m.must(err)
 	defer reply.Close()
 	m.window = windowtest.OpenReply(m.t, reply.Payload, reply.FDs)

@@ -24,7 +24,9 @@ const maxWait = time.Minute
 type request struct {
 	ask    uint64 // the frontend's number
 	begun  time.Time
+	paused bool
 	cancel context.CancelCauseFunc
+	signal chan struct{} // gets one when the frontend may have answered a peek
 }
 
 // askLoop passes the frontend's signals to the state machine until the window is
@@ -41,6 +43,12 @@ func (d *Device) askLoop(w *window.Window) {
 		if d.window == w {
 			d.told(w.Outcome())
 			d.asked(w.Request())
+			if d.open != nil {
+				select {
+				case d.open.signal <- struct{}{}:
+				default:
+				}
+			}
 		}
 		d.mu.Unlock()
 	}
@@ -68,7 +76,10 @@ func (d *Device) begin(r window.Request) {
 	wait := min(time.Duration(r.DeadlineNS-monotonic()), maxWait)
 	wait -= wait / 10 // for the answer's way back, on a busy host
 	ctx, cancel := context.WithCancelCause(context.Background())
-	x := &request{ask: r.Generation, begun: time.Now(), cancel: cancel}
+	x := &request{
+		ask: r.Generation, begun: time.Now(), paused: r.Paused,
+		cancel: cancel, signal: make(chan struct{}, 1),
+	}
 	d.open = x
 	switch {
 	case !d.enabled:
@@ -92,7 +103,12 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 		return // cancelled, and answered so, while it waited
 	}
 	d.mu.Lock()
-	r := source.Request{Memory: d.memory} // which stays as long as freeMu is held
+	r := source.Request{Memory: d.memory, Paused: x.paused} // it stays while freeMu is held
+	if d.open == x && d.window.CanPeek() {
+		r.Written = func(ctx context.Context, pages []freeset.Range) ([]byte, error) {
+			return d.written(ctx, x, pages)
+		}
+	}
 	d.mu.Unlock()
 
 	var (
@@ -121,6 +137,38 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 		return
 	}
 	d.answer(name, f)
+}
+
+// written asks the frontend which pages were written, and waits for its answer.
+// d.mu is not held.
+func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for number := uint64(0); d.open == x; {
+		var (
+			answer []byte
+			ok     bool
+			err    error
+		)
+		if number == 0 {
+			number, err = d.window.Peek(x.ask, pages)
+		} else {
+			answer, ok, err = d.window.Peeked(number)
+		}
+		if ok || err != nil {
+			return answer, err
+		}
+		d.mu.Unlock()
+		select {
+		case <-x.signal:
+		case <-ctx.Done():
+		}
+		d.mu.Lock()
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return nil, context.Canceled
 }
 
 // fail answers the open request with a source's error.

@@ -5,6 +5,7 @@ package device_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -144,6 +145,80 @@ func TestASourceWithAnErrorOfItsOwn(t *testing.T) {
 	m.expect(protocol.AnswerInternal)
 	if why := m.dev.Status().Last.Why; why != "broken" {
 		t.Errorf("why is %q", why)
+	}
+}
+
+func TestASourceLearnsWhichPagesWereWritten(t *testing.T) {
+	pages := []freeset.Range{{GPA: 1 << 20, Length: 8 << 12}, {GPA: 4 << 20, Length: 2 << 12}}
+	m := mustBoot(t, device.Options{More: []source.Source{fixed{
+		func(ctx context.Context, r source.Request, f *source.Findings) error {
+			for _, want := range [][]byte{{0b10, 0b1}, {0, 0b10}} {
+				written, err := r.Written(ctx, pages)
+				if err != nil || !slices.Equal(written, want) {
+					return fmt.Errorf("written %b, %w, want %b", written, err, want)
+				}
+			}
+			if _, err := r.Written(ctx, pages); err == nil {
+				return errors.New("a peek that the frontend refuses has an answer")
+			}
+			return found(ctx, r, f)
+		},
+	}}})
+	m.request(patience)
+	for _, answer := range []struct {
+		status uint32
+		word   uint64
+	}{{0, 0b1_0000_0010}, {0, 0b10_0000_0000}, {1, 0}} {
+		generation, asked := m.window.AwaitPeek(patience)
+		if generation != m.window.Asked() || !slices.Equal(asked, pages) {
+			t.Fatalf("a peek of request %d at %v", generation, asked)
+		}
+		m.window.Signal() // of nothing
+		m.window.AnswerPeek(answer.status, answer.word)
+	}
+	if a := m.window.Answer(patience); a.Status != protocol.AnswerOK || len(a.Ranges) != 1 {
+		t.Fatalf("the answer is %v: %s", a, m.dev.Status().Last.Why)
+	}
+}
+
+func TestAPeekEndsWithItsRequest(t *testing.T) {
+	ended := make(chan error, 1)
+	m := mustBoot(t, device.Options{More: []source.Source{fixed{
+		func(ctx context.Context, r source.Request, f *source.Findings) error {
+			_, err := r.Written(ctx, []freeset.Range{{GPA: 1 << 20, Length: 1 << 12}})
+			ended <- err
+			return err
+		},
+	}}})
+	for name, end := range map[string]func(){
+		"given up":     m.cancel,
+		"disconnected": m.fe.Close,
+	} {
+		m.request(patience)
+		m.window.AwaitPeek(patience)
+		end()
+		if err := <-ended; err == nil {
+			t.Errorf("%s: the peek has an answer", name)
+		}
+		if name == "disconnected" {
+			m.connect()
+		}
+	}
+}
+
+func TestAPausedGuestIsAskedOnlyFromOutside(t *testing.T) {
+	m := mustBoot(t, device.Options{More: []source.Source{fixed{
+		func(ctx context.Context, r source.Request, f *source.Findings) error {
+			if !r.Paused {
+				return errors.New("not paused")
+			}
+			return found(ctx, r, f)
+		},
+	}}})
+	m.hello(protocol.StatusOK, 0)
+	m.window.AskPaused(patience)
+	if status, ranges := m.answer(); status != protocol.AnswerOK || len(ranges) != 1 {
+		t.Fatalf("the answer is %v, %v", status, ranges)
 	}
 }
 

@@ -31,12 +31,14 @@ type request struct {
 
 // begin opens a request and raises the migration interrupt. s.mu is held, as in
 // all that follows.
-func (s *Source) begin(ctx context.Context, f *source.Findings) (*request, error) {
+func (s *Source) begin(ctx context.Context, r source.Request, f *source.Findings) (*request, error) {
 	switch {
 	case s.identity != nil && s.identity.Refuses(): // even one that has no queues
 		return nil, s.identity.refusal()
 	case s.identity == nil || s.eventq == nil:
 		return nil, source.Failf(protocol.AnswerNoDriver, "no driver said hello")
+	case r.Paused:
+		return nil, source.Failf(protocol.AnswerNoDriver, "the guest is paused, and its driver with it")
 	}
 	x := &request{
 		generation: newGeneration(), findings: f,

@@ -173,9 +173,9 @@ func (s *Source) Disconnected() {
 
 // Ask implements source.Source: it raises the migration interrupt and waits for
 // the driver's report.
-func (s *Source) Ask(ctx context.Context, _ source.Request, f *source.Findings) error {
+func (s *Source) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
 	s.mu.Lock()
-	x, err := s.begin(ctx, f)
+	x, err := s.begin(ctx, r, f)
 	s.mu.Unlock()
 	if err != nil {
 		return err

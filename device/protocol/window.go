@@ -17,6 +17,7 @@ const (
 	WindowVersion2 = 2
 
 	WindowFeatureOutcome = 1 << 0 // the frontend tells what became of each migration
+	WindowFeaturePeek    = 1 << 2 // the frontend tells which pages were written
 )
 
 // The request's payload of version 2 ({le32 version; le32 flags; le64
@@ -49,6 +50,7 @@ const (
 	WindowAskGenerationOffset    = 0x040
 	WindowAskDeadlineOffset      = 0x048
 	WindowCancelGenerationOffset = 0x050
+	WindowAskFlagsOffset         = 0x058 // PEEK
 	WindowDoneGenerationOffset   = 0x080
 	WindowStatusOffset           = 0x088
 	WindowFlagsOffset            = 0x08c
@@ -70,6 +72,18 @@ const (
 	WindowOutcomeTransferredOffset = 0x120
 	WindowOutcomeTotalMSOffset     = 0x128
 	WindowOutcomeDowntimeMSOffset  = 0x130
+)
+
+// WindowAskPaused is the flag of a request whose guest does not run.
+const WindowAskPaused = 1 << 0
+
+// Offsets of a peek, which the backend asks, and of its answer (PEEK).
+const (
+	WindowPeekNumberOffset     = 0x140
+	WindowPeekGenerationOffset = 0x148
+	WindowPeekCountOffset      = 0x150
+	WindowPeekAnsweredOffset   = 0x158
+	WindowPeekStatusOffset     = 0x160
 )
 
 // An entry names a phase of the exchange or a detail of it: {char name[16]; le64

@@ -36,6 +36,17 @@ type Source interface {
 type Request struct {
 	// Memory is the guest's. It is valid until Ask returns.
 	Memory *vhostuser.Memory
+
+	// Paused says that the guest did not run when the request was made. It may
+	// run again at any time.
+	Paused bool
+
+	// Written tells which pages of the given ranges were written since the dirty
+	// log was armed, before the request: a bit for each 4 KiB page in the order of
+	// the ranges, which are sorted, disjoint and within Memory. A page that has
+	// not been written until the answer was constant since the request, however
+	// and whenever it was read. Nil where the frontend cannot tell.
+	Written func(ctx context.Context, pages []freeset.Range) ([]byte, error)
 }
 
 // Findings are what a source found out. Pages that it says nothing of are in

@@ -9,16 +9,19 @@ type Request struct {
 	Generation uint64
 	DeadlineNS int64  // CLOCK_MONOTONIC; the answer is ignored after it
 	Cancelled  uint64 // requests up to this one are no longer wanted
+	Paused     bool   // the guest does not run
 }
 
 // Request reads what the frontend wants now.
 func (w *Window) Request() Request {
-	// The generation comes first: it was stored after the deadline.
+	// The generation comes first: it was stored after deadline and flags.
 	generation := w.load64(protocol.WindowAskGenerationOffset)
+	flags := w.load32(protocol.WindowAskFlagsOffset)
 	return Request{
 		Generation: generation,
 		DeadlineNS: int64(w.load64(protocol.WindowAskDeadlineOffset)),
 		Cancelled:  w.load64(protocol.WindowCancelGenerationOffset),
+		Paused:     w.CanPeek() && flags&protocol.WindowAskPaused != 0,
 	}
 }
 

@@ -9,9 +9,6 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// known are the features of version 2 that this side has.
-const known = protocol.WindowFeatureOutcome
-
 // Terms are what the two sides have agreed on for one window.
 type Terms struct {
 	Version  uint32
@@ -19,9 +16,9 @@ type Terms struct {
 }
 
 // Agree answers the payload of a frontend's request for a window: with the
-// newest version and the features that both sides know. An empty payload is a
-// request of version 1.
-func Agree(payload []byte) (Terms, error) {
+// newest version that both sides know, and those of the given features that the
+// frontend knows. An empty payload is a request of version 1.
+func Agree(payload []byte, features uint64) (Terms, error) {
 	switch {
 	case len(payload) == 0:
 		return Terms{Version: protocol.WindowVersion1}, nil
@@ -38,7 +35,7 @@ func Agree(payload []byte) (Terms, error) {
 	}
 	return Terms{
 		Version:  protocol.WindowVersion2,
-		Features: le.Uint64(payload[8:]) & known,
+		Features: le.Uint64(payload[8:]) & features,
 	}, nil
 }
 

@@ -24,6 +24,7 @@ type Window struct {
 	askFD    int
 	capacity int // range slots
 	terms    Terms
+	peek     peek
 }
 
 // New creates a window of the given size in bytes, of which only what is used

@@ -3,6 +3,7 @@
 package window
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -18,7 +19,10 @@ import (
 	"github.com/fbpp-project/fbpp/device/window/windowtest"
 )
 
-const minSize = protocol.WindowMinSize
+const (
+	minSize = protocol.WindowMinSize
+	known   = protocol.WindowFeatureOutcome | protocol.WindowFeaturePeek
+)
 
 // mustPair makes a window of the newest version, and QEMU's end of it.
 func mustPair(t *testing.T, size int) (*Window, *windowtest.Frontend) {
@@ -28,7 +32,7 @@ func mustPair(t *testing.T, size int) (*Window, *windowtest.Frontend) {
 
 func mustPairOf(t *testing.T, size int, request []byte) (*Window, *windowtest.Frontend) {
 	t.Helper()
-	terms, err := Agree(request)
+	terms, err := Agree(request, known)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +167,7 @@ func TestBothSidesAgreeOnWhatBothKnow(t *testing.T) {
 		{"one with a longer payload", append(windowtest.Request(1), 1, 2, 3), Terms{Version: 2, Features: 1}, 24},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := Agree(tc.request)
+			got, err := Agree(tc.request, known)
 			if err != nil || got != tc.want {
 				t.Fatalf("got %+v, %v, want %+v", got, err, tc.want)
 			}
@@ -176,7 +180,7 @@ func TestBothSidesAgreeOnWhatBothKnow(t *testing.T) {
 	for name, request := range map[string][]byte{
 		"a part of a payload": {2, 0, 0}, "version 0": make([]byte, 16),
 	} {
-		if _, err := Agree(request); !errors.Is(err, protocol.ErrMalformed) {
+		if _, err := Agree(request, known); !errors.Is(err, protocol.ErrMalformed) {
 			t.Errorf("%s: %v, want ErrMalformed", name, err)
 		}
 	}
@@ -196,6 +200,54 @@ func TestOutcomesCrossTheWindow(t *testing.T) {
 	f.Tell(3, protocol.MigrationFailed, 2, 4096)
 	if got := w.Outcome(); got != (Outcome{}) {
 		t.Errorf("an outcome without the feature: %+v", got)
+	}
+}
+
+func TestPeeksCrossTheWindow(t *testing.T) {
+	w, f := mustPair(t, minSize)
+	pages := []freeset.Range{{GPA: 0x1000, Length: 0x5000}, {GPA: 0x10000, Length: 0x4000}}
+	n, err := w.Peek(7, pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := w.Peeked(n); ok || err != nil {
+		t.Fatalf("a peek that nobody answered: %v, %v", ok, err)
+	}
+	generation, asked := f.Peek()
+	if diff := cmp.Diff(pages, asked); generation != 7 || diff != "" {
+		t.Fatalf("the frontend sees request %d and %s", generation, diff)
+	}
+	f.AnswerPeek(0, 0b1_0001_0010, 0)
+	written, ok, err := w.Peeked(n)
+	if want := []byte{0b0001_0010, 1}; !ok || err != nil || !bytes.Equal(written, want) {
+		t.Fatalf("written %b, %v, %v; want %b", written, ok, err, want)
+	}
+	if n, err = w.Peek(7, pages[:1]); err != nil {
+		t.Fatal(err)
+	}
+	f.Peek()
+	f.AnswerPeek(2, 0, 0)
+	if _, ok, err := w.Peeked(n); !ok || err == nil {
+		t.Fatalf("a peek that failed: %v, %v", ok, err)
+	}
+	if _, ok, _ := w.Peeked(n - 1); ok {
+		t.Fatal("an older peek has an answer")
+	}
+}
+
+func TestPeeksThatCannotBe(t *testing.T) {
+	w, _ := mustPair(t, minSize)
+	all := []freeset.Range{{GPA: 0, Length: 4096 * 8 * (4096 - 16)}}
+	if _, err := w.Peek(1, all); err != nil {
+		t.Errorf("as many pages as there is room for: %v", err)
+	}
+	all[0].Length += 4096
+	if _, err := w.Peek(1, all); !errors.Is(err, ErrPeekRoom) {
+		t.Errorf("a page more: %v, want ErrPeekRoom", err)
+	}
+	w, _ = mustPairOf(t, minSize, windowtest.Request(protocol.WindowFeatureOutcome))
+	if _, err := w.Peek(1, all); !errors.Is(err, ErrNoPeek) || w.CanPeek() {
+		t.Errorf("without the feature: %v, want ErrNoPeek", err)
 	}
 }
 

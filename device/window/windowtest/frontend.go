@@ -36,6 +36,7 @@ type Frontend struct {
 	ask, done int
 	asked     uint64
 	told      uint64
+	peek      uint64
 }
 
 // Open takes the descriptors of a reply, memory, ask and done, which stay the
@@ -91,9 +92,21 @@ func (f *Frontend) Asked() uint64 { return f.asked }
 // Ask asks, and does not wait. The answer is due in d.
 func (f *Frontend) Ask(d time.Duration) {
 	f.t.Helper()
+	f.askWith(0, d)
+}
+
+// AskPaused asks for a guest that does not run.
+func (f *Frontend) AskPaused(d time.Duration) {
+	f.t.Helper()
+	f.askWith(protocol.WindowAskPaused, d)
+}
+
+func (f *Frontend) askWith(flags uint32, d time.Duration) {
+	f.t.Helper()
 	var now unix.Timespec
 	f.must(unix.ClockGettime(unix.CLOCK_MONOTONIC, &now))
 	f.asked++
+	f.put32(protocol.WindowAskFlagsOffset, flags)
 	f.put64(protocol.WindowAskDeadlineOffset, uint64(now.Nano()+d.Nanoseconds()))
 	f.put64(protocol.WindowAskGenerationOffset, f.asked)
 	f.Signal()
@@ -168,6 +181,44 @@ func (f *Frontend) wait(d time.Duration) {
 		f.t.Fatal(os.NewSyscallError("poll", err))
 	}
 	_, _ = unix.Read(f.done, make([]byte, 8)) // a time-out: the caller looks again
+}
+
+// Peek returns what the newest peek asks, and which request it belongs to.
+func (f *Frontend) Peek() (generation uint64, pages []freeset.Range) {
+	f.t.Helper()
+	f.peek = f.Word64(protocol.WindowPeekNumberOffset)
+	for i := range int(f.Word64(protocol.WindowPeekCountOffset)) {
+		slot := protocol.WindowHeaderSize + i*protocol.WindowRangeSize
+		pages = append(pages, freeset.Range{GPA: f.Word64(slot), Length: f.Word64(slot + 8)})
+	}
+	return f.Word64(protocol.WindowPeekGenerationOffset), pages
+}
+
+// AwaitPeek waits for a peek after the one that Peek saw last.
+func (f *Frontend) AwaitPeek(patience time.Duration) (generation uint64, pages []freeset.Range) {
+	f.t.Helper()
+	deadline := time.Now().Add(patience)
+	for f.Word64(protocol.WindowPeekNumberOffset) == f.peek {
+		left := time.Until(deadline)
+		if left <= 0 {
+			f.t.Fatal("the backend does not peek")
+		}
+		f.wait(left)
+	}
+	return f.Peek()
+}
+
+// AnswerPeek answers the peek that Peek saw, with words of the bitmap.
+func (f *Frontend) AnswerPeek(status uint32, written ...uint64) {
+	f.t.Helper()
+	at := protocol.WindowHeaderSize +
+		int(f.Word64(protocol.WindowPeekCountOffset))*protocol.WindowRangeSize
+	for i, word := range written {
+		f.put64(at+8*i, word)
+	}
+	f.put32(protocol.WindowPeekStatusOffset, status)
+	f.put64(protocol.WindowPeekAnsweredOffset, f.peek)
+	f.Signal()
 }
 
 // Entries returns the answer's phases and details, by name.

@@ -31,7 +31,7 @@ func (d *device) windowExtension() vhostuser.Extension {
 // openWindow makes a window, in place of an earlier one. A migration that asks
 // through it hears at once that there are no hints.
 func (d *device) openWindow(request []byte) (reply []byte, fds []int, err error) {
-	terms, err := window.Agree(request)
+	terms, err := window.Agree(request, 0)
 	if err != nil {
 		return nil, nil, err
 	}
