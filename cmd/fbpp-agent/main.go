@@ -68,7 +68,7 @@ func run(args []string, stdout io.Writer) error {
 	if !*check && !*once {
 		// A guest may be made of an image that has the agent: without the device
 		// there is nothing to load programs for.
-		if _, err := choose(*device); err != nil {
+		if _, err := transport.Find(*device); err != nil {
 			return err
 		}
 	}
@@ -129,7 +129,7 @@ func serve(lg *zap.Logger, found *preflight.Result, device string) error {
 }
 
 func openDevice(device string, bodies *dma.Region, lg *zap.Logger) (agent.ClosingTransport, error) {
-	bdf, err := choose(device)
+	bdf, err := transport.Find(device)
 	if err != nil {
 		return nil, err
 	}
@@ -148,21 +148,6 @@ func refuse(lg *zap.Logger, guest *agent.Guest) {
 	default:
 		lg.Warn("the host is not told", zap.Error(err))
 	}
-}
-
-// choose returns the address of the device to drive.
-func choose(device string) (string, error) {
-	if device != "" {
-		return device, nil
-	}
-	found, err := transport.Find()
-	if err != nil {
-		return "", err
-	}
-	if len(found) != 1 {
-		return "", fmt.Errorf("find the virtio-fbpp device (PCI %04x:%04x): %d of them %v", protocol.PCIVendorID, protocol.PCIDeviceID, len(found), found)
-	}
-	return found[0], nil
 }
 
 // notify tells systemd of a state, where systemd started the process.

@@ -73,15 +73,12 @@ var (
 	_ queue           = (*virtio.Queue)(nil)
 )
 
-// Find returns the PCI addresses of the virtio-fbpp devices.
-func Find() ([]string, error) { return virtio.Find(protocol.PCIVendorID, protocol.PCIDeviceID) }
-
 // Open takes the virtio-fbpp device at a PCI address and starts it. Bodies of
 // messages lie in the region bodies, which stays the caller's and outlives the
 // result; it may be nil where no message has one. The caller closes the result,
 // which gives the device back.
 func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
-	d, err := virtio.Open(bdf, virtio.Options{Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg})
+	d, err := virtio.Open(bdf, deviceID, virtio.Options{Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +16,12 @@ import (
 type pciFunction struct {
 	host    host
 	bdf     string
+	was     binding  // before it was taken
 	config  *os.File // configuration space, of openConfig
-	uio     int      // fd of /dev/uioN, non-blocking
-	command uint16   // what the command register shall have: INTx on
+	caps    capabilities
+	path    string // of /dev/uioN
+	uio     int    // fd of it, non-blocking
+	command uint16 // what the command register shall have: INTx on
 	bars    [pciBARs][]byte
 }
 
@@ -56,35 +60,37 @@ func openConfig(h host, bdf string) (*os.File, error) {
 	return config, nil
 }
 
-func openFunction(h host, bdf string) (_ *pciFunction, err error) {
+// openFunction takes the device from its driver, once it is sure that it is one
+// of that identity. After an error the driver has it again.
+func openFunction(h host, bdf string, id ID) (_ *pciFunction, err error) {
 	config, err := openConfig(h, bdf)
 	if err != nil {
 		return nil, err
 	}
-	if err = h.ensureUIO(); err == nil {
-		err = h.bind(bdf)
+	f := &pciFunction{host: h, bdf: bdf, config: config, uio: -1}
+	if f.caps, err = readCapabilities(config, id); err == nil {
+		err = h.ensureUIO()
+	}
+	if err == nil {
+		f.was, err = h.take(bdf)
 	}
 	if err != nil {
 		return nil, errors.Join(err, config.Close())
 	}
-	f := &pciFunction{host: h, bdf: bdf, config: config, uio: -1}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
 		}
 	}()
-	path, err := h.uioPath(bdf)
-	if err != nil {
+	if f.path, err = h.uioPath(bdf); err != nil {
 		return nil, err
 	}
-	if f.uio, err = openLast(path); err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+	if f.uio, err = openLast(f.path); err != nil {
+		return nil, fmt.Errorf("open %s: %w", f.path, err)
 	}
-	var command [2]byte
-	if _, err := f.config.ReadAt(command[:], pciCommand); err != nil {
-		return nil, fmt.Errorf("read PCI command register: %w", err)
+	if f.command, err = f.readCommand(); err != nil {
+		return nil, err
 	}
-	f.command = binary.LittleEndian.Uint16(command[:])
 	f.command |= commandMemory | commandMaster
 	f.command &^= commandNoINTx
 	if err := f.enableInterrupt(); err != nil {
@@ -93,14 +99,19 @@ func openFunction(h host, bdf string) (_ *pciFunction, err error) {
 	return f, nil
 }
 
-// capabilities reads the virtio capabilities.
-func (f *pciFunction) capabilities() (capabilities, error) {
-	config := make([]byte, pciConfigLegacy)
-	n, err := f.config.ReadAt(config, 0)
+// readCapabilities finds the structures of a device of that identity in its
+// configuration space.
+func readCapabilities(config io.ReaderAt, id ID) (capabilities, error) {
+	space := make([]byte, pciConfigLegacy)
+	n, err := config.ReadAt(space, 0)
 	if n < pciConfigMin {
-		return capabilities{}, fmt.Errorf("read PCI configuration of %s: %d bytes: %w", f.bdf, n, err)
+		return capabilities{}, fmt.Errorf("read PCI configuration: %d bytes: %w", n, err)
 	}
-	return parseCapabilities(config[:n])
+	le := binary.LittleEndian
+	if got := (ID{le.Uint16(space[pciVendor:]), le.Uint16(space[pciDevice:])}); got != id {
+		return capabilities{}, fmt.Errorf("the device is %v, not %v: %w", got, id, ErrOtherDevice)
+	}
+	return parseCapabilities(space[:n])
 }
 
 // structure returns the registers at a location, mapping their BAR.
@@ -163,8 +174,6 @@ func (f *pciFunction) close() error {
 	if f.uio >= 0 {
 		errs = append(errs, os.NewSyscallError("close", unix.Close(f.uio)))
 	}
-	if _, err := os.Stat(f.host.device(f.bdf)); err == nil {
-		errs = append(errs, f.host.unbind(f.bdf))
-	}
+	errs = append(errs, f.host.giveBack(f.bdf, f.was))
 	return errors.Join(append(errs, f.config.Close())...) // last: others may have the device now
 }

@@ -3,6 +3,7 @@
 package virtio
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,41 +12,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestOneProcessDrivesTheDevice(t *testing.T) {
-	const override, unbind = "devices/" + testBDF + "/driver_override", "drivers/" + uioDriver + "/unbind"
-	h := fakeHost(t, map[string]string{
-		"devices/" + testBDF + "/config":        string(make([]byte, pciConfigLegacy)),
-		"devices/" + testBDF + "/driver":        "-> ../../drivers/" + uioDriver,
-		"devices/" + testBDF + "/uio/uio3/name": uioDriver,
-		override:                                "",
-		unbind:                                  "",
-	})
-	if err := os.WriteFile(filepath.Join(h.dev, "uio3"), nil, 0o600); err != nil {
+var testID = ID{Vendor: 0x1af4, Device: 0x107f}
+
+// withFunction gives the kernel's device a configuration space and a uio device.
+func (k *fakeKernel) withFunction(t *testing.T, id ID) {
+	t.Helper()
+	space := makeConfig(qemuCaps...)
+	binary.LittleEndian.PutUint16(space[pciVendor:], id.Vendor)
+	binary.LittleEndian.PutUint16(space[pciDevice:], id.Device)
+	if err := errors.Join(
+		os.WriteFile(k.device(testBDF, "config"), space, 0o600),
+		os.MkdirAll(k.device(testBDF, "uio/uio3"), 0o700),
+		os.WriteFile(filepath.Join(k.dev, "uio3"), nil, 0o600),
+	); err != nil {
 		t.Fatal(err)
 	}
-	wantFile := func(name, want string) {
-		t.Helper()
-		got, err := os.ReadFile(filepath.Join(h.sys, "bus/pci", name))
-		if err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
-		}
-	}
-	first, err := openFunction(h, testBDF)
+}
+
+func TestOneProcessDrivesTheDevice(t *testing.T) {
+	was, taken := binding{"virtio-pci", ""}, binding{uioDriver, uioDriver}
+	k := newFakeKernel(t, was)
+	k.withFunction(t, testID)
+	first, err := openFunction(k.host, testBDF, testID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openFunction(h, testBDF); !errors.Is(err, unix.EWOULDBLOCK) {
+	if _, err := openFunction(k.host, testBDF, testID); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Fatalf("error %v of a device that is driven", err)
 	}
-	wantFile(override, "") // the first one's device is not taken away
-	wantFile(unbind, "")
-
+	k.want(t, taken) // the first one's device is not taken away
+	if command, err := first.readCommand(); err != nil || command != commandMemory|commandMaster {
+		t.Errorf("PCI command register %#x, %v", command, err)
+	}
 	if err := first.close(); err != nil {
 		t.Fatal(err)
 	}
-	wantFile(override, "\n")
-	wantFile(unbind, testBDF)
-	next, err := openFunction(h, testBDF)
+	k.want(t, was)
+	next, err := openFunction(k.host, testBDF, testID)
 	if err != nil {
 		t.Fatalf("a device that was given back: %v", err)
 	}
@@ -54,17 +57,59 @@ func TestOneProcessDrivesTheDevice(t *testing.T) {
 	}
 }
 
-// A device that is not bound is not unbound either, and its lock is let go.
-func TestDeviceThatCannotBeBoundIsLeft(t *testing.T) {
-	h := fakeHost(t, map[string]string{
-		"devices/" + testBDF + "/config":          "",
-		"devices/" + testBDF + "/driver_override": "",
-		"drivers/" + uioDriver + "/unbind":        "",
-		"drivers_probe":                           "",
-	})
-	for range 2 {
-		if _, err := openFunction(h, testBDF); err == nil || errors.Is(err, unix.EWOULDBLOCK) {
-			t.Fatalf("error %v, want that of binding", err)
+// A device is looked at before it is taken, and not touched if it is another one.
+func TestOtherDevicesAreNotTouched(t *testing.T) {
+	was := binding{"virtio-pci", ""}
+	for name, c := range map[string]struct {
+		id   ID
+		want error
+	}{
+		"virtio-rng":     {ID{0x1af4, 0x1044}, ErrOtherDevice},
+		"another vendor": {ID{0x8086, 0x107f}, ErrOtherDevice},
+		"unplugged":      {ID{0xffff, 0xffff}, ErrOtherDevice},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newFakeKernel(t, was)
+			k.withFunction(t, c.id)
+			if _, err := openFunction(k.host, testBDF, testID); !errors.Is(err, c.want) {
+				t.Errorf("error %v, want %v", err, c.want)
+			}
+			if k.want(t, was); k.writes != 0 {
+				t.Errorf("%d writes", k.writes)
+			}
+		})
+	}
+	t.Run("one that is no VIRTIO 1.x device", func(t *testing.T) {
+		k := newFakeKernel(t, was)
+		k.withFunction(t, testID)
+		space := make([]byte, pciConfigLegacy)
+		binary.LittleEndian.PutUint16(space[pciVendor:], testID.Vendor)
+		binary.LittleEndian.PutUint16(space[pciDevice:], testID.Device)
+		if err := os.WriteFile(k.device(testBDF, "config"), space, 0o600); err != nil {
+			t.Fatal(err)
 		}
+		if _, err := openFunction(k.host, testBDF, testID); !errors.Is(err, errNotModern) {
+			t.Errorf("error %v, want errNotModern", err)
+		}
+		if k.want(t, was); k.writes != 0 {
+			t.Errorf("%d writes", k.writes)
+		}
+	})
+}
+
+// Whatever fails after a device was taken, its driver has it again, and so has its
+// lock whoever comes next.
+func TestDeviceThatCannotBeOpenedIsGivenBack(t *testing.T) {
+	was := binding{"virtio-pci", ""}
+	k := newFakeKernel(t, was)
+	k.withFunction(t, testID)
+	if err := os.Remove(k.device(testBDF, "uio/uio3")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := openFunction(k.host, testBDF, testID); err == nil || errors.Is(err, unix.EWOULDBLOCK) {
+			t.Fatalf("error %v, want that of the uio device", err)
+		}
+		k.want(t, was)
 	}
 }

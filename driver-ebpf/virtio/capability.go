@@ -10,6 +10,8 @@ import (
 
 // Offsets and values of PCI configuration space.
 const (
+	pciVendor        = 0x00 // le16
+	pciDevice        = 0x02 // le16
 	pciCommand       = 0x04 // le16
 	pciCapabilities  = 0x34 // u8: first capability
 	pciConfigMin     = 64

@@ -75,6 +75,9 @@ type Device struct {
 	memory   []*dma.Region
 	masked   bool // uio_pci_generic has masked the interrupt line
 	clock    int  // of openClock, -1: none
+	watch    int  // of openWatch, -1: none
+
+	lookAfter time.Duration // how long after no news the device is looked at
 
 	wakeMu sync.Mutex // guards wake against Close, as Interrupt comes from anywhere
 	wake   int        // eventfd, -1: none
@@ -82,9 +85,10 @@ type Device struct {
 
 // Open binds the PCI device at the address to uio_pci_generic, resets it,
 // negotiates features and sets up its queues. The device may use queues as soon
-// as Start was called. The caller closes the result.
-func Open(bdf string, opts Options) (_ *Device, err error) {
-	d := &Device{lg: opts.Log, wake: -1, clock: -1}
+// as Start was called. The caller closes the result. A device of another identity
+// is not touched, and the error wraps [ErrOtherDevice].
+func Open(bdf string, id ID, opts Options) (_ *Device, err error) {
+	d := &Device{lg: opts.Log, wake: -1, clock: -1, watch: -1, lookAfter: lookMax}
 	if d.lg == nil {
 		d.lg = zap.NewNop()
 	}
@@ -93,7 +97,7 @@ func Open(bdf string, opts Options) (_ *Device, err error) {
 			err = errors.Join(fmt.Errorf("open virtio device %s: %w", bdf, err), d.Close())
 		}
 	}()
-	if d.function, err = openFunction(realHost(), bdf); err != nil {
+	if d.function, err = openFunction(realHost(), bdf, id); err != nil {
 		return nil, err
 	}
 	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
@@ -101,6 +105,9 @@ func Open(bdf string, opts Options) (_ *Device, err error) {
 	}
 	if d.clock, err = openClock(); err != nil {
 		return nil, err
+	}
+	if d.watch, err = openWatch(d.function.path, d.function.host.device(bdf)); err != nil {
+		d.lg.Warn("what others do to the device is noticed late", zap.Error(err))
 	}
 	multiplier, err := d.mapStructures()
 	if err != nil {
@@ -126,10 +133,7 @@ func Open(bdf string, opts Options) (_ *Device, err error) {
 }
 
 func (d *Device) mapStructures() (multiplier uint32, err error) {
-	caps, err := d.function.capabilities()
-	if err != nil {
-		return 0, err
-	}
+	caps := d.function.caps
 	if d.common, err = d.function.structure(caps.common); err != nil {
 		return 0, err
 	}

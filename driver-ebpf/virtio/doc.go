@@ -16,6 +16,8 @@ import "errors"
 
 // Errors that callers tell apart.
 var (
+	// ErrOtherDevice says that a PCI address is that of another device.
+	ErrOtherDevice = errors.New("another device is there")
 	// ErrGone says that the device does not answer any more: it was unplugged.
 	ErrGone = errors.New("device is gone")
 	// ErrNeedsReset says that the device has asked to be reset, or broke its

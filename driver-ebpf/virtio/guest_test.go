@@ -15,25 +15,29 @@ import (
 	"time"
 
 	"go.uber.org/zap/zaptest"
+	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 )
 
-const (
-	rngVendor = 0x1af4
-	rngDevice = 0x1044
-)
+var rngID = ID{Vendor: 0x1af4, Device: 0x1044}
 
-func mustOpenRNG(t *testing.T, features uint64) *Device {
+// mustFindRNG returns where the device is.
+func mustFindRNG(t *testing.T) (bdf string) {
 	t.Helper()
-	found, err := Find(rngVendor, rngDevice)
+	found, err := Find(rngID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(found) == 0 {
 		t.Fatal("the guest has no virtio-rng-pci,disable-legacy=on")
 	}
-	d, err := Open(found[0], Options{Features: features, Queues: 1, Log: zaptest.NewLogger(t)})
+	return found[0]
+}
+
+func mustOpenRNG(t *testing.T, features uint64) *Device {
+	t.Helper()
+	d, err := Open(mustFindRNG(t), rngID, Options{Features: features, Queues: 1, Log: zaptest.NewLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,17 +109,55 @@ func TestEntropyArrivesByInterrupt(t *testing.T) {
 	}
 }
 
+// The kernel's own driver has the device until it is taken, and has it again
+// whatever became of the attempt.
 func TestDeviceIsGivenBack(t *testing.T) {
-	d := mustOpenRNG(t, 0)
-	bdf := d.function.bdf
-	if driver, err := realHost().driver(bdf); err != nil || driver != uioDriver {
-		t.Fatalf("driver %q, error %v", driver, err)
+	bdf := mustFindRNG(t)
+	want := func(driver string) {
+		t.Helper()
+		if got, err := realHost().driver(bdf); err != nil || got != driver {
+			t.Errorf("driver %q, error %v; want %q", got, err, driver)
+		}
 	}
+	const kernels = "virtio-pci"
+	want(kernels)
+	d := mustOpenRNG(t, 0)
+	want(uioDriver)
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if driver, err := realHost().driver(bdf); err != nil || driver != "" {
-		t.Fatalf("driver %q, error %v", driver, err)
+	want(kernels)
+	if _, err := Open(bdf, ID{Vendor: 0x1af4, Device: 0x107f}, Options{}); !errors.Is(err, ErrOtherDevice) {
+		t.Errorf("error %v, want ErrOtherDevice", err)
+	}
+	want(kernels)
+	if _, err := Open(bdf, rngID, Options{Queues: 99}); err == nil {
+		t.Error("a device has 99 queues")
+	}
+	want(kernels)
+	override, err := realHost().binding(bdf)
+	if err != nil || override.override != "" {
+		t.Errorf("only %q may have it, %v", override.override, err)
+	}
+}
+
+// Who opens and closes the uio device takes bus mastering away, and the driver
+// hears of it though nothing interrupts.
+func TestClosedUIODeviceIsNoticed(t *testing.T) {
+	d := mustOpenRNG(t, 0)
+	defer d.Close()
+	fd, err := unix.Open(d.function.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil { // until the test's time is up
+		_, err = d.Wait(Forever)
+	}
+	if !errors.Is(err, ErrNeedsReset) {
+		t.Fatalf("error %v, want ErrNeedsReset", err)
 	}
 }
 

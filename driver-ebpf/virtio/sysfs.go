@@ -14,39 +14,56 @@ import (
 	"time"
 )
 
-const uioDriver = "uio_pci_generic"
-
 // host is where the kernel shows its devices; tests show their own.
 type host struct {
-	sys string // sysfs
-	dev string // device nodes
+	sys   string // sysfs
+	dev   string // device nodes
+	write func(path, text string) error
 }
 
-func realHost() host { return host{sys: "/sys", dev: "/dev"} }
+func realHost() host { return host{sys: "/sys", dev: "/dev", write: writeFile} }
 
 func (h host) device(bdf string, elem ...string) string {
 	return filepath.Join(append([]string{h.sys, "bus/pci/devices", bdf}, elem...)...)
 }
 
-// Find returns the PCI addresses of all devices with that identity, sorted.
-func Find(vendor, device uint16) ([]string, error) { return realHost().find(vendor, device) }
+// ID tells what a PCI device is.
+type ID struct{ Vendor, Device uint16 }
 
-func (h host) find(vendor, device uint16) ([]string, error) {
+// String implements fmt.Stringer, in lspci's way.
+func (id ID) String() string { return fmt.Sprintf("%04x:%04x", id.Vendor, id.Device) }
+
+// Identify returns what the device at a PCI address is. Where there is none, the
+// error is [os.ErrNotExist].
+func Identify(bdf string) (ID, error) { return realHost().identify(bdf) }
+
+func (h host) identify(bdf string) (ID, error) {
+	vendor, err1 := h.readHex(bdf, "vendor")
+	device, err2 := h.readHex(bdf, "device")
+	if err := errors.Join(err1, err2); err != nil {
+		return ID{}, fmt.Errorf("identify PCI device: %w", err)
+	}
+	return ID{uint16(vendor), uint16(device)}, nil
+}
+
+// Find returns the PCI addresses of all devices with that identity, sorted.
+func Find(id ID) ([]string, error) { return realHost().find(id) }
+
+func (h host) find(id ID) ([]string, error) {
 	entries, err := os.ReadDir(h.device(""))
 	if err != nil {
 		return nil, fmt.Errorf("list PCI devices: %w", err)
 	}
 	var found []string
 	for _, entry := range entries {
-		v, err1 := h.readHex(entry.Name(), "vendor")
-		d, err2 := h.readHex(entry.Name(), "device")
-		if err := errors.Join(err1, err2); err != nil {
-			if errors.Is(err, os.ErrNotExist) {
-				continue // unplugged meanwhile
-			}
+		got, err := h.identify(entry.Name())
+		if errors.Is(err, os.ErrNotExist) {
+			continue // unplugged meanwhile
+		}
+		if err != nil {
 			return nil, err
 		}
-		if v == uint64(vendor) && d == uint64(device) {
+		if got == id {
 			found = append(found, entry.Name())
 		}
 	}
@@ -59,58 +76,11 @@ func (h host) readHex(bdf, attribute string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	value, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 0, 64)
+	value, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 0, 16)
 	if err != nil {
 		return 0, fmt.Errorf("read %s of %s: %w", attribute, bdf, err)
 	}
 	return value, nil
-}
-
-// driver returns the name of the driver that a device is bound to, "" for none.
-func (h host) driver(bdf string) (string, error) {
-	target, err := os.Readlink(h.device(bdf, "driver"))
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return filepath.Base(target), nil
-}
-
-// bind gives the device to uio_pci_generic, taking it from another driver. The
-// driver's module is there. Only this one device is touched: driver_override
-// claims no others by their identity, as new_id would.
-func (h host) bind(bdf string) error {
-	current, err := h.driver(bdf)
-	if err != nil {
-		return fmt.Errorf("bind %s: %w", bdf, err)
-	}
-	if current == uioDriver {
-		return nil
-	}
-	if err := h.write(h.device(bdf, "driver_override"), uioDriver); err != nil {
-		return fmt.Errorf("bind %s to %s: %w", bdf, uioDriver, err)
-	}
-	if current != "" {
-		if err := h.write(h.device(bdf, "driver/unbind"), bdf); err != nil {
-			return fmt.Errorf("take %s from %s: %w", bdf, current, err)
-		}
-	}
-	if err := h.write(filepath.Join(h.sys, "bus/pci/drivers_probe"), bdf); err != nil {
-		return fmt.Errorf("bind %s to %s: %w", bdf, uioDriver, err)
-	}
-	if current, err = h.driver(bdf); err != nil || current != uioDriver {
-		return errors.Join(fmt.Errorf("bind %s to %s: the driver did not take it (has it an interrupt line?)", bdf, uioDriver), err)
-	}
-	return nil
-}
-
-// unbind takes the device from uio_pci_generic again and lets other drivers
-// have it from now on.
-func (h host) unbind(bdf string) error {
-	override := h.write(h.device(bdf, "driver_override"), "\n")
-	return errors.Join(override, h.write(h.device(bdf, "driver/unbind"), bdf))
 }
 
 // uioPatience bounds the wait for devtmpfs or udev to make a device node.
@@ -131,7 +101,7 @@ func (h host) uioPath(bdf string) (string, error) {
 	}
 }
 
-func (h host) write(path, text string) error {
+func writeFile(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ const testBDF = "0000:00:05.0"
 // fakeHost is a sysfs of plain files: nothing reacts to what is written.
 func fakeHost(t *testing.T, files map[string]string) host {
 	t.Helper()
-	h := host{sys: t.TempDir(), dev: t.TempDir()}
+	h := host{sys: t.TempDir(), dev: t.TempDir(), write: writeFile}
 	for name, content := range files {
 		path := filepath.Join(h.sys, "bus/pci", name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -44,7 +44,7 @@ func TestDevicesAreFoundByIdentity(t *testing.T) {
 		"devices/0000:00:02.0/vendor": "0x8086\n", "devices/0000:00:02.0/device": "0x107f\n",
 		"devices/0000:00:01.0/uevent": "half unplugged",
 	})
-	got, err := h.find(0x1af4, 0x107f)
+	got, err := h.find(ID{0x1af4, 0x107f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,34 +53,19 @@ func TestDevicesAreFoundByIdentity(t *testing.T) {
 	}
 }
 
-func TestBoundDeviceIsLeftAlone(t *testing.T) {
-	h := fakeHost(t, map[string]string{"devices/" + testBDF + "/driver": "-> ../../drivers/" + uioDriver})
-	if err := h.bind(testBDF); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestBindTakesTheDeviceFromItsDriver(t *testing.T) {
+func TestDeviceIsIdentified(t *testing.T) {
 	h := fakeHost(t, map[string]string{
-		"devices/" + testBDF + "/driver_override": "",
-		"devices/" + testBDF + "/driver":          "-> ../../drivers/virtio-pci",
-		"drivers/virtio-pci/unbind":               "",
-		"drivers_probe":                           "",
+		"devices/" + testBDF + "/vendor": "0x1af4\n", "devices/" + testBDF + "/device": "0x1044\n",
+		"devices/0000:00:06.0/vendor": "0x12345\n", "devices/0000:00:06.0/device": "0x1044\n",
 	})
-	err := h.bind(testBDF)
-	// The files do not react, so the driver stays, and that has to be noticed.
-	if err == nil || !strings.Contains(err.Error(), uioDriver) {
-		t.Fatalf("error %v", err)
+	if got, err := h.identify(testBDF); err != nil || got != (ID{0x1af4, 0x1044}) || got.String() != "1af4:1044" {
+		t.Errorf("%v, %v", got, err)
 	}
-	for name, want := range map[string]string{
-		"devices/" + testBDF + "/driver_override": uioDriver,
-		"drivers/virtio-pci/unbind":               testBDF,
-		"drivers_probe":                           testBDF,
-	} {
-		got, err := os.ReadFile(filepath.Join(h.sys, "bus/pci", name))
-		if err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
-		}
+	if _, err := h.identify("0000:00:09.0"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v where no device is", err)
+	}
+	if got, err := h.identify("0000:00:06.0"); err == nil {
+		t.Errorf("%v is the identity of nonsense", got)
 	}
 }
 

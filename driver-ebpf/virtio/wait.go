@@ -16,9 +16,10 @@ import (
 const Forever time.Duration = -1
 
 // Wait blocks until the device interrupts, or the limit is over, which is no
-// error. The caller then looks at its queues. configChanged says that the
-// device's configuration, or its status, changed, or may have: the guest was
-// suspended, or its clock set.
+// error. It may end earlier. The caller then looks at its queues. configChanged
+// says that the device's configuration, or its status, changed, or may have: the
+// guest was suspended, or its clock set. The error wraps [ErrNeedsReset] when
+// others have made the device unusable.
 //
 // It blocks the calling thread in the kernel rather than the goroutine in the
 // runtime's poller: a goroutine that is locked to its thread would otherwise be
@@ -29,8 +30,8 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		{Fd: int32(d.function.uio), Events: unix.POLLIN},
 		{Fd: int32(d.wake), Events: unix.POLLIN},
 		{Fd: int32(d.clock), Events: unix.POLLIN},
+		{Fd: int32(d.watch), Events: unix.POLLIN}, // ignored where there is none
 	}
-	var timeout *unix.Timespec
 	// The line is let through again only now, so that this exit to the host is
 	// not on the path of what the interrupt was about. What the device has used
 	// since its status was read holds the line up and fires at once.
@@ -40,12 +41,15 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		}
 		d.masked = false
 	}
-	if limit >= 0 {
-		ts := unix.NsecToTimespec(limit.Nanoseconds())
-		timeout = &ts
+	look := limit < 0 || limit > d.lookAfter
+	if look {
+		limit = d.lookAfter
 	}
-	n, err := unix.Ppoll(fds, timeout, nil)
+	timeout := unix.NsecToTimespec(limit.Nanoseconds())
+	n, err := unix.Ppoll(fds, &timeout, nil)
 	switch {
+	case err == nil && n == 0 && look:
+		return false, d.look()
 	case errors.Is(err, unix.EINTR) || err == nil && n == 0:
 		return false, nil
 	case err != nil:
@@ -58,6 +62,10 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		var count [8]byte
 		_, _ = unix.Read(d.clock, count[:]) // ECANCELED: the clock was set
 		return true, nil
+	case fds[3].Revents != 0:
+		drainWatch(d.watch)
+		d.lookAfter = lookMin / 2
+		return false, d.look()
 	case fds[0].Revents&unix.POLLIN == 0: // POLLERR, POLLHUP: the device was unbound
 		return false, fmt.Errorf("wait for the device: uio events %#x: %w", fds[0].Revents, ErrGone)
 	}
@@ -104,9 +112,11 @@ func (d *Device) Close() error {
 		errs = append(errs, region.Close())
 	}
 	d.memory = nil
-	if d.clock >= 0 {
-		errs = append(errs, os.NewSyscallError("close", unix.Close(d.clock)))
-		d.clock = -1
+	for _, fd := range []*int{&d.clock, &d.watch} {
+		if *fd >= 0 {
+			errs = append(errs, os.NewSyscallError("close", unix.Close(*fd)))
+			*fd = -1
+		}
 	}
 	d.wakeMu.Lock()
 	defer d.wakeMu.Unlock()

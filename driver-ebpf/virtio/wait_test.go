@@ -13,7 +13,7 @@ import (
 )
 
 // newWaiter returns a started device that interrupts, and learns that the clock
-// was set, when the test writes to its descriptors.
+// was set or that others use its files, when the test writes to its descriptors.
 func newWaiter(t *testing.T) *Device {
 	t.Helper()
 	eventfd := func() int {
@@ -29,12 +29,19 @@ func newWaiter(t *testing.T) *Device {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { config.Close() })
+	const command = commandMemory | commandMaster
+	if _, err := config.WriteAt([]byte{command, 0}, pciCommand); err != nil {
+		t.Fatal(err)
+	}
 	d := &Device{
-		function: &pciFunction{uio: eventfd(), config: config},
+		function: &pciFunction{uio: eventfd(), config: config, command: command},
 		common:   make(registers, commonConfigSize),
 		isr:      make(registers, 1),
 		wake:     eventfd(),
 		clock:    eventfd(),
+		watch:    eventfd(),
+
+		lookAfter: lookMax,
 	}
 	d.Start()
 	return d

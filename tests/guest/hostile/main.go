@@ -90,7 +90,8 @@ func run(args []string) error {
 
 // open finds the device and gives it buffers for events.
 func open() (_ *driver, err error) {
-	found, err := virtio.Find(protocol.PCIVendorID, protocol.PCIDeviceID)
+	id := virtio.ID{Vendor: protocol.PCIVendorID, Device: protocol.PCIDeviceID}
+	found, err := virtio.Find(id)
 	if err != nil || len(found) == 0 {
 		return nil, errors.Join(errors.New("find the device"), err)
 	}
@@ -102,7 +103,7 @@ func open() (_ *driver, err error) {
 			return nil, err
 		}
 	}
-	d.dev, err = virtio.Open(found[0], virtio.Options{Queues: protocol.NumQueues, Log: zap.NewNop()})
+	d.dev, err = virtio.Open(found[0], id, virtio.Options{Queues: protocol.NumQueues, Log: zap.NewNop()})
 	if err != nil {
 		return nil, err
 	}
