@@ -42,6 +42,7 @@ type setup struct {
 	agentPort   bool // the serial port by which an agent refuses
 	backendArgs []string
 	device      map[string]string // further properties of the device
+	port        string            // the PCIe root port that it is behind
 	devices     []string          // further devices
 	memory      []string          // what its memory is made of; see vm.Config
 	options     []string          // further options of QEMU
@@ -91,7 +92,7 @@ func boot(t testing.TB, s setup) *machine {
 	maps.Copy(config.Device, s.device)
 	config.Append, config.Devices = s.kernelLine, s.devices
 	config.Memory, config.Options = s.memory, s.options
-	config.Backend = s.socket
+	config.Backend, config.Port = s.socket, s.port
 	if s.qemu != "" {
 		config.QEMU = s.qemu
 	}

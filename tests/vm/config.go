@@ -33,6 +33,9 @@ type Config struct {
 	Backend string
 	// Device holds further properties of the device.
 	Device map[string]string
+	// Port puts the device behind a PCIe root port with this id rather than on
+	// the root bus, where no device can be reset by itself.
+	Port string
 	// AgentSocket is the backend's socket for the serial port by which an agent
 	// refuses. Without it the guest has no such port.
 	AgentSocket string
@@ -87,6 +90,10 @@ func (c *Config) args(dir string, incoming bool) []string {
 		// The connection is made anew when the backend was restarted.
 		args = append(args, "-chardev", "socket,id=fbpp,path="+c.Backend+",reconnect-ms=200")
 		device := "vhost-user-fbpp-pci,id=" + deviceID + ",chardev=fbpp"
+		if c.Port != "" {
+			args = append(args, "-device", "pcie-root-port,chassis=1,id="+c.Port)
+			device += ",bus=" + c.Port
+		}
 		for _, key := range slices.Sorted(maps.Keys(c.Device)) {
 			device += "," + key + "=" + c.Device[key]
 		}

@@ -9,6 +9,7 @@
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
 //	/init cache FILE...          read files, so that their pages are cached, hold them open
 //	/init kill COMMAND TIME      kill a program after a time
+//	/init disturb HOW            do to the free page device what an agent does not expect
 //	/init zeroes MIB             print whether new memory is zero
 //	/init show FILE              print a file
 //	/init memory                 print what is free, in pages
@@ -50,6 +51,8 @@ func run(args []string) error {
 		return cache(args[1:])
 	case "kill":
 		return kill(args[1:])
+	case "disturb":
+		return disturb(args[1:])
 	case "zeroes":
 		return zeroes(args[1:])
 	case "show":

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+// Whatever others in the guest do to the device, the agent notices, sets it up
+// again, and answers the next migration. None of them interrupts it.
+func TestDisturbedDeviceIsSetUpAgain(t *testing.T) {
+	for _, series := range guest.AllSeries() {
+		t.Run(string(series), func(t *testing.T) {
+			m := boot(t, setup{series: series, port: "port0"})
+			for _, c := range []struct{ name, how string }{
+				{"somebody opens and closes the uio device", "uio"},
+				{"somebody clears bus mastering", "master"},
+				{"somebody switches its registers off", "memory"},
+				{"somebody resets it", "reset"},
+				{"somebody unbinds it", "unbind"},
+				{"somebody gives it to another driver", "override"},
+				{"it is unplugged, and plugged in", "replug"},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					defer m.in(t)()
+					hellos := m.hellos()
+					m.disturb(c.how)
+					for m.hellos() == hellos {
+						time.Sleep(10 * time.Millisecond) // until it has, or the test's time is up
+					}
+					m.awaitDriver()
+				})
+			}
+			// This one costs no hello: nothing but the line has to be let through.
+			m.disturb("intx")
+			requireHints(t, m.migrate(), "ok")
+			m.awaitDriver()
+			m.disturb("uio") // once more at the destination
+			m.disturb("master")
+			requireHints(t, m.migrate(), "ok")
+			m.requireSound()
+		})
+	}
+}
+
+// disturb does to the device what its driver does not expect.
+func (m *machine) disturb(how string) {
+	m.t.Helper()
+	if _, err := m.vm.Run(m.ctx, "/init", "disturb", how); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// hellos counts how often the agent has said hello.
+func (m *machine) hellos() int {
+	m.t.Helper()
+	said, err := m.agentOutput()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return strings.Count(said, "said hello")
+}
