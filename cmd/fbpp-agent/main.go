@@ -7,13 +7,9 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
@@ -25,7 +21,7 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
 	"github.com/fbpp-project/fbpp/driver-ebpf/serialport"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
-	"github.com/fbpp-project/fbpp/internal/version"
+	"github.com/fbpp-project/fbpp/internal/cli"
 )
 
 // memoryLimit is when the garbage collector runs at all: a collection in the
@@ -33,42 +29,23 @@ import (
 // nothing once it waits for events.
 const memoryLimit = 64 << 20
 
-func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "fbpp-agent:", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main("fbpp-agent", run) }
 
-func run(args []string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("fbpp-agent", flag.ContinueOnError)
-	device := flags.String("device", "", "PCI `address` of the device, such as 0000:00:05.0; default: the only one")
-	level := zapcore.InfoLevel
-	flags.Var(&level, "log-level", "debug, info, warn or error")
-	check := flags.Bool("check", false, "say whether this guest can report its free memory, and exit with status 1 if not")
-	once := flags.Bool("once", false, "take one snapshot, print its figures, and exit")
-	asJSON := flags.Bool("json", false, "with --check or --once: print JSON")
-	showVersion := flags.Bool("version", false, "print the version and exit")
-	if err := flags.Parse(args); err != nil {
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	o, err := parse(args, stdout)
+	if err != nil {
 		return err
 	}
-	if flags.NArg() != 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	if *showVersion {
-		_, err := fmt.Fprintln(stdout, version.Line("fbpp-agent"))
-		return err
-	}
-	lg, err := newLogger(level)
+	lg, err := newLogger(o.level)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lg.Sync() }() // stderr cannot be synced everywhere
 
-	if !*check && !*once {
+	if !o.check && !o.once {
 		// A guest may be made of an image that has the agent: without the device
 		// there is nothing to load programs for.
-		if _, err := transport.Find(*device); err != nil {
+		if _, err := transport.Find(o.device); err != nil {
 			return err
 		}
 	}
@@ -77,30 +54,29 @@ func run(args []string, stdout io.Writer) error {
 		return err
 	}
 	defer found.Close()
-	if *check {
-		return printCheck(stdout, found, *asJSON)
+	switch {
+	case o.check:
+		return printCheck(stdout, found, o.asJSON)
+	case o.once:
+		return printSnapshot(stdout, found, o.asJSON)
+	case found.Err != nil:
+		lg.Error("this guest reports no free memory",
+			zap.Stringer("status", found.Guest.Status), zap.Error(found.Err))
 	}
-	if *once {
-		return printSnapshot(stdout, found, *asJSON)
-	}
-	if found.Err != nil {
-		lg.Error("this guest reports no free memory", zap.Stringer("status", found.Guest.Status), zap.Error(found.Err))
-	}
-	return serve(lg, found, *device)
+	return serve(ctx, lg, found, o.device)
 }
 
 func newLogger(level zapcore.Level) (*zap.Logger, error) {
 	config := zap.NewProductionConfig()
 	config.Level = zap.NewAtomicLevelAt(level)
 	config.Encoding = "console"
-	config.EncoderConfig.EncodeTime, config.EncoderConfig.EncodeDuration = zapcore.ISO8601TimeEncoder, zapcore.StringDurationEncoder
+	config.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	config.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
 	config.DisableCaller, config.DisableStacktrace, config.Sampling = true, true, nil
 	return config.Build()
 }
 
-func serve(lg *zap.Logger, found *preflight.Result, device string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+func serve(ctx context.Context, lg *zap.Logger, found *preflight.Result, device string) error {
 	a, err := agent.New(found.Guest, found.Walker(), lg)
 	if err != nil {
 		return err

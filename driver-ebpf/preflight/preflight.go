@@ -103,11 +103,9 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 		}
 	}
 	peek, err := kernel.OpenPeek()
-	if errors.Is(err, os.ErrPermission) {
-		return protocol.StatusFailed, fmt.Errorf("root is needed, with CAP_BPF and CAP_PERFMON: %w", err)
-	}
 	if err != nil {
-		return protocol.StatusUnsupported, err
+		lg.Debug("load eBPF programs", zap.Error(err))
+		return refusal(err, os.Geteuid() == 0)
 	}
 	r.peek = peek
 	cmdline, err := os.ReadFile("/proc/cmdline")
@@ -136,6 +134,20 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 	r.Snapshot = snapshot
 	r.Guest.Hello.MaxOrder = uint8(snapshot.MaxOrder())
 	return protocol.StatusOK, nil
+}
+
+// refusal tells why eBPF programs could not be loaded. That of somebody who may not
+// do it is the process's fault, and not the kernel's; what the error says about
+// RLIMIT_MEMLOCK then is a guess, and a wrong one since Linux 5.11.
+func refusal(err error, root bool) (protocol.Status, error) {
+	var errno unix.Errno
+	switch {
+	case !errors.Is(err, os.ErrPermission) || !errors.As(err, &errno):
+		return protocol.StatusUnsupported, err
+	case !root:
+		return protocol.StatusFailed, fmt.Errorf("root is needed: %w", errno)
+	}
+	return protocol.StatusFailed, fmt.Errorf("eBPF is refused (CAP_BPF, CAP_PERFMON, seccomp?): %w", errno)
 }
 
 // lockdown returns the mode in force, which the file has in brackets, or "" for

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
@@ -43,6 +44,34 @@ func TestReasonIsOneLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := reason(c.err); got != c.want {
 				t.Fatalf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestWhoMayNotLoadPrograms(t *testing.T) {
+	const guess = "(MEMLOCK may be too low, consider rlimit.RemoveMemlock)"
+	forbidden := fmt.Errorf("map create: %w %s", unix.EPERM, guess)
+	for name, c := range map[string]struct {
+		err    error
+		root   bool
+		status protocol.Status
+		says   string
+	}{
+		"not root":                   {forbidden, false, protocol.StatusFailed, "root is needed: "},
+		"root without its rights":    {forbidden, true, protocol.StatusFailed, "CAP_BPF"},
+		"a kernel that cannot do it": {unix.EINVAL, false, protocol.StatusUnsupported, "invalid argument"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, err := refusal(c.err, c.root)
+			if status != c.status || !errors.Is(err, errors.Unwrap(c.err)) && !errors.Is(err, c.err) {
+				t.Errorf("status %v, error %v", status, err)
+			}
+			if said := reason(err); !strings.HasPrefix(err.Error(), said) || !strings.Contains(said, c.says) {
+				t.Errorf("reason %q of error %q, want %q in it", said, err, c.says)
+			}
+			if strings.Contains(err.Error(), "MEMLOCK") {
+				t.Errorf("a guess: %v", err)
 			}
 		})
 	}
