@@ -30,21 +30,25 @@ type ClosingTransport interface {
 // time; it may be nil. A first attempt that fails ends Serve with its error, as
 // a misconfiguration is likelier then than a device that is late.
 func (a *Agent) Serve(ctx context.Context, open func() (ClosingTransport, error), ready func()) error {
+	missing := "" // why there is no device
 	for attempt, pause := 0, retryMin; ; attempt++ {
 		t, err := open()
 		switch {
 		case err != nil && attempt == 0:
 			return err
+		case err != nil && err.Error() != missing: // once is enough
+			missing = err.Error()
+			a.lg.Warn("there is no device to serve, the agent goes on looking", zap.Error(err))
 		case err != nil:
-			a.lg.Debug("device is not there", zap.Error(err))
 		default:
+			missing = ""
 			began := a.now()
 			err = a.Run(ctx, &readyTransport{Transport: t, ready: ready})
 			ready = nil
 			if err = errors.Join(err, t.Close()); ctx.Err() != nil {
 				return err
 			}
-			a.lg.Warn("device is left", zap.Error(err))
+			a.lg.Warn("device is left, and will be set up again", zap.Error(err))
 			if a.now().Sub(began) > retryMax {
 				pause = retryMin // it had worked
 			}

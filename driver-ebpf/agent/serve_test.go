@@ -5,7 +5,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
@@ -43,5 +48,39 @@ func TestDeviceThatIsNotThereAtFirstIsAnError(t *testing.T) {
 	err := a.Serve(t.Context(), func() (ClosingTransport, error) { return nil, errUnplugged }, nil)
 	if !errors.Is(err, errUnplugged) {
 		t.Fatalf("error %v", err)
+	}
+}
+
+// Why there is no device is said once, and again when it is another reason.
+func TestMissingDeviceIsLoggedOnce(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	core, logs := observer.New(zap.WarnLevel)
+	first := newFakeTransport()
+	first.fail = errUnplugged
+	close(first.events)
+	attempts := 0
+	open := func() (ClosingTransport, error) {
+		switch attempts++; attempts {
+		case 1:
+			return first, nil
+		case 2, 3:
+			return nil, errors.New("another process drives it")
+		case 5:
+			cancel()
+		}
+		return nil, errUnplugged
+	}
+	a := mustAgent(t, testGuest, newFakeWalker(fakeStep{}))
+	a.lg = zap.New(core)
+	if err := a.Serve(ctx, open, nil); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, entry := range logs.All() {
+		said = append(said, fmt.Sprint(entry.ContextMap()["error"]))
+	}
+	want := []string{"receive event: unplugged", "another process drives it", "unplugged"}
+	if diff := cmp.Diff(want, said); diff != "" {
+		t.Error(diff)
 	}
 }
