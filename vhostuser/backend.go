@@ -48,6 +48,7 @@ type Backend struct {
 
 	// Of the message goroutine alone.
 	status       uint8
+	noFeatures   bool // those of the last SET_FEATURES were refused
 	inflight     inflight
 	inband       []eventFD // kick rings that were started by VRING_KICK
 	transfer     *transfer // of the device's state, or nil

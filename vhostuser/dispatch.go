@@ -28,6 +28,15 @@ type rule struct {
 	refusal []byte
 	// handle does the work. It may take descriptors from the message.
 	handle func(m *wire.Message) (reply, error)
+	// forget, if set, is called for a request that was refused. What an earlier
+	// one of its kind had set is not what the frontend means any more.
+	forget func(m *wire.Message)
+}
+
+// orForget returns r with a forget.
+func (r rule) orForget(f func(m *wire.Message)) rule {
+	r.forget = f
+	return r
 }
 
 const (
@@ -82,19 +91,33 @@ func (b *Backend) dispatch(ctx context.Context, m *wire.Message) error {
 		}
 		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, ack.AppendTo(nil))
 	case err != nil:
-		// The frontend cannot be told. The stream is still in step, and the
-		// state is as before: what it meant to set up will not run.
-		b.lg.Error("request ignored", zap.Stringer("request", req), zap.Error(err))
+		// The frontend cannot be told. The stream is still in step, and what the
+		// frontend meant to set up will not run.
+		log := b.lg.Warn
+		if errors.Is(err, errAfterRefusal) {
+			log = b.lg.Debug // the refusal was logged
+		}
+		log("request ignored", zap.Stringer("request", req), zap.Error(err))
 	}
 	return nil
 }
 
 func (b *Backend) apply(r rule, known bool, m *wire.Message) (reply, error) {
-	switch n := len(m.FDs); {
+	switch {
 	case !known:
 		return reply{}, errUnknown
 	case r.feature != always && !b.ProtocolFeature(uint(r.feature)):
 		return reply{}, ErrNotNegotiated
+	}
+	ans, err := r.apply(m)
+	if err != nil && r.forget != nil {
+		r.forget(m)
+	}
+	return ans, err
+}
+
+func (r rule) apply(m *wire.Message) (reply, error) {
+	switch n := len(m.FDs); {
 	case n < r.minFDs || n > r.maxFDs:
 		return reply{}, fmt.Errorf("%d descriptors came with it, not %d to %d", n, r.minFDs, r.maxFDs)
 	case r.size != anySize && len(m.Payload) != r.size:
@@ -133,7 +156,7 @@ func (b *Backend) newRules() map[wire.Request]rule {
 
 	rules := map[wire.Request]rule{
 		wire.GetFeatures:         ask(always, b.offered),
-		wire.SetFeatures:         tell(always, sizeU64, 0, b.setFeatures),
+		wire.SetFeatures:         tell(always, sizeU64, 0, b.setFeatures).orForget(b.forgetFeatures),
 		wire.GetProtocolFeatures: ask(always, b.offeredProtocol),
 		wire.SetProtocolFeatures: tell(always, sizeU64, 0, b.setProtocolFeatures),
 		wire.SetOwner:            tell(always, 0, 0, func(*wire.Message) error { return nil }),
@@ -141,9 +164,11 @@ func (b *Backend) newRules() map[wire.Request]rule {
 		wire.GetQueueNum: ask(wire.ProtocolMQ, func() uint64 {
 			return uint64(b.dev.NumQueues)
 		}),
-		wire.SetBackendReqFD: tell(wire.ProtocolBackendReq, 0, 1, b.setBackendReqFD),
+		wire.SetBackendReqFD: tell(wire.ProtocolBackendReq, 0, 1, b.setBackendReqFD).
+			orForget(func(*wire.Message) { b.channel.close() }),
 
-		wire.SetMemTable:    {size: anySize, maxFDs: wire.MaxMemRegions, feature: always, handle: b.setMemTable},
+		wire.SetMemTable: {size: anySize, maxFDs: wire.MaxMemRegions, feature: always,
+			handle: b.setMemTable, forget: b.forgetMemTable},
 		wire.GetMaxMemSlots: ask(wire.ProtocolConfigureMemSlots, func() uint64 { return maxMemSlots }),
 		wire.AddMemReg:      {size: anySize, maxFDs: 1, feature: wire.ProtocolConfigureMemSlots, handle: b.addMemReg},
 		// A frontend may send the descriptor along, for old backends.
@@ -151,9 +176,9 @@ func (b *Backend) newRules() map[wire.Request]rule {
 		wire.SetLogBase: {size: sizeLog, minFDs: 1, maxFDs: 1, feature: wire.ProtocolLogSHMFD, replies: true, handle: b.setLogBase},
 		wire.SetLogFD:   tell(wire.ProtocolLogSHMFD, anySize, 1, b.setLogFD),
 
-		wire.SetVringNum:    tell(always, sizeState, 0, b.setVringNum),
-		wire.SetVringAddr:   tell(always, sizeAddr, 0, b.setVringAddr),
-		wire.SetVringBase:   tell(always, sizeState, 0, b.setVringBase),
+		wire.SetVringNum:    tell(always, sizeState, 0, b.setVringNum).orForget(b.forRing((*Queue).forgetSize)),
+		wire.SetVringAddr:   tell(always, sizeAddr, 0, b.setVringAddr).orForget(b.forRing((*Queue).forgetAddr)),
+		wire.SetVringBase:   tell(always, sizeState, 0, b.setVringBase).orForget(b.forRing((*Queue).forgetBase)),
 		wire.GetVringBase:   {size: sizeState, feature: always, replies: true, handle: b.getVringBase},
 		wire.SetVringKick:   optionalFD(tell(always, sizeU64, 0, b.setVringKick)),
 		wire.SetVringCall:   optionalFD(tell(always, sizeU64, 0, b.setVringCall)),

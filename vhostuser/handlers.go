@@ -23,6 +23,7 @@ func (b *Backend) setFeatures(m *wire.Message) error {
 		return fmt.Errorf("features were not offered: %v", wire.Features(extra))
 	}
 	b.features.Store(f)
+	b.noFeatures = false
 	b.tlb.on.Store(wire.Features(f).Has(wire.FeatureAccessPlatform))
 	b.log.setAll(wire.Features(f).Has(wire.FeatureLogAll))
 	call(b.dev.FeaturesAcked, f&^vhostFeatures)
@@ -34,6 +35,16 @@ func (b *Backend) setFeatures(m *wire.Message) error {
 		}
 	}
 	return nil
+}
+
+// forgetFeatures keeps rings from starting until features are accepted: in which
+// format they are is not known. Those that run go on. Logging is switched on where
+// the request asked for it, since a frontend that cannot be told counts on it.
+func (b *Backend) forgetFeatures(m *wire.Message) {
+	b.noFeatures = true
+	if v, err := wire.DecodeU64(m.Payload); err == nil && wire.Features(v).Has(wire.FeatureLogAll) {
+		b.log.setAll(true)
+	}
 }
 
 func (b *Backend) setProtocolFeatures(m *wire.Message) error {
@@ -128,6 +139,7 @@ func (b *Backend) resetDevice(*wire.Message) error {
 	b.stopQueues()
 	for _, q := range b.queues {
 		q.enable(false)
+		q.forgetSetup()
 	}
 	b.status = 0
 	b.reset()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ func (b *Backend) addInflightRules(rules map[wire.Request]rule) {
 	rules[wire.SetInflightFD] = rule{
 		size: anySize, minFDs: 1, maxFDs: 1, feature: wire.ProtocolInflightSHMFD,
 		handle: func(m *wire.Message) (reply, error) { return reply{}, b.setInflightFD(m) },
+		forget: b.forgetInflight,
 	}
 }
 
@@ -32,6 +34,7 @@ func (b *Backend) addInflightRules(rules map[wire.Request]rule) {
 type inflight struct {
 	fd      eventFD // of the memory that was made last, to be closed
 	mapping *shm.Mapping
+	refused bool // the last SET_INFLIGHT_FD was
 }
 
 // getInflightFD makes memory for the frontend to keep. What a ring needs
@@ -65,10 +68,8 @@ func (b *Backend) setInflightFD(m *wire.Message) error {
 	if err != nil {
 		return err
 	}
-	for _, q := range b.queues {
-		if q.isStarted() {
-			return fmt.Errorf("set inflight memory: ring %d is started", q.index)
-		}
+	if i := slices.IndexFunc(b.queues, (*Queue).isStarted); i >= 0 {
+		return fmt.Errorf("set inflight memory: ring %d is started", i)
 	}
 	part := inflightSize(b.dialect(), int(v.QueueSize))
 	if v.MmapSize < part*uint64(v.NumQueues) {
@@ -86,8 +87,21 @@ func (b *Backend) setInflightFD(m *wire.Message) error {
 		}
 	}
 	b.inflight.unmap()
-	b.inflight.mapping = mapping
+	b.inflight.mapping, b.inflight.refused = mapping, false
 	return nil
+}
+
+// forgetInflight keeps rings from starting until there is inflight memory: to
+// record requests in the old one would lose them. Rings that run go on.
+func (b *Backend) forgetInflight(*wire.Message) {
+	if slices.ContainsFunc(b.queues, (*Queue).isStarted) {
+		return
+	}
+	for _, q := range b.queues {
+		q.setInflight(nil, 0)
+	}
+	b.inflight.unmap()
+	b.inflight.refused = true
 }
 
 func (b *Backend) inflightDescription(m *wire.Message) (wire.Inflight, error) {

@@ -14,25 +14,29 @@ import (
 // have 509 of them, libvhost-user as many.
 const maxMemSlots = 509
 
-// setMemTable replaces the memory table. A table that cannot be mapped leaves
-// the device without memory: the old one is not what the frontend means.
+// setMemTable replaces the memory table.
 func (b *Backend) setMemTable(m *wire.Message) (reply, error) {
 	if b.post.active.Load() {
 		return b.tellTable(m)
 	}
 	regions, err := b.mapTable(m)
 	if err != nil {
-		b.useMemory(nil)
 		return reply{}, err
 	}
 	defer releaseAll(regions)
 	mem, err := newMemory(regions)
 	if err != nil {
-		b.useMemory(nil)
 		return reply{}, err
 	}
 	b.useMemory(mem)
 	return reply{}, nil
+}
+
+// forgetMemTable leaves the device without memory.
+func (b *Backend) forgetMemTable(*wire.Message) {
+	if !b.post.active.Load() { // else it was an acknowledgement, or the connection ends
+		b.useMemory(nil)
+	}
 }
 
 // tellTable is setMemTable after POSTCOPY_LISTEN: either the table, which is

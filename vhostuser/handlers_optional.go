@@ -28,6 +28,7 @@ func (b *Backend) addOptionalRules(rules map[wire.Request]rule) {
 	}
 	rules[wire.IOTLBMsg] = rule{
 		size: sizeIOTLB, feature: always, replies: true, refusal: failed, handle: b.iotlbMsg,
+		forget: b.forgetTranslations,
 	}
 	rules[wire.PostcopyAdvise] = rule{
 		feature: wire.ProtocolPageFault, replies: true, refusal: []byte{}, handle: b.postcopyAdvise,

@@ -3,6 +3,7 @@
 package vhostuser
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,6 +21,19 @@ func (b *Backend) queue(i uint32) (*Queue, error) {
 		return nil, fmt.Errorf("queue %d of %d does not exist", i, len(b.queues))
 	}
 	return b.queues[i], nil
+}
+
+// forRing returns a forget for the ring that a message names. A message that
+// names none changes nothing.
+func (b *Backend) forRing(forget func(*Queue)) func(*wire.Message) {
+	return func(m *wire.Message) {
+		if len(m.Payload) < 4 {
+			return
+		}
+		if q, err := b.queue(binary.LittleEndian.Uint32(m.Payload)); err == nil {
+			forget(q)
+		}
+	}
 }
 
 // vringState decodes a message about one ring and finds it.
@@ -121,13 +135,40 @@ func (b *Backend) setVringKick(m *wire.Message) error {
 	return b.startQueue(q, fd)
 }
 
-// startQueue starts a ring. It consumes the kick descriptor, also when it fails.
+// startQueue starts a ring. It consumes the kick descriptor, also when it fails,
+// and has done nothing else then.
 func (b *Backend) startQueue(q *Queue, kick int) error {
+	k := newKickFD(kick, q.lg)
+	if !q.isStarted() {
+		err := b.mayStart()
+		if err == nil {
+			err = q.open()
+		}
+		if err != nil {
+			k.close()
+			return fmt.Errorf("start ring: %w", err)
+		}
+	}
 	if err := b.endTransfer(); err != nil {
 		b.lg.Error("device runs while its state is transferred", zap.Error(err))
 	}
 	b.channel.suspend(false)
-	return q.start(newKickFD(kick, q.lg))
+	q.run(k)
+	return nil
+}
+
+// errAfterRefusal is about a ring that lacks what was refused before.
+var errAfterRefusal = errors.New("what it was to start with was refused")
+
+// mayStart says whether what concerns all rings is known.
+func (b *Backend) mayStart() error {
+	switch {
+	case b.noFeatures:
+		return fmt.Errorf("%w: its features", errAfterRefusal)
+	case b.inflight.refused:
+		return fmt.Errorf("%w: its inflight memory", errAfterRefusal)
+	}
+	return nil
 }
 
 func (b *Backend) setVringCall(m *wire.Message) error {

@@ -86,6 +86,7 @@ func TestInbandNotificationsReplaceDescriptors(t *testing.T) {
 		t.Errorf("base %d", base)
 	}
 	must(t, v.f.Tell(wire.SetVringBase, wire.VringState{Index: 1, Num: uint32(base)}.AppendTo(nil)))
+	must(t, v.f.SetAddr(q))
 	in, out := v.request("again")
 	_, err = q.Add(in, out)
 	must(t, err)

@@ -237,6 +237,19 @@ func (b *Backend) addTranslation(v wire.IOTLB) error {
 	return nil
 }
 
+// forgetTranslations forgets those that a refused message was about, or all of
+// them if that is not clear.
+func (b *Backend) forgetTranslations(m *wire.Message) {
+	if !b.tlb.on.Load() {
+		return
+	}
+	all := wire.IOTLB{Type: wire.IOTLBInvalidate}
+	v, err := wire.DecodeIOTLB(m.Payload)
+	if err != nil || v.Type != wire.IOTLBUpdate || b.removeTranslations(v) != nil {
+		_ = b.removeTranslations(all)
+	}
+}
+
 // removeTranslations forgets a range. When it returns, nobody uses it any more:
 // each queue has looked its ring up again, under the lock that all writes to
 // guest memory hold.

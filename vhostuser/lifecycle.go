@@ -44,7 +44,7 @@ func (q *Queue) setBase(n uint32) error {
 	if err := q.dialect().checkBase(n, q.set.size); err != nil {
 		return fmt.Errorf("set ring base: %w", err)
 	}
-	q.set.base = n
+	q.set.base, q.set.noBase = n, false
 	return nil
 }
 
@@ -79,23 +79,51 @@ func (q *Queue) setAddr(a wire.VringAddr) error {
 	return nil
 }
 
-// start begins to use the ring. It consumes kick, also when it fails.
-func (q *Queue) start(kick *kickFD) error {
-	if q.isStarted() {
-		// A new kick descriptor for a started ring.
+// forgetSize, forgetBase and forgetAddr are called when what the frontend told
+// last was refused. What it told before is not what it means any more, so that
+// the ring does not start until it is told again.
+func (q *Queue) forgetSize() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.started { // the size of a started ring cannot change
+		q.set.size, q.set.refused = 0, true
+	}
+}
+
+func (q *Queue) forgetBase() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.started { // nor can its base
+		q.set.noBase, q.set.refused = true, true
+	}
+}
+
+// forgetAddr also pauses a started ring, until there is an address: what is at
+// the old one may be no ring any more.
+func (q *Queue) forgetAddr() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.set.addr, q.set.hasAddr, q.set.refused = wire.VringAddr{}, false, true
+	q.mapped = false
+}
+
+// forgetSetup forgets all that was told about a stopped ring, but for the memory
+// to track chains in.
+func (q *Queue) forgetSetup() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.set = setup{inflight: q.set.inflight, inflightLimit: q.set.inflightLimit}
+}
+
+// run has the ring, which was opened, processed when kick tells to. A ring that
+// is started already gets another kick descriptor.
+func (q *Queue) run(kick *kickFD) {
+	if q.life.kick != nil {
 		q.stopWorker()
 		q.life.kick.close()
-		q.life.kick = kick
-		q.update()
-		return nil
-	}
-	if err := q.open(); err != nil {
-		kick.close()
-		return err
 	}
 	q.life.kick = kick
 	q.update()
-	return nil
 }
 
 func (q *Queue) isStarted() bool {
@@ -104,30 +132,39 @@ func (q *Queue) isStarted() bool {
 	return q.started
 }
 
-func (q *Queue) open() error {
+// open begins to use the ring as it was told, unless that cannot be: the ring is
+// stopped then, as before.
+func (q *Queue) open() (err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.set.size == 0 || !q.set.hasAddr {
-		return errors.New("start ring: its size or address is unknown")
+	defer func() {
+		if err != nil {
+			q.closeLocked()
+		}
+	}()
+	switch unknown := q.set.size == 0 || !q.set.hasAddr || q.set.noBase; {
+	case unknown && q.set.refused:
+		return fmt.Errorf("%w: its size, base or address", errAfterRefusal)
+	case unknown:
+		return errors.New("its size or address is unknown")
 	}
 	d := q.dialect()
 	if err := errors.Join(d.checkSize(uint32(q.set.size), q.set.size), d.checkBase(q.set.base, q.set.size)); err != nil {
-		return fmt.Errorf("start ring: %w", err)
+		return err
 	}
 	r := newRing(d, q.set.size)
-	err := r.attach(q.mem.Memory, q.set.addr, q.log)
-	if err != nil && !isMiss(err) {
-		return fmt.Errorf("start ring: %w", err)
+	attachErr := r.attach(q.mem.Memory, q.set.addr, q.log)
+	if attachErr != nil && !isMiss(attachErr) {
+		return attachErr
 	}
 	if b := q.set.inflight.b; b != nil && (q.set.size > q.set.inflightLimit ||
 		uint64(len(b)) < inflightSize(d, q.set.inflightLimit)) { // it may have been for another format
-		return fmt.Errorf("start ring: its %d descriptors are more than there is room for to track in flight", q.set.size)
+		return fmt.Errorf("its %d descriptors are more than there is room for to track in flight", q.set.size)
 	}
 	q.ring, q.inOrder = r, d.inOrder
-	q.flight, q.left, q.popped = nil, nil, 0
-	q.mapped, q.begun = err == nil, false
+	q.mapped, q.begun = attachErr == nil, false
 	if err := q.beginLocked(); err != nil {
-		return fmt.Errorf("start ring: %w", err)
+		return err
 	}
 	q.broken = nil
 	q.epoch++
@@ -135,7 +172,21 @@ func (q *Queue) open() error {
 	q.started = true
 	// A backend before us may have died between a completion and its
 	// interrupt. One interrupt too many does no harm.
-	return q.call.raise()
+	q.callLocked()
+	return nil
+}
+
+// closeLocked lets go of the ring and its memory.
+func (q *Queue) closeLocked() {
+	q.ring, q.mapped, q.flight = nil, false, nil
+	q.left, q.popped = nil, 0
+}
+
+// callLocked interrupts the driver, whether or not it wants that.
+func (q *Queue) callLocked() {
+	if err := q.call.raise(); err != nil {
+		q.lg.Warn("cannot interrupt the driver", zap.Error(err))
+	}
 }
 
 // beginLocked learns where the ring goes on, once it is mapped.
@@ -217,7 +268,7 @@ func (q *Queue) setMemory(m *Memory) {
 	q.mem.end()
 	q.mem = newLease(m)
 	back := false
-	if q.started {
+	if q.started && q.set.hasAddr {
 		var err error
 		if back, err = q.attachLocked(q.set.addr); err != nil {
 			q.mapped = false
@@ -248,9 +299,7 @@ func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
 	// What waited is published now, and what was published before may not have
 	// been notified of: the driver's wish was in the memory that was gone.
 	if q.publishLocked() == nil {
-		if err := q.call.raise(); err != nil {
-			q.lg.Warn("cannot interrupt the driver", zap.Error(err))
-		}
+		q.callLocked()
 	}
 	return true, nil
 }
@@ -268,10 +317,7 @@ func (q *Queue) setCall(fd int) {
 	defer q.mu.Unlock()
 	q.call.replace(fd)
 	if q.started {
-		// The old descriptor may have swallowed an interrupt.
-		if err := q.call.raise(); err != nil {
-			q.lg.Warn("cannot interrupt the driver", zap.Error(err))
-		}
+		q.callLocked() // the old descriptor may have swallowed an interrupt
 	}
 }
 

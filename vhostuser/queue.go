@@ -56,10 +56,12 @@ type Queue struct {
 
 // setup is what the frontend told about a ring that is not running.
 type setup struct {
-	size    int // zero: not told yet
+	size    int // zero: not known
 	addr    wire.VringAddr
 	hasAddr bool
 	base    uint32
+	noBase  bool // the last one was refused
+	refused bool // something of this was, since the ring was stopped
 
 	inflight      area // where to track chains, if it has memory
 	inflightLimit int  // how many descriptors it has room for
@@ -219,7 +221,7 @@ func (q *Queue) Notify() error {
 // askForRingLocked asks again for the translation of a ring that waits for it,
 // and says whether it is there. A frontend that had none may have one now.
 func (q *Queue) askForRingLocked() bool {
-	if !q.mem.translated() {
+	if !q.mem.translated() || !q.set.hasAddr {
 		return false
 	}
 	_, err := q.attachLocked(q.set.addr)

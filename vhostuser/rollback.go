@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // stop stops the ring and returns the base from which the next one to start it
@@ -25,9 +26,10 @@ func (q *Queue) stop(complete bool) uint32 {
 		if q.begun {
 			q.set.base = q.ring.base()
 		}
-		q.ring, q.mapped, q.flight = nil, false, nil
-		q.left, q.popped = nil, 0
+		q.closeLocked()
 	}
+	// What is there now may be no ring any more: the next start needs an address.
+	q.set.addr, q.set.hasAddr, q.set.refused = wire.VringAddr{}, false, false
 	base := q.set.base
 	q.mu.Unlock()
 
@@ -96,7 +98,5 @@ func (q *Queue) leaveLocked() {
 		return
 	}
 	q.lg.Warn("stopped queue has chains outstanding that it cannot give back", zap.Int("chains", lost))
-	if err := q.call.raise(); err != nil {
-		q.lg.Warn("cannot interrupt the driver", zap.Error(err))
-	}
+	q.callLocked()
 }

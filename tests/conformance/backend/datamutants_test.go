@@ -46,6 +46,15 @@ func dataMutants() []mutant {
 				c.inject(wire.SetMemTable, wire.MemTable{}.AppendTo(nil))
 				return true
 			})},
+		{defect: "a ring whose address is refused keeps that of before", rules: rules("VHU-RING-17"),
+			proxy: onRequest(wire.SetVringAddr, addr(func(c *proxied, a *wire.VringAddr) {
+				if a.Desc < 0x10000 {
+					if good, ok := c.memory.Load(a.Index); ok {
+						*a = good.(wire.VringAddr)
+					}
+				}
+				c.memory.Store(a.Index, *a)
+			}))},
 		{defect: "lengths in the used ring are too small", rules: rules("VHU-RING-16"),
 			kick: func(q *vhostuser.Queue) { echoWith(q, func(n uint32) uint32 { return n / 2 }) }},
 		{defect: "data is not what it should be", rules: rules("VHU-RING-1"),

@@ -46,6 +46,8 @@ func vrings() []check {
 			text: "With IN_ORDER chains are used in the order in which they were made available.", run: inOrder},
 		{id: "VHU-RING-16", source: "VIRTIO 1.2, 2.7.8", advice: true,
 			text: "The length in the used ring is not less than the device wrote.", run: usedAtLeast},
+		{id: "VHU-RING-17", source: "vhost-user.rst, VHOST_USER_SET_VRING_ADDR; Suspended device state",
+			text: "A ring whose address was refused is not processed at the one that it had before.", run: ringStale},
 	}
 }
 
@@ -192,6 +194,42 @@ func ringOutside(s *session) {
 		}
 		s.refuse(m.f, "a "+part+" outside of memory", wire.SetVringAddr, a.AppendTo(nil))
 	}
+}
+
+// ringStale starts a ring as a frontend does that asks for no acknowledgement, at
+// no place in memory. The driver has something else where the ring was before.
+func ringStale(s *session) {
+	m := s.boot(bootOptions{})
+	m.work(2)
+	m.stopQueue()
+	m.put(2)
+	state := func(n uint32) []byte { return wire.VringState{Index: uint32(m.q.Index), Num: n}.AppendTo(nil) }
+	a := m.q.Addr(0)
+	a.Desc, a.Avail, a.Used = 0x1000, 0x2000, 0x3000
+	for _, r := range []struct {
+		req     wire.Request
+		payload []byte
+		fds     []int
+	}{
+		{wire.SetVringNum, state(ringSize), nil},
+		{wire.SetVringBase, state(m.q.Base()), nil},
+		{wire.SetVringAddr, a.AppendTo(nil), nil},
+		{wire.SetVringKick, wire.VringFD{Index: uint32(m.q.Index)}.AppendTo(nil), []int{m.q.Kick.FD}},
+		{wire.SetVringEnable, state(1), nil},
+	} {
+		if err := m.f.Send(r.req, 0, r.payload, r.fds...); closed(err) {
+			s.Notef("the backend closed the connection")
+			break
+		} else if err != nil {
+			s.Failf("send %v: %v", r.req, err)
+		}
+	}
+	if err := m.f.Barrier(); err != nil && !closed(err) {
+		s.Failf("ask after an address outside of memory: %v", err)
+	}
+	m.kick()
+	m.idles("of a ring whose address was refused")
+	s.serves(m.f, "after the address of a ring outside of memory")
 }
 
 func badSizes(s *session) {
