@@ -55,14 +55,24 @@ func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
 	return &Server{dev: dev, lg: lg}, nil
 }
 
-// Serve serves the frontends that l accepts, one after the other, until ctx
-// ends (and returns its cause), until l fails, or, when l was an inherited
-// connected socket, until that connection ends (and returns nil if it did so
-// in good order). The goroutine that calls Serve is the message goroutine.
-// Serve does not close l.
+// Serve serves the frontends that l accepts, one after the other. It returns
+//
+//   - the cause of ctx, when that ends;
+//   - an error, when l fails;
+//   - when l was an inherited connected socket, how that connection ended: nil if
+//     in good order.
+//
+// A frontend that connects while another one is served is turned away, and the
+// log says so; one that connects after the other has hung up waits until its turn
+// comes. The goroutine that calls Serve is the message goroutine. Serve does not
+// close l.
 func (s *Server) Serve(ctx context.Context, l *Listener) error {
+	var next *wire.Conn // has come already
 	for {
-		conn, err := l.accept(ctx)
+		conn, err := next, error(nil)
+		if conn == nil {
+			conn, err = l.accept(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
@@ -74,8 +84,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		case err != nil:
 			return err
 		}
-		s.lg.Info("frontend connected")
-		err = newBackend(s.dev, conn, s.lg).run(ctx)
+		next, err = s.serve(ctx, l, conn)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -87,4 +96,15 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 			s.lg.Info("frontend disconnected")
 		}
 	}
+}
+
+// serve serves one connection to its end. It returns the one that came next, if
+// one did, and how this one ended.
+func (s *Server) serve(ctx context.Context, l *Listener, conn *wire.Conn) (next *wire.Conn, err error) {
+	s.lg.Info("frontend connected", zap.Int32("pid", conn.PeerPID()))
+	if !l.single {
+		d := watch(ctx, l, conn, s.lg)
+		defer func() { next = d.leave() }()
+	}
+	return nil, newBackend(s.dev, conn, s.lg).run(ctx)
 }

@@ -76,6 +76,23 @@ func (c *Conn) HungUp() bool {
 	return gone || err != nil
 }
 
+// PeerPID returns the process that connected, or 0 if it is not known, as of
+// another PID namespace.
+func (c *Conn) PeerPID() int32 {
+	rc, err := c.sock.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var cred *unix.Ucred
+	err = rc.Control(func(fd uintptr) {
+		cred, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err != nil || cred == nil {
+		return 0
+	}
+	return cred.Pid
+}
+
 // Message is a received message.
 type Message struct {
 	Header
