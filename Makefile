@@ -10,6 +10,12 @@ export PATH := $(PATH):/usr/local/go/bin
 # What is built for others to run needs no library of the machine.
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 
+# Which patched QEMU: a folder of qemu-patches, and the guest's architecture in
+# QEMU's words. qemu.sh and the lab of the tests read them.
+SERIES ?= 10.0
+TARGET ?= x86_64
+export FBPP_SERIES := $(SERIES)
+export FBPP_TARGET := $(TARGET)
 QEMU := ./qemu-patches/qemu.sh
 
 # Test packages that boot guests. They run one after the other.
@@ -72,8 +78,12 @@ bench-vring: go ## round trips through virtqueues, beside libvhost-user
 ##@ The patched QEMU
 
 .PHONY: qemu-build
-qemu-build: ## build it, unless the cache has it
+qemu-build: ## build the one for tests (SERIES=10.0 TARGET=x86_64), unless the cache has it
 	@$(QEMU) build
+
+.PHONY: qemu-build-operator
+qemu-build-operator: ## build the one for operators, without what is for tests only
+	@$(QEMU) --operator build
 
 .PHONY: qemu-build-sanitize
 qemu-build-sanitize: ## build one with sanitizers, for the tests of hostile backends

@@ -12,7 +12,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
 	cat <<-'EOF'
-	usage: qemu.sh [--series VERSION] [--sanitize] [--quiet] COMMAND
+	usage: qemu.sh [OPTION...] COMMAND
+	  --series VERSION  the folder with the series (10.0, or $FBPP_SERIES)
+	  --target ARCH     the guest's architecture (x86_64, or $FBPP_TARGET)
+	  --operator        leave out what is for tests only
+	  --sanitize        with address and undefined behaviour sanitizers
+	  --quiet           no progress
 	  build         build the patched QEMU unless it is in the cache; print its path
 	  path          print the path of the built QEMU, or fail
 	  check         lint the patches, apply them, compare with a refresh, checkpatch
@@ -23,12 +28,16 @@ usage() {
 	EOF
 }
 
-series=10.0
+series=${FBPP_SERIES:-10.0}
+target=${FBPP_TARGET:-x86_64}
+operator=
 quiet=
 sanitize=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--series) series=${2:?--series needs a version}; shift 2 ;;
+	--target) target=${2:?--target needs an architecture}; shift 2 ;;
+	--operator) operator=1; shift ;;
 	--sanitize) sanitize=(--enable-asan --enable-ubsan); shift ;;
 	--quiet) quiet=1; shift ;;
 	-h | --help) usage; exit 0 ;;
@@ -42,10 +51,11 @@ shift
 
 patches=$here/$series
 [ -r "$patches/BASE" ] || die "no series for QEMU $series in $here"
+[[ $target =~ ^[a-z0-9_]+$ ]] || die "$target is no architecture of QEMU's"
 
 # A flavour adds its flags here and so gets a cache entry of its own.
 configure_flags=(
-	--without-default-features --target-list=x86_64-softmmu
+	--without-default-features "--target-list=$target-softmmu"
 	--enable-tcg --enable-kvm --enable-vhost-user
 	--disable-install-blobs --disable-download --python=/usr/bin/python3
 	--firmwarepath=/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu
@@ -56,7 +66,7 @@ case $command in
 build) build_series ;;
 path)
 	binary=$(built_binary)
-	[ -x "$binary" ] || die "QEMU is not built yet: run $here/qemu.sh${sanitize:+ --sanitize} build"
+	[ -x "$binary" ] || die "QEMU is not built yet: run $here/qemu.sh${operator:+ --operator}${sanitize:+ --sanitize} build"
 	echo "$binary"
 	;;
 check) check_series ;;

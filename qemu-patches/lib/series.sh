@@ -3,8 +3,23 @@
 #
 # The patch series: apply, build, check, refresh.
 
-series_patches() {
+# Every patch, in order.
+all_patches() {
 	ls "$patches"/[0-9][0-9][0-9][0-9]-*.patch
+}
+
+# A patch whose subject begins with "tests-only:" is for the project's tests, and
+# not for a QEMU that others use.
+is_tests_only() {
+	[[ $(basename "$1") =~ ^[0-9]{4}-tests-only- ]]
+}
+
+# The patches of this flavour.
+series_patches() {
+	local file
+	for file in $(all_patches); do
+		[ -n "$operator" ] && is_tests_only "$file" || echo "$file"
+	done
 }
 
 # Names a build: whatever changes the binary changes this.
@@ -17,7 +32,14 @@ series_hash() {
 }
 
 built_binary() {
-	echo "$cache/$series-$(series_hash)/qemu-system-x86_64"
+	echo "$cache/$series-$(series_hash)/qemu-system-$target"
+}
+
+# What -version says in brackets.
+build_name() {
+	local flavour=-tests
+	[ -z "$operator" ] || flavour=
+	echo "fbpp-$(series_hash)$flavour"
 }
 
 # A git repository whose only commit is the source with Debian's patches.
@@ -78,13 +100,13 @@ configure_build() {
 	local tree=$1 build=$2
 	mkdir -p "$build"
 	(cd "$build" && run "$work/log" "$tree/configure" "${configure_flags[@]}" \
-		--with-pkgversion="fbpp-$(series_hash)")
+		--with-pkgversion="$(build_name)")
 }
 
 # Compiles, and shows a line for each five percent.
 compile() {
 	local build=$1 log=$work/ninja.log
-	NINJA_STATUS='%p ' ninja -C "$build" qemu-system-x86_64 2>&1 |
+	NINJA_STATUS='%p ' ninja -C "$build" "qemu-system-$target" 2>&1 |
 		tee "$log" | progress || {
 		grep -A 10 -E 'FAILED|error:' "$log" 2>/dev/null | head -n 40 >&2 || true
 		die "QEMU does not build; whole log: $(keep_log "$log")"
@@ -110,8 +132,8 @@ build_series() {
 }
 
 build_binary() {
-	local binary=$1 hash
-	hash=$(series_hash)
+	local binary=$1 name
+	name=$(build_name)
 	make_work
 	install_build_deps
 	prepare_base
@@ -122,9 +144,9 @@ build_binary() {
 	configure_build "$work/src" "$work/build"
 	compile "$work/build"
 	mkdir "$work/out"
-	cp "$work/build/qemu-system-x86_64" "$work/out/"
-	"$work/out/qemu-system-x86_64" -version | grep -qF "(fbpp-$hash)" ||
-		die "the QEMU that was built does not say fbpp-$hash in its version"
+	cp "$work/build/qemu-system-$target" "$work/out/"
+	"$work/out/qemu-system-$target" -version | grep -qF "($name)" ||
+		die "the QEMU that was built does not say $name in its version"
 	mv "$work/out" "$(dirname "$binary")"
 	say "built in ${SECONDS} s"
 }
@@ -139,11 +161,30 @@ lint_patch() {
 		die "$name: no 'Upstream:' trailer with a URL, or N/A and the reason"
 }
 
+# Fixes of stock QEMU come first, what is for tests only comes last.
+lint_order() {
+	local file group=1 last=1
+	for file in $(all_patches); do
+		if is_tests_only "$file"; then
+			group=3
+		elif grep -q '^Upstream: .*stock QEMU' "$file"; then
+			group=1
+		else
+			group=2
+		fi
+		[ "$group" -ge "$last" ] ||
+			die "$(basename "$file"): stock fixes come first, then the feature, then tests-only"
+		last=$group
+	done
+}
+
 check_series() {
 	local file
+	operator= # all of it
 	for file in $(series_patches); do
 		lint_patch "$file"
 	done
+	lint_order
 	say "headers are in order"
 	make_work
 	install_build_deps
@@ -173,6 +214,7 @@ export_patches() {
 
 refresh_series() {
 	local tree=${1:-}
+	operator= # all of it
 	make_work
 	if [ -z "$tree" ]; then
 		prepare_base
@@ -183,6 +225,8 @@ refresh_series() {
 	fi
 	git -C "$tree" rev-parse -q --verify base >/dev/null || die "$tree has no branch base"
 	[ -n "$(git -C "$tree" log --oneline base..HEAD)" ] || die "$tree adds no commit to base"
+	[ -n "$(git -C "$tree" log --oneline --grep='^tests-only: ' base..HEAD)" ] ||
+		die "$tree has none of the tests-only patches: was it made with --operator?"
 	export_patches "$tree" "$work/fresh"
 	rm -f "$patches"/[0-9][0-9][0-9][0-9]-*.patch
 	cp "$work"/fresh/*.patch "$patches/"

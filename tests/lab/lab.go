@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -20,6 +19,7 @@ type Lab struct {
 	Root    string // of the checkout
 	QEMU    string // path of the patched QEMU
 	Version string // its -version line
+	Target  vm.Target
 	FBPPD   string
 	FBPPCtl string
 	Accel   vm.Accel
@@ -69,6 +69,9 @@ func OpenHost(ctx context.Context, progress func(string)) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{Root: root, kernels: make(map[guest.Series]*guest.Kernel)}
+	if l.Target, err = target(); err != nil {
+		return nil, err
+	}
 	if l.QEMU, l.Version, err = findQEMU(ctx, root); err != nil {
 		return nil, err
 	}
@@ -115,6 +118,7 @@ func (l *Lab) ConfigFor(k *guest.Kernel, memoryMiB int, extra map[string]string)
 	}
 	return vm.Config{
 		QEMU:      l.QEMU,
+		Target:    l.Target,
 		Accel:     l.Accel,
 		Kernel:    k,
 		Initramfs: archive,
@@ -139,28 +143,4 @@ func findRoot() (string, error) {
 		}
 		dir = up
 	}
-}
-
-// versionMark is what QEMU's -version says when it is built from the series.
-const versionMark = "fbpp"
-
-// findQEMU returns the QEMU that qemu-build made. FBPP_QEMU names another one.
-func findQEMU(ctx context.Context, root string) (path, version string, err error) {
-	path = os.Getenv("FBPP_QEMU")
-	if path == "" {
-		out, err := exec.CommandContext(ctx, filepath.Join(root, "qemu-patches", "qemu.sh"), "path").Output()
-		if err != nil {
-			return "", "", errors.New("the patched QEMU is missing: run 'make qemu-build'")
-		}
-		path = strings.TrimSpace(string(out))
-	}
-	out, err := exec.CommandContext(ctx, path, "-version").Output()
-	if err != nil {
-		return "", "", errors.New("the patched QEMU is missing: run 'make qemu-build'")
-	}
-	version, _, _ = strings.Cut(string(out), "\n")
-	if !strings.Contains(version, versionMark) {
-		return "", "", fmt.Errorf("%s is not built from the series in qemu-patches: it says %q", path, version)
-	}
-	return path, version, nil
 }

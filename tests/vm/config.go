@@ -14,6 +14,7 @@ import (
 // Config says what guest to run, and on what.
 type Config struct {
 	QEMU      string        // path of the program
+	Target    Target        // "": X86_64
 	Accel     Accel         // how the guest's code runs
 	AccelWith string        // further properties of the accelerator, as in QEMU's option -accel
 	CPU       string        // as in QEMU's option -cpu; "": what goes with the accelerator
@@ -72,7 +73,7 @@ func (c *Config) args(dir string, incoming bool) []string {
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35", "-accel", accel, "-cpu", cpu,
+		"-machine", c.Target.machine(), "-accel", accel, "-cpu", cpu,
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
 		"-chardev", "file,id=console,path=" + dir + "/" + consoleLog, "-serial", "chardev:console",
 		// QEMU connects to the test, so that no early byte is lost.
