@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
+	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // The guest's memory in all the shapes it can have: what is free in each part
@@ -70,6 +71,41 @@ func TestMemoryPluggedInBetweenBootAndMigration(t *testing.T) {
 	for i := range 2 {
 		m.plugMemory(fmt.Sprintf("dimm%d", i))
 		m.migrateAndSkipAll()
+	}
+}
+
+// The emulator's own dirty log knows each block by where it is among all of them:
+// one that is larger than the first is beyond the end of that.
+func TestSecondBlockLargerThanTheFirst(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		setup setup
+	}{
+		{"with hints", setup{}},
+		{"without the device", setup{noDevice: true}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := tc.setup
+			s.accel = vm.TCG
+			s.memoryMiB = 256
+			s.memory = []string{memfd("ram", 256), memfd("large", 512)}
+			s.options = []string{"-m", "256M,slots=1,maxmem=2G"}
+			s.devices = []string{"pc-dimm,id=dimm,memdev=large"}
+			s.kernelLine = []string{"memhp_default_state=online"}
+			m := boot(t, s)
+			m.fillFree() // most of that is in the large one
+			for range 2 {
+				figures := m.migrate()
+				if figures.RAM.SyncCount < 2 {
+					t.Fatalf("the log was looked at %d times only", figures.RAM.SyncCount)
+				}
+				m.requireSound()
+				if !s.noDevice {
+					requireHints(t, figures, "ok")
+					m.awaitDriver()
+				}
+			}
+		})
 	}
 }
 

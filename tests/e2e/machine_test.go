@@ -34,6 +34,7 @@ const agentName = "agent"
 type setup struct {
 	series      guest.Series // "": 6.12
 	qemu        string       // another binary than the lab's
+	accel       vm.Accel     // another accelerator than the lab's
 	memoryMiB   int          // 0: 320
 	noAgent     bool
 	noDevice    bool
@@ -95,6 +96,9 @@ func boot(t testing.TB, s setup) *machine {
 	config.Backend, config.Port = s.socket, s.port
 	if s.qemu != "" {
 		config.QEMU = s.qemu
+	}
+	if s.accel != "" {
+		config.Accel = s.accel
 	}
 	m := &machine{t: t, ctx: ctx, config: config, setup: s}
 	t.Cleanup(func() {
