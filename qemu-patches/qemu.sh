@@ -6,8 +6,11 @@ set -euo pipefail
 export LC_ALL=C GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=lib/common.sh
 . "$here/lib/common.sh"
+# shellcheck source=lib/debian.sh
 . "$here/lib/debian.sh"
+# shellcheck source=lib/series.sh
 . "$here/lib/series.sh"
 
 usage() {

@@ -6,25 +6,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export LC_ALL=C
+# shellcheck source=../debian/debian.sh
+. tests/debian/debian.sh
 
 made_with=19.1.7
 packages=(clang-19 llvm-19 libbpf-dev)
 
-missing=()
-for p in "${packages[@]}"; do
-	dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-	echo "generated: installing ${missing[*]}" >&2
-	log=$(mktemp)
-	{ apt-get update &&
-		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 || {
-		tail -n 20 "$log" >&2
-		echo "generated: cannot install ${missing[*]}" >&2
-		exit 1
-	}
-	rm -f "$log"
-fi
+debian_install "${packages[@]}"
 version=$(clang-19 --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p')
 if [ "$version" != "$made_with" ]; then
 	echo "generated: SKIP: the objects were made with clang $made_with, here is $version" >&2

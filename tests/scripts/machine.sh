@@ -5,6 +5,8 @@
 # packages that are missing. With the argument "go" it looks for Go only.
 set -euo pipefail
 export LC_ALL=C
+# shellcheck source=../debian/debian.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../debian/debian.sh"
 
 # The oldest Go that fetches the toolchain which go.mod names by itself.
 oldest_go=1.21
@@ -16,10 +18,6 @@ packages=(ca-certificates debian-archive-keyring xz-utils gcc libc6-dev qemu-sys
 die() {
 	echo "fbpp: $*" >&2
 	exit 1
-}
-
-installed() {
-	dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
 }
 
 check_go() {
@@ -36,8 +34,9 @@ check_go() {
 check_debian() {
 	[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "this needs Linux on x86-64, not $(uname -s) on $(uname -m)"
 	local ID='' VERSION_ID=''
+	# shellcheck source=/dev/null
 	[ ! -r /etc/os-release ] || . /etc/os-release
-	[ "$ID" = debian ] && [ "${VERSION_ID%%.*}" -ge 12 ] 2>/dev/null ||
+	{ [ "$ID" = debian ] && [ "${VERSION_ID%%.*}" -ge 12 ]; } 2>/dev/null ||
 		die "this needs Debian 12 or 13: its kernels and QEMU's source come from Debian, through apt"
 }
 
@@ -45,26 +44,13 @@ check_root() {
 	[ "$(id -u)" = 0 ] || die "this needs root, to install packages and to run guests: try sudo make"
 }
 
-install_missing() {
-	local missing=() p
-	for p in "${packages[@]}"; do
-		installed "$p" || missing+=("$p")
-	done
-	[ ${#missing[@]} -gt 0 ] || return 0
-	echo "fbpp: installing ${missing[*]}" >&2
-	local log
-	log=$(mktemp)
-	{ apt-get update &&
-		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 || {
-		tail -n 20 "$log" >&2
-		die "cannot install ${missing[*]}"
-	}
-	rm -f "$log"
-}
-
-if [ "${1:-}" != go ]; then
+case ${1:-} in
+"")
 	check_debian
 	check_root
-	install_missing
-fi
+	debian_install "${packages[@]}" || die "the packages above are needed"
+	;;
+go) ;;
+*) die "machine.sh takes no argument but go, and not '$1'" ;;
+esac
 check_go

@@ -6,7 +6,7 @@
 #
 #   soak.sh [SEED]
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 
 seed=${1:-$(date +%s)}
 # Each fuzzer runs for so long, and the adversary so often on each accelerator.

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package debian reads a suite of Debian apart from the system's own package
+// state. What it does is in debian.sh, which the project's scripts share.
+package debian
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // of the script
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+)
+
+//go:embed debian.sh
+var script string
+
+// Source is a package source of its own: one suite of Debian, its lists and its
+// downloads in one folder.
+type Source struct {
+	dir string // absolute; holds sources.list, lists/, archives/
+}
+
+// OpenSource fetches the package lists of a suite into dir.
+func OpenSource(ctx context.Context, dir, suite string) (*Source, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open Debian %s: %w", suite, err)
+	}
+	if _, err := call(ctx, "", "debian_source", dir, "deb "+suite); err != nil {
+		return nil, fmt.Errorf("fetch the package lists of Debian %s: %w", suite, err)
+	}
+	return &Source{dir}, nil
+}
+
+// Dir is the source's folder, in which its programs run.
+func (s *Source) Dir() string { return s.dir }
+
+// Run runs an apt program on this source alone, in its folder, and returns its
+// output.
+func (s *Source) Run(ctx context.Context, program string, args ...string) ([]byte, error) {
+	return call(ctx, s.dir, "debian_apt", append([]string{s.dir, program}, args...)...)
+}
+
+// Archives returns the paths of what apt-get install --download-only fetched.
+func (s *Source) Archives() ([]string, error) {
+	return filepath.Glob(filepath.Join(s.dir, "archives", "*.deb"))
+}
+
+// call calls a function of the script and returns its output. What it says on
+// standard error becomes part of the error.
+func call(ctx context.Context, dir, function string, args ...string) ([]byte, error) {
+	command := append([]string{"-c", script + "\n\"$@\"", "debian", function}, args...)
+	cmd := exec.CommandContext(ctx, "bash", command...)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		return out, fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
+	}
+	return out, err
+}
