@@ -4,6 +4,8 @@
 # What a reviewer should not have to look for.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=../debian/debian.sh
+. tests/debian/debian.sh
 
 failed=0
 # expect_none MESSAGE COMMAND...: what the command prints is complained about.
@@ -16,22 +18,91 @@ expect_none() {
 	failed=1
 }
 
-mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.go' |
-	while read -r f; do [ ! -e "$f" ] || echo "$f"; done)
+# files PATTERN...: those of the tree that match, also new ones.
+files() {
+	git ls-files --cached --others --exclude-standard -- "$@" |
+		while read -r f; do [ ! -e "$f" ] || echo "$f"; done
+}
+
+mapfile -t go_files < <(files '*.go')
 # Nobody edits what bpf2go writes.
-mapfile -t written < <(printf '%s\n' "${files[@]}" | grep -vE '_bpfe[lb]\.go$')
+mapfile -t written < <(printf '%s\n' "${go_files[@]}" | grep -vE '_bpfe[lb]\.go$')
+mapfile -t others < <(files '*.sh' '*.pl' '*.md' '*.c' '*.h' '*.S' '*.pml' Makefile .ci contrib)
+# Libraries are checked with the programs that source them.
+mapfile -t scripts < <(files '*.sh' .ci/run | xargs grep -l '^#!.*bash')
 
 unsafe_elsewhere() {
-	grep -lE '^(import )?[[:space:]]*(_ )?"unsafe"$' "${written[@]}" | grep -vE '_unsafe(_test)?\.go$'
+	grep -lE '^(import )?[[:space:]]*(_ )?"unsafe"$' "${written[@]}" |
+		grep -vE '_unsafe(_test)?\.go$'
 }
 too_long() {
 	wc -l "${written[@]}" | awk '$1 >= 500 && $2 != "total" { print $2 ": " $1 " lines" }'
 }
 
-expect_none "not formatted by gofmt" gofmt -l "${files[@]}"
-expect_none "no licence line" grep -L 'SPDX-License-Identifier:' "${written[@]}"
+# The lines of folders that have more long ones than long-lines.txt lets them.
+too_wide() {
+	./tests/scripts/columns.pl "${written[@]}" "${others[@]}" | awk '
+		NR == FNR && /^[^#]/ { may[$1] = $2 }
+		NR == FNR { next }
+		{
+			folder = $1
+			sub(/:.*/, "", folder)
+			while (!(folder in may) && sub(/\/?[^\/]*$/, "", folder) && folder != "") ;
+			lines[folder] = lines[folder] $0 "\n"
+			if (++n[folder] > may[folder] + 0)
+				over[folder] = 1
+		}
+		END { for (f in over) printf "%s", lines[f] }' tests/scripts/long-lines.txt -
+}
+
+# Imports that imports.txt does not allow.
+wrong_way() {
+	local module
+	module=$(go list -m)
+	# shellcheck disable=SC2016 # a template of Go has dollars
+	go list -tags=guest -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}{{
+		range .TestImports}}{{$p}} {{.}}{{"\n"}}{{end}}{{
+		range .XTestImports}}{{$p}} {{.}}{{"\n"}}{{end}}' ./... |
+		grep " $module/" | sed "s|$module/||g" | sort -u | awk '
+		function below(path, prefix) { return index(path "/", prefix "/") == 1 }
+		NR == FNR && /^[a-z]/ { rules[++n] = $0 }
+		NR == FNR { next }
+		{
+			for (i = 1; i <= n; i++) {
+				words = split(rules[i], word, " ")
+				if (!below($1, word[1]))
+					continue
+				for (j = 1; j <= words; j++)
+					if (below($2, word[j]))
+						next
+				break
+			}
+			print $1 " imports " $2
+		}' tests/scripts/imports.txt -
+}
+
+# Programs that do not know --version: what is run in a guest need not.
+without_version() {
+	go list -f '{{if eq .Name "main"}}{{.Dir}} {{.Imports}}{{end}}' ./cmd/... ./tests/... ./vhostuser/... |
+		grep -v /tests/guest/ | grep -vE '/(internal/(cli|version)|vhostuser/program)[] ]' | cut -d' ' -f1
+}
+
+# Subjects that git log --oneline cuts off. Older ones stay as they are.
+long_subjects() {
+	git log --since=2026-11-28T21:30:00Z --no-merges --format='%h %s' |
+		awk 'length($0) - length($1) - 1 > 72'
+}
+
+debian_install shellcheck
+expect_none "not formatted by gofmt" gofmt -l "${go_files[@]}"
+expect_none "no licence line" grep -L 'SPDX-License-Identifier:' "${written[@]}" "${scripts[@]}"
 expect_none "unsafe outside of *_unsafe.go" unsafe_elsewhere
 expect_none "500 lines or more" too_long
+expect_none "more than 100 columns, and more such lines than tests/scripts/long-lines.txt allows" too_wide
+expect_none "imports that tests/scripts/imports.txt does not allow" wrong_way
+expect_none "programs without --version" without_version
+expect_none "commit subjects of more than 72 characters" long_subjects
+shellcheck -xa "${scripts[@]}" || failed=1
 go vet ./... || failed=1
 go vet -tags=guest ./driver-ebpf/... || failed=1
 go tool staticcheck -tags=guest ./... || failed=1
