@@ -40,9 +40,9 @@ const (
 // Offsets of docs/window.md.
 const (
 	winAsk, winDeadline, winCancel = 0x40, 0x48, 0x50
-	winDone, winStatus            = 0x80, 0x88
-	winCount, winBytes            = 0x90, 0x98
-	winRanges                    = 0x1000
+	winDone, winStatus             = 0x80, 0x88
+	winCount, winBytes             = 0x90, 0x98
+	winRanges                      = 0x1000
 )
 
 const (
