@@ -107,7 +107,11 @@ func made(l load, m method, round int, ms, bytes int64) record {
 		r.FloorBytes = bytes * 100 / 102
 		r.FreePages, r.FreeBlocks = 1000, 100
 		r.Skipped = 990
-		r.Exchange = &vm.Hints{Generation: 7, Exchange: 11700, Skipped: 990, HoldMax: 1000, Walk: 40}
+		r.Exchange = &vm.Hints{
+			Generation: 7, Exchange: 11700, Skipped: 990,
+			Phases:  []vm.HintPhase{{Name: vm.PhaseWalk, Time: 40}},
+			Details: []vm.HintDetail{{Name: vm.DetailHoldMax, Value: 1000}},
+		}
 	}
 	return r
 }
@@ -146,7 +150,7 @@ func TestTargetsAreJudgedFromTheFigures(t *testing.T) {
 		bad[i].FloorBytes = bad[i].Transferred / 2
 		if bad[i].Load == fragmented {
 			bad[i].Skipped = 900
-			bad[i].Exchange.HoldMax = 3000
+			bad[i].Exchange.Details[0].Value = 3000
 		}
 	}
 	cases := fullMatrix(mustSizes(t, 64<<10, 0), 1)

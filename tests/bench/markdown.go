@@ -100,7 +100,7 @@ func (r *row) cells() []string {
 		floor, ratio = mib(r.Floor), times(r.AboveFloor)
 	}
 	if len(r.hints) > 0 {
-		off = r.exchangeMS(func(r *record) int64 { return r.Exchange.HoldMax })
+		off = r.exchangeMS(func(r *record) int64 { return r.Exchange.Detail(vm.DetailHoldMax) })
 	}
 	rounds := fmt.Sprint(r.Total.N)
 	if n := len(r.Failures); n > 0 {
@@ -124,13 +124,13 @@ func (r *report) exchangeTable() table {
 		cells := []string{row.benchCase.String()}
 		for _, part := range []func(*record) int64{
 			func(r *record) int64 { return r.Exchange.Exchange }, func(r *record) int64 { return r.Exchange.Arm },
-			func(r *record) int64 { return r.Exchange.Wakeup }, func(r *record) int64 { return r.Exchange.Walk },
-			func(r *record) int64 { return r.Exchange.Transfer }, func(r *record) int64 { return r.Exchange.Decode },
-			func(r *record) int64 { return r.Exchange.Clear }, func(r *record) int64 { return r.Exchange.HoldMax },
+			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWakeup) }, func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWalk) },
+			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseTransfer) }, func(r *record) int64 { return r.Exchange.Phase(vm.PhaseDecode) },
+			func(r *record) int64 { return r.Exchange.Clear }, func(r *record) int64 { return r.Exchange.Detail(vm.DetailHoldMax) },
 		} {
 			cells = append(cells, row.exchangeMS(part))
 		}
-		cells = append(cells, count(row.exchange(func(r *record) int64 { return r.Exchange.Holds })),
+		cells = append(cells, count(row.exchange(func(r *record) int64 { return r.Exchange.Detail(vm.DetailHolds) })),
 			count(row.exchange(func(r *record) int64 { return r.Exchange.Ranges })), row.clearPerRange())
 		t.Rows = append(t.Rows, cells)
 	}

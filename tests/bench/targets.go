@@ -75,8 +75,8 @@ func (r *row) longestHold(emulated bool) hold {
 	h := hold{emulated: emulated}
 	var walk, blocks float64
 	for _, rec := range r.hints {
-		h.us = max(h.us, float64(rec.Exchange.HoldMax))
-		walk += float64(rec.Exchange.Walk) * 1000
+		h.us = max(h.us, float64(rec.Exchange.Detail(vm.DetailHoldMax)))
+		walk += float64(rec.Exchange.Phase(vm.PhaseWalk)) * 1000
 		blocks += float64(rec.FreeBlocks)
 	}
 	h.block = walk / max(blocks, 1)

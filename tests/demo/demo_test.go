@@ -78,7 +78,7 @@ func example(t *testing.T, mismatches uint64) *results {
 	info := memory.Info{Buddy: 800}
 	r := &results{accel: "tcg", plan: plan{guestMiB: 1024}, Runs: []outcome{
 		*newOutcome(stock, "6.12", figures(900, 100, &vm.Hints{Status: "disabled"}), info, &sound),
-		*newOutcome(fbpp, "6.12", figures(152, 50, &vm.Hints{Status: "ok", Generation: 1, Skipped: 798, Exchange: 10, Walk: 4}), info, &damaged),
+		*newOutcome(fbpp, "6.12", figures(152, 50, &vm.Hints{Status: "ok", Generation: 1, Skipped: 798, Exchange: 10, Phases: []vm.HintPhase{{Name: vm.PhaseWalk, Time: 4}}}), info, &damaged),
 	}}
 	r.conclude()
 	return r

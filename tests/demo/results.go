@@ -70,15 +70,12 @@ type outcome struct {
 // exchange splits the time between the question and the last page that was
 // skipped, in microseconds.
 type exchange struct {
-	Arm      int64 `json:"arm"` // before the question
-	Wakeup   int64 `json:"wakeup"`
-	Walk     int64 `json:"walk"`
-	Transfer int64 `json:"transfer"`
-	Decode   int64 `json:"decode"`
-	Clear    int64 `json:"clear"`
-	Wait     int64 `json:"wait"`  // the rest: until fbppd and QEMU's thread got the CPU
-	Total    int64 `json:"total"` // from the question on
-	HoldMax  int64 `json:"hold_max"`
+	Arm     int64          `json:"arm"`    // before the question
+	Phases  []vm.HintPhase `json:"phases"` // of the answer
+	Clear   int64          `json:"clear"`
+	Wait    int64          `json:"wait"`  // the rest: until fbppd and QEMU's thread got the CPU
+	Total   int64          `json:"total"` // from the question on
+	HoldMax int64          `json:"hold_max"`
 }
 
 // integrity is what the guest found on the destination.
@@ -113,11 +110,15 @@ func newOutcome(m method, release string, f *vm.Migration, free memory.Info, i *
 	}
 	if h := f.Hints; h != nil && h.Generation != 0 {
 		r.Skipped = h.Skipped
-		r.Exchange = &exchange{
-			Arm: h.Arm, Wakeup: h.Wakeup, Walk: h.Walk, Transfer: h.Transfer, Decode: h.Decode,
-			Clear: h.Clear, Total: h.Exchange, HoldMax: h.HoldMax,
-			Wait: h.Exchange - h.Wakeup - h.Walk - h.Transfer - h.Decode - h.Clear,
+		x := &exchange{
+			Arm: h.Arm, Phases: h.Phases, Clear: h.Clear, Total: h.Exchange,
+			HoldMax: h.Detail(vm.DetailHoldMax),
+			Wait:    h.Exchange - h.Clear,
 		}
+		for _, p := range h.Phases {
+			x.Wait -= p.Time
+		}
+		r.Exchange = x
 	}
 	return r
 }

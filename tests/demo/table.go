@@ -34,8 +34,11 @@ func (r *results) print(out *screen) {
 		size(f.DeviceState), r.distance())
 	if x := on.Exchange; x != nil {
 		out.line("\nThe exchange with the guest took %s of the setup (the published work: %s):", us(x.Total), us(exchangeLimit))
-		out.line("  interrupt to wake-up %s, walk %s, transfer %s, decode %s, clear %s, waiting for a CPU %s.",
-			us(x.Wakeup), us(x.Walk), us(x.Transfer), us(x.Decode), us(x.Clear), us(x.Wait))
+		var phases strings.Builder
+		for _, p := range x.Phases {
+			fmt.Fprintf(&phases, "%s %s, ", p.Name, us(p.Time))
+		}
+		out.line("  %sclear %s, waiting for a CPU %s.", &phases, us(x.Clear), us(x.Wait))
 		out.line("  Before it, arming the dirty log took %s. The guest held a zone lock for at most %s.", us(x.Arm), us(x.HoldMax))
 	}
 	out.line("\nThe guests on their destinations:")

@@ -36,11 +36,18 @@ func startLiar(t *testing.T) *liar {
 	l := &liar{socket: filepath.Join(t.TempDir(), "liar.sock"), left: make(chan struct{}, 1024)}
 	l.offer(honestWindow)
 	l.say(func(w *fakeWindow, asked uint64) { w.answer(asked, answerOK) })
-	listener, err := vhostuser.Listen(l.socket)
+	serve(t, l.socket, l.device())
+	return l
+}
+
+// serve serves a device of the test's own, until the test ends.
+func serve(t *testing.T, socket string, device *vhostuser.Device) {
+	t.Helper()
+	listener, err := vhostuser.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := vhostuser.NewServer(l.device(), nil)
+	server, err := vhostuser.NewServer(device, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +62,6 @@ func startLiar(t *testing.T) *liar {
 		<-served
 		listener.Close()
 	})
-	return l
 }
 
 // offer decides about the next frontend's window, and say about all answers

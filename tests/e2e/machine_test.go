@@ -50,6 +50,7 @@ type setup struct {
 	poolPages   int               // of the integrity program; 0: 64 MiB
 	timeout     time.Duration     // 0: hangTimeout
 	kernelLine  []string
+	modules     []string          // more modules for the kernel
 	files       map[string]string // more files for the guest
 }
 
@@ -83,7 +84,11 @@ func boot(t testing.TB, s setup) *machine {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), s.timeout)
 	t.Cleanup(cancel)
-	config, err := parts.Config(s.series, s.memoryMiB, s.files)
+	kernel, err := parts.Kernel(s.series).WithModules(ctx, s.modules...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := parts.ConfigFor(kernel, s.memoryMiB, s.files)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,9 +3,11 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // floorMargin is how far above the floor a migration may end: 5 %.
@@ -35,7 +37,30 @@ func TestFreeMemoryIsNotSent(t *testing.T) {
 			if skipped := figures.Hints.Skipped; skipped*100 < info.Buddy*95 {
 				t.Errorf("skipped %d pages of %d that were free", skipped, info.Buddy)
 			}
+			requirePhases(t, figures.Hints)
 		})
+	}
+}
+
+// requirePhases checks that QEMU names what the guest's driver is known to do, and
+// that this is all in the time that the exchange took.
+func requirePhases(t *testing.T, h *vm.Hints) {
+	t.Helper()
+	var names []string
+	sum := h.Clear
+	for _, p := range h.Phases {
+		names = append(names, p.Name)
+		sum += p.Time
+	}
+	want := []string{vm.PhaseWakeup, vm.PhaseWalk, vm.PhaseTransfer, vm.PhaseDecode}
+	if h.Source != vm.SourceDriver || !slices.Equal(names, want) || h.Phase(vm.PhaseWalk) == 0 {
+		t.Errorf("the exchange is by %q and has the phases %v, want %v", h.Source, h.Phases, want)
+	}
+	if sum > h.Exchange {
+		t.Errorf("phases of %d µs are more than the exchange of %d µs", sum, h.Exchange)
+	}
+	if h.Detail(vm.DetailHolds) == 0 || h.Detail(vm.DetailHoldMax) > h.Phase(vm.PhaseWalk) {
+		t.Errorf("the details are %v, of a walk of %d µs", h.Details, h.Phase(vm.PhaseWalk))
 	}
 }
 

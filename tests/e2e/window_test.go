@@ -332,6 +332,12 @@ func (m *machine) startAgentUnder(l *liar) {
 // with, and returns how that ended.
 func (m *machine) hints() string {
 	m.t.Helper()
+	return m.hintFigures().Status
+}
+
+// hintFigures is hints, and returns all that QEMU says about them.
+func (m *machine) hintFigures() *vm.Hints {
+	m.t.Helper()
 	file := filepath.Join(m.t.TempDir(), "nowhere")
 	args := map[string]any{"max-bandwidth": int64(1 << 20)}
 	if err := m.vm.Execute(m.ctx, "migrate-set-parameters", args, nil); err != nil {
@@ -354,5 +360,5 @@ func (m *machine) hints() string {
 	if err := m.vm.CancelMigration(m.ctx); err != nil {
 		m.t.Fatal(err)
 	}
-	return figures.HintStatus()
+	return figures.Hints
 }

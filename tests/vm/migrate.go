@@ -34,18 +34,62 @@ type Migration struct {
 type Hints struct {
 	Status     string `json:"status"`
 	Generation uint64 `json:"generation"`
-	Skipped    int64  `json:"skipped"` // pages
+	Skipped    int64  `json:"skipped"`  // pages
+	LeftOut    int64  `json:"left-out"` // pages that are free, but not for a migration to skip
 	Ranges     int64  `json:"ranges"`
 	Truncated  bool   `json:"truncated"`
+	Source     string `json:"source"`        // who knew what is free; "" without an answer
 	Exchange   int64  `json:"exchange-time"` // from the question to the last bit cleared
 	Arm        int64  `json:"arm-time"`
-	Wakeup     int64  `json:"wakeup-time"`
-	Walk       int64  `json:"walk-time"`
-	Transfer   int64  `json:"transfer-time"`
-	Decode     int64  `json:"decode-time"`
 	Clear      int64  `json:"clear-time"`
-	HoldMax    int64  `json:"hold-max"`
-	Holds      int64  `json:"holds"`
+	// Phases are the parts of the answer, in order, and Details further figures. Which
+	// there are depends on the source.
+	Phases  []HintPhase  `json:"phases"`
+	Details []HintDetail `json:"details"`
+}
+
+// HintPhase is a part of the time that an answer took.
+type HintPhase struct {
+	Name string `json:"name"`
+	Time int64  `json:"time"` // microseconds
+}
+
+// HintDetail is a figure whose unit is in its name.
+type HintDetail struct {
+	Name  string `json:"name"`
+	Value int64  `json:"value"`
+}
+
+// What the guest's driver names, as a source of hints.
+const (
+	SourceDriver  = "driver"
+	PhaseWakeup   = "wakeup"      // from the interrupt to the driver's first sign of life
+	PhaseWalk     = "walk"        // the guest's walk through its free memory
+	PhaseTransfer = "transfer"    // until the last record was in the backend's hands
+	PhaseDecode   = "decode"      // the backend's decoding and sorting
+	DetailHoldMax = "hold-max-us" // the longest hold of an allocator lock
+	DetailHolds   = "holds"       // how often the guest took one
+)
+
+// Phase returns the time of a phase in microseconds, or 0 where there is none of
+// that name.
+func (h *Hints) Phase(name string) int64 {
+	for _, p := range h.Phases {
+		if p.Name == name {
+			return p.Time
+		}
+	}
+	return 0
+}
+
+// Detail returns a figure, or 0 where there is none of that name.
+func (h *Hints) Detail(name string) int64 {
+	for _, d := range h.Details {
+		if d.Name == name {
+			return d.Value
+		}
+	}
+	return 0
 }
 
 // HintStatus returns why hints were or were not used: "ok" or one of the other
