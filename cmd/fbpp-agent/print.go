@@ -15,7 +15,7 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
-// checkReport is what -check prints.
+// checkReport is what --check prints.
 type checkReport struct {
 	Status   string `json:"status"`
 	Reason   string `json:"reason,omitempty"`
@@ -45,12 +45,24 @@ func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 	if asJSON {
 		return errors.Join(json.NewEncoder(w).Encode(report), found.Err)
 	}
-	_, err := fmt.Fprintf(w, "status    %s\nreason    %s\nrelease   %s\nram       %d MiB\nfeatures  %s\nmax order %d\nhook      %s\n",
-		report.Status, report.Reason, report.Release, report.RAMBytes>>20, report.Features, report.MaxOrder, report.Hook)
-	return errors.Join(err, found.Err)
+	for _, line := range []struct {
+		name  string
+		value any
+	}{
+		{"status", report.Status},
+		{"reason", report.Reason},
+		{"release", report.Release},
+		{"ram", fmt.Sprint(report.RAMBytes>>20, " MiB")},
+		{"features", report.Features},
+		{"max order", report.MaxOrder},
+		{"hook", report.Hook},
+	} {
+		fmt.Fprintf(w, "%-9s %v\n", line.name, line.value) // w remembers errors: [cli.Output]
+	}
+	return found.Err
 }
 
-// snapshotReport is what -once prints.
+// snapshotReport is what --once prints.
 type snapshotReport struct {
 	Records   uint64 `json:"records"`
 	TookUS    int64  `json:"took_us"` // from the first read of buddyinfo to the end
@@ -91,7 +103,8 @@ func printSnapshot(w io.Writer, found *preflight.Result, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(report)
 	}
-	_, err := fmt.Fprintf(w, "%d free blocks, %d MiB, in %d µs; %d holds of %d µs in all, the longest %d µs\n",
-		report.Records, report.Bytes>>20, report.TookUS, report.Holds, report.WalkUS, report.HoldMaxUS)
+	const line = "%d free blocks, %d MiB, in %d µs; %d holds of %d µs in all, the longest %d µs\n"
+	_, err := fmt.Fprintf(w, line, report.Records, report.Bytes>>20, report.TookUS,
+		report.Holds, report.WalkUS, report.HoldMaxUS)
 	return err
 }

@@ -59,7 +59,7 @@ func New(guest Guest, walker walk.Walker, lg *zap.Logger) (*Agent, error) {
 // until ctx is done, which is no error, or the transport fails. The transport
 // stays the caller's.
 //
-// The goroutine stays on its thread, which the snapshot knows it by.
+// The goroutine stays on its thread: a walk knows by it whose reads to follow.
 func (a *Agent) Run(ctx context.Context, t Transport) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -75,19 +75,19 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 		if err != nil {
 			return fmt.Errorf("receive event: %w", err)
 		}
-		for ok { // an event can break in on the answer to the one before
+		for ok { // the answer to an event may end with another one
 			answered := event
 			if event, ok, err = a.handle(t, event); err != nil {
 				return err
 			}
-			// Not before the answer: a log may end on a slow serial line.
+			// After the answer: the log may go to a slow serial line.
 			a.lg.Debug("event", zap.Stringer("event", answered))
 		}
 	}
 	return nil
 }
 
-// handle answers one event. next is the event that made it stop early.
+// handle answers one event. next is another one, if that ended the answer early.
 func (a *Agent) handle(t Transport, event protocol.Event) (next protocol.Event, ok bool, err error) {
 	switch event.Type {
 	case protocol.EventReportFree:

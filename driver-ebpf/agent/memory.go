@@ -19,9 +19,9 @@ func RAMBytes() (uint64, error) {
 	return uint64(info.Totalram) * uint64(info.Unit), nil
 }
 
-// maxRecords is how many records a walk that begins now may have before it is
-// cut: one that keeps meeting the same blocks would otherwise have too many
-// [FBPP-REP-7]. A single step adds at most as many again.
+// maxRecords is after how many records a walk that begins now is cut: one for each
+// page. A walk that keeps meeting the same blocks would else go on for ever. The
+// last step adds at most as many again, which [FBPP-REP-7] allows.
 func (a *Agent) maxRecords() uint64 {
 	bytes, err := a.ram()
 	if err != nil {

@@ -28,20 +28,21 @@ type request struct {
 	sent  uint64    // records
 }
 
-// report answers REPORT_FREE. When another event breaks in, the answer ends
-// there and next is that event.
+// report answers REPORT_FREE. An event that comes meanwhile and voids the request
+// ends the answer; it is next then.
 func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, ok bool, err error) {
 	r := &request{a: a, t: t, event: event}
 	start := a.now()
 	if event.DeadlineMS != 0 {
-		// The device needs time to read what is reported: a quarter is theirs.
+		// A quarter of the time is for the device, to read what is reported.
 		r.end = start.Add(time.Duration(event.DeadlineMS) * time.Millisecond * 3 / 4)
 	}
-	// The records of the request before may still be the device's to read. One
-	// that has not done so by now has lost them: opening it anew heals that.
-	// This comes before STARTED, whose reading is nothing to wait for.
+	// The walk reuses the buffer of the report before, so the device has to have
+	// read that. If it has not by now it has lost it, and is opened anew. STARTED
+	// comes later: nobody need wait until the device has read that.
 	if err := r.drain(); err != nil {
-		return protocol.Event{}, false, fmt.Errorf("wait for the device to read an earlier report: %w", err)
+		err = fmt.Errorf("wait for the device to read an earlier report: %w", err)
+		return protocol.Event{}, false, err
 	}
 	if err := r.send(protocol.Header{Type: protocol.MessageStarted}, 0, nil); err != nil {
 		return protocol.Event{}, false, err
@@ -63,7 +64,7 @@ func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, 
 			a.lg.Error("walk", zap.Error(err))
 			return protocol.Event{}, false, r.refuse(protocol.StatusFailed)
 		}
-		// No lock is held here: the place to look up.
+		// No lock is held here: time to look for another event.
 		if next, ok, err = t.Receive(0); err != nil && !errors.Is(err, ErrInterrupted) {
 			return protocol.Event{}, false, fmt.Errorf("receive event: %w", err)
 		}
@@ -90,10 +91,12 @@ func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, 
 	if err := r.sendRecords(true, stats.LeftOut != 0); err != nil {
 		return protocol.Event{}, false, err
 	}
-	a.lg.Info("reported", zap.Uint64("generation", event.Generation), zap.Uint64("records", stats.Records),
+	a.lg.Info("reported",
+		zap.Uint64("generation", event.Generation), zap.Uint64("records", stats.Records),
 		zap.Duration("took", a.now().Sub(start)), zap.Duration("started", started.Sub(start)),
-		zap.Duration("drain", stats.Drain), zap.Duration("walked", walked.Sub(started)), zap.Duration("walk", stats.WalkTime),
-		zap.Duration("hold-max", stats.HoldMax), zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut))
+		zap.Duration("drain", stats.Drain), zap.Duration("walked", walked.Sub(started)),
+		zap.Duration("walk", stats.WalkTime), zap.Duration("hold-max", stats.HoldMax),
+		zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut))
 	return protocol.Event{}, false, nil
 }
 
@@ -113,7 +116,8 @@ func (r *request) voidedBy(event protocol.Event) bool {
 // refuse ends the request without an answer [FBPP-REP-6].
 func (r *request) refuse(status protocol.Status) error {
 	var trailer protocol.Trailer
-	err := r.send(protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Status: status}, 0, &trailer)
+	last := protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Status: status}
+	err := r.send(last, 0, &trailer)
 	r.t.Flush()
 	return err
 }
@@ -189,8 +193,8 @@ func (r *request) drain() error {
 	return r.t.Drain(limit)
 }
 
-// late gives the request up when the device reads too slowly: it has closed it
-// by its deadline. Other errors end the transport.
+// late gives the request up when the device reads too slowly: it closes the
+// request itself at its deadline. Any other error ends the transport.
 func (r *request) late(err error) (protocol.Event, bool, error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return protocol.Event{}, false, fmt.Errorf("wait for the device to read messages: %w", err)

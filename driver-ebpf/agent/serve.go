@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Pauses between two attempts to open a device: short at first, since a device
-// that wants a reset is there, then as long as an unplugged one is watched for.
+// Pauses between two attempts to open a device: short at first, as it is there if
+// it only wants a reset; then longer, as it may have been unplugged.
 const (
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second

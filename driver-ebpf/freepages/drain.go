@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// refreshFile is read for what the kernel does then: every CPU brings its
-	// counters up to date, and its lists of free pages a step nearer to their
-	// least length (decay_pcp_high in mm/page_alloc.c, Linux 6.7). A CPU does so
-	// each second by itself, but not while it is idle.
+	// refreshFile is read for its side effect: every CPU updates its counters,
+	// and shortens its lists of free pages by a step (decay_pcp_high in
+	// mm/page_alloc.c, Linux 6.7). A CPU does so each second by itself, but not
+	// while it is idle.
 	refreshFile = "/proc/sys/vm/stat_refresh"
 
 	// Lists of CPUs that are left to their own tasks: two of the kernel's command
@@ -28,9 +28,9 @@ const (
 	nohzFile     = "/sys/devices/system/cpu/nohz_full"
 	cpusetFile   = "/sys/fs/cgroup/cpuset.cpus.isolated"
 
-	// So many rounds bring down lists that may have five times their least
-	// length, as each takes an eighth off. A round has to wake every CPU; with
-	// several at a time, a CPU that is awake does the others' as well.
+	// A round takes an eighth off a list, which may have five times its least
+	// length: so many rounds bring it down. They come several at a time, since a
+	// CPU that one round has woken does the others' work as well.
 	drainReaders = 4
 	drainRounds  = 3 // of each
 
@@ -52,11 +52,11 @@ func newDrain(file io.ReaderAt, limit time.Duration, lists ...string) *drain {
 	return &drain{file: file, turn: make(chan struct{}, 1), limit: limit, lists: lists}
 }
 
-// run drains, and returns the time it took, at most about the limit. A round
-// disturbs all CPUs: where one is to be left alone, run does nothing. It also
-// waits for all of them, and for one that a real-time task keeps busy it waits
-// as long as that task likes: run leaves it behind then, and does nothing until
-// it has ended.
+// run drains, and returns the time it took: about the limit at most. A round
+// disturbs all CPUs, so run does nothing where one of them is to be left alone.
+// A round also waits for all CPUs, as long as a real-time task keeps one of them
+// busy. Past the limit run leaves such a round behind; as long as it lasts, run
+// does nothing.
 func (d *drain) run() time.Duration {
 	if d == nil || d.mustSpare() {
 		return 0
@@ -107,8 +107,8 @@ func (d *drain) mustSpare() bool {
 	})
 }
 
-// openRefresh opens the file. It can be polled, but no poller is to watch it, as
-// os.Open would have it.
+// openRefresh opens the file. It does not use os.Open, which would have the
+// runtime poll it.
 func openRefresh() (*os.File, error) {
 	fd, err := unix.Open(refreshFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

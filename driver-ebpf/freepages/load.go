@@ -50,7 +50,7 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	if err := s.attach(); err != nil {
 		return nil, err
 	}
-	// Not before the trial reads, which need none.
+	// After the trial reads, which need no drain.
 	if err := s.findDrain(); err != nil {
 		lg.Info("per-CPU lists of free pages are not drained", zap.Error(err))
 	}

@@ -20,7 +20,8 @@ func Find(wanted string) (bdf string, err error) {
 	if wanted == "" {
 		found, err := virtio.Find(deviceID)
 		if err == nil && len(found) != 1 {
-			err = fmt.Errorf("find the virtio-fbpp device (PCI %v): %d of them %v", deviceID, len(found), found)
+			err = fmt.Errorf("find the virtio-fbpp device (PCI %v): %d of them %v",
+				deviceID, len(found), found)
 		}
 		if err != nil {
 			return "", err

@@ -22,8 +22,8 @@ const (
 	slotSize     = 256 // for the small parts of a message
 	slotTail     = 224 // where in a slot the trailer lies
 
-	// sendLimit is how long a message waits for the device to read an older
-	// one. Longer than any host is busy; shorter than a guest's patience.
+	// sendLimit is how long a message waits for the device to read an older one.
+	// No host is busy for so long.
 	sendLimit = 10 * time.Second
 )
 
@@ -78,7 +78,9 @@ var (
 // result; it may be nil where no message has one. The caller closes the result,
 // which gives the device back.
 func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
-	d, err := virtio.Open(bdf, deviceID, virtio.Options{Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg})
+	d, err := virtio.Open(bdf, deviceID, virtio.Options{
+		Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +88,8 @@ func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	p, err := newPCI(d, d.Queue(protocol.EventQueue), d.Queue(protocol.ReportQueue), memory, bodies, lg)
+	events, report := d.Queue(protocol.EventQueue), d.Queue(protocol.ReportQueue)
+	p, err := newPCI(d, events, report, memory, bodies, lg)
 	if err != nil {
 		return nil, errors.Join(err, d.Close(), memory.Close())
 	}
@@ -99,7 +102,9 @@ func newPCI(d device, events, report queue, memory, bodies *dma.Region, lg *zap.
 	if lg == nil {
 		lg = zap.NewNop()
 	}
-	p := &PCI{lg: lg, device: d, events: events, report: report, memory: memory, bodies: bodies}
+	p := &PCI{
+		lg: lg, device: d, events: events, report: report, memory: memory, bodies: bodies,
+	}
 	p.readConfig()
 	for i := range p.slots {
 		p.slots[i] = memory.Slice(i*slotSize, slotSize)

@@ -28,11 +28,10 @@ type pciFunction struct {
 // lastFD is above what this process has other descriptors for.
 const lastFD = 512
 
-// openLast opens the device so that the kernel closes it first when the process
-// is killed. Closing it ends bus mastering, and the memory of the rings must not
-// go to others before. The kernel runs what is left to do of closed files in
-// reverse (task_work_run() in kernel/task_work.c), so it is the highest
-// descriptor that counts, and not the one opened first.
+// openLast opens the device with a descriptor above all others. When the process
+// is killed the kernel then closes this one first: it goes through a dead process's
+// files in reverse (task_work_run() in kernel/task_work.c). Closing it ends bus
+// mastering, which has to come before the memory of the rings goes to others.
 func openLast(path string) (int, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -45,17 +44,17 @@ func openLast(path string) (int, error) {
 	return last, unix.Close(fd)
 }
 
-// openConfig opens the configuration space of a device that no other process
-// drives, and keeps others away until it is closed. Nothing else would: each
-// file of the uio device ends bus mastering when it is closed, and any process
-// can take the device from its driver.
+// openConfig opens the configuration space of a device, and locks it so that a
+// second driver stays away. The kernel itself would let it in: anybody may open the
+// uio device, and take the PCI device from its driver.
 func openConfig(h host, bdf string) (*os.File, error) {
 	config, err := os.OpenFile(h.device(bdf, "config"), os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	if err := unix.Flock(int(config.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another process drives %s: %w", bdf, os.NewSyscallError("flock", err)), config.Close())
+		err = fmt.Errorf("another process drives %s: %w", bdf, os.NewSyscallError("flock", err))
+		return nil, errors.Join(err, config.Close())
 	}
 	return config, nil
 }

@@ -11,9 +11,9 @@ import (
 )
 
 // openClock returns a timer that never expires. It becomes readable when the
-// kernel's clock is set, which a resume does (timerfd_resume() in fs/timerfd.c):
-// no interrupt tells of that one, and a suspend takes bus mastering and
-// DRIVER_OK away. A clock that is only slewed stays silent.
+// kernel's clock is set, and a resume sets it (timerfd_resume() in fs/timerfd.c).
+// A suspend takes bus mastering and DRIVER_OK away, and no interrupt tells of it.
+// A clock that is only slewed stays silent.
 func openClock() (int, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {

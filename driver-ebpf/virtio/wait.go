@@ -21,10 +21,9 @@ const Forever time.Duration = -1
 // guest was suspended, or its clock set. The error wraps [ErrNeedsReset] when
 // others have made the device unusable.
 //
-// It blocks the calling thread in the kernel rather than the goroutine in the
-// runtime's poller: a goroutine that is locked to its thread would otherwise be
-// woken by another one, which costs a second switch on the path from the
-// interrupt to the walk.
+// It blocks the calling thread in the kernel, and not the goroutine in the
+// runtime's poller: there another thread would wake a goroutine that is locked to
+// its own, which costs a second switch between the interrupt and the walk.
 func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 	fds := []unix.PollFd{
 		{Fd: int32(d.function.uio), Events: unix.POLLIN},
@@ -32,9 +31,9 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		{Fd: int32(d.clock), Events: unix.POLLIN},
 		{Fd: int32(d.watch), Events: unix.POLLIN}, // ignored where there is none
 	}
-	// The line is let through again only now, so that this exit to the host is
-	// not on the path of what the interrupt was about. What the device has used
-	// since its status was read holds the line up and fires at once.
+	// The line is let through only now: it takes an exit to the host, for which
+	// what the interrupt was about need not wait. Whatever the device has done
+	// since its status was read holds the line up, and fires at once.
 	if d.masked {
 		if err := d.function.enableInterrupt(); err != nil {
 			return false, err

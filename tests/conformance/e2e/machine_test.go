@@ -105,7 +105,7 @@ func (m *machine) close() {
 
 // startAgent starts the agent. It waits by itself for a device with a backend.
 func (m *machine) startAgent(ctx context.Context) error {
-	return m.vm.Spawn(ctx, agentName, lab.AgentPath, "-log-level=debug")
+	return m.vm.Spawn(ctx, agentName, lab.AgentPath, "--log-level=debug")
 }
 
 // execute returns what runs a QMP command without arguments.
