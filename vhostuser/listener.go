@@ -13,7 +13,7 @@ import (
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/internal/sockpath"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
@@ -46,7 +46,7 @@ func Open(socketPath string, fd int) (*Listener, error) {
 // may connect to (mode 0600). A socket file that nobody listens on any more is
 // replaced; any other file is left alone and is an error.
 func Listen(path string) (_ *Listener, err error) {
-	if err := sockpath.Check(path); err != nil {
+	if err := unixsock.Check(path); err != nil {
 		return nil, fmt.Errorf("listen on socket: %w", err)
 	}
 	sock, err := socket.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0, "vhost-user listener", nil)

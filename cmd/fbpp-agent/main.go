@@ -15,13 +15,13 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
 	"github.com/fbpp-project/fbpp/driver-ebpf/serialport"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
-	"github.com/fbpp-project/fbpp/internal/cli"
 )
 
 // memoryLimit is when the garbage collector runs at all: a collection in the

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
-	"github.com/fbpp-project/fbpp/internal/cli"
 )
 
 func TestCheckSaysWhy(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 )
 
 const usage = `usage: fbpp-agent [--device=ADDRESS] [--log-level=LEVEL]

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 )
 
 // A wrong command line is told from a guest that cannot report: status 2, not 1.

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
-	"github.com/fbpp-project/fbpp/internal/sockpath"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/backend"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 func backendSuite() suite {
@@ -60,7 +60,7 @@ func checkPath(name, path string) error {
 	if path == "" {
 		return cli.Usagef("--%s is missing", name)
 	}
-	if err := sockpath.Check(path); err != nil {
+	if err := unixsock.Check(path); err != nil {
 		return cli.Usagef("--%s: %w", name, err)
 	}
 	return nil

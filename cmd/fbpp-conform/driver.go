@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"

@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
-	"github.com/fbpp-project/fbpp/internal/version"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
+	"github.com/fbpp-project/fbpp/vhostuser/program/version"
 )
 
 func main() {

@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 

@@ -13,10 +13,10 @@ import (
 	"os"
 	"time"
 
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
-	"github.com/fbpp-project/fbpp/internal/cli"
-	"github.com/fbpp-project/fbpp/internal/sockpath"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 func main() { cli.Main("fbppctl", run) }
@@ -69,7 +69,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	case o.path == "":
 		return o, cli.Usagef("--control-path is missing")
 	}
-	if err := sockpath.Check(o.path); err != nil {
+	if err := unixsock.Check(o.path); err != nil {
 		return o, cli.Usagef("--control-path: %w", err)
 	}
 	o.command = fs.Arg(0)

@@ -13,12 +13,12 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/source"
-	"github.com/fbpp-project/fbpp/device/unixsock"
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 // mustServe serves an idle device until the test ends.

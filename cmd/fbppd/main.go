@@ -20,14 +20,13 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/cmd/fbppd/confine"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/device/driver"
-	"github.com/fbpp-project/fbpp/device/unixsock"
-	"github.com/fbpp-project/fbpp/internal/cli"
-	"github.com/fbpp-project/fbpp/internal/sockpath"
 	"github.com/fbpp-project/fbpp/vhostuser"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 func main() { cli.Main("fbppd", run) }
@@ -107,7 +106,7 @@ func (o *options) check(fs *flag.FlagSet) error {
 		if path == "" {
 			continue
 		}
-		if err := sockpath.Check(path); err != nil {
+		if err := unixsock.Check(path); err != nil {
 			return cli.Usagef("--%s: %w", name, err)
 		}
 	}

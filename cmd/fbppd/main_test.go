@@ -16,10 +16,10 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/cmd/fbppd/confine"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
-	"github.com/fbpp-project/fbpp/internal/cli"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 

@@ -19,7 +19,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/device/unixsock"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 func helloMessage(status protocol.Status, reason string) []byte {

@@ -18,7 +18,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/fbpp-project/fbpp/device"
-	"github.com/fbpp-project/fbpp/device/unixsock"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 // mustServe serves a device without frontend on a socket until the test ends.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
-	"github.com/fbpp-project/fbpp/device/unixsock"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 // serve is what fbppd does for its --control-path.

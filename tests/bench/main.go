@@ -20,7 +20,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/lab"
 )

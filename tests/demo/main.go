@@ -15,7 +15,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/lab"
 )

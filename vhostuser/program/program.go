@@ -20,8 +20,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/internal/version"
 	"github.com/fbpp-project/fbpp/vhostuser"
+	"github.com/fbpp-project/fbpp/vhostuser/program/version"
 )
 
 // Program describes a backend program.

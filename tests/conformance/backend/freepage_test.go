@@ -11,8 +11,8 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
-	"github.com/fbpp-project/fbpp/device/unixsock"
 	"github.com/fbpp-project/fbpp/tests/conformance/backend"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 func TestFreePageDeviceKeepsAllRules(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/fbpp-project/fbpp/internal/cli"
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/model"
 )
 

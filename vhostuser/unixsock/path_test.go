@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package sockpath
+package unixsock
 
 import (
 	"net"
@@ -16,8 +16,8 @@ func TestCheck(t *testing.T) {
 		{"a path", "/run/fbpp/vm1/control.sock", ""},
 		{"a relative path", "control.sock", ""},
 		{"a file whose name begins with @", "./@control", ""},
-		{"the longest path", "/" + strings.Repeat("x", Max-1), ""},
-		{"a longer path", "/" + strings.Repeat("x", Max), "has 108 bytes, and may have 107"},
+		{"the longest path", "/" + strings.Repeat("x", MaxPath-1), ""},
+		{"a longer path", "/" + strings.Repeat("x", MaxPath), "has 108 bytes, and may have 107"},
 		{"an abstract socket", "@control", "abstract socket"},
 		{"an abstract socket by its NUL", "\x00control", "NUL"},
 		{"nothing", "", "no path"},
@@ -31,10 +31,10 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestMaxIsTheKernels holds Max against the kernel's own limit.
+// TestMaxIsTheKernels holds MaxPath against the kernel's own limit.
 func TestMaxIsTheKernels(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, n := range []int{Max, Max + 1} {
+	for _, n := range []int{MaxPath, MaxPath + 1} {
 		path := "./" + filepath.Join(strings.Repeat("x", n-2))
 		l, err := net.Listen("unix", path)
 		if (err == nil) != (Check(path) == nil) {

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sockpath checks the paths of Unix sockets before the kernel is asked,
-// which answers EINVAL to what is wrong with them.
-package sockpath
+package unixsock
 
 import (
 	"errors"
 	"fmt"
 )
 
-// Max is the longest path in bytes: sun_path of unix(7) without its final NUL.
-const Max = 107
+// MaxPath is the longest path in bytes: sun_path of unix(7) without its final NUL.
+const MaxPath = 107
 
-// Check says what is wrong with a path of a socket that has to be a file. A name
+// Check says, before the kernel is asked, which answers EINVAL to anything that
+// is wrong with it, what is wrong with a path of a socket that has to be a file. A name
 // that begins with "@" is Linux's abstract socket, which anyone in the network
 // namespace may connect to, whatever the mode.
 func Check(path string) error {
@@ -24,8 +23,8 @@ func Check(path string) error {
 			"give a path, or ./%s for a file of that name", path, path)
 	case path[0] == 0:
 		return errors.New("the socket's path begins with a NUL byte")
-	case len(path) > Max:
-		return fmt.Errorf("the socket's path has %d bytes, and may have %d: %s", len(path), Max, path)
+	case len(path) > MaxPath:
+		return fmt.Errorf("the socket's path has %d bytes, and may have %d: %s", len(path), MaxPath, path)
 	}
 	return nil
 }

@@ -11,8 +11,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/fbpp-project/fbpp/internal/sockpath"
 )
 
 // Listen creates the socket at path, for its owner alone (mode 0600, whatever
@@ -20,7 +18,7 @@ import (
 // somebody listens on, and a file that is no socket, are errors. Close removes
 // it.
 func Listen(path string) (net.Listener, error) {
-	if err := sockpath.Check(path); err != nil {
+	if err := Check(path); err != nil {
 		return nil, fmt.Errorf("listen on socket: %w", err)
 	}
 	l, err := listen(path)

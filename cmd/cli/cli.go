@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/internal/version"
+	"github.com/fbpp-project/fbpp/vhostuser/program/version"
 )
 
 // ErrDone says that the command line asked for help or the version, and that it

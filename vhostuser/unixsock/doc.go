@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package unixsock makes the Unix sockets that a backend program listens on beside
+// the one for its frontend, and checks the paths of all of them.
+package unixsock
