@@ -234,6 +234,9 @@ func signalled(fd int) bool {
 	return err == nil && n > 0
 }
 
+// addrOf is where a mutant remembers the address of a ring.
+type addrOf uint32
+
 // goesOn starts a ring again as soon as it has stopped, and reports the base
 // rounded up to a multiple of n.
 func goesOn(n uint32) *proxy {
@@ -242,11 +245,17 @@ func goesOn(n uint32) *proxy {
 			if v, err := wire.DecodeVringFD(m.Payload); err == nil && wire.Request(m.Request) == wire.SetVringKick {
 				c.memory.Store(v.Index, c.keep(m.FDs[0]))
 			}
+			if a, err := wire.DecodeVringAddr(m.Payload); err == nil && wire.Request(m.Request) == wire.SetVringAddr {
+				c.memory.Store(addrOf(a.Index), a.AppendTo(nil))
+			}
 			return true
 		},
 		reply: func(c *proxied, m *wire.Message) bool {
 			if v, err := wire.DecodeVringState(m.Payload); err == nil && wire.Request(m.Request) == wire.GetVringBase {
 				c.inject(wire.SetVringBase, v.AppendTo(nil))
+				if a, ok := c.memory.Load(addrOf(v.Index)); ok {
+					c.inject(wire.SetVringAddr, a.([]byte))
+				}
 				if fd, ok := c.memory.Load(v.Index); ok {
 					c.inject(wire.SetVringKick, wire.VringFD{Index: v.Index}.AppendTo(nil), fd.(int))
 				}
