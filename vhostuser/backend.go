@@ -12,6 +12,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/eventfd"
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
@@ -35,23 +37,21 @@ type Backend struct {
 	conn    *wire.Conn
 	rules   map[wire.Request]rule
 	cancel  context.CancelCauseFunc
-	log     dirtyLog
-	tlb     *iotlb
-	post    *postcopy
+	log     guestmem.DirtyLog
+	mem     *guestmem.Space // replaced by the message goroutine alone
+	post    postcopy
 	channel channel
 	queues  []*Queue
 
 	features atomic.Uint64 // acknowledged by the frontend, with vhost's own
 	protocol atomic.Uint64
 
-	mem atomic.Pointer[Memory] // replaced by the message goroutine alone
-
 	// Of the message goroutine alone.
 	status       uint8
 	noFeatures   bool // those of the last SET_FEATURES were refused
 	inflight     inflight
-	inband       []eventFD // kick rings that were started by VRING_KICK
-	transfer     *transfer // of the device's state, or nil
+	inband       []eventfd.FD // kick rings that were started by VRING_KICK
+	transfer     *transfer    // of the device's state, or nil
 	stateTimeout time.Duration
 	noPostcopy   bool
 	ended        <-chan struct{} // closed when the connection is to end
@@ -62,21 +62,17 @@ var errClosed = errors.New("connection closed by the device")
 
 func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger) *Backend {
 	b := &Backend{dev: dev, lg: lg, conn: conn, stateTimeout: stateTimeout}
-	b.inband = make([]eventFD, dev.NumQueues)
+	b.inband = make([]eventfd.FD, dev.NumQueues)
 	b.channel.init(lg)
 	b.rules = b.newRules()
-	b.initIOTLB()
-	b.post = newPostcopy()
+	b.mem = guestmem.NewSpace(b.newTLB())
 	b.noPostcopy = noPostcopy(lg)
-	m, _ := newMemory(nil) // an empty table has nothing to fail on
-	m.tlb, m.b = b.tlb, b
-	b.mem.Store(m)
 	for i := range dev.NumQueues {
 		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), dialect: b.dialect}
 		q.life.dev = dev
-		q.call.inband = func() { b.tellVring(wire.BackendVringCall, i) }
-		q.errfd.inband = func() { b.tellVring(wire.BackendVringErr, i) }
-		q.setMemory(m)
+		q.call.Inband = func() { b.tellVring(wire.BackendVringCall, i) }
+		q.errfd.Inband = func() { b.tellVring(wire.BackendVringErr, i) }
+		q.setMemory(b.mem.Peek())
 		b.queues = append(b.queues, q)
 	}
 	return b
@@ -97,15 +93,7 @@ func (b *Backend) Queue(i int) *Queue { return b.queues[i] }
 // Memory returns the current guest memory, retained: the caller must call
 // [Memory.Release]. It is never nil, but has no regions while the frontend has
 // given none.
-func (b *Backend) Memory() *Memory {
-	for {
-		m := b.mem.Load()
-		// A snapshot that was replaced and freed meanwhile must not be revived.
-		if n := m.refs.Load(); n > 0 && m.refs.CompareAndSwap(n, n+1) {
-			return m
-		}
-	}
-}
+func (b *Backend) Memory() *Memory { return &Memory{b.mem.Current()} }
 
 // ConfigChanged tells the frontend, and through it the driver, that the config
 // space changed. It does not block: notifications are sent in the background
@@ -194,14 +182,13 @@ func (b *Backend) close() {
 	}
 	for i, q := range b.queues {
 		q.close()
-		b.inband[i].replace(-1)
+		b.inband[i].Replace(-1)
 	}
 	b.inflight.close()
 	b.channel.close()
-	b.log.setAll(false)
-	b.log.close()
+	b.log.SetAll(false)
+	b.log.Close()
 	// Memory may still be called by the device: leave an empty table.
-	empty, _ := newMemory(nil)
-	b.mem.Swap(empty).Release()
+	b.mem.Replace(b.mem.Empty()).Release()
 	_ = b.conn.Close()
 }

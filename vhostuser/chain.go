@@ -18,18 +18,6 @@ const (
 	maxSegments = 4 * maxIndirect
 )
 
-// Segment is a contiguous piece of guest memory.
-type Segment struct {
-	// Addr is the guest physical address.
-	Addr uint64
-	// Bytes aliases guest memory, which driver and frontend may change at any
-	// time: read a field once, and inside [Guard]. It must not be written to,
-	// since such writes are missing from the dirty log.
-	Bytes []byte
-
-	iova uint64 // the driver's name for it, where there is an IOMMU
-}
-
 // Chain is a chain of descriptors: a request of the driver, with a part that
 // the device reads followed by a part that it writes. A Chain is not safe for
 // concurrent use.
@@ -101,7 +89,7 @@ func (c *Chain) WriteAt(p []byte, off int64) (n int, err error) {
 	if !c.q.ownsLocked(c) {
 		return 0, ErrQueueStopped
 	}
-	if err := c.mem.check(c.Writable(), uint64(off), uint64(len(p))); err != nil {
+	if err := c.mem.Check(c.Writable(), uint64(off), uint64(len(p))); err != nil {
 		return 0, fmt.Errorf("write chain: %w", err)
 	}
 	err = shm.Guard(func() error {
@@ -131,7 +119,7 @@ func (c *Chain) write(p []byte, off uint64) (n int) {
 		s := &c.segs[i]
 		k := min(off, uint64(len(s.Bytes)))
 		copied := copy(s.Bytes[k:], p[n:])
-		c.q.log.mark(s.Addr+k, uint64(copied))
+		c.q.log.Mark(s.Addr+k, uint64(copied))
 		n += copied
 		off -= k
 	}
@@ -162,7 +150,7 @@ func (c *Chain) add(d desc) error {
 		return errors.New("chain is longer than 4 GiB")
 	}
 	var err error
-	if c.segs, err = c.mem.dma(c.segs, d.addr, uint64(d.len), c.writing); err != nil {
+	if c.segs, err = c.mem.DMA(c.segs, d.addr, uint64(d.len), c.writing); err != nil {
 		return err
 	}
 	if len(c.segs) > maxSegments {
@@ -188,7 +176,7 @@ func (c *Chain) table(d desc, negotiated bool) ([]byte, error) {
 	case d.len == 0 || d.len%descSize != 0 || d.len > maxIndirect*descSize:
 		return nil, fmt.Errorf("indirect table has a length of %d bytes", d.len)
 	}
-	segs, err := c.mem.dma(c.segs[len(c.segs):], d.addr, uint64(d.len), false)
+	segs, err := c.mem.DMA(c.segs[len(c.segs):], d.addr, uint64(d.len), false)
 	if err != nil {
 		return nil, err
 	}

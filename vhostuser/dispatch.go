@@ -126,6 +126,9 @@ func (r rule) apply(m *wire.Message) (reply, error) {
 	return r.handle(m)
 }
 
+// failed is the payload of a reply that is zero for a success.
+func failed() []byte { return wire.U64(1).AppendTo(nil) }
+
 // Payload sizes.
 const (
 	sizeU64       = 8
@@ -191,8 +194,11 @@ func (b *Backend) newRules() map[wire.Request]rule {
 		wire.GetStatus:   ask(wire.ProtocolStatus, func() uint64 { return uint64(b.status) }),
 		wire.SetStatus:   tell(wire.ProtocolStatus, sizeU64, 0, b.setStatus),
 	}
-	b.addOptionalRules(rules)
-	b.addInflightRules(rules)
+	for _, add := range []func(map[wire.Request]rule){
+		b.addInflightRules, b.addStateRules, b.addSharedRules, b.addIOTLBRules, b.addPostcopyRules, b.addInbandRules,
+	} {
+		add(rules)
+	}
 	for _, e := range b.dev.Extensions {
 		rules[wire.Request(e.Request)] = rule{
 			size: anySize, maxFDs: wire.MaxMemRegions, feature: int(e.ProtocolFeature), replies: e.Replies,

@@ -296,7 +296,7 @@ func TestMarkSetsExactlyTheBitsOfTheRange(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r.log.Harvest()
-			if err := Guard(func() error { r.b.log.mark(tt.addr, tt.n); return nil }); err != nil {
+			if err := Guard(func() error { r.b.log.Mark(tt.addr, tt.n); return nil }); err != nil {
 				t.Fatal(err)
 			}
 			got := r.log.Harvest()

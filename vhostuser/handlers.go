@@ -24,8 +24,8 @@ func (b *Backend) setFeatures(m *wire.Message) error {
 	}
 	b.features.Store(f)
 	b.noFeatures = false
-	b.tlb.on.Store(wire.Features(f).Has(wire.FeatureAccessPlatform))
-	b.log.setAll(wire.Features(f).Has(wire.FeatureLogAll))
+	b.mem.TLB.On.Store(wire.Features(f).Has(wire.FeatureAccessPlatform))
+	b.log.SetAll(wire.Features(f).Has(wire.FeatureLogAll))
 	call(b.dev.FeaturesAcked, f&^vhostFeatures)
 	if !wire.Features(f).Has(wire.FeatureProtocolFeatures) {
 		// Rings of a frontend that knows no SET_VRING_ENABLE are always
@@ -43,7 +43,7 @@ func (b *Backend) setFeatures(m *wire.Message) error {
 func (b *Backend) forgetFeatures(m *wire.Message) {
 	b.noFeatures = true
 	if v, err := wire.DecodeU64(m.Payload); err == nil && wire.Features(v).Has(wire.FeatureLogAll) {
-		b.log.setAll(true)
+		b.log.SetAll(true)
 	}
 }
 
@@ -80,7 +80,7 @@ func (b *Backend) setLogBase(m *wire.Message) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := b.log.replace(v, m.FDs[0]); err != nil {
+	if err := b.log.Replace(v, m.FDs[0]); err != nil {
 		// QEMU does not look at the status, and would migrate without the pages
 		// that we write. It can do without us.
 		return reply{}, fatalError{err}
@@ -96,7 +96,7 @@ func (b *Backend) setLogFD(m *wire.Message) error {
 		// Its flags are the frontend's too, and a full counter must not stop us.
 		return errors.New("log eventfd is in blocking mode")
 	}
-	b.log.setEvent(m.TakeFD(0))
+	b.log.SetEvent(m.TakeFD(0))
 	return nil
 }
 

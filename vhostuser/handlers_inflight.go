@@ -32,7 +32,7 @@ func (b *Backend) addInflightRules(rules map[wire.Request]rule) {
 // inflight is the memory of a connection that tracks chains in flight. It is of
 // the message goroutine alone; the queues know their parts.
 type inflight struct {
-	fd      eventFD // of the memory that was made last, to be closed
+	file    *os.File // the memory that was made last, to be closed
 	mapping *shm.Mapping
 	refused bool // the last SET_INFLIGHT_FD was
 }
@@ -50,7 +50,7 @@ func (b *Backend) getInflightFD(m *wire.Message) (reply, error) {
 	if err != nil {
 		return reply{}, fmt.Errorf("make inflight memory: %w", os.NewSyscallError("memfd_create", err))
 	}
-	b.inflight.fd.replace(fd)
+	b.inflight.own(os.NewFile(uintptr(fd), "inflight"))
 	if err := unix.Ftruncate(fd, int64(v.MmapSize)); err != nil {
 		return reply{}, fmt.Errorf("make inflight memory: %w", os.NewSyscallError("ftruncate", err))
 	}
@@ -131,12 +131,13 @@ func (f *inflight) unmap() {
 // close frees the memory. No queue may use it any more.
 func (f *inflight) close() {
 	f.unmap()
-	f.fd.replace(-1)
+	f.own(nil)
 }
 
-// setInflight gives a queue that is not started its part of the memory.
-func (q *Queue) setInflight(part []byte, limit int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.set.inflight, q.set.inflightLimit = area{b: part}, limit
+// own closes the file of before.
+func (f *inflight) own(file *os.File) {
+	if f.file != nil {
+		_ = f.file.Close()
+	}
+	f.file = file
 }

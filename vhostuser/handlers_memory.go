@@ -5,8 +5,8 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
-	"slices"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
@@ -16,48 +16,32 @@ const maxMemSlots = 509
 
 // setMemTable replaces the memory table.
 func (b *Backend) setMemTable(m *wire.Message) (reply, error) {
-	if b.post.active.Load() {
+	if b.mem.Arriving.Load() {
 		return b.tellTable(m)
 	}
-	regions, err := b.mapTable(m)
+	slots, err := b.mapTable(m)
+	defer guestmem.ReleaseAll(slots)
 	if err != nil {
 		return reply{}, err
 	}
-	defer releaseAll(regions)
-	mem, err := newMemory(regions)
+	table, err := b.mem.Table(slots)
 	if err != nil {
 		return reply{}, err
 	}
-	b.useMemory(mem)
+	b.useMemory(table)
 	return reply{}, nil
 }
 
 // forgetMemTable leaves the device without memory.
 func (b *Backend) forgetMemTable(*wire.Message) {
-	if !b.post.active.Load() { // else it was an acknowledgement, or the connection ends
-		b.useMemory(nil)
+	if !b.mem.Arriving.Load() { // else it was an acknowledgement, or the connection ends
+		b.useMemory(b.mem.Empty())
 	}
 }
 
-// tellTable is setMemTable after POSTCOPY_LISTEN: either the table, which is
-// answered, or the frontend's acknowledgement.
-func (b *Backend) tellTable(m *wire.Message) (reply, error) {
-	if isAcknowledgement(m) {
-		return reply{}, b.acknowledged(m)
-	}
-	regions, err := b.mapTable(m)
-	if err != nil {
-		return reply{}, fatalError{err}
-	}
-	var table wire.MemTable
-	for _, r := range regions {
-		table = append(table, told(r))
-	}
-	return reply{payload: table.AppendTo(nil), always: true}, b.tell(nil, regions)
-}
-
-// mapTable maps the regions of a table. The caller owns a reference to each.
-func (b *Backend) mapTable(m *wire.Message) (regions []*region, err error) {
+// mapTable maps the regions of a table. The caller owns a reference to each, also
+// after an error.
+func (b *Backend) mapTable(m *wire.Message) (slots []*guestmem.Slot, err error) {
 	table, err := wire.DecodeMemTable(m.Payload)
 	if err != nil {
 		return nil, err
@@ -65,72 +49,45 @@ func (b *Backend) mapTable(m *wire.Message) (regions []*region, err error) {
 	if len(table) != len(m.FDs) {
 		return nil, fmt.Errorf("%d descriptors came with %d regions", len(m.FDs), len(table))
 	}
-	defer func() {
-		if err != nil {
-			releaseAll(regions)
-		}
-	}()
 	for i, r := range table {
-		reg, err := mapRegion(r, m.FDs[i])
+		slot, err := guestmem.MapSlot(r, m.FDs[i])
 		if err != nil {
-			return regions, err
+			return slots, err
 		}
-		regions = append(regions, reg)
+		slots = append(slots, slot)
 	}
-	return regions, nil
-}
-
-func releaseAll(regions []*region) {
-	for _, r := range regions {
-		r.release()
-	}
+	return slots, nil
 }
 
 func (b *Backend) addMemReg(m *wire.Message) (reply, error) {
-	listening := b.post.active.Load()
-	if listening && isAcknowledgement(m) {
-		return reply{}, b.acknowledged(m)
+	if b.mem.Arriving.Load() {
+		return b.tellSlot(m)
 	}
-	reg, err := b.mapSlot(m)
-	if err != nil {
-		if listening {
-			err = fatalError{err} // the frontend understands nothing but our address
-		}
-		return reply{}, err
-	}
-	if listening {
-		v := wire.SingleMemRegion{MemRegion: told(reg)}
-		return reply{payload: v.AppendTo(nil), always: true}, b.tell(retainAll(b.table()), []*region{reg})
-	}
-	defer reg.release()
-	mem, err := newMemory(append(slices.Clone(b.table()), reg))
+	slot, err := b.mapSlot(m)
 	if err != nil {
 		return reply{}, err
 	}
-	b.useMemory(mem)
+	defer slot.Release()
+	table, err := b.mem.Peek().With(slot)
+	if err != nil {
+		return reply{}, err
+	}
+	b.useMemory(table)
 	return reply{}, nil
 }
 
 // mapSlot maps the region of ADD_MEM_REG. The caller owns a reference.
-func (b *Backend) mapSlot(m *wire.Message) (*region, error) {
+func (b *Backend) mapSlot(m *wire.Message) (*guestmem.Slot, error) {
 	v, err := wire.DecodeSingleMemRegion(m.Payload)
 	switch {
 	case err != nil:
 		return nil, err
 	case len(m.FDs) != 1:
 		return nil, fmt.Errorf("%d descriptors came with a memory region", len(m.FDs))
-	case len(b.table()) >= maxMemSlots:
+	case len(b.nextTable().Slots()) >= maxMemSlots:
 		return nil, fmt.Errorf("all %d memory slots are in use", maxMemSlots)
 	}
-	return mapRegion(v.MemRegion, m.FDs[0])
-}
-
-// retainAll returns the regions with a reference more to each.
-func retainAll(regions []*region) []*region {
-	for _, r := range regions {
-		r.refs.Add(1)
-	}
-	return slices.Clone(regions)
+	return guestmem.MapSlot(v.MemRegion, m.FDs[0])
 }
 
 func (b *Backend) remMemReg(m *wire.Message) error {
@@ -138,35 +95,25 @@ func (b *Backend) remMemReg(m *wire.Message) error {
 	if err != nil {
 		return err
 	}
-	reg := entry(b.table(), v.MemRegion)
-	if reg == nil {
+	slot := b.nextTable().Slot(v.MemRegion)
+	if slot == nil {
 		return errors.New("there is no such memory region")
 	}
-	rest := slices.DeleteFunc(slices.Clone(b.table()), func(r *region) bool { return r == reg })
-	if b.post.telling {
-		b.post.told = rest
-		reg.release()
+	rest := b.nextTable().Without(slot)
+	if b.post.told != nil {
+		b.post.tell(rest)
 		return nil
 	}
-	mem, err := newMemory(rest)
-	if err != nil {
-		return err
-	}
-	b.useMemory(mem)
+	b.useMemory(rest)
 	return nil
 }
 
-// useMemory makes mem, whose reference it consumes, the memory of the device;
-// nil stands for none.
-func (b *Backend) useMemory(mem *Memory) {
-	if mem == nil {
-		mem, _ = newMemory(nil)
-	}
-	mem.tlb, mem.b = b.tlb, b
-	old := b.mem.Swap(mem)
+// useMemory makes table, whose reference it consumes, the memory of the device.
+func (b *Backend) useMemory(table *guestmem.Snapshot) {
+	old := b.mem.Replace(table)
 	for _, q := range b.queues {
-		q.setMemory(mem)
+		q.setMemory(table)
 	}
 	old.Release()
-	call(b.dev.MemoryChanged, mem)
+	call(b.dev.MemoryChanged, &Memory{table})
 }

@@ -87,7 +87,7 @@ func (b *Backend) getVringBase(m *wire.Message) (reply, error) {
 		return reply{}, err
 	}
 	state := wire.VringState{Index: uint32(q.index), Num: uint32(q.stop(true))}
-	b.inband[q.index].replace(-1)
+	b.inband[q.index].Replace(-1)
 	b.channel.forget(q.index)
 	b.channel.suspend(!slices.ContainsFunc(b.queues, (*Queue).isStarted))
 	return reply{payload: state.AppendTo(nil)}, nil
@@ -131,7 +131,7 @@ func (b *Backend) setVringKick(m *wire.Message) error {
 	if err != nil {
 		return err
 	}
-	b.inband[q.index].replace(-1)
+	b.inband[q.index].Replace(-1)
 	return b.startQueue(q, fd)
 }
 

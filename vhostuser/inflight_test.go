@@ -44,9 +44,9 @@ func newCrashRig(t *testing.T, features uint64) *crashRig {
 
 // free takes the resources of a backend back from it, as its death does.
 func (r *crashRig) free() {
-	mem := r.b.mem.Load()
+	mem := r.b.mem.Peek()
 	r.b.close()
-	for mem.refs.Load() > 0 {
+	for !mem.Freed() {
 		mem.Release() // of what it had popped
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/internal/eventfd"
 )
 
 // kickFD is where the kicks of a started ring come from. The open file
@@ -39,9 +41,9 @@ func newKickFD(fd int, lg *zap.Logger) *kickFD {
 		unix.Close(fd)
 		return &kickFD{}
 	}
-	cancel, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	cancel, err := eventfd.New()
 	if err != nil {
-		lg.Warn("cannot wait for kicks, polling the ring instead", zap.Error(os.NewSyscallError("eventfd2", err)))
+		lg.Warn("cannot wait for kicks, polling the ring instead", zap.Error(err))
 		unix.Close(fd)
 		return &kickFD{}
 	}
@@ -91,7 +93,7 @@ func (k *kickFD) wait() error {
 // interrupt ends a wait, and all later ones until rearm.
 func (k *kickFD) interrupt() {
 	if k != nil && k.usable {
-		_ = addTo(k.cancel)
+		_ = eventfd.Add(k.cancel)
 	}
 }
 
@@ -107,6 +109,6 @@ func (k *kickFD) rearm() {
 // descriptor it is, had kicked once more.
 func (k *kickFD) nudge() {
 	if k != nil && k.usable {
-		_ = addTo(k.fd)
+		_ = eventfd.Add(k.fd)
 	}
 }

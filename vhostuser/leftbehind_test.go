@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/internal/eventfd"
 )
 
 // ends fails the test when f does not end.
@@ -38,12 +40,12 @@ func TestFullEventOfTheFrontendHoldsNobody(t *testing.T) {
 			const full = math.MaxUint64 - 1
 			_, err = unix.Write(fd, binary.LittleEndian.AppendUint64(nil, full))
 			check(t, err)
-			var e eventFD
-			e.replace(fd)
-			defer e.replace(-1)
+			var e eventfd.FD
+			e.Replace(fd)
+			defer e.Replace(-1)
 			ends(t, func() {
 				for range 2 {
-					if err := e.raise(); err != nil {
+					if err := e.Raise(); err != nil {
 						t.Error(err)
 					}
 				}
@@ -54,7 +56,7 @@ func TestFullEventOfTheFrontendHoldsNobody(t *testing.T) {
 			if n := binary.LittleEndian.Uint64(count[:]); n != full {
 				t.Errorf("the counter is %#x", n)
 			}
-			check(t, e.raise())
+			check(t, e.Raise())
 			if _, err = unix.Read(fd, count[:]); err != nil || count[0] != 1 {
 				t.Errorf("raised once: %d, %v", count[0], err)
 			}
@@ -103,7 +105,7 @@ func (farFlight) load(*Chain, uint16) error { return far{os.ErrDeadlineExceeded}
 
 type far struct{ error }
 
-func (far) await(stop <-chan struct{}) error {
+func (far) Await(stop <-chan struct{}) error {
 	<-stop
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -20,99 +21,6 @@ type lifecycle struct {
 	dev    *Device
 	kick   *kickFD
 	worker *worker
-}
-
-func (q *Queue) setNum(n uint32, limit int) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.started {
-		return errors.New("set ring size: ring is started")
-	}
-	if err := q.dialect().checkSize(n, limit); err != nil {
-		return fmt.Errorf("set ring size: %w", err)
-	}
-	q.set.size = int(n)
-	return nil
-}
-
-func (q *Queue) setBase(n uint32) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.started {
-		return errors.New("set ring base: ring is started")
-	}
-	if err := q.dialect().checkBase(n, q.set.size); err != nil {
-		return fmt.Errorf("set ring base: %w", err)
-	}
-	q.set.base, q.set.noBase = n, false
-	return nil
-}
-
-// setAddr takes effect at once for a started ring: the frontend switches
-// logging of the used ring that way.
-func (q *Queue) setAddr(a wire.VringAddr) error {
-	q.mu.Lock()
-	if a.Flags&^uint32(wire.VringFLog) != 0 {
-		q.mu.Unlock()
-		return fmt.Errorf("set ring address: unknown flags in %v", a)
-	}
-	if q.set.size == 0 {
-		q.mu.Unlock()
-		return errors.New("set ring address: ring has no size yet")
-	}
-	back := false
-	var err error
-	if q.started {
-		back, err = q.attachLocked(a)
-	} else {
-		err = newRing(q.dialect(), q.set.size).attach(q.mem.Memory, a, q.log)
-	}
-	if err == nil || isMiss(err) {
-		q.set.addr, q.set.hasAddr = a, true
-		err = nil
-	}
-	q.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("set ring address: %w", err)
-	}
-	q.resume(back)
-	return nil
-}
-
-// forgetSize, forgetBase and forgetAddr are called when what the frontend told
-// last was refused. What it told before is not what it means any more, so that
-// the ring does not start until it is told again.
-func (q *Queue) forgetSize() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.started { // the size of a started ring cannot change
-		q.set.size, q.set.refused = 0, true
-	}
-}
-
-func (q *Queue) forgetBase() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.started { // nor can its base
-		q.set.noBase, q.set.refused = true, true
-	}
-}
-
-// forgetAddr also pauses a started ring, until there is an address: what is at
-// the old one may be no ring any more.
-func (q *Queue) forgetAddr() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.set.addr, q.set.hasAddr, q.set.refused = wire.VringAddr{}, false, true
-	q.mapped = false
-}
-
-// forgetSetup forgets all that was told about a stopped ring, but for the memory
-// to track chains in.
-func (q *Queue) forgetSetup() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.set = setup{inflight: q.set.inflight, inflightLimit: q.set.inflightLimit}
 }
 
 // run has the ring, which was opened, processed when kick tells to. A ring that
@@ -153,8 +61,8 @@ func (q *Queue) open() (err error) {
 		return err
 	}
 	r := newRing(d, q.set.size)
-	attachErr := r.attach(q.mem.Memory, q.set.addr, q.log)
-	if attachErr != nil && !isMiss(attachErr) {
+	attachErr := r.attach(q.mem.Snapshot, q.set.addr, q.log)
+	if attachErr != nil && !guestmem.IsMiss(attachErr) {
 		return attachErr
 	}
 	if b := q.set.inflight.b; b != nil && (q.set.size > q.set.inflightLimit ||
@@ -184,7 +92,7 @@ func (q *Queue) closeLocked() {
 
 // callLocked interrupts the driver, whether or not it wants that.
 func (q *Queue) callLocked() {
-	if err := q.call.raise(); err != nil {
+	if err := q.call.Raise(); err != nil {
 		q.lg.Warn("cannot interrupt the driver", zap.Error(err))
 	}
 }
@@ -262,69 +170,32 @@ func (q *Queue) halt() {
 	q.stopWorker()
 }
 
-// setMemory makes the queue use another memory table.
-func (q *Queue) setMemory(m *Memory) {
+// stop stops the ring and returns the base from which the next one to start it
+// has to go on. With complete, outstanding chains that this base cannot express
+// are completed; without, as for a frontend that is gone, nothing is written.
+func (q *Queue) stop(complete bool) uint32 {
+	if complete {
+		// The device may still complete or give back chains.
+		q.halt()
+	}
 	q.mu.Lock()
-	q.mem.end()
-	q.mem = newLease(m)
-	back := false
-	if q.started && q.set.hasAddr {
-		var err error
-		if back, err = q.attachLocked(q.set.addr); err != nil {
-			q.mapped = false
-			q.lg.Debug("ring is paused: its memory was removed", zap.Error(err))
-		}
-	}
-	q.mu.Unlock()
-	q.resume(back)
-}
-
-// attachLocked finds the started ring in memory, and says whether it was not
-// there before: then it goes on with what waited. An error leaves it as it is,
-// but a translation that is missing pauses it.
-func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
-	if err := q.ring.attach(q.mem.Memory, a, q.log); err != nil {
-		q.mapped = q.mapped && !isMiss(err)
-		return false, err
-	}
-	if q.mapped {
-		return false, nil
-	}
-	q.mapped = true
-	if err := q.beginLocked(); err != nil {
-		_ = q.breakLocked(err) // the worker sees it
-		return true, nil
-	}
-	q.ring.forget()
-	// What waited is published now, and what was published before may not have
-	// been notified of: the driver's wish was in the memory that was gone.
-	if q.publishLocked() == nil {
-		q.callLocked()
-	}
-	return true, nil
-}
-
-// resume looks at a ring that is back once: kicks were consumed meanwhile. It
-// does not wait for the worker, which may itself wait for the frontend.
-func (q *Queue) resume(back bool) {
-	if back && q.life.worker != nil {
-		q.life.kick.nudge()
-	}
-}
-
-func (q *Queue) setCall(fd int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.call.replace(fd)
 	if q.started {
-		q.callLocked() // the old descriptor may have swallowed an interrupt
+		q.rollBackLocked(complete)
+		q.started = false
+		if q.begun {
+			q.set.base = q.ring.base()
+		}
+		q.closeLocked()
 	}
-}
+	// What is there now may be no ring any more: the next start needs an address.
+	q.set.addr, q.set.hasAddr, q.set.refused = wire.VringAddr{}, false, false
+	base := q.set.base
+	q.mu.Unlock()
 
-func (q *Queue) setErr(fd int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.errfd.replace(fd)
+	q.halt()
+	q.life.kick.close()
+	q.life.kick = nil
+	return base
 }
 
 // close stops the queue without a word to the guest and frees what it owns.
@@ -332,8 +203,8 @@ func (q *Queue) close() {
 	q.stop(false)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.call.replace(-1)
-	q.errfd.replace(-1)
+	q.call.Replace(-1)
+	q.errfd.Replace(-1)
 	q.mem.end()
 	q.mem = nil
 }

@@ -7,8 +7,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/eventfd"
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
-	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // Queue is a virtqueue of one connection. All methods may be called from any
@@ -19,14 +20,14 @@ import (
 // completion until the ring is back.
 type Queue struct {
 	index   int
-	log     *dirtyLog
+	log     *guestmem.DirtyLog
 	lg      *zap.Logger
 	dialect func() dialect // as negotiated
 
 	life lifecycle // of the message goroutine alone
 
 	// mu guards everything below, and every access to the ring's memory. It is
-	// taken after no other lock but before dirtyLog.mu.
+	// taken after no other lock but before the dirty log's lock.
 	mu      sync.Mutex
 	set     setup
 	started bool
@@ -50,21 +51,8 @@ type Queue struct {
 	outstanding chainList // popped, and not published as used
 	pushed      []*Chain  // the ones among them that wait to be published
 	free        []*Chain
-	call        eventFD // raised to interrupt the driver
-	errfd       eventFD // raised when the queue breaks
-}
-
-// setup is what the frontend told about a ring that is not running.
-type setup struct {
-	size    int // zero: not known
-	addr    wire.VringAddr
-	hasAddr bool
-	base    uint32
-	noBase  bool // the last one was refused
-	refused bool // something of this was, since the ring was stopped
-
-	inflight      area // where to track chains, if it has memory
-	inflightLimit int  // how many descriptors it has room for
+	call        eventfd.FD // raised to interrupt the driver
+	errfd       eventfd.FD // raised when the queue breaks
 }
 
 // Index returns the queue's number.
@@ -113,12 +101,12 @@ func (q *Queue) PopBatch(dst []*Chain) (int, error) {
 		if n > 0 || err == nil {
 			return n, nil
 		}
-		wait := asDelay(err)
+		wait := guestmem.AsDelay(err)
 		if wait == nil {
 			return 0, err
 		}
 		stop := q.stopSignal()
-		if err := wait.await(stop); err != nil {
+		if err := wait.Await(stop); err != nil {
 			q.Fail(err)
 		}
 		select {
@@ -157,7 +145,7 @@ func (q *Queue) tryPop(dst []*Chain) (n int, err error) {
 	if c != nil {
 		q.releaseLocked(c)
 	}
-	if err != nil && asDelay(err) == nil {
+	if err != nil && guestmem.AsDelay(err) == nil {
 		err = q.breakLocked(err)
 	}
 	return n, err
@@ -215,13 +203,13 @@ func (q *Queue) Notify() error {
 	if !wanted {
 		return nil
 	}
-	return q.call.raise()
+	return q.call.Raise()
 }
 
 // askForRingLocked asks again for the translation of a ring that waits for it,
 // and says whether it is there. A frontend that had none may have one now.
 func (q *Queue) askForRingLocked() bool {
-	if !q.mem.translated() || !q.set.hasAddr {
+	if !q.mem.Translated() || !q.set.hasAddr {
 		return false
 	}
 	_, err := q.attachLocked(q.set.addr)
@@ -251,7 +239,7 @@ func (q *Queue) ownsLocked(c *Chain) bool {
 func (q *Queue) breakLocked(err error) error {
 	q.broken = &RingError{Queue: q.index, Err: err}
 	q.lg.Error("queue is broken", zap.Error(q.broken))
-	if err := q.errfd.raise(); err != nil {
+	if err := q.errfd.Raise(); err != nil {
 		q.lg.Warn("cannot report the broken queue", zap.Error(err))
 	}
 	return q.broken

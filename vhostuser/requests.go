@@ -5,7 +5,6 @@ package vhostuser
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -30,43 +29,6 @@ func (b *Backend) ClearHostNotifier(i int) error {
 	}
 	v := wire.VringArea{VringFD: wire.VringFD{Index: uint32(i), NoFD: true}}
 	return b.request(wire.BackendVringHostNotifier, v.AppendTo(nil))
-}
-
-// AddSharedObject announces an object that [Device.SharedObject] exports to
-// other devices of the virtual machine. It needs SHARED_OBJECT.
-func (b *Backend) AddSharedObject(id wire.UUID) error {
-	return b.sharedObject(wire.BackendSharedObjectAdd, id)
-}
-
-// RemoveSharedObject withdraws an object.
-func (b *Backend) RemoveSharedObject(id wire.UUID) error {
-	return b.sharedObject(wire.BackendSharedObjectRemove, id)
-}
-
-func (b *Backend) sharedObject(req wire.BackendRequest, id wire.UUID) error {
-	if err := b.needs(wire.ProtocolSharedObject); err != nil {
-		return fmt.Errorf("send %v: %w", req, err)
-	}
-	return b.request(req, id.AppendTo(nil))
-}
-
-// LookupSharedObject returns the object, a dma-buf, that another device of the
-// virtual machine exports. The caller closes it. It needs SHARED_OBJECT.
-// QEMU 10.0 sends no descriptor with its answer, and the lookup fails.
-func (b *Backend) LookupSharedObject(id wire.UUID) (*os.File, error) {
-	if err := b.needs(wire.ProtocolSharedObject); err != nil {
-		return nil, fmt.Errorf("look up shared object %v: %w", id, err)
-	}
-	fd, err := b.channel.ask(&exchange{
-		req: wire.BackendSharedObjectLookup, payload: id.AppendTo(nil), replies: true,
-	}, nil)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("look up shared object %v: %w", id, err)
-	case fd < 0:
-		return nil, fmt.Errorf("look up shared object %v: no descriptor came with the answer", id)
-	}
-	return os.NewFile(uintptr(fd), "shared object "+id.String()), nil
 }
 
 func (b *Backend) request(req wire.BackendRequest, payload []byte, fds ...int) error {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -61,18 +62,16 @@ func (r *rig) connect(t testing.TB) {
 	if !r.features.Has(wire.FeatureEventIdx) {
 		r.b.features.Store(r.b.features.Load() &^ (1 << wire.FeatureEventIdx))
 	}
-	var regions []*region
 	for _, blk := range r.g.Blocks {
-		reg, err := mapRegion(blk.Region(), blk.FD)
+		slot, err := guestmem.MapSlot(blk.Region(), blk.FD)
 		check(t, err)
-		regions = append(regions, reg)
+		table, err := r.b.mem.Peek().With(slot)
+		check(t, err)
+		slot.Release()
+		r.b.useMemory(table)
 	}
-	mem, err := newMemory(regions)
-	check(t, err)
-	releaseAll(regions)
-	r.b.useMemory(mem)
-	r.b.log.setAll(true)
-	check(t, r.log.Give(r.b.log.replace))
+	r.b.log.SetAll(true)
+	check(t, r.log.Give(r.b.log.Replace))
 	r.q = r.b.queues[0]
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -16,8 +17,8 @@ import (
 // attached. Package shm says why the order of accesses is right.
 type ring interface {
 	// attach finds the ring's parts in mem. The positions stay. An error may
-	// be a delay.
-	attach(mem *Memory, a wire.VringAddr, log *dirtyLog) error
+	// be a Delay.
+	attach(mem *guestmem.Snapshot, a wire.VringAddr, log *guestmem.DirtyLog) error
 	// begin takes the positions from the base of SET_VRING_BASE and, where the
 	// format has them there, from memory.
 	begin(base uint32)
@@ -128,8 +129,8 @@ type desc struct {
 // it. Each write is followed by its mark.
 type part struct {
 	bytes []byte
-	addr  uint64    // guest address to log by
-	log   *dirtyLog // nil: not logged
+	addr  uint64             // guest address to log by
+	log   *guestmem.DirtyLog // nil: not logged
 }
 
 func (p *part) load16(off int) uint16 { return shm.Load16(p.bytes, off) }
@@ -148,6 +149,6 @@ func (p *part) store64(off int, lo, hi uint32) {
 
 func (p *part) mark(off, n int) {
 	if p.log != nil {
-		p.log.mark(p.addr+uint64(off), uint64(n))
+		p.log.Mark(p.addr+uint64(off), uint64(n))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -59,16 +60,16 @@ type heldFlags struct {
 	flags uint16
 }
 
-func (r *packedRing) attach(mem *Memory, a wire.VringAddr, log *dirtyLog) error {
-	desc, descAddr, err := mem.ring(a.Desc, uint64(r.size)*descSize, true)
+func (r *packedRing) attach(mem *guestmem.Snapshot, a wire.VringAddr, log *guestmem.DirtyLog) error {
+	desc, descAddr, err := mem.Ring(a.Desc, uint64(r.size)*descSize, true)
 	if err != nil {
 		return fmt.Errorf("map descriptor ring: %w", err)
 	}
-	driver, _, err := mem.ring(a.Avail, eventSize, false)
+	driver, _, err := mem.Ring(a.Avail, eventSize, false)
 	if err != nil {
 		return fmt.Errorf("map driver event suppression: %w", err)
 	}
-	device, deviceAddr, err := mem.ring(a.Used, eventSize, true)
+	device, deviceAddr, err := mem.Ring(a.Used, eventSize, true)
 	if err != nil {
 		return fmt.Errorf("map device event suppression: %w", err)
 	}
@@ -81,7 +82,7 @@ func (r *packedRing) attach(mem *Memory, a wire.VringAddr, log *dirtyLog) error 
 	r.driver = driver
 	r.desc = part{bytes: desc, addr: descAddr}
 	r.device = part{bytes: device, addr: a.Log}
-	if mem.translated() {
+	if mem.Translated() {
 		r.device.addr = deviceAddr
 	}
 	if a.Flags&wire.VringFLog != 0 {

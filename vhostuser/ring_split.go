@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -42,16 +43,16 @@ type splitRing struct {
 	unsignalled int    // elements published since wantsCall
 }
 
-func (r *splitRing) attach(mem *Memory, a wire.VringAddr, log *dirtyLog) error {
-	desc, _, err := mem.ring(a.Desc, uint64(r.size)*descSize, false)
+func (r *splitRing) attach(mem *guestmem.Snapshot, a wire.VringAddr, log *guestmem.DirtyLog) error {
+	desc, _, err := mem.Ring(a.Desc, uint64(r.size)*descSize, false)
 	if err != nil {
 		return fmt.Errorf("map descriptor table: %w", err)
 	}
-	avail, _, err := mem.ring(a.Avail, uint64(ringHeader+r.size*availElem+ringTail), false)
+	avail, _, err := mem.Ring(a.Avail, uint64(ringHeader+r.size*availElem+ringTail), false)
 	if err != nil {
 		return fmt.Errorf("map available ring: %w", err)
 	}
-	used, guest, err := mem.ring(a.Used, uint64(ringHeader+r.size*usedElems+ringTail), true)
+	used, guest, err := mem.Ring(a.Used, uint64(ringHeader+r.size*usedElems+ringTail), true)
 	if err != nil {
 		return fmt.Errorf("map used ring: %w", err)
 	}
@@ -61,7 +62,7 @@ func (r *splitRing) attach(mem *Memory, a wire.VringAddr, log *dirtyLog) error {
 	}
 	r.desc, r.avail = desc, avail
 	r.used = part{bytes: used, addr: a.Log}
-	if mem.translated() {
+	if mem.Translated() {
 		r.used.addr = guest // the address to log by is one to translate, too
 	}
 	if a.Flags&wire.VringFLog != 0 {

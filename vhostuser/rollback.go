@@ -8,36 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
-	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
-
-// stop stops the ring and returns the base from which the next one to start it
-// has to go on. With complete, outstanding chains that this base cannot express
-// are completed; without, as for a frontend that is gone, nothing is written.
-func (q *Queue) stop(complete bool) uint32 {
-	if complete {
-		// The device may still complete or give back chains.
-		q.halt()
-	}
-	q.mu.Lock()
-	if q.started {
-		q.rollBackLocked(complete)
-		q.started = false
-		if q.begun {
-			q.set.base = q.ring.base()
-		}
-		q.closeLocked()
-	}
-	// What is there now may be no ring any more: the next start needs an address.
-	q.set.addr, q.set.hasAddr, q.set.refused = wire.VringAddr{}, false, false
-	base := q.set.base
-	q.mu.Unlock()
-
-	q.halt()
-	q.life.kick.close()
-	q.life.kick = nil
-	return base
-}
 
 // rollBackLocked leaves no chain outstanding: it makes those popped last
 // available again, and completes the others with nothing written.

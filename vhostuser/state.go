@@ -18,6 +18,17 @@ import (
 // the frontend has seen the end of the transfer.
 const stateTimeout = 30 * time.Second
 
+// addStateRules adds the requests of DEVICE_STATE.
+func (b *Backend) addStateRules(rules map[wire.Request]rule) {
+	rules[wire.SetDeviceStateFD] = rule{
+		size: sizeTransfer, minFDs: 1, maxFDs: 1, feature: wire.ProtocolDeviceState,
+		replies: true, refusal: wire.U64(wire.StateNoFD | 1).AppendTo(nil), handle: b.setDeviceStateFD,
+	}
+	rules[wire.CheckDeviceState] = rule{
+		feature: wire.ProtocolDeviceState, replies: true, refusal: failed(), handle: b.checkDeviceState,
+	}
+}
+
 // transfer moves the device's own state through a pipe, on a goroutine of its
 // own (vhost-user.rst, "Migrating back-end state"). It belongs to the message
 // goroutine.

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/internal/eventfd"
 )
 
 // errInterrupted ends a transfer that the frontend lost interest in.
@@ -34,10 +36,10 @@ var _ io.ReadWriter = (*statePipe)(nil)
 
 // newStatePipe owns fd, also when it fails.
 func newStatePipe(fd int) (*statePipe, error) {
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	event, err := eventfd.New()
 	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("make state pipe: %w", os.NewSyscallError("eventfd2", err))
+		return nil, fmt.Errorf("make state pipe: %w", err)
 	}
 	return &statePipe{fd: fd, event: event}, nil
 }
@@ -47,7 +49,7 @@ func (p *statePipe) interrupt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		_, _ = unix.Write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_ = eventfd.Add(p.event)
 	}
 }
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vhostuser
+// Package eventfd raises eventfds that another process gave. Their open file
+// description is shared with it, so its flags are never changed: whether a write
+// may block is asked first.
+package eventfd
 
 import (
 	"errors"
@@ -10,37 +13,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eventFD is an eventfd of the frontend that we raise. The zero value has none.
-type eventFD struct {
-	fd     int
-	has    bool
-	blocks bool   // it is in blocking mode, in which some frontends give it
-	polled bool   // the frontend asked not to be notified
-	inband func() // notifies without a descriptor; nil if there is no way
+// New makes an eventfd of our own, which is not inherited and does not block.
+func New() (int, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return -1, fmt.Errorf("make eventfd: %w", os.NewSyscallError("eventfd2", err))
+	}
+	return fd, nil
 }
 
-// replace closes the old descriptor and owns the new one; negative means none.
-func (e *eventFD) replace(fd int) {
+// FD is an eventfd to raise. The zero value has none. It is not safe for
+// concurrent use.
+type FD struct {
+	// Inband, if set, notifies without a descriptor, where there is none and the
+	// other side has not asked for silence by sending none.
+	Inband func()
+
+	fd     int
+	has    bool
+	blocks bool // it is in blocking mode, in which some frontends give it
+	silent bool // there is none on purpose
+}
+
+// Replace closes the old descriptor and owns the new one; negative means none.
+func (e *FD) Replace(fd int) {
 	if e.has {
 		unix.Close(e.fd)
 	}
-	e.fd, e.has, e.polled = fd, fd >= 0, fd < 0
+	e.fd, e.has, e.silent = fd, fd >= 0, fd < 0
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	e.blocks = err != nil || flags&unix.O_NONBLOCK == 0
 }
 
-// raise adds one to the eventfd.
-func (e *eventFD) raise() error {
+// Raise adds one to the eventfd. It does not block.
+func (e *FD) Raise() error {
 	if !e.has {
-		if !e.polled && e.inband != nil {
-			e.inband()
+		if !e.silent && e.Inband != nil {
+			e.Inband()
 		}
 		return nil
 	}
 	if e.blocks && !writable(e.fd) {
 		return nil // a full counter is as good
 	}
-	return addTo(e.fd)
+	return Add(e.fd)
 }
 
 // writable says whether a write does not have to wait.
@@ -50,8 +66,9 @@ func writable(fd int) bool {
 	return err != nil || n > 0
 }
 
-// addTo adds one to an eventfd. A full counter, EAGAIN, is as good.
-func addTo(fd int) error {
+// Add adds one to an eventfd that does not block. A full counter, EAGAIN, is as
+// good.
+func Add(fd int) error {
 	one := [8]byte{1}
 	if _, err := unix.Write(fd, one[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
 		return fmt.Errorf("raise eventfd: %w", os.NewSyscallError("write", err))

@@ -1,28 +1,96 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vhostuser
+package guestmem
 
-import "errors"
+import (
+	"errors"
+	"fmt"
 
-// delay is the error of an access to guest memory that will succeed later:
-// the translation of an address has to be asked for, or a page has yet to
-// arrive. Nobody waits for either with a queue's lock held.
-type delay interface {
+	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
+)
+
+// Delay is the error of an access that will succeed later: the translation of an
+// address has to be asked for, or a page has yet to arrive. Nobody waits for
+// either with a lock held.
+type Delay interface {
 	error
-	// await returns nil when it is worth to try again, or when stop is closed.
+	// Await returns nil when it is worth to try again, or when stop is closed.
 	// An error is final.
-	await(stop <-chan struct{}) error
+	Await(stop <-chan struct{}) error
 }
 
-// asDelay returns the delay in err, or nil.
-func asDelay(err error) delay {
-	var d delay
+// AsDelay returns the Delay in err, or nil.
+func AsDelay(err error) Delay {
+	var d Delay
 	if errors.As(err, &d) {
 		return d
 	}
 	return nil
 }
 
-// isMiss says whether err is about a translation that was asked for. A ring
-// that waits for one is paused.
-func isMiss(err error) bool { return errors.As(err, new(*miss)) }
+// IsMiss says whether err is about a translation that was asked for.
+func IsMiss(err error) bool { return errors.As(err, new(*miss)) }
+
+// IsAbsent says whether err is about pages that have yet to arrive.
+func IsAbsent(err error) bool { return errors.As(err, new(*absent)) }
+
+// absent is the delay of an access to pages that have yet to arrive.
+type absent struct {
+	space   *Space
+	addr, n uint64 // in the guest
+}
+
+var _ Delay = (*absent)(nil)
+
+// Error implements error.
+func (a *absent) Error() string {
+	return fmt.Sprintf("%#x bytes at %#x have yet to arrive", a.n, a.addr)
+}
+
+// Await waits for the pages, on a thread that is left behind if stop is closed.
+func (a *absent) Await(stop <-chan struct{}) error {
+	select {
+	case a.space.waits <- struct{}{}:
+	case <-stop:
+		return nil
+	}
+	m := a.space.Current()
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-a.space.waits }()
+		defer m.Release()
+		done <- m.populate(a.addr, a.n)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-stop:
+		return nil
+	}
+}
+
+// populate waits until n bytes at a guest address are there.
+func (m *Snapshot) populate(addr, n uint64) error {
+	segs, err := m.lookup(nil, addr, n)
+	if err != nil {
+		return err
+	}
+	for _, s := range segs {
+		if err := shm.Populate(s.Bytes); err != nil {
+			return fmt.Errorf("wait for pages at %#x: %w", s.Addr, err)
+		}
+	}
+	return nil
+}
+
+// present returns an absent delay unless all pages of b, which is at a guest
+// address, are there.
+func (m *Snapshot) present(b []byte, addr uint64) error {
+	if !m.arriving() || shm.Resident(b) {
+		return nil
+	}
+	return &absent{m.space, addr, uint64(len(b))}
+}
+
+// arriving says whether pages may have yet to arrive.
+func (m *Snapshot) arriving() bool { return m.space.Arriving.Load() }

@@ -1,47 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vhostuser
+package guestmem
 
 import (
 	"fmt"
 	"sync"
 	"sync/atomic"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/eventfd"
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// logPageSize is the size of the page that one bit of the dirty log stands for
+// LogPageSize is the size of the page that one bit of the dirty log stands for
 // (VHOST_LOG_PAGE), on every architecture.
-const logPageSize = 4096
+const LogPageSize = 4096
 
-// dirtyLog marks the guest pages that the backend writes, in a bitmap that it
+// DirtyLog marks the guest pages that the backend writes, in a bitmap that it
 // shares with the frontend (vhost-user.rst, "Migration").
 //
 // A write comes first and its mark second: the frontend may harvest the bitmap
 // between the two, and a mark that precedes its write would be consumed too
 // early. For the same reason whether to mark is decided after the write.
-type dirtyLog struct {
+type DirtyLog struct {
 	active atomic.Bool // all && mapping != nil, for the fast path
 
 	mu      sync.RWMutex // excludes marking from a change of the mapping
 	all     bool
 	mapping *shm.Mapping
-	event   eventFD // raised after each mark
+	event   eventfd.FD // raised after each mark
 }
 
-// setAll switches logging as LOG_ALL says. A guest may acknowledge the bit by
+// SetAll switches logging as LOG_ALL says. A guest may acknowledge the bit by
 // itself, so that it is set without any log; nothing is marked then.
-func (l *dirtyLog) setAll(on bool) {
+func (l *DirtyLog) SetAll(on bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all = on
 	l.active.Store(l.all && l.mapping != nil)
 }
 
-// replace maps the log that fd holds and uses it from now on. When it returns,
+// Replace maps the log that fd holds and uses it from now on. When it returns,
 // nobody marks the previous one any more. fd stays the caller's.
-func (l *dirtyLog) replace(v wire.Log, fd int) error {
+func (l *DirtyLog) Replace(v wire.Log, fd int) error {
 	if v.Size%8 != 0 {
 		return fmt.Errorf("map dirty log: size %#x is not a multiple of 8", v.Size)
 	}
@@ -53,21 +54,21 @@ func (l *dirtyLog) replace(v wire.Log, fd int) error {
 	return nil
 }
 
-// close forgets the log.
-func (l *dirtyLog) close() {
+// Close forgets the log.
+func (l *DirtyLog) Close() {
 	l.swap(nil)
-	l.setEvent(-1)
+	l.SetEvent(-1)
 }
 
-// setEvent makes fd, which it owns, the eventfd that tells of marks; negative
+// SetEvent makes fd, which it owns, the eventfd that tells of marks; negative
 // means none.
-func (l *dirtyLog) setEvent(fd int) {
+func (l *DirtyLog) SetEvent(fd int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.event.replace(fd)
+	l.event.Replace(fd)
 }
 
-func (l *dirtyLog) swap(m *shm.Mapping) {
+func (l *DirtyLog) swap(m *shm.Mapping) {
 	l.mu.Lock()
 	old := l.mapping
 	l.mapping = m
@@ -78,10 +79,10 @@ func (l *dirtyLog) swap(m *shm.Mapping) {
 	}
 }
 
-// mark sets the bits of the pages that hold the n bytes at guest address addr.
+// Mark sets the bits of the pages that hold the n bytes at guest address addr.
 // Pages beyond the end of the bitmap are none of the frontend's RAM. It must
 // be called inside a Guard.
-func (l *dirtyLog) mark(addr, n uint64) {
+func (l *DirtyLog) Mark(addr, n uint64) {
 	if n == 0 || !l.active.Load() {
 		return
 	}
@@ -91,8 +92,8 @@ func (l *dirtyLog) mark(addr, n uint64) {
 		return
 	}
 	bits := l.mapping.Bytes()
-	last := min((addr+n-1)/logPageSize, uint64(len(bits))*8-1)
-	for page := addr / logPageSize; page <= last; {
+	last := min((addr+n-1)/LogPageSize, uint64(len(bits))*8-1)
+	for page := addr / LogPageSize; page <= last; {
 		// One atomic OR for all pages that share a word. Words of 32 bits do
 		// for the frontend's 64-bit chunks, on a little-endian host.
 		end := min(page|31, last)
@@ -100,5 +101,5 @@ func (l *dirtyLog) mark(addr, n uint64) {
 		shm.Or32(bits, int(page/32*4), mask)
 		page = end + 1
 	}
-	_ = l.event.raise() // the frontend, which gave it, can look without it
+	_ = l.event.Raise() // the frontend, which gave it, can look without it
 }

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guestmem
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// Slot is one region of guest memory, mapped. It is reference-counted: each
+// snapshot that has it holds a reference.
+type Slot struct {
+	wire.MemRegion
+	Mapping *shm.Mapping
+	data    []byte
+	refs    atomic.Int64
+}
+
+// MapSlot maps r from fd, which stays the caller's. The result has one reference.
+func MapSlot(r wire.MemRegion, fd int) (*Slot, error) {
+	if r.Size == 0 || r.GuestAddr+r.Size < r.GuestAddr || r.UserAddr+r.Size < r.UserAddr {
+		return nil, fmt.Errorf("map region %v: size is zero or wraps", r)
+	}
+	m, err := shm.Map(fd, r.MmapOffset, r.Size)
+	if err != nil {
+		return nil, fmt.Errorf("map region %v: %w", r, err)
+	}
+	s := &Slot{MemRegion: r, Mapping: m, data: m.Bytes()}
+	s.refs.Store(1)
+	return s, nil
+}
+
+// Retain adds a reference.
+func (s *Slot) Retain() { s.refs.Add(1) }
+
+// Release drops a reference. The last one ends the mapping.
+func (s *Slot) Release() {
+	if s.refs.Add(-1) == 0 {
+		// munmap of a mapping that mmap returned does not fail.
+		_ = s.Mapping.Unmap()
+	}
+}
+
+// ReleaseAll drops a reference to each.
+func ReleaseAll(slots []*Slot) {
+	for _, s := range slots {
+		s.Release()
+	}
+}
+
+// Told returns the region as the answer to a postcopy table has it, with our
+// address.
+func (s *Slot) Told() wire.MemRegion {
+	v := s.MemRegion
+	v.UserAddr = shm.Addr(s.data)
+	return v
+}

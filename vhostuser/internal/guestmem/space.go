@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guestmem
+
+import "sync/atomic"
+
+// maxPageWaits bounds the threads that wait for pages.
+const maxPageWaits = 64
+
+// Space is the guest memory of one connection. All methods may be called from
+// any goroutine, unless they say otherwise.
+type Space struct {
+	// TLB translates the driver's addresses where there is an IOMMU.
+	TLB *TLB
+	// Arriving says that pages may be missing, at the destination of a postcopy
+	// migration: an access waits until the frontend has put them there.
+	Arriving atomic.Bool
+
+	current atomic.Pointer[Snapshot]
+	waits   chan struct{} // one for each wait for pages: it costs a thread
+}
+
+// NewSpace returns a Space without memory.
+func NewSpace(tlb *TLB) *Space {
+	s := &Space{TLB: tlb, waits: make(chan struct{}, maxPageWaits)}
+	s.current.Store(s.Empty())
+	return s
+}
+
+// Current returns the present table, retained: the caller must release it.
+func (s *Space) Current() *Snapshot {
+	for {
+		m := s.current.Load()
+		// One that was replaced and freed meanwhile must not be revived.
+		if n := m.refs.Load(); n > 0 && m.refs.CompareAndSwap(n, n+1) {
+			return m
+		}
+	}
+}
+
+// Peek returns the present table, for the goroutine that alone replaces it.
+func (s *Space) Peek() *Snapshot { return s.current.Load() }
+
+// Replace makes m, whose reference it consumes, the present table. The caller
+// releases the old one.
+func (s *Space) Replace(m *Snapshot) (old *Snapshot) { return s.current.Swap(m) }
