@@ -253,10 +253,15 @@ func echoChain(q *vhostuser.Queue, c *vhostuser.Chain) error {
 // serve runs a server for dev until the test ends and returns its socket.
 func serve(t testing.TB, dev *vhostuser.Device) string {
 	t.Helper()
+	return serveWith(t, dev, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
+}
+
+func serveWith(t testing.TB, dev *vhostuser.Device, lg *zap.Logger) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	l, err := vhostuser.Listen(path)
 	must(t, err)
-	s, err := vhostuser.NewServer(dev, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
+	s, err := vhostuser.NewServer(dev, lg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

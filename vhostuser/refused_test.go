@@ -6,9 +6,13 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
@@ -46,8 +50,8 @@ func (v *vm) stale() (untouched func(when string)) {
 	}
 }
 
-// startWith sends what starts ring 0 but for one message, which must be refused, and
-// enables it.
+// startWith sends what starts ring 0, without asking for acknowledgements, and enables
+// it. The message bad, if there is one, has another payload and must be refused.
 func (v *vm) startWith(bad wire.Request, payload []byte, fds ...int) {
 	v.t.Helper()
 	q := v.queues[0]
@@ -110,6 +114,32 @@ func TestRingDoesNotStartWithWhatWasBeforeARefusal(t *testing.T) {
 			v.echo(0, "the second driver")
 		})
 	}
+}
+
+// A guest whose rings are in RAM that is not shared is served as far as it can be,
+// and the log says in one line why its ring is not.
+func TestRingInPrivateMemoryIsToldInOneLine(t *testing.T) {
+	e := newEcho()
+	var out zaptest.Buffer
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), &out, zap.WarnLevel)
+	path := serveWith(t, &e.Device, zap.New(core, zap.AddStacktrace(zap.WarnLevel)))
+	v := newVM(t, path, vhosttest.Options{})
+	must(t, v.f.SetFeatures(v.features))
+	must(t, v.f.AddBlock(v.g.Blocks[1])) // the rings are in the first
+	v.startWith(0, nil)
+	must(t, v.f.Barrier())
+	if q := e.connection().Queue(0); q.Running() {
+		t.Error("the ring runs")
+	}
+	lines := out.Lines()
+	if len(lines) != 1 || !strings.Contains(lines[0], "ring 0 cannot be used: map descriptor table: its 0x80 bytes") ||
+		strings.Contains(lines[0], "stacktrace") {
+		t.Errorf("the log says %q", lines)
+	}
+	// It is set up again once the memory is there.
+	must(t, v.f.AddBlock(v.g.Blocks[0]))
+	must(t, v.f.StartRings(v.queues[0]))
+	v.echo(0, "in shared memory")
 }
 
 func TestRingDoesNotStartAtAnAddressOfBefore(t *testing.T) {

@@ -24,11 +24,13 @@ type Server struct {
 const maxQueues = 128
 
 // NewServer checks dev and makes a server of it. dev must not change
-// afterwards. lg may be nil.
+// afterwards. lg may be nil. Its lines are mostly about what the other side did, so
+// that they come without a stack trace, however lg is configured.
 func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
+	lg = lg.WithOptions(zap.AddStacktrace(zap.FatalLevel))
 	size := dev.MaxQueueSize
 	switch {
 	case dev.Kick == nil:

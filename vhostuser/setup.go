@@ -76,7 +76,7 @@ func (q *Queue) setAddr(a wire.VringAddr) error {
 	}
 	q.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("set ring address: %w", err)
+		return fmt.Errorf("ring %d cannot be used: %w", q.index, err)
 	}
 	q.resume(back)
 	return nil

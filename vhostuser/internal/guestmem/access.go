@@ -186,7 +186,7 @@ func (m *Snapshot) AddTranslation(v wire.IOTLB) error {
 		return fmt.Errorf("add translation %v: its size or permission cannot be", v)
 	}
 	if _, _, err := m.find(v.UserAddr, v.Size); err != nil {
-		return fmt.Errorf("add translation: %w", err)
+		return fmt.Errorf("add translation %v: %w", v, err)
 	}
 	m.space.TLB.add(v)
 	return nil

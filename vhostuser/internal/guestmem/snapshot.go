@@ -140,5 +140,5 @@ func (m *Snapshot) find(addr, n uint64) (*Slot, []byte, error) {
 			return s, s.data[off : off+n : off+n], nil
 		}
 	}
-	return nil, nil, fmt.Errorf("%#x bytes at frontend address %#x are in no memory that the frontend shares", n, addr)
+	return nil, nil, fmt.Errorf("its %#x bytes at %#x of the frontend are in no memory that the frontend shares", n, addr)
 }
