@@ -12,27 +12,34 @@ import (
 	"strings"
 )
 
-// Series names a long-term kernel series that the project supports.
+// Series names a kernel series that the project knows.
 type Series string
 
-// The supported series, by the Debian release that ships them.
+// The series, by the Debian release that ships them.
 const (
+	Linux5_10 Series = "5.10" // Debian 11
 	Linux6_1  Series = "6.1"  // Debian 12
 	Linux6_12 Series = "6.12" // Debian 13
+	Linux7_3  Series = "7.3"  // Debian 13's backports
 )
 
-// AllSeries returns every supported series, oldest first.
+// AllSeries returns every long-term series that the agent supports, oldest
+// first.
 func AllSeries() []Series { return []Series{Linux6_1, Linux6_12} }
 
 // suite returns the Debian suite that ships the series.
 func (s Series) suite() (string, error) {
 	switch s {
+	case Linux5_10:
+		return "bullseye", nil
 	case Linux6_1:
 		return "bookworm", nil
 	case Linux6_12:
 		return "trixie", nil
+	case Linux7_3:
+		return "trixie-backports", nil
 	}
-	return "", fmt.Errorf("kernel series %q is not one of %v", s, AllSeries())
+	return "", fmt.Errorf("kernel series %q is not known", s)
 }
 
 // guestModules are the modules that every guest loads. virtio_pci is there
@@ -103,23 +110,52 @@ func downloadKernel(ctx context.Context, base, suite string) (version string, er
 	if err != nil {
 		return "", err
 	}
-	name, version, err := source.depends(ctx, "linux-image-cloud-amd64", "linux-image-")
+	image, version, err := source.depends(ctx, "linux-image-cloud-amd64", "linux-image-")
+	if err != nil {
+		return "", err
+	}
+	names, err := source.kernelPackages(ctx, image)
 	if err != nil {
 		return "", err
 	}
 	return version, makeOnce(filepath.Join(base, version), func(dir string) error {
 		tree := filepath.Join(scratch, "tree")
-		if err := source.unpack(ctx, name, version, tree); err != nil {
-			return err
+		for _, name := range names {
+			if err := source.unpack(ctx, name, version, tree); err != nil {
+				return err
+			}
 		}
 		return installKernel(tree, dir)
 	})
+}
+
+// kernelPackages returns the packages that hold a kernel: its image package, or
+// the two that this one depends on in newer releases, for the image and for the
+// modules.
+func (a *apt) kernelPackages(ctx context.Context, image string) ([]string, error) {
+	fields, err := a.run(ctx, "apt-cache", "show", "--no-all-versions", image)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", image, err)
+	}
+	var names []string
+	for _, prefix := range []string{"linux-binary-", "linux-modules-"} {
+		if name, _, ok := parseDepends(fields, prefix); ok {
+			names = append(names, name)
+		}
+	}
+	if len(names) != 2 {
+		return []string{image}, nil
+	}
+	return names, nil
 }
 
 // installKernel puts the image and all modules of an unpacked package into dir,
 // the modules as Debian compressed them.
 func installKernel(tree, dir string) error {
 	images, err := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
+	if err == nil && len(images) == 0 { // in newer releases
+		images, err = filepath.Glob(filepath.Join(tree, "usr/lib/modules/*/vmlinuz"))
+	}
 	if err != nil || len(images) != 1 {
 		return fmt.Errorf("find the kernel image: %q (%v)", images, err)
 	}
