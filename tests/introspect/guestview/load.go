@@ -146,10 +146,13 @@ func diskCache() error {
 	if err != nil {
 		return err
 	}
-	// Pages that are dirty stay so.
-	if err := os.WriteFile("/proc/sys/vm/dirty_writeback_centisecs", []byte("0"), 0); err != nil {
-		return err
+	// Pages that are dirty stay so. Each setting makes the kernel write once.
+	for _, name := range []string{"dirty_writeback_centisecs", "dirty_expire_centisecs"} {
+		if err := os.WriteFile("/proc/sys/vm/"+name, []byte("360000"), 0); err != nil {
+			return err
+		}
 	}
+	time.Sleep(200 * time.Millisecond)
 	buf := make([]byte, mib)
 	for at := int64(0); at < 16*mib; at += mib {
 		if _, err := unix.Pread(fd, buf, at); err != nil {

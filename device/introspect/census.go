@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"slices"
+
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
+)
+
+// Counts are numbers of pages of one class. A page can be in several of those
+// that are not Pages.
+type Counts struct {
+	Pages     uint64 `json:"pages"`
+	Mapped    uint64 `json:"mapped"`
+	Dirty     uint64 `json:"dirty"`
+	Writeback uint64 `json:"writeback"`
+	SwapCache uint64 `json:"swap_cache"`
+	Clean     uint64 `json:"clean"`
+}
+
+func (c *Counts) add(p pages.Page, n uint64) {
+	c.Pages += n
+	if p.Attr == 0 {
+		return
+	}
+	for _, count := range [...]struct {
+		attr pages.Attr
+		to   *uint64
+	}{
+		{pages.Mapped, &c.Mapped}, {pages.Dirty, &c.Dirty}, {pages.Writeback, &c.Writeback},
+		{pages.SwapCache, &c.SwapCache}, {pages.Clean, &c.Clean},
+	} {
+		if p.Attr&count.attr != 0 {
+			*count.to += n
+		}
+	}
+}
+
+func (c *Counts) merge(o Counts) {
+	c.Pages += o.Pages
+	c.Mapped += o.Mapped
+	c.Dirty += o.Dirty
+	c.Writeback += o.Writeback
+	c.SwapCache += o.SwapCache
+	c.Clean += o.Clean
+}
+
+// ZoneCensus are the pages of a zone.
+type ZoneCensus struct {
+	Zone
+	Classes [pages.Classes]Counts `json:"-"`
+	Blocks  []uint64              `json:"blocks"` // free blocks that the scan found, by order
+}
+
+// Census is what a scan found.
+type Census struct {
+	Zones []ZoneCensus
+	// Elsewhere counts pages that say to be of a zone that is none.
+	Elsewhere [pages.Classes]Counts
+	// Refused is the number of blocks that said to be free and cannot be: of an
+	// order that does not exist, not aligned, or not in RAM.
+	Refused uint64
+	// Read is the number of struct pages that were looked at.
+	Read uint64
+	// Basis are the frames of memory on which all of it rests: the page tables
+	// by which the struct pages were found. They hardly ever change. Sorted.
+	Basis []uint64
+}
+
+func newCensus(zones []Zone) *Census {
+	c := &Census{Zones: make([]ZoneCensus, len(zones))}
+	for i, zone := range zones {
+		c.Zones[i] = ZoneCensus{Zone: zone, Blocks: make([]uint64, len(zone.Free))}
+	}
+	return c
+}
+
+// Total adds up a class.
+func (c *Census) Total(class pages.Class) Counts {
+	total := c.Elsewhere[class]
+	for i := range c.Zones {
+		total.merge(c.Zones[i].Classes[class])
+	}
+	return total
+}
+
+// merge adds what another part of the same scan found.
+func (c *Census) merge(o *Census) {
+	for i := range c.Zones {
+		for class := range c.Zones[i].Classes {
+			c.Zones[i].Classes[class].merge(o.Zones[i].Classes[class])
+		}
+		for order := range c.Zones[i].Blocks {
+			c.Zones[i].Blocks[order] += o.Zones[i].Blocks[order]
+		}
+	}
+	for class := range c.Elsewhere {
+		c.Elsewhere[class].merge(o.Elsewhere[class])
+	}
+	c.Refused += o.Refused
+	c.Read += o.Read
+	c.Basis = append(c.Basis, o.Basis...)
+	slices.Sort(c.Basis)
+	c.Basis = slices.Compact(c.Basis)
+}

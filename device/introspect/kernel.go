@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fbpp-project/fbpp/device/introspect/kallsyms"
+	"github.com/fbpp-project/fbpp/device/introspect/layout"
+	"github.com/fbpp-project/fbpp/device/introspect/paging"
+	"github.com/fbpp-project/fbpp/device/introspect/physmem"
+	"github.com/fbpp-project/fbpp/device/introspect/vmcoreinfo"
+)
+
+// Kernel is what stays true of a guest's kernel while it runs. It is plain data,
+// and safe for concurrent use.
+type Kernel struct {
+	Release string // as uname -r prints it
+
+	mem     *physmem.Memory
+	note    *vmcoreinfo.Note
+	space   *paging.Space
+	symbols kallsyms.Symbols
+	layout  *layout.Kernel
+	memMap  memMap
+}
+
+// NoteAddress returns where the kernel's note is: a hint for a later [Locate].
+func (k *Kernel) NoteAddress() uint64 { return k.note.GPA }
+
+// Check tells whether this is still the kernel that runs: the guest was not
+// reset, and no other kernel was started. It reads little, and is to be called
+// before each use. The error wraps ErrUnproven when another boot began.
+//
+// It notices another kernel once that has set up its trampoline, early in its
+// boot. From the reset to that instant it does not, and neither does it see
+// whether the guest runs at all: compare [Kernel.Ticks].
+func (k *Kernel) Check() error {
+	anchors, err := readAnchors(k.mem)
+	if err == nil {
+		err = anchors.check(k.mem, k.space.Root())
+	}
+	if err != nil {
+		return fmt.Errorf("check the kernel: %w", err)
+	}
+	same, err := k.note.Same(k.mem)
+	if err == nil && !same {
+		err = fmt.Errorf("its note changed: %w", ErrUnproven)
+	}
+	if err == nil {
+		err = k.checkNote()
+	}
+	if err != nil {
+		return fmt.Errorf("check the kernel: %w", err)
+	}
+	return nil
+}
+
+// checkNote tells whether the kernel's own variable points to the note.
+func (k *Kernel) checkNote() error {
+	pointer, err := k.variable(symbolNote)
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, ErrUnproven)
+	}
+	m, err := k.space.Translate(pointer)
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, ErrUnproven)
+	}
+	if m.GPA != k.note.GPA {
+		return fmt.Errorf("the kernel's note is at %#x, not at %#x: %w", m.GPA, k.note.GPA, ErrUnproven)
+	}
+	return nil
+}
+
+// variable reads a word that the kernel has a symbol for.
+func (k *Kernel) variable(name string) (uint64, error) {
+	address, err := k.symbols.Address(name)
+	if err != nil {
+		return 0, err
+	}
+	value, err := k.space.Uint64(address)
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	return value, nil
+}
+
+// Ticks returns the kernel's jiffies. They grow while it runs, if not while all
+// of its processors are idle.
+func (k *Kernel) Ticks() (uint64, error) { return k.variable(symbolJiffies) }
+
+// Content tells what the kernel's allocator does with the contents of free
+// pages.
+type Content struct {
+	PagePoison     bool // free pages hold a pattern that is checked
+	DebugPagealloc bool // free pages are not mapped, or hold a pattern
+	InitOnFree     bool // free pages hold zeroes that are relied on
+	InitOnAlloc    bool
+}
+
+// Matters tells whether a free page has to keep its content, even if that is
+// not known to be zeroes.
+func (c Content) Matters() bool { return c.PagePoison || c.DebugPagealloc }
+
+// maxCommandLine bounds the kernel's command line; x86 has 2048 bytes.
+const maxCommandLine = 16 << 10
+
+// Content reads the switches. A kernel that has no switch of a name was built
+// without the feature, or calls it otherwise: then a parameter on its command
+// line that asks for it is believed.
+func (k *Kernel) Content() (Content, error) {
+	var c Content
+	for _, s := range []struct {
+		on                *bool
+		symbol, parameter string
+	}{
+		{&c.PagePoison, symbolPoison, "page_poison"},
+		{&c.DebugPagealloc, symbolDebug, "debug_pagealloc"},
+		{&c.InitOnFree, symbolInitFree, "init_on_free"},
+		{&c.InitOnAlloc, symbolInitAlloc, "init_on_alloc"},
+	} {
+		address, err := k.symbols.Address(s.symbol)
+		if errors.Is(err, kallsyms.ErrNoSymbol) {
+			line, err := k.commandLine()
+			if err != nil {
+				return c, err
+			}
+			*s.on = asksFor(line, s.parameter)
+			continue
+		}
+		if err != nil {
+			return c, err
+		}
+		enabled, err := k.space.Uint32(address) // struct static_key begins with a counter
+		if err != nil {
+			return c, fmt.Errorf("read %s: %w", s.symbol, err)
+		}
+		*s.on = enabled != 0
+	}
+	return c, nil
+}
+
+func (k *Kernel) commandLine() (string, error) {
+	pointer, err := k.variable(symbolCommand)
+	if err != nil {
+		return "", err
+	}
+	return k.space.String(pointer, maxCommandLine)
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fbpp-project/fbpp/device/introspect/kallsyms"
+	"github.com/fbpp-project/fbpp/device/introspect/layout"
+	"github.com/fbpp-project/fbpp/device/introspect/paging"
+	"github.com/fbpp-project/fbpp/device/introspect/physmem"
+	"github.com/fbpp-project/fbpp/device/introspect/vmcoreinfo"
+)
+
+// Errors of Locate, beside [layout.ErrUnknown].
+var (
+	// ErrNotFound says that memory holds no note of a kernel.
+	ErrNotFound = errors.New("no kernel was found in the guest's memory")
+	// ErrUnproven says that a note is not of the kernel that runs.
+	ErrUnproven = errors.New("this is not the kernel that runs")
+)
+
+// maxCandidates bounds how many notes are tried.
+const maxCandidates = 64
+
+// Options of Locate.
+type Options struct {
+	// Hint is where the note is said to be, such as by QEMU's vmcoreinfo
+	// device. A wrong one costs nothing. 0: none.
+	Hint uint64
+}
+
+// Locate finds the kernel that runs in a guest. Without a hint it looks at the
+// first bytes of every page. The error says why the likeliest kernel is refused.
+func Locate(ctx context.Context, mem *physmem.Memory, o Options) (*Kernel, error) {
+	anchors, err := readAnchors(mem)
+	if err != nil {
+		return nil, fmt.Errorf("locate the kernel: %w", err)
+	}
+	var found *Kernel
+	refused := ErrNotFound
+	try := func(note *vmcoreinfo.Note) bool {
+		k, err := open(mem, anchors, note)
+		if err == nil {
+			found = k
+		} else if errors.Is(refused, ErrNotFound) || errors.Is(refused, ErrUnproven) {
+			refused = err // why a proven kernel is refused tells more
+		}
+		return err != nil
+	}
+	if o.Hint != 0 {
+		if note, err := vmcoreinfo.ReadAt(mem, o.Hint); err == nil {
+			try(note)
+		}
+	}
+	if found == nil {
+		tried := 0
+		err := vmcoreinfo.Each(ctx, mem, func(note *vmcoreinfo.Note) bool {
+			tried++
+			return try(note) && tried < maxCandidates
+		})
+		if err != nil {
+			return nil, fmt.Errorf("locate the kernel: %w", err)
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("locate the kernel: %w", refused)
+	}
+	return found, nil
+}
+
+// Where x86-64 kernels map their image: __START_KERNEL_map, and the end of
+// KERNEL_IMAGE_SIZE with KASLR (arch/x86/include/asm/page_64_types.h).
+const (
+	imageStart = 0xffffffff80000000
+	imageEnd   = 0xffffffffc0000000
+)
+
+// image reads the kernel's image only. Other memory is mapped for the kernel,
+// too, and programs decide what is in some of it.
+type image struct{ space *paging.Space }
+
+func (i image) Read(p []byte, va uint64) error {
+	if va < imageStart || va > imageEnd || uint64(len(p)) > imageEnd-va {
+		return fmt.Errorf("read %#x: outside of the kernel image", va)
+	}
+	return i.space.Read(p, va)
+}
+
+// The symbols that are looked up in the kernel's table.
+const (
+	symbolNote      = "vmcoreinfo_note"
+	symbolBTF       = "__start_BTF"
+	symbolBTFEnd    = "__stop_BTF"
+	symbolVmemmap   = "vmemmap_base"
+	symbolSections  = "mem_section"
+	symbolNodes     = "node_data"
+	symbolOneNode   = "contig_page_data"
+	symbolJiffies   = "jiffies_64"
+	symbolCommand   = "saved_command_line"
+	symbolPoison    = "_page_poisoning_enabled"
+	symbolDebug     = "_debug_pagealloc_enabled"
+	symbolInitFree  = "init_on_free"
+	symbolInitAlloc = "init_on_alloc"
+)
+
+// open proves the kernel that a note describes, and learns all that stays true
+// for a boot.
+func open(mem *physmem.Memory, anchors anchors, note *vmcoreinfo.Note) (*Kernel, error) {
+	k := &Kernel{Release: note.Info.Release, mem: mem, note: note}
+	fail := func(what string, err error) (*Kernel, error) {
+		return nil, fmt.Errorf("%s of Linux %.64q: %w", what, k.Release, err)
+	}
+	major, minor, err := note.Info.Version()
+	if err != nil {
+		return nil, err
+	}
+	if k.space, err = openSpace(mem, note.Info); err != nil {
+		return fail("find the page tables", err)
+	}
+	if err := anchors.check(mem, k.space.Root()); err != nil {
+		return fail("prove the page tables", err)
+	}
+	if major < 6 {
+		// 5fd8fea935a1
+		return fail("find the symbols", fmt.Errorf("its note names none before Linux 6.0: %w", layout.ErrUnknown))
+	}
+	table, err := kallsyms.Read(image{k.space}, note.Info, "_stext", "init_uts_ns")
+	if err != nil {
+		return fail("find the symbols", fmt.Errorf("%w: %w", err, layout.ErrUnknown))
+	}
+	k.symbols = table.Find(symbolNote, symbolBTF, symbolBTFEnd, symbolVmemmap, symbolSections, symbolNodes,
+		symbolOneNode, symbolJiffies, symbolCommand, symbolPoison, symbolDebug, symbolInitFree, symbolInitAlloc)
+	if err := k.checkNote(); err != nil {
+		return fail("prove the note", err)
+	}
+	blob, err := k.readBTF()
+	if err != nil {
+		return fail("read the types", err)
+	}
+	if k.layout, err = layout.Load(blob, major, minor); err != nil {
+		return fail("read the types", err)
+	}
+	if err := k.checkSizes(); err != nil {
+		return fail("read the types", err)
+	}
+	if err := k.openMemMap(); err != nil {
+		return fail("find the memory map", err)
+	}
+	return k, nil
+}
+
+// openSpace finds the kernel's page tables: by the note, the image lies at
+// phys_base.
+func openSpace(mem *physmem.Memory, info *vmcoreinfo.Info) (*paging.Space, error) {
+	root, err := info.Symbol("swapper_pg_dir")
+	if err != nil {
+		return nil, err
+	}
+	base, err := info.Number("phys_base")
+	if err != nil {
+		return nil, fmt.Errorf("%w (not x86-64?): %w", err, layout.ErrUnknown)
+	}
+	levels := 4
+	if five, err := info.Number("pgtable_l5_enabled"); err == nil && five == 1 {
+		levels = 5
+	}
+	if root < imageStart || root >= imageEnd {
+		return nil, fmt.Errorf("swapper_pg_dir is at %#x: %w", root, ErrUnproven)
+	}
+	return paging.NewSpace(mem, root-imageStart+base, levels)
+}
+
+// readBTF reads the kernel's types.
+func (k *Kernel) readBTF() ([]byte, error) {
+	start, err := k.symbols.Address(symbolBTF)
+	if err != nil {
+		return nil, fmt.Errorf("%w (no DEBUG_INFO_BTF?): %w", err, layout.ErrUnknown)
+	}
+	end, err := k.symbols.Address(symbolBTFEnd)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, layout.ErrUnknown)
+	}
+	if end <= start || end-start > layout.MaxBTF {
+		return nil, fmt.Errorf("BTF from %#x to %#x: %w", start, end, layout.ErrUnknown)
+	}
+	blob := make([]byte, end-start)
+	return blob, image{k.space}.Read(blob, start)
+}
+
+// checkSizes compares what both the types and the note say.
+func (k *Kernel) checkSizes() error {
+	for name, size := range map[string]int{
+		"page": k.layout.Page.Size, "zone": k.layout.Zone.Size, "pglist_data": k.layout.Node.Size,
+		"mem_section": k.layout.Section.Size,
+	} {
+		said, err := k.note.Info.Size(name)
+		if err != nil {
+			return fmt.Errorf("%w: %w", err, layout.ErrUnknown)
+		}
+		if said != uint64(size) {
+			return fmt.Errorf("struct %s has %d bytes by BTF and %d by VMCOREINFO: %w", name, size, said, layout.ErrUnknown)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
+)
+
+// Block is free memory: 1<<Order pages from PFN on, aligned to that.
+type Block struct {
+	PFN   uint64
+	Order uint8
+	// Evidence are the frames of guest memory with the struct page of the
+	// block's first page, mostly one frame twice. It alone says that the whole
+	// block is free: the kernel cannot take any part without writing to it
+	// (mm/page_alloc.c, del_page_from_free_list).
+	Evidence [2]uint64
+}
+
+// ScanOptions say what a scan is to find.
+type ScanOptions struct {
+	// Workers is how many goroutines scan; 0: one.
+	Workers int
+	// Free is called for the free blocks, in the order of their addresses, some
+	// thousand at a time at most. The slice is valid until it returns. An error
+	// ends the scan. It is not called concurrently.
+	Free func([]Block) error
+	// FreeOnly leaves the pages that are not free uncounted, which is faster.
+	FreeOnly bool
+	// Each is called for each run of n pages from a frame on that have one
+	// struct page, or one free block. Workers call it concurrently. It is slow.
+	Each func(pfn, n uint64, page pages.Page)
+}
+
+// part is what a scan of one span found.
+type part struct {
+	blocks []Block
+	err    error
+}
+
+// Scan reads the struct pages of all memory. A guest that runs changes them
+// meanwhile: counts are approximate then, and blocks are to be checked by their
+// evidence. An error wraps [layout.ErrUnknown] where memory is not as expected.
+func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
+	zones, err := k.Zones()
+	if err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	table, err := k.newZoneTable(zones)
+	if err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	spans, err := k.spans()
+	if err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	workers := max(1, min(o.Workers, len(spans)))
+	var (
+		group errgroup.Group
+		next  atomic.Int64
+		parts = make([]chan part, len(spans))
+		// ahead bounds what was found and not yet passed on.
+		ahead    = make(chan struct{}, 2*workers)
+		scanners = make([]*scanner, workers)
+	)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i := range parts {
+		parts[i] = make(chan part, 1)
+	}
+	for i := range workers {
+		s := newScanner(k, newCensus(zones), table, o)
+		scanners[i] = s
+		group.Go(func() error {
+			for {
+				select {
+				case ahead <- struct{}{}:
+				case <-ctx.Done():
+					return nil
+				}
+				n := int(next.Add(1)) - 1
+				if n >= len(spans) {
+					return nil
+				}
+				err := s.scan(spans[n])
+				parts[n] <- part{s.take(), err}
+			}
+		})
+	}
+	err = passOn(ctx, parts, ahead, o.Free)
+	cancel()
+	_ = group.Wait() // returns no error
+	if err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	census := newCensus(zones)
+	for _, s := range scanners {
+		s.census.Basis = s.win.basis()
+		census.merge(s.census)
+	}
+	return census, nil
+}
+
+// passOn hands out the blocks in order.
+func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, free func([]Block) error) error {
+	for _, c := range parts {
+		var p part
+		select {
+		case p = <-c:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		<-ahead
+		if p.err != nil {
+			return p.err
+		}
+		if free != nil && len(p.blocks) > 0 {
+			if err := free(p.blocks); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// span is a run of pages that are RAM and have struct pages.
+type span struct{ start, end uint64 }
+
+// spans returns the parts of the sections that are RAM.
+func (k *Kernel) spans() ([]span, error) {
+	sections, err := k.sections()
+	if err != nil {
+		return nil, err
+	}
+	var found []span
+	regions := k.mem.Regions()
+	for _, s := range sections {
+		for len(regions) > 0 && regions[0].End()>>pageShift <= s.start {
+			regions = regions[1:]
+		}
+		for _, r := range regions {
+			start := max(s.start, (r.GPA+1<<pageShift-1)>>pageShift)
+			end := min(s.end, r.End()>>pageShift)
+			if r.GPA>>pageShift >= s.end {
+				break
+			}
+			if start < end {
+				found = append(found, span{start, end})
+			}
+		}
+	}
+	return found, nil
+}

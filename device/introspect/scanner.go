@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
+)
+
+// scanner scans spans, one after the other. It is for one goroutine.
+type scanner struct {
+	k       *Kernel
+	win     *window
+	class   *pages.Classifier
+	zones   *zoneTable
+	census  *Census
+	collect bool // blocks
+	only    bool // free blocks
+	each    func(pfn, n uint64, page pages.Page)
+	blocks  []Block
+	size    uint64 // of a struct page
+
+	large         compound
+	first, second []byte // struct pages of one that begins outside of the window
+}
+
+// compound is the compound page that was met last.
+type compound struct {
+	head, end uint64 // page frame numbers
+	page      pages.Page
+}
+
+func newScanner(k *Kernel, c *Census, zones *zoneTable, o ScanOptions) *scanner {
+	size := k.layout.Page.Size
+	return &scanner{
+		k: k, win: newWindow(k), class: pages.NewClassifier(&k.layout.Page),
+		zones: zones, census: c, collect: o.Free != nil, only: o.FreeOnly, each: o.Each, size: uint64(size),
+		first: make([]byte, size), second: make([]byte, size),
+	}
+}
+
+// take returns the blocks of the last span.
+func (s *scanner) take() []Block {
+	blocks := s.blocks
+	s.blocks = nil
+	return blocks
+}
+
+// basis returns the frames of the page tables that were used.
+func (w *window) basis() []uint64 { return slices.Collect(maps.Keys(w.tables)) }
+
+// scan looks at the pages of a span.
+func (s *scanner) scan(sp span) error {
+	for pfn := sp.start; pfn < sp.end; {
+		run, err := s.win.from(pfn, sp.end)
+		if err != nil {
+			return err
+		}
+		for uint64(len(run)) >= s.size && pfn < sp.end {
+			n := uint64(1)
+			p := run[:s.size]
+			s.census.Read++
+			if order, free := s.class.FreeOrder(p); free {
+				if n, err = s.free(pfn, order, p, sp); err != nil {
+					return err
+				}
+			} else if !s.only {
+				s.used(pfn, p)
+			}
+			pfn += n
+			run = run[min(n*s.size, uint64(len(run))):]
+		}
+	}
+	return nil
+}
+
+// count counts pages from a frame on.
+func (s *scanner) count(pfn, flags uint64, page pages.Page, n uint64) {
+	if s.each != nil {
+		s.each(pfn, n, page)
+	}
+	if zone := s.zones.find(flags); zone >= 0 {
+		s.census.Zones[zone].Classes[page.Class].add(page, n)
+	} else {
+		s.census.Elsewhere[page.Class].add(page, n)
+	}
+}
+
+// free counts a free block, and returns how many pages it has.
+func (s *scanner) free(pfn, order uint64, p []byte, sp span) (uint64, error) {
+	flags := s.class.Flags(p)
+	zone := s.zones.find(flags)
+	if order >= uint64(s.k.layout.Zone.Orders) || pfn&(1<<order-1) != 0 || pfn+1<<order > sp.end || zone < 0 {
+		s.census.Refused++
+		s.count(pfn, flags, pages.Page{Class: pages.Unknown}, 1)
+		return 1, nil
+	}
+	s.count(pfn, flags, pages.Page{Class: pages.Free}, 1<<order)
+	s.census.Zones[zone].Blocks[order]++
+	if s.collect {
+		frames, err := s.win.frames(pfn)
+		if err != nil {
+			return 0, err
+		}
+		s.blocks = append(s.blocks, Block{PFN: pfn, Order: uint8(order), Evidence: frames})
+	}
+	return 1 << order, nil
+}
+
+// used counts a page that is not free.
+func (s *scanner) used(pfn uint64, p []byte) {
+	flags := s.class.Flags(p)
+	if pfn-s.large.head < s.large.end-s.large.head { // of the compound page met last
+		page := s.large.page
+		if s.class.PartMapped(p) && page.Class != pages.Hugetlb && page.Attr&pages.Mapped == 0 {
+			page.Attr = page.Attr&^pages.Clean | pages.Mapped
+		}
+		s.count(pfn, flags, page, 1)
+		return
+	}
+	head, tail := s.class.Tail(p)
+	if !tail && !s.class.IsHead(p) {
+		s.count(pfn, flags, s.class.Single(p), 1)
+		return
+	}
+	at := pfn
+	if tail {
+		at = s.headOf(pfn, head)
+	}
+	if !s.meet(at, pfn) {
+		s.count(pfn, flags, pages.Page{Class: pages.Unknown}, 1)
+		return
+	}
+	s.count(pfn, flags, s.large.page, 1)
+}
+
+// headOf returns the frame of a tail's head, or of itself when that cannot be.
+func (s *scanner) headOf(pfn uint64, h pages.Head) uint64 {
+	if h.Order > 0 {
+		return pfn &^ (1<<h.Order - 1)
+	}
+	ahead := h.Address - s.k.memMap.base
+	if h.Address < s.k.memMap.base || ahead%s.size != 0 || ahead/s.size >= pfn {
+		return pfn
+	}
+	return ahead / s.size
+}
+
+// maxLargeOrder bounds compound pages: 16 GiB.
+const maxLargeOrder = 22
+
+// meet reads the compound page that a page belongs to, and remembers it. It
+// reports false when the struct pages contradict each other.
+func (s *scanner) meet(head, pfn uint64) bool {
+	first, err := s.structPage(head, s.first)
+	if err != nil {
+		return false
+	}
+	second, err := s.structPage(head+1, s.second)
+	if err != nil {
+		return false
+	}
+	back, tail := s.class.Tail(second)
+	if !tail || !s.class.IsHead(first) {
+		return false
+	}
+	if truth := s.headOf(head+1, back); truth != head {
+		// It only looks like a head: see pages.Tail.
+		return head == pfn && truth < head && s.meet(truth, pfn)
+	}
+	order := s.class.LargeOrder(second)
+	if order < 1 || order > maxLargeOrder || head&(1<<order-1) != 0 || pfn-head >= 1<<order {
+		return false
+	}
+	s.large = compound{head: head, end: head + 1<<order, page: s.class.Large(first, second)}
+	return true
+}
+
+// structPage returns a struct page of any frame, from the window if it is there,
+// and otherwise read into buf.
+func (s *scanner) structPage(pfn uint64, buf []byte) ([]byte, error) {
+	if ahead := pfn - s.win.first; ahead < s.win.count {
+		return s.win.buf[ahead*s.size:][:s.size], nil
+	}
+	return buf, s.k.space.Read(buf, s.k.pageAddress(pfn))
+}

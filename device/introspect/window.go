@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"fmt"
+
+	"github.com/fbpp-project/fbpp/device/introspect/paging"
+)
+
+// How many struct pages are read at once. A free block of a high order stands
+// for many that need not be read, so reading begins small and grows while it
+// goes on without a gap.
+const (
+	fewPages  = 64
+	manyPages = 4096
+)
+
+// window is the part of the memory map that was read last. It is for one
+// goroutine.
+type window struct {
+	k     *Kernel
+	size  uint64 // of a struct page
+	buf   []byte
+	first uint64 // page frame number of the first struct page in buf
+	count uint64
+	gpa   uint64 // where the first was read
+	chunk uint64 // how many to read next
+
+	mapping paging.Mapping // of the address below
+	address uint64
+	tables  map[uint64]struct{} // frames of page tables that were used
+}
+
+func newWindow(k *Kernel) *window {
+	size := uint64(k.layout.Page.Size)
+	return &window{k: k, size: size, buf: make([]byte, manyPages*size), chunk: fewPages, tables: make(map[uint64]struct{})}
+}
+
+// from returns the struct pages from a page on: at least one, and none of end
+// or behind.
+func (w *window) from(pfn, end uint64) ([]byte, error) {
+	if pfn-w.first >= w.count { // also where pfn is below first
+		if err := w.fill(pfn, end); err != nil {
+			return nil, err
+		}
+	}
+	skip := (pfn - w.first) * w.size
+	return w.buf[skip : w.count*w.size], nil
+}
+
+// fill reads struct pages from a page on, within one page of the guest, of
+// whatever size.
+func (w *window) fill(pfn, end uint64) error {
+	if pfn == w.first+w.count && w.count > 0 {
+		w.chunk = min(2*w.chunk, manyPages)
+	} else {
+		w.chunk = fewPages
+	}
+	m, err := w.translate(w.k.pageAddress(pfn))
+	if err != nil {
+		return err
+	}
+	n := min(w.chunk, end-pfn, m.Length/w.size)
+	w.first, w.count, w.gpa = pfn, 0, m.GPA
+	if n == 0 { // it lies across the end of the page
+		n = 1
+		err = w.k.space.Read(w.buf[:w.size], w.k.pageAddress(pfn))
+	} else {
+		err = w.k.mem.Read(w.buf[:n*w.size], m.GPA)
+	}
+	if err != nil {
+		return fmt.Errorf("read struct page of frame %#x: %w", pfn, err)
+	}
+	w.count = n
+	return nil
+}
+
+// translate is the kernel's translation, remembered to the end of a page.
+func (w *window) translate(address uint64) (paging.Mapping, error) {
+	if ahead := address - w.address; w.mapping.Length > 0 && address >= w.address && ahead < w.mapping.Length {
+		m := w.mapping
+		m.GPA, m.Length = m.GPA+ahead, m.Length-ahead
+		return m, nil
+	}
+	m, err := w.k.space.Translate(address)
+	if err != nil {
+		return m, err
+	}
+	w.mapping, w.address = m, address
+	for _, table := range m.Tables {
+		if table != 0 {
+			w.tables[table>>pageShift] = struct{}{}
+		}
+	}
+	return m, nil
+}
+
+// frames returns the frames of memory where a struct page in the window is: one
+// frame, twice, unless it lies in two.
+func (w *window) frames(pfn uint64) ([2]uint64, error) {
+	at := w.gpa + (pfn-w.first)*w.size
+	if at>>pageShift == (at+w.size-1)>>pageShift {
+		return [2]uint64{at >> pageShift, at >> pageShift}, nil
+	}
+	last, err := w.k.space.Translate(w.k.pageAddress(pfn) + w.size - 1)
+	return [2]uint64{at >> pageShift, last.GPA >> pageShift}, err
+}
