@@ -9,6 +9,7 @@ package layout
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -20,7 +21,11 @@ import (
 var ErrUnknown = errors.New("this kernel's memory is not understood")
 
 // MaxBTF bounds a kernel's BTF in bytes; Debian's have 5 MiB.
-const MaxBTF = 64 << 20
+const MaxBTF = 32 << 20
+
+// magic begins BTF (include/uapi/linux/btf.h). The decoder takes ELF files as
+// well, which is more than a guest is to be trusted with.
+const magic = 0xeb9f
 
 // Kernel is the layout of a kernel's memory management.
 type Kernel struct {
@@ -32,8 +37,8 @@ type Kernel struct {
 
 // Load reads a kernel's BTF. The version is the kernel's, such as 6, 12.
 func Load(blob []byte, major, minor int) (k *Kernel, err error) {
-	if len(blob) > MaxBTF {
-		return nil, fmt.Errorf("load BTF: %d bytes: %w", len(blob), ErrUnknown)
+	if len(blob) > MaxBTF || len(blob) < 2 || binary.LittleEndian.Uint16(blob) != magic {
+		return nil, fmt.Errorf("load BTF: %d bytes are none: %w", len(blob), ErrUnknown)
 	}
 	// The decoder is made for untrusted input, and another's: what it misses
 	// must not end the process.

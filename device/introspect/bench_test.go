@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"fmt"
+	"testing"
+)
+
+// BenchmarkScan scans the memory map of 256 GiB, of which 256 MiB of struct
+// pages are there and repeat: more than a processor caches. ns/page is the time
+// for each struct page that was read.
+func BenchmarkScan(b *testing.B) {
+	const all, some = 256 << 30 >> pageShift, 4 << 20
+	for name, fill := range map[string]func(s *synthetic){
+		"anonymous": func(s *synthetic) {
+			s.setAll(func(n uint64) structPage {
+				return structPage{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 1, word: 1}
+			})
+		},
+		"mixed": func(s *synthetic) {
+			kinds := []structPage{
+				{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 1, word: 1},
+				{mapping: anAddress, flags: onList, refcount: 1}, {word: synSlab}, {word: synTable},
+				{mapping: anAddress, flags: onList | synDirty, refcount: 1}, {refcount: 1}, {word: synBuddy},
+			}
+			s.setAll(func(n uint64) structPage { return kinds[n*2654435761>>7%7] })
+		},
+		"large": func(s *synthetic) {
+			for n := uint64(0); n < some; n += 512 {
+				s.setLarge(n, 9, structPage{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 512, word: 1})
+			}
+		},
+		"free by pages": func(s *synthetic) {
+			s.setAll(func(n uint64) structPage { return structPage{word: synBuddy} })
+		},
+		"free by 4 MiB": func(s *synthetic) {
+			for n := uint64(0); n < some; n += 1024 {
+				s.set(n, structPage{word: synBuddy, private: 10})
+			}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			s := newSynthetic(b, all, some)
+			fill(s)
+			k := s.locate(b)
+			for _, free := range []bool{false, true} {
+				for _, workers := range []int{1, 2} {
+					b.Run(fmt.Sprintf("free-only=%v/workers=%d", free, workers), func(b *testing.B) {
+						var read uint64
+						for b.Loop() {
+							c, err := k.Scan(b.Context(), ScanOptions{
+								Workers: workers, FreeOnly: free, Free: func([]Block) error { return nil },
+							})
+							if err != nil {
+								b.Fatal(err)
+							}
+							read += c.Read
+						}
+						b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(read), "ns/page")
+					})
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"errors"
+	"maps"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device/introspect/layout"
+)
+
+const synFew = 4 * synSectionPFN // pages of a small guest
+
+func TestLocateWithAndWithoutAHint(t *testing.T) {
+	s := newSynthetic(t, synFew, synFew)
+	for name, hint := range map[string]uint64{"right": synNote, "none": 0, "wrong": synNote + 4096, "no RAM": 1 << 50} {
+		k, err := Locate(t.Context(), s.memory(t), Options{Hint: hint})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if k.Release != "6.12.0-synthetic" || k.NoteAddress() != synNote {
+			t.Errorf("%s: %q at %#x", name, k.Release, k.NoteAddress())
+		}
+		if err := k.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestEmptyMemoryHasNoKernel(t *testing.T) {
+	s := newSynthetic(t, synFew, synFew)
+	clear(s.low)
+	if _, err := Locate(t.Context(), s.memory(t), Options{}); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+}
+
+// A program in the guest can write a note of its own, and read that of the
+// kernel in some distributions. It must not be believed.
+func TestForgedNotesAreNotBelieved(t *testing.T) {
+	const forged = 4 << 20 // before the true one
+	for name, forge := range map[string]func(s *synthetic, facts map[string]string){
+		"a copy": func(*synthetic, map[string]string) {},
+		"page tables of its own": func(s *synthetic, facts map[string]string) {
+			facts["NUMBER(phys_base)"] = "-10485760"
+			copy(s.low[6<<20:], s.image(synRoot)[:0x6000])
+			// They map the same, in other tables.
+			for at := range 8 {
+				s.low[6<<20+0xff8+at] = 0
+			}
+			s.low[6<<20+0xff8] = 1
+		},
+		"symbols of its own": func(s *synthetic, facts map[string]string) {
+			facts["SYMBOL(kallsyms_names)"] = "ffff888000700000"
+		},
+		"another release": func(_ *synthetic, facts map[string]string) { facts["OSRELEASE"] = "6.13.0" },
+		"an old release":  func(_ *synthetic, facts map[string]string) { facts["OSRELEASE"] = "5.10.0" },
+		"nothing in it":   func(_ *synthetic, facts map[string]string) { clear(facts); facts["OSRELEASE"] = "6.12.0" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSynthetic(t, synFew, synFew)
+			facts := maps.Clone(s.facts)
+			forge(s, facts)
+			putNote(s.low[forged:], facts)
+			k, err := Locate(t.Context(), s.memory(t), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if k.NoteAddress() != synNote {
+				t.Fatalf("the note at %#x was believed", k.NoteAddress())
+			}
+			// Without the true one there is none.
+			clear(s.low[synNote:][:8192])
+			if k, err := Locate(t.Context(), s.memory(t), Options{Hint: forged}); err == nil {
+				t.Fatalf("the note at %#x was believed", k.NoteAddress())
+			}
+		})
+	}
+}
+
+func TestKernelsThatAreRefused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		damage func(s *synthetic)
+		want   error
+	}{
+		"before 6.0":         {func(s *synthetic) { s.facts["OSRELEASE"] = "5.10.0-32" }, layout.ErrUnknown},
+		"no version":         {func(s *synthetic) { s.facts["OSRELEASE"] = "FreeBSD" }, nil},
+		"no kallsyms":        {func(s *synthetic) { delete(s.facts, "SYMBOL(kallsyms_names)") }, layout.ErrUnknown},
+		"no SPARSEMEM":       {func(s *synthetic) { delete(s.facts, "NUMBER(SECTION_SIZE_BITS)") }, layout.ErrUnknown},
+		"huge sections":      {func(s *synthetic) { s.facts["NUMBER(SECTION_SIZE_BITS)"] = "63" }, layout.ErrUnknown},
+		"pages of 64 KiB":    {func(s *synthetic) { s.facts["PAGESIZE"] = "65536" }, layout.ErrUnknown},
+		"another page size":  {func(s *synthetic) { s.facts["SIZE(page)"] = "56" }, layout.ErrUnknown},
+		"no BTF":             {func(s *synthetic) { clear(s.image(synBTF)[:24]) }, layout.ErrUnknown},
+		"ELF for BTF":        {func(s *synthetic) { copy(s.image(synBTF), "\x7fELF\x02\x01\x01") }, layout.ErrUnknown},
+		"no page tables":     {func(s *synthetic) { clear(s.image(synRoot)[:4096]) }, ErrUnproven},
+		"another trampoline": {func(s *synthetic) { s.low[synTrampoline+lastEntry*8+1] ^= 0x10 }, ErrUnproven},
+		"another note":       {func(s *synthetic) { s.put(synVariables, synDirect+synNote+4096) }, ErrUnproven},
+		"no phys_base":       {func(s *synthetic) { delete(s.facts, "NUMBER(phys_base)") }, layout.ErrUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSynthetic(t, synFew, synFew)
+			tc.damage(s)
+			s.putNote()
+			_, err := Locate(t.Context(), s.memory(t), Options{})
+			if err == nil || tc.want != nil && !errors.Is(err, tc.want) {
+				t.Fatalf("got %v, want %v", err, tc.want)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+func TestAnotherBootIsNoticed(t *testing.T) {
+	for name, change := range map[string]func(s *synthetic){
+		"its trampoline": func(s *synthetic) { clear(s.low[synTrampoline:][:4096]) },
+		"its note":       func(s *synthetic) { s.low[synNote+30]++ },
+		"a note elsewhere": func(s *synthetic) {
+			s.put(synVariables, synDirect+synNote+8192)
+		},
+		"its page tables": func(s *synthetic) { clear(s.image(synRoot)[:4096]) },
+	} {
+		s := newSynthetic(t, synFew, synFew)
+		k := s.locate(t)
+		change(s)
+		if err := k.Check(); !errors.Is(err, ErrUnproven) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestContent(t *testing.T) {
+	for name, tc := range map[string]struct {
+		variable int
+		want     Content
+	}{
+		"nothing":         {0x200, Content{}},
+		"init_on_free":    {32, Content{InitOnFree: true}},
+		"init_on_alloc":   {40, Content{InitOnAlloc: true}},
+		"page_poison":     {48, Content{PagePoison: true}},
+		"debug_pagealloc": {56, Content{DebugPagealloc: true}},
+	} {
+		s := newSynthetic(t, synFew, synFew)
+		s.put(synVariables+tc.variable, 1)
+		got, err := s.locate(t).Content()
+		if err != nil || got != tc.want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if got.Matters() != (tc.want.PagePoison || tc.want.DebugPagealloc) {
+			t.Errorf("%s: matters %v", name, got.Matters())
+		}
+	}
+}
