@@ -19,11 +19,9 @@ type Counts struct {
 	Clean     uint64 `json:"clean"`
 }
 
-func (c *Counts) add(p pages.Page, n uint64) {
+// add counts n pages of one kind.
+func (c *Counts) add(a pages.Attr, n uint64) {
 	c.Pages += n
-	if p.Attr == 0 {
-		return
-	}
 	for _, count := range [...]struct {
 		attr pages.Attr
 		to   *uint64
@@ -31,7 +29,7 @@ func (c *Counts) add(p pages.Page, n uint64) {
 		{pages.Mapped, &c.Mapped}, {pages.Dirty, &c.Dirty}, {pages.Writeback, &c.Writeback},
 		{pages.SwapCache, &c.SwapCache}, {pages.Clean, &c.Clean},
 	} {
-		if p.Attr&count.attr != 0 {
+		if a&count.attr != 0 {
 			*count.to += n
 		}
 	}
@@ -85,22 +83,44 @@ func (c *Census) Total(class pages.Class) Counts {
 	return total
 }
 
-// merge adds what another part of the same scan found.
-func (c *Census) merge(o *Census) {
-	for i := range c.Zones {
-		for class := range c.Zones[i].Classes {
-			c.Zones[i].Classes[class].merge(o.Zones[i].Classes[class])
+// tally counts pages while a scan goes on: by zone, the first being none, by
+// class, and by all attributes together.
+type tally struct {
+	pages         []uint64
+	refused, read uint64
+}
+
+func newTally(zones int) *tally {
+	return &tally{pages: make([]uint64, (zones+1)*int(pages.Classes)*pages.Attrs)}
+}
+
+// add counts n pages of a zone, which may be -1.
+func (t *tally) add(zone int, p pages.Page, n uint64) {
+	t.pages[((zone+1)*int(pages.Classes)+int(p.Class))*pages.Attrs+int(p.Attr)] += n
+}
+
+// collect adds a tally, the free blocks of each zone by order, and the frames
+// of page tables that one scanner found.
+func (c *Census) collect(t *tally, blocks [][]uint64, basis []uint64) {
+	for i, n := range t.pages {
+		if n == 0 {
+			continue
 		}
-		for order := range c.Zones[i].Blocks {
-			c.Zones[i].Blocks[order] += o.Zones[i].Blocks[order]
+		attr, class := pages.Attr(i%pages.Attrs), i/pages.Attrs%int(pages.Classes)
+		if zone := i/pages.Attrs/int(pages.Classes) - 1; zone >= 0 {
+			c.Zones[zone].Classes[class].add(attr, n)
+		} else {
+			c.Elsewhere[class].add(attr, n)
 		}
 	}
-	for class := range c.Elsewhere {
-		c.Elsewhere[class].merge(o.Elsewhere[class])
+	for zone := range blocks {
+		for order, n := range blocks[zone] {
+			c.Zones[zone].Blocks[order] += n
+		}
 	}
-	c.Refused += o.Refused
-	c.Read += o.Read
-	c.Basis = append(c.Basis, o.Basis...)
+	c.Refused += t.refused
+	c.Read += t.read
+	c.Basis = append(c.Basis, basis...)
 	slices.Sort(c.Basis)
 	c.Basis = slices.Compact(c.Basis)
 }

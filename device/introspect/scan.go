@@ -67,6 +67,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 		parts = make([]chan part, len(spans))
 		// ahead bounds what was found and not yet passed on.
 		ahead    = make(chan struct{}, 2*workers)
+		buffers  = make(chan []Block, 3*workers) // to use again
 		scanners = make([]*scanner, workers)
 	)
 	ctx, cancel := context.WithCancel(ctx)
@@ -75,7 +76,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 		parts[i] = make(chan part, 1)
 	}
 	for i := range workers {
-		s := newScanner(k, newCensus(zones), table, o)
+		s := newScanner(k, zones, table, o)
 		scanners[i] = s
 		group.Go(func() error {
 			for {
@@ -88,12 +89,17 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 				if n >= len(spans) {
 					return nil
 				}
+				select {
+				case s.blocks = <-buffers:
+				default:
+				}
 				err := s.scan(spans[n])
-				parts[n] <- part{s.take(), err}
+				parts[n] <- part{s.blocks, err}
+				s.blocks = nil
 			}
 		})
 	}
-	err = passOn(ctx, parts, ahead, o.Free)
+	err = passOn(ctx, parts, ahead, buffers, o.Free)
 	cancel()
 	_ = group.Wait() // returns no error
 	if err != nil {
@@ -101,14 +107,14 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 	}
 	census := newCensus(zones)
 	for _, s := range scanners {
-		s.census.Basis = s.win.basis()
-		census.merge(s.census)
+		census.collect(s.tally, s.found, s.win.basis())
 	}
 	return census, nil
 }
 
 // passOn hands out the blocks in order.
-func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, free func([]Block) error) error {
+func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, buffers chan<- []Block,
+	free func([]Block) error) error {
 	for _, c := range parts {
 		var p part
 		select {
@@ -124,6 +130,10 @@ func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, free 
 			if err := free(p.blocks); err != nil {
 				return err
 			}
+		}
+		select {
+		case buffers <- p.blocks[:0]:
+		default:
 		}
 	}
 	return nil

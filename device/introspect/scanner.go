@@ -15,14 +15,17 @@ type scanner struct {
 	win     *window
 	class   *pages.Classifier
 	zones   *zoneTable
-	census  *Census
-	collect bool // blocks
-	only    bool // free blocks
+	orders  uint64
+	tally   *tally
+	found   [][]uint64 // free blocks, by zone and order
+	collect bool       // blocks
+	only    bool       // free blocks
 	each    func(pfn, n uint64, page pages.Page)
 	blocks  []Block
 	size    uint64 // of a struct page
 
 	large         compound
+	refuted       uint64 // the last head that was none
 	first, second []byte // struct pages of one that begins outside of the window
 }
 
@@ -32,20 +35,18 @@ type compound struct {
 	page      pages.Page
 }
 
-func newScanner(k *Kernel, c *Census, zones *zoneTable, o ScanOptions) *scanner {
+func newScanner(k *Kernel, zones []Zone, table *zoneTable, o ScanOptions) *scanner {
 	size := k.layout.Page.Size
-	return &scanner{
+	s := &scanner{
 		k: k, win: newWindow(k), class: pages.NewClassifier(&k.layout.Page),
-		zones: zones, census: c, collect: o.Free != nil, only: o.FreeOnly, each: o.Each, size: uint64(size),
+		zones: table, orders: uint64(k.layout.Zone.Orders), tally: newTally(len(zones)),
+		collect: o.Free != nil, only: o.FreeOnly, each: o.Each, size: uint64(size),
 		first: make([]byte, size), second: make([]byte, size),
 	}
-}
-
-// take returns the blocks of the last span.
-func (s *scanner) take() []Block {
-	blocks := s.blocks
-	s.blocks = nil
-	return blocks
+	for range zones {
+		s.found = append(s.found, make([]uint64, s.orders))
+	}
+	return s
 }
 
 // basis returns the frames of the page tables that were used.
@@ -61,7 +62,7 @@ func (s *scanner) scan(sp span) error {
 		for uint64(len(run)) >= s.size && pfn < sp.end {
 			n := uint64(1)
 			p := run[:s.size]
-			s.census.Read++
+			s.tally.read++
 			if order, free := s.class.FreeOrder(p); free {
 				if n, err = s.free(pfn, order, p, sp); err != nil {
 					return err
@@ -81,24 +82,20 @@ func (s *scanner) count(pfn, flags uint64, page pages.Page, n uint64) {
 	if s.each != nil {
 		s.each(pfn, n, page)
 	}
-	if zone := s.zones.find(flags); zone >= 0 {
-		s.census.Zones[zone].Classes[page.Class].add(page, n)
-	} else {
-		s.census.Elsewhere[page.Class].add(page, n)
-	}
+	s.tally.add(s.zones.find(flags), page, n)
 }
 
 // free counts a free block, and returns how many pages it has.
 func (s *scanner) free(pfn, order uint64, p []byte, sp span) (uint64, error) {
 	flags := s.class.Flags(p)
 	zone := s.zones.find(flags)
-	if order >= uint64(s.k.layout.Zone.Orders) || pfn&(1<<order-1) != 0 || pfn+1<<order > sp.end || zone < 0 {
-		s.census.Refused++
+	if order >= s.orders || pfn&(1<<order-1) != 0 || pfn+1<<order > sp.end || zone < 0 {
+		s.tally.refused++
 		s.count(pfn, flags, pages.Page{Class: pages.Unknown}, 1)
 		return 1, nil
 	}
 	s.count(pfn, flags, pages.Page{Class: pages.Free}, 1<<order)
-	s.census.Zones[zone].Blocks[order]++
+	s.found[zone][order]++
 	if s.collect {
 		frames, err := s.win.frames(pfn)
 		if err != nil {
@@ -129,11 +126,15 @@ func (s *scanner) used(pfn uint64, p []byte) {
 	if tail {
 		at = s.headOf(pfn, head)
 	}
-	if !s.meet(at, pfn) {
-		s.count(pfn, flags, pages.Page{Class: pages.Unknown}, 1)
-		return
+	page := pages.Page{Class: pages.Unknown}
+	if at != s.refuted || at == pfn {
+		if s.meet(at, pfn) {
+			page = s.large.page
+		} else {
+			s.refuted = at
+		}
 	}
-	s.count(pfn, flags, s.large.page, 1)
+	s.count(pfn, flags, page, 1)
 }
 
 // headOf returns the frame of a tail's head, or of itself when that cannot be.

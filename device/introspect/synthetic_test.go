@@ -168,7 +168,7 @@ func (s *synthetic) putNode() {
 	first := synFirstPFN / synSectionPFN
 	for n := first; uint64(n)*synSectionPFN < synFirstPFN+s.pages; n++ {
 		const perRoot = 256
-		root := synSections + (n-first)/perRoot*4096
+		root := synSections + n/perRoot*4096
 		s.put(synRoots+n/perRoot*8, base+uint64(root))
 		s.put(root+n%perRoot*16, synVmemmap|sectionHasMap|sectionOnline|1)
 	}

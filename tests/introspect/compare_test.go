@@ -99,7 +99,11 @@ type comparison struct {
 }
 
 // compare compares page by page. seen has what the host says, by frame.
-func compare(first, second []byte, seen map[uint64]pages.Page) *comparison {
+//
+// Linux 6.12 says of every anonymous page that it is merged, as it tests the two
+// bits of the mark for any rather than for both (fs/proc/page.c,
+// stable_page_flags). allMerged is for it: then the two are one class.
+func compare(first, second []byte, seen map[uint64]pages.Page, allMerged bool) *comparison {
 	c := &comparison{pairs: make(map[pair]int), examples: make(map[pair][]uint64)}
 	head := uint64(0)
 	for pfn := uint64(0); int(pfn+1)*8 <= len(first); pfn++ {
@@ -121,11 +125,21 @@ func compare(first, second []byte, seen map[uint64]pages.Page) *comparison {
 		}
 		host.Attr &= compareAttrs
 		p := pair{expect(flags, head), host}
+		if allMerged {
+			p.guest.Class, p.host.Class = withoutKSM(p.guest.Class), withoutKSM(p.host.Class)
+		}
 		c.pairs[p]++
 		c.pages++
 		if len(c.examples[p]) < 8 {
 			c.examples[p] = append(c.examples[p], pfn)
 		}
+	}
+	return c
+}
+
+func withoutKSM(c pages.Class) pages.Class {
+	if c == pages.KSM {
+		return pages.Anonymous
 	}
 	return c
 }

@@ -50,6 +50,8 @@ const (
 	Writeback                  // being written
 	SwapCache                  // also on a swap device, or about to be
 	Clean                      // a file's page that can be read again from its file, and nobody uses now
+
+	Attrs = 1 << iota // how many sets of attributes there are
 )
 
 // Page is a page's class and attributes.
