@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
 // BenchmarkScan scans the memory map of 256 GiB, of which 256 MiB of struct
@@ -49,7 +51,19 @@ func BenchmarkScan(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			s := newSynthetic(b, all, some)
 			fill(s)
-			k := s.locate(b)
+			// A file, as that of a guest.
+			fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer unix.Close(fd)
+			if _, err := unix.Pwrite(fd, s.low, 0); err != nil {
+				b.Fatal(err)
+			}
+			k, err := Locate(b.Context(), s.memoryIn(b, physmem.FD(fd)), Options{Hint: synNote})
+			if err != nil {
+				b.Fatal(err)
+			}
 			k.layout.Page.HeadMask = true
 			for _, free := range []bool{false, true} {
 				for _, workers := range []int{1, 2} {

@@ -244,9 +244,14 @@ func (s *synthetic) setLarge(n uint64, order int, head structPage) {
 
 // memory returns the guest's memory: low, and that with the struct pages.
 func (s *synthetic) memory(tb testing.TB) *physmem.Memory {
+	return s.memoryIn(tb, bytes.NewReader(s.low))
+}
+
+// memoryIn is memory whose low part is read from elsewhere.
+func (s *synthetic) memoryIn(tb testing.TB, low physmem.Source) *physmem.Memory {
 	tb.Helper()
 	m, err := physmem.New([]physmem.Region{
-		{Size: uint64(len(s.low)), Source: bytes.NewReader(s.low)},
+		{Size: uint64(len(s.low)), Source: low},
 		{GPA: synFirstPFN << pageShift, Size: s.pages << pageShift, Source: zeroes{}},
 	})
 	if err != nil {

@@ -123,6 +123,9 @@ func (l *Large) loadHugetlb(t types, page structure) error {
 		if err != nil {
 			return err
 		}
+		if at >= page.size() {
+			return errors.New("the destructor of a compound page is nowhere")
+		}
 		l.Destructor, l.HugetlbNumber = at, uint8(number)
 		return nil
 	}
