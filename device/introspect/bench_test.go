@@ -67,21 +67,27 @@ func BenchmarkScan(b *testing.B) {
 			k.layout.Page.HeadMask = true
 			for _, free := range []bool{false, true} {
 				for _, workers := range []int{1, 2} {
-					b.Run(fmt.Sprintf("free-only=%v/workers=%d", free, workers), func(b *testing.B) {
-						var read uint64
-						before := cpuTime(b)
-						for b.Loop() {
-							c, err := k.Scan(b.Context(), ScanOptions{
-								Workers: workers, FreeOnly: free, Free: func([]Block) error { return nil },
-							})
-							if err != nil {
-								b.Fatal(err)
+					b.Run(
+						fmt.Sprintf("free-only=%v/workers=%d", free, workers),
+						func(b *testing.B) {
+							var read uint64
+							before := cpuTime(b)
+							for b.Loop() {
+								c, err := k.Scan(b.Context(), ScanOptions{
+									Workers: workers, FreeOnly: free, Free: func([]Block) error { return nil },
+								})
+								if err != nil {
+									b.Fatal(err)
+								}
+								read += c.Read
 							}
-							read += c.Read
-						}
-						b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(read), "ns/page")
-						b.ReportMetric(float64(cpuTime(b)-before)/float64(read), "cpu-ns/page")
-					})
+							b.ReportMetric(
+								float64(b.Elapsed().Nanoseconds())/float64(read),
+								"ns/page",
+							)
+							b.ReportMetric(float64(cpuTime(b)-before)/float64(read), "cpu-ns/page")
+						},
+					)
 				}
 			}
 		})

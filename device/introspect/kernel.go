@@ -68,7 +68,12 @@ func (k *Kernel) checkNote() error {
 		return fmt.Errorf("%w: %w", err, ErrUnproven)
 	}
 	if m.GPA != k.note.GPA {
-		return fmt.Errorf("the kernel's note is at %#x, not at %#x: %w", m.GPA, k.note.GPA, ErrUnproven)
+		return fmt.Errorf(
+			"the kernel's note is at %#x, not at %#x: %w",
+			m.GPA,
+			k.note.GPA,
+			ErrUnproven,
+		)
 	}
 	return nil
 }

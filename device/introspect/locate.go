@@ -59,11 +59,14 @@ func Locate(ctx context.Context, mem *physmem.Memory, o Options) (*Kernel, error
 		tried := 0
 		err := vmcoreinfo.Each(ctx, mem, func(note *vmcoreinfo.Note) bool {
 			tried++
-			return try(note) && tried < maxCandidates
+			return try(note) && tried < maxCandidates && ctx.Err() == nil
 		})
 		if err != nil {
 			return nil, fmt.Errorf("locate the kernel: %w", err)
 		}
+	}
+	if found == nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("locate the kernel: %w", context.Cause(ctx))
 	}
 	if found == nil {
 		return nil, fmt.Errorf("locate the kernel: %w", refused)
@@ -125,14 +128,30 @@ func open(mem *physmem.Memory, anchors anchors, note *vmcoreinfo.Note) (*Kernel,
 	}
 	if major < 6 {
 		// 5fd8fea935a1
-		return fail("find the symbols", fmt.Errorf("its note names none before Linux 6.0: %w", layout.ErrUnknown))
+		return fail(
+			"find the symbols",
+			fmt.Errorf("its note names none before Linux 6.0: %w", layout.ErrUnknown),
+		)
 	}
 	table, err := kallsyms.Read(image{k.space}, note.Info, "_stext", "init_uts_ns")
 	if err != nil {
 		return fail("find the symbols", fmt.Errorf("%w: %w", err, layout.ErrUnknown))
 	}
-	k.symbols = table.Find(symbolNote, symbolBTF, symbolBTFEnd, symbolVmemmap, symbolSections, symbolNodes,
-		symbolOneNode, symbolJiffies, symbolCommand, symbolPoison, symbolDebug, symbolInitFree, symbolInitAlloc)
+	k.symbols = table.Find(
+		symbolNote,
+		symbolBTF,
+		symbolBTFEnd,
+		symbolVmemmap,
+		symbolSections,
+		symbolNodes,
+		symbolOneNode,
+		symbolJiffies,
+		symbolCommand,
+		symbolPoison,
+		symbolDebug,
+		symbolInitFree,
+		symbolInitAlloc,
+	)
 	if err := k.checkNote(); err != nil {
 		return fail("prove the note", err)
 	}
@@ -201,7 +220,13 @@ func (k *Kernel) checkSizes() error {
 			return fmt.Errorf("%w: %w", err, layout.ErrUnknown)
 		}
 		if said != uint64(size) {
-			return fmt.Errorf("struct %s has %d bytes by BTF and %d by VMCOREINFO: %w", name, size, said, layout.ErrUnknown)
+			return fmt.Errorf(
+				"struct %s has %d bytes by BTF and %d by VMCOREINFO: %w",
+				name,
+				size,
+				said,
+				layout.ErrUnknown,
+			)
 		}
 	}
 	return nil

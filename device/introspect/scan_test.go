@@ -82,7 +82,8 @@ func TestPagesAreClassified(t *testing.T) {
 			s := newSynthetic(t, synFew, synFew)
 			s.set(7, tc.page)
 			got := make(map[uint64]pages.Page)
-			_, err := s.locate(t).Scan(t.Context(), ScanOptions{Each: func(pfn, _ uint64, p pages.Page) { got[pfn] = p }})
+			_, err := s.locate(t).
+				Scan(t.Context(), ScanOptions{Each: func(pfn, _ uint64, p pages.Page) { got[pfn] = p }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,10 +96,21 @@ func TestPagesAreClassified(t *testing.T) {
 
 func TestLargePages(t *testing.T) {
 	s := newSynthetic(t, synFew, synFew)
-	s.setLarge(0, 9, structPage{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 512})
+	s.setLarge(
+		0,
+		9,
+		structPage{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 512},
+	)
 	s.setLarge(512, 2, structPage{mapping: anAddress, flags: onList | synDirty, refcount: 4})
-	s.set(600, structPage{head: synVmemmap + (synFirstPFN+512)*synPageSize | 1}) // beyond that head's order
-	s.setLarge(synSectionPFN, 16, structPage{word: synHugetlb})                  // of two sections, if aligned
+	s.set(
+		600,
+		structPage{head: synVmemmap + (synFirstPFN+512)*synPageSize | 1},
+	) // beyond that head's order
+	s.setLarge(
+		synSectionPFN,
+		16,
+		structPage{word: synHugetlb},
+	) // of two sections, if aligned
 	s.setLarge(2*synSectionPFN, 16, structPage{word: synHugetlb})
 	for _, workers := range []int{1, 3} {
 		c, _ := mustScan(t, s.locate(t), workers)
@@ -145,7 +157,10 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 	s := newSynthetic(t, synFew, synFew)
 	want := []Block{
 		{PFN: 0, Order: 10}, {PFN: 1024, Order: 0}, {PFN: 1026, Order: 1}, {PFN: 1088, Order: 5},
-		{PFN: synSectionPFN - 1, Order: 0}, {PFN: 2 * synSectionPFN, Order: 10}, {PFN: synFew - 1024, Order: 10},
+		{
+			PFN:   synSectionPFN - 1,
+			Order: 0,
+		}, {PFN: 2 * synSectionPFN, Order: 10}, {PFN: synFew - 1024, Order: 10},
 	}
 	for i, b := range want {
 		s.set(b.PFN, structPage{word: synBuddy, private: uint64(b.Order)})
@@ -160,7 +175,10 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 		if diff := cmp.Diff(want, blocks); diff != "" {
 			t.Fatalf("%d workers: %s", workers, diff)
 		}
-		if got, want := c.Zones[0].Blocks, []uint64{2, 1, 0, 0, 0, 1, 0, 0, 0, 0, 3}; !cmp.Equal(got, want) {
+		if got, want := c.Zones[0].Blocks, []uint64{2, 1, 0, 0, 0, 1, 0, 0, 0, 0, 3}; !cmp.Equal(
+			got,
+			want,
+		) {
 			t.Fatalf("blocks %v", got)
 		}
 		if c.Total(pages.Free).Pages != 3*1024+2+2+32 || c.Refused != 0 {
@@ -169,7 +187,11 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 		if c.Read >= synFew-3*1023 {
 			t.Fatalf("%d struct pages were read of %d", c.Read, synFew)
 		}
-		tables := []uint64{synImage >> pageShift, (synImage + synMapL3) >> pageShift, (synImage + synMapL2) >> pageShift}
+		tables := []uint64{
+			synImage >> pageShift,
+			(synImage + synMapL3) >> pageShift,
+			(synImage + synMapL2) >> pageShift,
+		}
 		if diff := cmp.Diff(tables, c.Basis); diff != "" {
 			t.Fatal(diff)
 		}
@@ -195,7 +217,10 @@ func TestScanEnds(t *testing.T) {
 	k := s.locate(t)
 	stop := errors.New("stop")
 	calls := 0
-	_, err := k.Scan(t.Context(), ScanOptions{Workers: 2, Free: func([]Block) error { calls++; return stop }})
+	_, err := k.Scan(
+		t.Context(),
+		ScanOptions{Workers: 2, Free: func([]Block) error { calls++; return stop }},
+	)
 	if !errors.Is(err, stop) || calls != 1 {
 		t.Fatalf("%v after %d calls", err, calls)
 	}

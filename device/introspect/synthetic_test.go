@@ -71,7 +71,9 @@ func newSynthetic(tb testing.TB, pages, mapped uint64) *synthetic {
 	s := &synthetic{low: make([]byte, synMemMap+mapped*synPageSize), pages: pages, mapped: mapped}
 	s.facts = map[string]string{
 		"OSRELEASE": "6.12.0-synthetic", "PAGESIZE": "4096", "SIZE(page)": "64",
-		"SIZE(zone)": fmt.Sprint(synZoneSize), "SIZE(pglist_data)": fmt.Sprint(5*synZoneSize + 8), "SIZE(mem_section)": "16",
+		"SIZE(zone)": fmt.Sprint(
+			synZoneSize,
+		), "SIZE(pglist_data)": fmt.Sprint(5*synZoneSize + 8), "SIZE(mem_section)": "16",
 		"NUMBER(phys_base)": "0", "NUMBER(pgtable_l5_enabled)": "0",
 		"NUMBER(SECTION_SIZE_BITS)": "27", "NUMBER(MAX_PHYSMEM_BITS)": "46", "LENGTH(node_data)": "1024",
 	}
@@ -128,10 +130,16 @@ func (s *synthetic) putSymbols() {
 	at := func(offset int) uint64 { return base + uint64(offset) }
 	symbols := map[string]uint64{
 		"_stext": base, "init_uts_ns": at(synVariables + 0x100),
-		symbolNote: at(synVariables), symbolVmemmap: at(synVariables + 8), symbolSections: at(synVariables + 16),
+		symbolNote: at(
+			synVariables,
+		), symbolVmemmap: at(synVariables + 8), symbolSections: at(synVariables + 16),
 		symbolJiffies: at(synVariables + 24), symbolNodes: at(synNodeTable),
-		symbolInitFree: at(synVariables + 32), symbolInitAlloc: at(synVariables + 40), symbolPoison: at(synVariables + 48),
-		symbolDebug: at(synVariables + 56), symbolBTF: at(synBTF), symbolBTFEnd: at(synBTF) + uint64(len(mustBTF(nil))),
+		symbolInitFree: at(
+			synVariables + 32,
+		), symbolInitAlloc: at(synVariables + 40), symbolPoison: at(synVariables + 48),
+		symbolDebug: at(
+			synVariables + 56,
+		), symbolBTF: at(synBTF), symbolBTFEnd: at(synBTF) + uint64(len(mustBTF(nil))),
 	}
 	for name, offset := range map[string]int{
 		"kallsyms_num_syms": 0, "kallsyms_relative_base": 8, "kallsyms_token_index": 0x1000,
@@ -288,7 +296,12 @@ func mustBTF(tb testing.TB) []byte {
 	page := &btf.Struct{Name: "page", Size: 64, Members: []btf.Member{
 		field("flags", long, 0),
 		{Type: &btf.Union{Size: 40, Members: []btf.Member{
-			{Type: &btf.Struct{Size: 40, Members: []btf.Member{field("mapping", long, 16), field("private", long, 32)}}},
+			{
+				Type: &btf.Struct{
+					Size:    40,
+					Members: []btf.Member{field("mapping", long, 16), field("private", long, 32)},
+				},
+			},
 			{Type: &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}},
 		}}, Offset: 8 * 8},
 		field("_mapcount", integer, 48), field("_refcount", integer, 52),
@@ -297,7 +310,11 @@ func mustBTF(tb testing.TB) []byte {
 		field("page", page, 0), field("_flags_1", long, 64),
 		field("_large_mapcount", integer, 80), field("_entire_mapcount", integer, 84),
 	}}
-	area := &btf.Struct{Name: "free_area", Size: 24, Members: []btf.Member{field("nr_free", long, 16)}}
+	area := &btf.Struct{
+		Name:    "free_area",
+		Size:    24,
+		Members: []btf.Member{field("nr_free", long, 16)},
+	}
 	zone := &btf.Struct{Name: "zone", Size: synZoneSize, Members: []btf.Member{
 		field("name", long, 0), field("zone_start_pfn", long, 8), field("managed_pages", long, 16),
 		field("spanned_pages", long, 24), field("present_pages", long, 32),
@@ -306,7 +323,11 @@ func mustBTF(tb testing.TB) []byte {
 	node := &btf.Struct{Name: "pglist_data", Size: 5*synZoneSize + 8, Members: []btf.Member{
 		field("node_zones", array(zone, 5), 0), field("node_id", integer, 5*synZoneSize),
 	}}
-	section := &btf.Struct{Name: "mem_section", Size: 16, Members: []btf.Member{field("section_mem_map", long, 0)}}
+	section := &btf.Struct{
+		Name:    "mem_section",
+		Size:    16,
+		Members: []btf.Member{field("section_mem_map", long, 0)},
+	}
 	b, err := btf.NewBuilder([]btf.Type{
 		page, folio, zone, node, section,
 		enum("zone_stat_item", map[string]uint64{"NR_FREE_PAGES": 0}),

@@ -34,7 +34,13 @@ type window struct {
 
 func newWindow(k *Kernel) *window {
 	size := uint64(k.layout.Page.Size)
-	return &window{k: k, size: size, buf: make([]byte, manyPages*size), chunk: fewPages, tables: make(map[uint64]struct{})}
+	return &window{
+		k:      k,
+		size:   size,
+		buf:    make([]byte, manyPages*size),
+		chunk:  fewPages,
+		tables: make(map[uint64]struct{}),
+	}
 }
 
 // from returns the struct pages from a page on: at least one, and none of end
@@ -78,7 +84,8 @@ func (w *window) fill(pfn, end uint64) error {
 
 // translate is the kernel's translation, remembered to the end of a page.
 func (w *window) translate(address uint64) (paging.Mapping, error) {
-	if ahead := address - w.address; w.mapping.Length > 0 && address >= w.address && ahead < w.mapping.Length {
+	if ahead := address - w.address; w.mapping.Length > 0 && address >= w.address &&
+		ahead < w.mapping.Length {
 		m := w.mapping
 		m.GPA, m.Length = m.GPA+ahead, m.Length-ahead
 		return m, nil

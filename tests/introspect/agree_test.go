@@ -59,7 +59,8 @@ func TestHostAgreesWithTheGuest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := slices.Contains(m.append, "init_on_free=1"); content.InitOnFree != want || content.Matters() {
+			if want := slices.Contains(m.append, "init_on_free=1"); content.InitOnFree != want ||
+				content.Matters() {
 				t.Errorf("contents: %+v", content)
 			}
 			if want := !slices.Contains(m.append, "init_on_alloc=0"); content.InitOnAlloc != want { // Debian's default
@@ -124,7 +125,10 @@ func (s *subject) mustAgree(t *testing.T, mem *physmem.Memory, files map[string]
 	k := mustLocate(t, mem, 0)
 	k = mustLocate(t, mem, k.NoteAddress())
 	begin := time.Now()
-	only, err := k.Scan(t.Context(), introspect.ScanOptions{FreeOnly: true, Free: func([]introspect.Block) error { return nil }})
+	only, err := k.Scan(
+		t.Context(),
+		introspect.ScanOptions{FreeOnly: true, Free: func([]introspect.Block) error { return nil }},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,18 +136,36 @@ func (s *subject) mustAgree(t *testing.T, mem *physmem.Memory, files map[string]
 	census, seen := mustSee(t, k)
 	for i, zone := range census.Zones {
 		if !slices.Equal(zone.Blocks, zone.Free) || !slices.Equal(only.Zones[i].Blocks, zone.Free) {
-			t.Errorf("node %d zone %s: blocks %v, the kernel counts %v", zone.Node, zone.Name, zone.Blocks, zone.Free)
+			t.Errorf(
+				"node %d zone %s: blocks %v, the kernel counts %v",
+				zone.Node,
+				zone.Name,
+				zone.Blocks,
+				zone.Free,
+			)
 		}
 		if free := zone.Classes[pages.Free].Pages; free != zone.FreePages && !t.Failed() {
 			// The counter is kept per CPU and brought together later.
-			t.Logf("node %d zone %s: %d free pages, the kernel's counter says %d", zone.Node, zone.Name, free, zone.FreePages)
+			t.Logf(
+				"node %d zone %s: %d free pages, the kernel's counter says %d",
+				zone.Node,
+				zone.Name,
+				free,
+				zone.FreePages,
+			)
 		}
 	}
 	if census.Refused != 0 {
 		t.Errorf("%d blocks of a paused guest cannot be", census.Refused)
 	}
 	c := compare(files["kpageflags"], files["kpageflags2"], seen, s.series == guest.Linux6_12)
-	t.Logf("%d of %d pages differ in class, %d in anything\n%v", c.differing(byClass), c.pages, c.differing(byAll), c)
+	t.Logf(
+		"%d of %d pages differ in class, %d in anything\n%v",
+		c.differing(byClass),
+		c.pages,
+		c.differing(byAll),
+		c,
+	)
 	// Some pages change between the view and the pause.
 	if most := c.pages / 1000; c.differing(byAll) > most || c.unquiet > c.pages/20 || c.pages == 0 {
 		t.Errorf("%d pages differ, %d were not quiet", c.differing(byAll), c.unquiet)

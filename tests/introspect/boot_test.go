@@ -26,7 +26,8 @@ func TestAResetIsNoticed(t *testing.T) {
 			for {
 				k, err := introspect.Locate(t.Context(), mem, introspect.Options{})
 				gone := old.Check() // after, as the kernel may start between
-				if err == nil && k.NoteAddress() != old.NoteAddress() || errors.Is(gone, introspect.ErrUnproven) {
+				if err == nil && k.NoteAddress() != old.NoteAddress() ||
+					errors.Is(gone, introspect.ErrUnproven) {
 					t.Logf("located: %v; the old one: %v", err, gone)
 					if gone == nil {
 						t.Fatal("the kernel before the reset is still believed")

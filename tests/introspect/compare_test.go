@@ -170,5 +170,11 @@ func (c *comparison) String() string {
 			p.guest.Class, p.guest.Attr, p.host.Class, p.host.Attr, count, where))
 	}
 	slices.Sort(lines)
-	return fmt.Sprintf("%d pages, %d unquiet, %d unseen\n%s", c.pages, c.unquiet, c.unseen, strings.Join(lines, "\n"))
+	return fmt.Sprintf(
+		"%d pages, %d unquiet, %d unseen\n%s",
+		c.pages,
+		c.unquiet,
+		c.unseen,
+		strings.Join(lines, "\n"),
+	)
 }

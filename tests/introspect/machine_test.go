@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 	"github.com/fbpp-project/fbpp/tests/introspect/pageview"
+	"github.com/fbpp-project/fbpp/tests/introspect/qemuram"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -33,19 +33,13 @@ type machine struct {
 // allKinds are the kinds of pages that a guest is asked to make.
 var allKinds = []string{"anon", "thp", "shmem", "hugetlb", "ksm", "file", "swap", "fragment"}
 
-// backing is the memory of one node, as QEMU laid it out.
-type backing struct {
-	file *os.File
-	mib  int
-}
-
 // subject is a guest that runs, or is paused.
 type subject struct {
 	machine
 	vm      *vm.VM
 	release string
 	loaded  string // what it said of the kinds
-	backing []backing
+	ram     qemuram.Files
 	token   [pageview.TokenSize]byte
 }
 
@@ -79,9 +73,10 @@ func mustBoot(t *testing.T, m machine) *subject {
 		}
 		s.vm.Close()
 	})
-	for node, mib := range m.nodes {
-		s.backing = append(s.backing, backing{mustOpenBacking(t, s.vm.PID(), node), mib})
+	if s.ram, err = qemuram.Open(s.vm.PID()); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { s.ram.Close() })
 	rand.Read(s.token[:])
 	s.mustDo(t, ctl.Request{Op: ctl.OpStart, Name: "view",
 		Args: append([]string{"/guestview", hex.EncodeToString(s.token[:])}, m.kinds...)})
@@ -109,7 +104,10 @@ func mustConfig(t *testing.T, m machine) vm.Config {
 	for node, mib := range m.nodes {
 		c.MemoryMiB += mib
 		id := backingName(node)
-		c.Memory = append(c.Memory, fmt.Sprintf("memory-backend-memfd,id=%s,size=%dM,share=on", id, mib))
+		c.Memory = append(
+			c.Memory,
+			fmt.Sprintf("memory-backend-memfd,id=%s,size=%dM,share=on", id, mib),
+		)
 		if len(m.nodes) > 1 {
 			c.Options = append(c.Options, "-numa", fmt.Sprintf("node,memdev=%s,cpus=%d", id, node))
 		} else {
@@ -124,52 +122,21 @@ func mustConfig(t *testing.T, m machine) vm.Config {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c.Options = append(c.Options, "-drive", fmt.Sprintf("file=%s,format=raw,if=none,id=disk%d", path, i))
-		c.Devices = append(c.Devices, fmt.Sprintf("virtio-blk-pci,drive=disk%d,addr=0x%x", i, 0x10+i))
+		c.Options = append(
+			c.Options,
+			"-drive",
+			fmt.Sprintf("file=%s,format=raw,if=none,id=disk%d", path, i),
+		)
+		c.Devices = append(
+			c.Devices,
+			fmt.Sprintf("virtio-blk-pci,drive=disk%d,addr=0x%x", i, 0x10+i),
+		)
 	}
 	return c
 }
 
-// backingName is the id of a node's memory, and part of its file's name.
+// backingName is the id of a node's memory.
 func backingName(node int) string { return fmt.Sprintf("ram%d", node) }
-
-// mustOpenBacking opens the file of a node's memory, a description of its own.
-// All have the same name, so the order of opening tells them apart.
-func mustOpenBacking(t *testing.T, pid, node int) *os.File {
-	t.Helper()
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	byNumber := make(map[int]string)
-	highest := 0
-	for _, fd := range fds {
-		target, err := os.Readlink(fd)
-		if err != nil || !strings.HasPrefix(target, "/memfd:memory-backend-memfd") {
-			continue
-		}
-		var n int
-		if _, err := fmt.Sscan(filepath.Base(fd), &n); err == nil {
-			byNumber[n], highest = fd, max(highest, n)
-		}
-	}
-	for n := 0; n <= highest; n++ {
-		if byNumber[n] == "" {
-			continue
-		}
-		if node == 0 {
-			f, err := os.Open(byNumber[n])
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
-			return f
-		}
-		node--
-	}
-	t.Fatalf("QEMU has %d files of memory", len(byNumber))
-	return nil
-}
 
 func (s *subject) mustDo(t *testing.T, r ctl.Request) ctl.Reply {
 	t.Helper()

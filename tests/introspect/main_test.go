@@ -15,7 +15,11 @@ import (
 )
 
 // keep asks for what fast work on the library needs: memory of guests in files.
-var keep = flag.String("keep", "", "put the memory of each guest, and its view of it, into this `folder`")
+var keep = flag.String(
+	"keep",
+	"",
+	"put the memory of each guest, and its view of it, into this `folder`",
+)
 
 // qemu is Debian's own: nothing of this needs a patched one.
 const qemu = "/usr/bin/qemu-system-x86_64"
@@ -76,7 +80,11 @@ func (p *shared) prepare(ctx context.Context, dir string) error {
 
 // kernel returns a kernel with the modules for a disk.
 func (p *shared) kernel(ctx context.Context, s guest.Series) (*guest.Kernel, error) {
-	k, err := guest.FetchKernel(ctx, s, func(line string) { fmt.Fprintln(os.Stderr, "introspect:", line) })
+	k, err := guest.FetchKernel(
+		ctx,
+		s,
+		func(line string) { fmt.Fprintln(os.Stderr, "introspect:", line) },
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -43,10 +43,10 @@ func (s *subject) mustPauseWithView(t *testing.T) map[string][]byte {
 func (s *subject) collect() (map[string][]byte, error) {
 	c := pageview.NewCollector(s.token)
 	page := make([]byte, pageview.PageSize)
-	for _, b := range s.backing {
-		err := eachData(b.file, func(start, end int64) error {
+	for _, file := range s.ram {
+		err := eachData(file, func(start, end int64) error {
 			for at := start; at < end; at += pageview.PageSize {
-				if _, err := b.file.ReadAt(page, at); err != nil {
+				if _, err := file.ReadAt(page, at); err != nil {
 					return err
 				}
 				c.Add(page)
@@ -98,8 +98,8 @@ func (s *subject) keep(t *testing.T, files map[string][]byte) {
 	for name, content := range files {
 		err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), content, 0o644))
 	}
-	for node, b := range s.backing {
-		err = errors.Join(err, copySparse(filepath.Join(dir, backingName(node)), b.file))
+	for node, file := range s.ram {
+		err = errors.Join(err, copySparse(filepath.Join(dir, backingName(node)), file))
 	}
 	if err != nil {
 		t.Fatalf("keep the guest: %v", err)
@@ -120,7 +120,10 @@ func copySparse(path string, from *os.File) error {
 		return err
 	}
 	return eachData(from, func(start, end int64) error {
-		_, err := io.Copy(io.NewOffsetWriter(to, start), io.NewSectionReader(from, start, end-start))
+		_, err := io.Copy(
+			io.NewOffsetWriter(to, start),
+			io.NewSectionReader(from, start, end-start),
+		)
 		return err
 	})
 }

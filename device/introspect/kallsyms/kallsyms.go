@@ -18,8 +18,8 @@ import (
 // Bounds on what a table may have; kernels have some hundred thousand symbols
 // of some dozen bytes.
 const (
-	maxSymbols = 4 << 20
-	maxNames   = 64 << 20
+	maxSymbols = 1 << 20
+	maxNames   = 32 << 20
 	maxTokens  = 64 << 10
 	maxName    = 1024 // KSYM_NAME_LEN is 512
 )

@@ -18,7 +18,8 @@ type image struct {
 var errOutside = errors.New("outside of the image")
 
 func (m image) Read(p []byte, va uint64) error {
-	if va < m.at || va-m.at > uint64(len(m.content)) || uint64(len(p)) > uint64(len(m.content))-(va-m.at) {
+	if va < m.at || va-m.at > uint64(len(m.content)) ||
+		uint64(len(p)) > uint64(len(m.content))-(va-m.at) {
 		return errOutside
 	}
 	copy(p, m.content[va-m.at:])
@@ -120,7 +121,8 @@ func TestFindByEachWayToStoreAddresses(t *testing.T) {
 			if _, err := found.Address("twice"); !errors.Is(err, ErrAmbiguous) {
 				t.Errorf("twice: %v", err)
 			}
-			if got, err := found.Address("per_cpu_thing"); way == "percpu" && (err != nil || got != 0x1b000) {
+			if got, err := found.Address("per_cpu_thing"); way == "percpu" &&
+				(err != nil || got != 0x1b000) {
 				t.Errorf("per-CPU symbol: %#x, %v", got, err)
 			}
 		})
@@ -166,7 +168,8 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		for name, addresses := range table.Find("_stext", "init_uts_ns", "node_data") {
-			if want, err := n.Symbol(name); err == nil && len(addresses) == 1 && addresses[0] != want {
+			if want, err := n.Symbol(name); err == nil && len(addresses) == 1 &&
+				addresses[0] != want {
 				t.Fatalf("%s is at %#x, and %#x by the note", name, addresses[0], want)
 			}
 		}

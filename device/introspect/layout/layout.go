@@ -107,7 +107,11 @@ func (z *Zone) load(t types) error {
 	if err != nil {
 		return err
 	}
-	z.Size, z.FreeAreaSize, z.Orders, z.Kinds = zone.size(), area.size(), int(lists.Nelems), int(kinds)
+	z.Size, z.FreeAreaSize, z.Orders, z.Kinds = zone.size(), area.size(), int(
+		lists.Nelems,
+	), int(
+		kinds,
+	)
 	if z.Orders < 1 || z.Orders > 32 || kinds < 1 || kinds > 8 || free > 64 {
 		return fmt.Errorf("%d orders, %d kinds of zones, count %d", z.Orders, kinds, free)
 	}

@@ -15,13 +15,27 @@ type kernel struct {
 	enums                                  map[string]map[string]uint64
 }
 
-var long, integer, char = &btf.Int{Name: "long", Size: 8}, &btf.Int{Name: "int", Size: 4}, &btf.Int{Name: "char", Size: 1}
+var long, integer, char = &btf.Int{
+	Name: "long",
+	Size: 8,
+}, &btf.Int{
+	Name: "int",
+	Size: 4,
+}, &btf.Int{
+	Name: "char",
+	Size: 1,
+}
 
 func field(name string, typ btf.Type, offset uint32) btf.Member {
 	return btf.Member{Name: name, Type: typ, Offset: btf.Bits(8 * offset)}
 }
 
-func array(typ btf.Type, n uint32) btf.Type { return &btf.Array{Index: integer, Type: typ, Nelems: n} }
+func array(
+	typ btf.Type,
+	n uint32,
+) btf.Type {
+	return &btf.Array{Index: integer, Type: typ, Nelems: n}
+}
 
 // newKernel returns types as of Linux 6.12.
 func newKernel() *kernel {
@@ -29,24 +43,49 @@ func newKernel() *kernel {
 	k.page = &btf.Struct{Name: "page", Size: 64, Members: []btf.Member{
 		field("flags", long, 0),
 		{Offset: 64, Type: &btf.Union{Size: 40, Members: []btf.Member{
-			{Type: &btf.Struct{Size: 40, Members: []btf.Member{field("mapping", long, 16), field("private", long, 32)}}},
+			{
+				Type: &btf.Struct{
+					Size:    40,
+					Members: []btf.Member{field("mapping", long, 16), field("private", long, 32)},
+				},
+			},
 			{Type: &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}},
 		}}},
 		field("_mapcount", integer, 48), field("_refcount", integer, 52),
 	}}
 	k.folio = &btf.Struct{Name: "folio", Size: 256, Members: []btf.Member{
-		field("_flags_1", long, 64), field("_large_mapcount", integer, 80), field("_entire_mapcount", integer, 84),
+		field(
+			"_flags_1",
+			long,
+			64,
+		), field("_large_mapcount", integer, 80), field("_entire_mapcount", integer, 84),
 	}}
-	k.area = &btf.Struct{Name: "free_area", Size: 88, Members: []btf.Member{field("nr_free", long, 80)}}
+	k.area = &btf.Struct{
+		Name:    "free_area",
+		Size:    88,
+		Members: []btf.Member{field("nr_free", long, 80)},
+	}
 	k.zone = &btf.Struct{Name: "zone", Size: 1536, Members: []btf.Member{
-		field("zone_start_pfn", long, 144), field("managed_pages", long, 152), field("spanned_pages", long, 160),
-		field("present_pages", long, 168), field("name", long, 184), field("free_area", array(k.area, 11), 256),
+		field(
+			"zone_start_pfn",
+			long,
+			144,
+		), field("managed_pages", long, 152), field("spanned_pages", long, 160),
+		field(
+			"present_pages",
+			long,
+			168,
+		), field("name", long, 184), field("free_area", array(k.area, 11), 256),
 		field("vm_stat", array(long, 10), 1344),
 	}}
 	k.node = &btf.Struct{Name: "pglist_data", Size: 8000, Members: []btf.Member{
 		field("node_zones", array(k.zone, 5), 0), field("node_id", integer, 7900),
 	}}
-	k.section = &btf.Struct{Name: "mem_section", Size: 16, Members: []btf.Member{field("section_mem_map", long, 0)}}
+	k.section = &btf.Struct{
+		Name:    "mem_section",
+		Size:    16,
+		Members: []btf.Member{field("section_mem_map", long, 0)},
+	}
 	k.enums = map[string]map[string]uint64{
 		"zone_stat_item": {"NR_FREE_PAGES": 0},
 		"zone_type":      {"__MAX_NR_ZONES": 5},
@@ -68,8 +107,16 @@ func (k *kernel) as6_1() {
 	k.enums["pageflags"]["PG_slab"] = 9
 	k.enums["compound_dtor_id"] = map[string]uint64{"HUGETLB_PAGE_DTOR": 2}
 	k.folio.Members = nil
-	k.page.Members = append(k.page.Members,
-		field("compound_dtor", char, 16), field("compound_order", char, 17), field("compound_mapcount", integer, 20))
+	k.page.Members = append(
+		k.page.Members,
+		field(
+			"compound_dtor",
+			char,
+			16,
+		),
+		field("compound_order", char, 17),
+		field("compound_mapcount", integer, 20),
+	)
 }
 
 func (k *kernel) blob(tb testing.TB) []byte {
@@ -99,10 +146,12 @@ func TestLoad6_12(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := k.Page
-	if p.Size != 64 || p.Shift != 6 || p.Mapping != 24 || p.Private != 40 || p.Head != 8 || p.HeadMask {
+	if p.Size != 64 || p.Shift != 6 || p.Mapping != 24 || p.Private != 40 || p.Head != 8 ||
+		p.HeadMask {
 		t.Errorf("page %+v", p)
 	}
-	if !p.Type.Buddy.Match(0xf0<<24) || p.Type.Buddy.Match(0xf0<<24|1) || !p.Type.Slab.Match(0xf5<<24|0xffff) {
+	if !p.Type.Buddy.Match(0xf0<<24) || p.Type.Buddy.Match(0xf0<<24|1) ||
+		!p.Type.Slab.Match(0xf5<<24|0xffff) {
 		t.Errorf("types %+v", p.Type)
 	}
 	for word, want := range map[uint32]bool{0xffffffff: false, 0: false, 5: false, 0xf0 << 24: true, 0xfe << 24: true, 0xff << 24: false} {
@@ -110,10 +159,12 @@ func TestLoad6_12(t *testing.T) {
 			t.Errorf("%#x is a type: %v", word, !want)
 		}
 	}
-	if l := p.Large; l.Order != 0 || !l.OrderInWord || l.Mapcount != 16 || l.Entire != 20 || l.Destructor != -1 {
+	if l := p.Large; l.Order != 0 || !l.OrderInWord || l.Mapcount != 16 || l.Entire != 20 ||
+		l.Destructor != -1 {
 		t.Errorf("large %+v", l)
 	}
-	if z := k.Zone; z.Orders != 11 || z.FreeAreaCount != 80 || z.FreePages != 1344 || z.ZoneBits() != 3 {
+	if z := k.Zone; z.Orders != 11 || z.FreeAreaCount != 80 || z.FreePages != 1344 ||
+		z.ZoneBits() != 3 {
 		t.Errorf("zone %+v", z)
 	}
 	if k.Node.Count != 5 || k.Node.ID != 7900 || k.Section.Size != 16 {
@@ -130,7 +181,9 @@ func TestLoad6_1(t *testing.T) {
 	}
 	p := k.Page
 	if !p.Type.Buddy.Match(0xffffff7f) || p.Type.Buddy.Match(0xffffffff) || !p.Type.Table.Match(0xfffffdff) ||
-		p.Type.Table.Match(0xffffff7f) || p.Type.Slab.Mask != 0 || p.Flag.Slab != 1<<9 {
+		p.Type.Table.Match(0xffffff7f) ||
+		p.Type.Slab.Mask != 0 ||
+		p.Flag.Slab != 1<<9 {
 		t.Errorf("types %+v", p.Type)
 	}
 	for word, want := range map[uint32]bool{0xffffffff: false, 0: false, 0xffffff7f: true, 0xfffffdff: true, 0xffffff80: false} {
@@ -138,7 +191,9 @@ func TestLoad6_1(t *testing.T) {
 			t.Errorf("%#x is a type: %v", word, !want)
 		}
 	}
-	if l := p.Large; l.Order != 17 || l.OrderInWord || l.Mapcount != -1 || l.Entire != 20 || l.Destructor != 16 || l.HugetlbNumber != 2 {
+	if l := p.Large; l.Order != 17 || l.OrderInWord || l.Mapcount != -1 || l.Entire != 20 ||
+		l.Destructor != 16 ||
+		l.HugetlbNumber != 2 {
 		t.Errorf("large %+v", l)
 	}
 }
@@ -207,7 +262,8 @@ func FuzzLoad(f *testing.F) {
 				t.Errorf("%s ends at %d of %d", name, at, p.Size)
 			}
 		}
-		if z := k.Zone; z.FreePages+8 > z.Size || z.FreeArea+z.Orders*z.FreeAreaSize > z.Size || z.FreeAreaCount+8 > z.FreeAreaSize {
+		if z := k.Zone; z.FreePages+8 > z.Size || z.FreeArea+z.Orders*z.FreeAreaSize > z.Size ||
+			z.FreeAreaCount+8 > z.FreeAreaSize {
 			t.Errorf("zone %+v", z)
 		}
 	})

@@ -147,5 +147,9 @@ func (s *Space) String(va uint64, limit int) (string, error) {
 		}
 		text, va = append(text, part...), va+uint64(len(part))
 	}
-	return "", fmt.Errorf("read the string at %#x: longer than %d bytes", va-uint64(len(text)), limit)
+	return "", fmt.Errorf(
+		"read the string at %#x: longer than %d bytes",
+		va-uint64(len(text)),
+		limit,
+	)
 }

@@ -128,7 +128,8 @@ func TestReadAcrossPages(t *testing.T) {
 	if text, err := s.String(va+0xffa, 100); err != nil || text != "begin end" {
 		t.Fatalf("%q, %v", text, err)
 	}
-	if word, err := s.Uint64(va + 0xffa); err != nil || word != binary.LittleEndian.Uint64([]byte("begin en")) {
+	if word, err := s.Uint64(va + 0xffa); err != nil ||
+		word != binary.LittleEndian.Uint64([]byte("begin en")) {
 		t.Fatalf("%#x, %v", word, err)
 	}
 	if _, err := s.String(va+0xffa, 9); err == nil {

@@ -115,7 +115,9 @@ func TestDataOfARegionWithinItsFile(t *testing.T) {
 		got = append(got, (gpa-r.GPA)/page, size/page)
 		return nil
 	})
-	if want := []uint64{0, 1, 20, 1}; err != nil || len(got) != 4 || got[0] != want[0] || got[2] != want[2] || got[3] != want[3] {
+	if want := []uint64{0, 1, 20, 1}; err != nil || len(got) != 4 || got[0] != want[0] ||
+		got[2] != want[2] ||
+		got[3] != want[3] {
 		t.Fatalf("%v, %v", got, err)
 	}
 	stop := errors.New("stop")

@@ -35,7 +35,8 @@ var ErrNoNote = errors.New("no VMCOREINFO note")
 // noteSize returns the length of the note that a page begins with, from the
 // first textAt bytes of the page.
 func noteSize(head []byte) (int, bool) {
-	if len(head) < textAt || binary.LittleEndian.Uint32(head) != nameSize || string(head[headerSize:][:nameSize]) != name {
+	if len(head) < textAt || binary.LittleEndian.Uint32(head) != nameSize ||
+		string(head[headerSize:][:nameSize]) != name {
 		return 0, false
 	}
 	size := binary.LittleEndian.Uint32(head[4:])

@@ -42,7 +42,10 @@ func load(names []string) []string {
 			err = makeKind()
 		}
 		if err != nil {
-			said = append(said, fmt.Sprintf("%s: %v", name, strings.ReplaceAll(err.Error(), "\n", " ")))
+			said = append(
+				said,
+				fmt.Sprintf("%s: %v", name, strings.ReplaceAll(err.Error(), "\n", " ")),
+			)
 		}
 	}
 	return append(said, "loaded")
@@ -67,7 +70,13 @@ func fragment() error {
 }
 
 func hugePages() error {
-	mem, err := unix.Mmap(-1, 0, 16*mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := unix.Mmap(
+		-1,
+		0,
+		16*mib,
+		unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS,
+	)
 	if err != nil {
 		return err
 	}
