@@ -20,22 +20,24 @@ func BenchmarkScan(b *testing.B) {
 	for name, fill := range map[string]func(s *synthetic){
 		"anonymous": func(s *synthetic) {
 			s.setAll(func(n uint64) structPage {
-				return structPage{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 1, word: 1}
+				return anAnonymous
 			})
 		},
 		"mixed": func(s *synthetic) {
 			kinds := []structPage{
 				{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 1, word: 1},
 				{mapping: anAddress, flags: onList, refcount: 1}, {word: synSlab}, {word: synTable},
-				{mapping: anAddress, flags: onList | synDirty, refcount: 1}, {refcount: 1}, {word: synBuddy},
+				{mapping: anAddress, flags: onList | synDirty, refcount: 1}, {refcount: 1},
+				{word: synBuddy},
 			}
 			s.setAll(func(n uint64) structPage { return kinds[n*2654435761>>7%7] })
 		},
 		"large": func(s *synthetic) {
 			for n := uint64(0); n < some; n += 512 {
-				s.setLarge(n, 9, structPage{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 512, word: 1})
+				s.setLarge(n, 9, anAnonymous)
 				for i := uint64(1); i < 512; i++ { // masks are right wherever they repeat
-					binary.LittleEndian.PutUint64(s.low[synMemMap+(n+i)*synPageSize+8:], 1<<64-1<<15|1)
+					at := synMemMap + (n+i)*synPageSize + 8
+					binary.LittleEndian.PutUint64(s.low[at:], 1<<64-1<<15|1)
 				}
 			}
 		},
@@ -74,7 +76,8 @@ func BenchmarkScan(b *testing.B) {
 							before := cpuTime(b)
 							for b.Loop() {
 								c, err := k.Scan(b.Context(), ScanOptions{
-									Workers: workers, FreeOnly: free, Free: func([]Block) error { return nil },
+									Workers: workers, FreeOnly: free,
+									Free: func([]Block) error { return nil },
 								})
 								if err != nil {
 									b.Fatal(err)

@@ -14,7 +14,9 @@ const synFew = 4 * synSectionPFN // pages of a small guest
 
 func TestLocateWithAndWithoutAHint(t *testing.T) {
 	s := newSynthetic(t, synFew, synFew)
-	for name, hint := range map[string]uint64{"right": synNote, "none": 0, "wrong": synNote + 4096, "no RAM": 1 << 50} {
+	for name, hint := range map[string]uint64{
+		"right": synNote, "none": 0, "wrong": synNote + 4096, "no RAM": 1 << 50,
+	} {
 		k, err := Locate(t.Context(), s.memory(t), Options{Hint: hint})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -54,9 +56,16 @@ func TestForgedNotesAreNotBelieved(t *testing.T) {
 		"symbols of its own": func(s *synthetic, facts map[string]string) {
 			facts["SYMBOL(kallsyms_names)"] = "ffff888000700000"
 		},
-		"another release": func(_ *synthetic, facts map[string]string) { facts["OSRELEASE"] = "6.13.0" },
-		"an old release":  func(_ *synthetic, facts map[string]string) { facts["OSRELEASE"] = "5.10.0" },
-		"nothing in it":   func(_ *synthetic, facts map[string]string) { clear(facts); facts["OSRELEASE"] = "6.12.0" },
+		"another release": func(_ *synthetic, facts map[string]string) {
+			facts["OSRELEASE"] = "6.13.0"
+		},
+		"an old release": func(_ *synthetic, facts map[string]string) {
+			facts["OSRELEASE"] = "5.10.0"
+		},
+		"nothing in it": func(_ *synthetic, facts map[string]string) {
+			clear(facts)
+			facts["OSRELEASE"] = "6.12.0"
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSynthetic(t, synFew, synFew)
@@ -84,19 +93,41 @@ func TestKernelsThatAreRefused(t *testing.T) {
 		damage func(s *synthetic)
 		want   error
 	}{
-		"before 6.0":         {func(s *synthetic) { s.facts["OSRELEASE"] = "5.10.0-32" }, layout.ErrUnknown},
-		"no version":         {func(s *synthetic) { s.facts["OSRELEASE"] = "FreeBSD" }, nil},
-		"no kallsyms":        {func(s *synthetic) { delete(s.facts, "SYMBOL(kallsyms_names)") }, layout.ErrUnknown},
-		"no SPARSEMEM":       {func(s *synthetic) { delete(s.facts, "NUMBER(SECTION_SIZE_BITS)") }, layout.ErrUnknown},
-		"huge sections":      {func(s *synthetic) { s.facts["NUMBER(SECTION_SIZE_BITS)"] = "63" }, layout.ErrUnknown},
-		"pages of 64 KiB":    {func(s *synthetic) { s.facts["PAGESIZE"] = "65536" }, layout.ErrUnknown},
-		"another page size":  {func(s *synthetic) { s.facts["SIZE(page)"] = "56" }, layout.ErrUnknown},
-		"no BTF":             {func(s *synthetic) { clear(s.image(synBTF)[:24]) }, layout.ErrUnknown},
-		"ELF for BTF":        {func(s *synthetic) { copy(s.image(synBTF), "\x7fELF\x02\x01\x01") }, layout.ErrUnknown},
-		"no page tables":     {func(s *synthetic) { clear(s.image(synRoot)[:4096]) }, ErrUnproven},
-		"another trampoline": {func(s *synthetic) { s.low[synTrampoline+lastEntry*8+1] ^= 0x10 }, ErrUnproven},
-		"another note":       {func(s *synthetic) { s.put(synVariables, synDirect+synNote+4096) }, ErrUnproven},
-		"no phys_base":       {func(s *synthetic) { delete(s.facts, "NUMBER(phys_base)") }, layout.ErrUnknown},
+		"before 6.0": {
+			func(s *synthetic) { s.facts["OSRELEASE"] = "5.10.0-32" }, layout.ErrUnknown,
+		},
+		"no version": {func(s *synthetic) { s.facts["OSRELEASE"] = "FreeBSD" }, nil},
+		"no kallsyms": {
+			func(s *synthetic) { delete(s.facts, "SYMBOL(kallsyms_names)") }, layout.ErrUnknown,
+		},
+		"no SPARSEMEM": {
+			func(s *synthetic) { delete(s.facts, "NUMBER(SECTION_SIZE_BITS)") }, layout.ErrUnknown,
+		},
+		"huge sections": {
+			func(s *synthetic) { s.facts["NUMBER(SECTION_SIZE_BITS)"] = "63" }, layout.ErrUnknown,
+		},
+		"pages of 64 KiB": {
+			func(s *synthetic) { s.facts["PAGESIZE"] = "65536" }, layout.ErrUnknown,
+		},
+		"another page size": {
+			func(s *synthetic) { s.facts["SIZE(page)"] = "56" }, layout.ErrUnknown,
+		},
+		"no BTF": {
+			func(s *synthetic) { clear(s.image(synBTF)[:24]) }, layout.ErrUnknown,
+		},
+		"ELF for BTF": {
+			func(s *synthetic) { copy(s.image(synBTF), "\x7fELF\x02\x01\x01") }, layout.ErrUnknown,
+		},
+		"no page tables": {func(s *synthetic) { clear(s.image(synRoot)[:4096]) }, ErrUnproven},
+		"another trampoline": {
+			func(s *synthetic) { s.low[synTrampoline+lastEntry*8+1] ^= 0x10 }, ErrUnproven,
+		},
+		"another note": {
+			func(s *synthetic) { s.put(synVariables, synDirect+synNote+4096) }, ErrUnproven,
+		},
+		"no phys_base": {
+			func(s *synthetic) { delete(s.facts, "NUMBER(phys_base)") }, layout.ErrUnknown,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSynthetic(t, synFew, synFew)

@@ -41,7 +41,15 @@ func found(c *Census) map[pages.Class]Counts {
 const (
 	anAddress = 0xffff888012345600 // of an inode's pages
 	onList    = synLRU | synUptodate
+	swappable = onList | synSwapBacked
 )
+
+var anAnonymous = structPage{mapping: anAddress | 1, flags: swappable, refcount: 1, word: 1}
+
+// cached is a page of a file, with further flags.
+func cached(flags uint64) structPage {
+	return structPage{mapping: anAddress, flags: onList | flags, refcount: 1}
+}
 
 func TestPagesAreClassified(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -57,22 +65,50 @@ func TestPagesAreClassified(t *testing.T) {
 		"balloon":            {structPage{word: synOffline, refcount: 1}, pages.Offline, 0},
 		"type with an owner": {structPage{word: synTable | 0x1234}, pages.PageTable, 0},
 		"type not known":     {structPage{word: 0xe0 << 24}, pages.Unknown, 0},
-		"anonymous":          {structPage{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 1, word: 1}, pages.Anonymous, pages.Mapped},
-		"swap cache": {structPage{mapping: anAddress | 1, flags: onList | synSwapBacked | synSwapCache, refcount: 1},
+		"anonymous": {
+			anAnonymous, pages.Anonymous, pages.Mapped,
+		},
+		"swap cache": {
+			structPage{mapping: anAddress | 1, flags: swappable | synSwapCache, refcount: 1},
 			pages.Anonymous, pages.SwapCache},
-		"swapped in ahead":  {structPage{flags: onList | synSwapBacked | synSwapCache, refcount: 1}, pages.Anonymous, pages.SwapCache},
-		"merged":            {structPage{mapping: anAddress | 3, flags: onList, refcount: 2, word: 1}, pages.KSM, pages.Mapped},
-		"movable":           {structPage{mapping: anAddress | 2, flags: onList, refcount: 1}, pages.Kernel, 0},
-		"clean cache":       {structPage{mapping: anAddress, flags: onList, refcount: 1}, pages.File, pages.Clean},
-		"mapped file":       {structPage{mapping: anAddress, flags: onList, refcount: 2, word: 3}, pages.File, pages.Mapped},
-		"dirty cache":       {structPage{mapping: anAddress, flags: onList | synDirty, refcount: 1}, pages.File, pages.Dirty},
-		"written cache":     {structPage{mapping: anAddress, flags: onList | synWriteback, refcount: 1}, pages.File, pages.Writeback},
-		"locked cache":      {structPage{mapping: anAddress, flags: onList | synLocked, refcount: 1}, pages.File, 0},
-		"cache being read":  {structPage{mapping: anAddress, flags: synLRU, refcount: 1}, pages.File, 0},
-		"of a driver":       {structPage{mapping: anAddress, refcount: 1}, pages.Unknown, 0},
-		"shared memory":     {structPage{mapping: anAddress, flags: onList | synSwapBacked | synDirty, refcount: 1}, pages.Shmem, pages.Dirty},
-		"tail of nothing":   {structPage{head: 5}, pages.Unknown, 0},
-		"tail of itself":    {structPage{head: synVmemmap + (synFirstPFN+7)*synPageSize | 1}, pages.Unknown, 0},
+		"swapped in ahead": {
+			structPage{flags: swappable | synSwapCache, refcount: 1},
+			pages.Anonymous, pages.SwapCache,
+		},
+		"merged": {
+			structPage{mapping: anAddress | 3, flags: onList, refcount: 2, word: 1},
+			pages.KSM, pages.Mapped,
+		},
+		"movable": {
+			structPage{mapping: anAddress | 2, flags: onList, refcount: 1}, pages.Kernel, 0,
+		},
+		"clean cache": {
+			structPage{mapping: anAddress, flags: onList, refcount: 1}, pages.File, pages.Clean,
+		},
+		"mapped file": {
+			structPage{mapping: anAddress, flags: onList, refcount: 2, word: 3},
+			pages.File, pages.Mapped,
+		},
+		"dirty cache": {
+			cached(synDirty), pages.File, pages.Dirty,
+		},
+		"written cache": {
+			cached(synWriteback), pages.File, pages.Writeback,
+		},
+		"locked cache": {
+			structPage{mapping: anAddress, flags: onList | synLocked, refcount: 1}, pages.File, 0,
+		},
+		"cache being read": {
+			structPage{mapping: anAddress, flags: synLRU, refcount: 1}, pages.File, 0,
+		},
+		"of a driver": {structPage{mapping: anAddress, refcount: 1}, pages.Unknown, 0},
+		"shared memory": {
+			cached(synSwapBacked | synDirty), pages.Shmem, pages.Dirty,
+		},
+		"tail of nothing": {structPage{head: 5}, pages.Unknown, 0},
+		"tail of itself": {
+			structPage{head: synVmemmap + (synFirstPFN+7)*synPageSize | 1}, pages.Unknown, 0,
+		},
 		"head of nothing":   {structPage{flags: synHead}, pages.Unknown, 0},
 		"block of order 64": {structPage{word: synBuddy, private: 64}, pages.Unknown, 0},
 		"block not aligned": {structPage{word: synBuddy, private: 1}, pages.Unknown, 0},
@@ -200,8 +236,11 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 
 func TestBlocksThatCannotBe(t *testing.T) {
 	s := newSynthetic(t, synFew-512, synFew)
-	for n, order := range map[uint64]uint64{1: 1, 2: 2, 1024: 11, 2048: 1 << 32, synFew - 1024: 10} {
-		s.set(n, structPage{word: synBuddy, private: order}) // the last one ends outside of RAM
+	for n, order := range map[uint64]uint64{
+		1: 1, 2: 2, 1024: 11, 2048: 1 << 32,
+		synFew - 1024: 10, // ends outside of RAM
+	} {
+		s.set(n, structPage{word: synBuddy, private: order})
 	}
 	c, blocks := mustScan(t, s.locate(t), 1)
 	if len(blocks) != 0 || c.Refused != 5 {

@@ -42,12 +42,25 @@ const (
 
 // Flags and types of a synthetic kernel, as of Linux 6.12.
 const (
-	synLocked, synWriteback, synUptodate, synDirty, synLRU, synHead = 1 << 0, 1 << 1, 1 << 3, 1 << 4, 1 << 5, 1 << 6
-	synSwapCache, synReserved, synSwapBacked                        = 1 << 10, 1 << 13, 1 << 17
-	synZone                                                         = 2 // ZONE_NORMAL
-	synZoneFlags                                                    = synZone << 51
-	synNoType                                                       = 0xffffffff
-	synBuddy, synOffline, synTable, synHugetlb, synSlab             = 0xf0 << 24, 0xf1 << 24, 0xf2 << 24, 0xf4 << 24, 0xf5 << 24
+	synLocked     = 1 << 0
+	synWriteback  = 1 << 1
+	synUptodate   = 1 << 3
+	synDirty      = 1 << 4
+	synLRU        = 1 << 5
+	synHead       = 1 << 6
+	synSwapCache  = 1 << 10
+	synReserved   = 1 << 13
+	synSwapBacked = 1 << 17
+
+	synZone      = 2 // ZONE_NORMAL
+	synZoneFlags = synZone << 51
+
+	synNoType  = 0xffffffff
+	synBuddy   = 0xf0 << 24
+	synOffline = 0xf1 << 24
+	synTable   = 0xf2 << 24
+	synHugetlb = 0xf4 << 24
+	synSlab    = 0xf5 << 24
 )
 
 // zeroes is memory that nobody wrote to.
@@ -75,7 +88,8 @@ func newSynthetic(tb testing.TB, pages, mapped uint64) *synthetic {
 			synZoneSize,
 		), "SIZE(pglist_data)": fmt.Sprint(5*synZoneSize + 8), "SIZE(mem_section)": "16",
 		"NUMBER(phys_base)": "0", "NUMBER(pgtable_l5_enabled)": "0",
-		"NUMBER(SECTION_SIZE_BITS)": "27", "NUMBER(MAX_PHYSMEM_BITS)": "46", "LENGTH(node_data)": "1024",
+		"NUMBER(SECTION_SIZE_BITS)": "27", "NUMBER(MAX_PHYSMEM_BITS)": "46",
+		"LENGTH(node_data)": "1024",
 	}
 	s.putTables()
 	s.putSymbols()
@@ -285,7 +299,9 @@ func mustBTF(tb testing.TB) []byte {
 	field := func(name string, typ btf.Type, offset uint32) btf.Member {
 		return btf.Member{Name: name, Type: typ, Offset: btf.Bits(8 * offset)}
 	}
-	array := func(typ btf.Type, n uint32) btf.Type { return &btf.Array{Index: integer, Type: typ, Nelems: n} }
+	array := func(typ btf.Type, n uint32) btf.Type {
+		return &btf.Array{Index: integer, Type: typ, Nelems: n}
+	}
 	enum := func(name string, values map[string]uint64) btf.Type {
 		e := &btf.Enum{Name: name, Size: 4}
 		for value, n := range values {
@@ -333,7 +349,8 @@ func mustBTF(tb testing.TB) []byte {
 		enum("zone_stat_item", map[string]uint64{"NR_FREE_PAGES": 0}),
 		enum("zone_type", map[string]uint64{"__MAX_NR_ZONES": 5}),
 		enum("pageflags", map[string]uint64{
-			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5, "PG_head": 6,
+			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
+			"PG_head":      6,
 			"PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
 		}),
 		enum("pagetype", map[string]uint64{

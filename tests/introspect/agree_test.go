@@ -23,20 +23,33 @@ const fourLevels = "max,-erms,-fsrm,-la57"
 
 func TestHostAgreesWithTheGuest(t *testing.T) {
 	for name, m := range map[string]machine{
-		"6.1":                      {series: guest.Linux6_1, nodes: []int{512}},
-		"6.12":                     {series: guest.Linux6_12, nodes: []int{512}},
-		"7.3":                      {series: guest.Linux7_3, nodes: []int{512}},
-		"6.1 across the hole":      {series: guest.Linux6_1, nodes: []int{3072}},
-		"6.12 with two nodes":      {series: guest.Linux6_12, nodes: []int{512, 384}},
-		"7.3 with two nodes":       {series: guest.Linux7_3, nodes: []int{512, 384}},
-		"6.1 with 4 levels":        {series: guest.Linux6_1, nodes: []int{512}, cpu: fourLevels},
-		"6.12 with 4 levels":       {series: guest.Linux6_12, nodes: []int{512}, cpu: fourLevels, append: []string{"nokaslr"}},
-		"7.3 with 4 levels":        {series: guest.Linux7_3, nodes: []int{512}, cpu: fourLevels},
-		"6.1 with few vmemmap":     {series: guest.Linux6_1, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"}},
-		"6.12 with few vmemmap":    {series: guest.Linux6_12, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"}},
-		"7.3 with few vmemmap":     {series: guest.Linux7_3, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"}},
-		"6.12 with init_on_free":   {series: guest.Linux6_12, nodes: []int{512}, append: []string{"init_on_free=1"}},
-		"7.3 that was never asked": {series: guest.Linux7_3, nodes: []int{256}, append: []string{"init_on_alloc=0"}},
+		"6.1":                 {series: guest.Linux6_1, nodes: []int{512}},
+		"6.12":                {series: guest.Linux6_12, nodes: []int{512}},
+		"7.3":                 {series: guest.Linux7_3, nodes: []int{512}},
+		"6.1 across the hole": {series: guest.Linux6_1, nodes: []int{3072}},
+		"6.12 with two nodes": {series: guest.Linux6_12, nodes: []int{512, 384}},
+		"7.3 with two nodes":  {series: guest.Linux7_3, nodes: []int{512, 384}},
+		"6.1 with 4 levels":   {series: guest.Linux6_1, nodes: []int{512}, cpu: fourLevels},
+		"6.12 with 4 levels": {
+			series: guest.Linux6_12, nodes: []int{512}, cpu: fourLevels,
+			append: []string{"nokaslr"},
+		},
+		"7.3 with 4 levels": {series: guest.Linux7_3, nodes: []int{512}, cpu: fourLevels},
+		"6.1 with few vmemmap": {
+			series: guest.Linux6_1, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"},
+		},
+		"6.12 with few vmemmap": {
+			series: guest.Linux6_12, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"},
+		},
+		"7.3 with few vmemmap": {
+			series: guest.Linux7_3, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"},
+		},
+		"6.12 with init_on_free": {
+			series: guest.Linux6_12, nodes: []int{512}, append: []string{"init_on_free=1"},
+		},
+		"7.3 that was never asked": {
+			series: guest.Linux7_3, nodes: []int{256}, append: []string{"init_on_alloc=0"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m.kinds = allKinds
@@ -63,7 +76,8 @@ func TestHostAgreesWithTheGuest(t *testing.T) {
 				content.Matters() {
 				t.Errorf("contents: %+v", content)
 			}
-			if want := !slices.Contains(m.append, "init_on_alloc=0"); content.InitOnAlloc != want { // Debian's default
+			// It is Debian's default.
+			if want := !slices.Contains(m.append, "init_on_alloc=0"); content.InitOnAlloc != want {
 				t.Errorf("contents: %+v", content)
 			}
 		})
@@ -171,7 +185,8 @@ func (s *subject) mustAgree(t *testing.T, mem *physmem.Memory, files map[string]
 		t.Errorf("%d pages differ, %d were not quiet", c.differing(byAll), c.unquiet)
 	}
 	for _, class := range []pages.Class{
-		pages.Free, pages.Reserved, pages.Slab, pages.PageTable, pages.Anonymous, pages.KSM, pages.File, pages.Shmem, pages.Hugetlb,
+		pages.Free, pages.Reserved, pages.Slab, pages.PageTable, pages.Anonymous, pages.KSM,
+		pages.File, pages.Shmem, pages.Hugetlb,
 	} {
 		kind := map[pages.Class]string{pages.KSM: "ksm", pages.Hugetlb: "hugetlb"}[class]
 		if kind != "" && strings.Contains(s.loaded, kind+":") {

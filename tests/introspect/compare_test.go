@@ -38,7 +38,8 @@ const other = pages.Kernel
 // little before Linux 6.9: what is of its whole folio is taken from its head.
 func expect(flags, head uint64) pages.Page {
 	if flags&kpfTail != 0 {
-		flags |= head & (kpfLRU | kpfDirty | kpfWriteback | kpfSwapCache | kpfSwapBacked | kpfSlab | kpfReserved)
+		flags |= head & (kpfLRU | kpfDirty | kpfWriteback | kpfSwapCache | kpfSwapBacked |
+			kpfSlab | kpfReserved)
 	}
 	p := pages.Page{Class: other}
 	switch {

@@ -98,8 +98,9 @@ func mustConfig(t *testing.T, m machine) vm.Config {
 		t.Fatal(err)
 	}
 	c := vm.Config{
-		QEMU: qemu, Accel: parts.accel, AccelWith: m.accel, CPU: m.cpu, Kernel: kernel, Initramfs: archive,
-		Append: m.append, Options: m.options,
+		QEMU: qemu, Accel: parts.accel, AccelWith: m.accel, CPU: m.cpu, Kernel: kernel,
+		Initramfs: archive,
+		Append:    m.append, Options: m.options,
 	}
 	for node, mib := range m.nodes {
 		c.MemoryMiB += mib

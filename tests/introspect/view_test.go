@@ -58,7 +58,9 @@ func (s *subject) collect() (map[string][]byte, error) {
 		}
 	}
 	files := make(map[string][]byte)
-	for _, name := range []string{"kpageflags", "kpageflags2", "kpagecount", "zoneinfo", "buddyinfo"} {
+	for _, name := range []string{
+		"kpageflags", "kpageflags2", "kpagecount", "zoneinfo", "buddyinfo",
+	} {
 		content, err := c.File(name)
 		if err != nil {
 			return nil, err

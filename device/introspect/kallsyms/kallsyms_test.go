@@ -110,7 +110,8 @@ func TestFindByEachWayToStoreAddresses(t *testing.T) {
 			}
 			long := strings.Repeat("long", 60)
 			found := table.Find("node_data", "twice", long, "none", "per_cpu_thing")
-			for name, want := range map[string]uint64{"node_data": start + 0x900000, long: start + 0x30} {
+			known := map[string]uint64{"node_data": start + 0x900000, long: start + 0x30}
+			for name, want := range known {
 				if got, err := found.Address(name); err != nil || got != want {
 					t.Errorf("%s: %#x, %v, want %#x", name, got, err, want)
 				}

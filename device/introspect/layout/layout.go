@@ -118,7 +118,8 @@ func (z *Zone) load(t types) error {
 	if err := (offsets{
 		{&z.Name, "name", 8}, {&z.Start, "zone_start_pfn", 8}, {&z.Spanned, "spanned_pages", 8},
 		{&z.Present, "present_pages", 8}, {&z.Managed, "managed_pages", 8},
-		{&z.FreeArea, "free_area", z.Orders * z.FreeAreaSize}, {&z.FreePages, "vm_stat", 8 * (int(free) + 1)},
+		{&z.FreeArea, "free_area", z.Orders * z.FreeAreaSize},
+		{&z.FreePages, "vm_stat", 8 * (int(free) + 1)},
 	}).read(zone); err != nil {
 		return err
 	}

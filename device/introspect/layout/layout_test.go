@@ -90,7 +90,8 @@ func newKernel() *kernel {
 		"zone_stat_item": {"NR_FREE_PAGES": 0},
 		"zone_type":      {"__MAX_NR_ZONES": 5},
 		"pageflags": {
-			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5, "PG_head": 6,
+			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
+			"PG_head":      6,
 			"PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
 		},
 		"pagetype": {
@@ -154,7 +155,10 @@ func TestLoad6_12(t *testing.T) {
 		!p.Type.Slab.Match(0xf5<<24|0xffff) {
 		t.Errorf("types %+v", p.Type)
 	}
-	for word, want := range map[uint32]bool{0xffffffff: false, 0: false, 5: false, 0xf0 << 24: true, 0xfe << 24: true, 0xff << 24: false} {
+	for word, want := range map[uint32]bool{
+		0xffffffff: false, 0: false, 5: false,
+		0xf0 << 24: true, 0xfe << 24: true, 0xff << 24: false,
+	} {
 		if p.Type.IsType(word) != want {
 			t.Errorf("%#x is a type: %v", word, !want)
 		}
@@ -180,13 +184,16 @@ func TestLoad6_1(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := k.Page
-	if !p.Type.Buddy.Match(0xffffff7f) || p.Type.Buddy.Match(0xffffffff) || !p.Type.Table.Match(0xfffffdff) ||
+	if !p.Type.Buddy.Match(0xffffff7f) || p.Type.Buddy.Match(0xffffffff) ||
+		!p.Type.Table.Match(0xfffffdff) ||
 		p.Type.Table.Match(0xffffff7f) ||
 		p.Type.Slab.Mask != 0 ||
 		p.Flag.Slab != 1<<9 {
 		t.Errorf("types %+v", p.Type)
 	}
-	for word, want := range map[uint32]bool{0xffffffff: false, 0: false, 0xffffff7f: true, 0xfffffdff: true, 0xffffff80: false} {
+	for word, want := range map[uint32]bool{
+		0xffffffff: false, 0: false, 0xffffff7f: true, 0xfffffdff: true, 0xffffff80: false,
+	} {
 		if p.Type.IsType(word) != want {
 			t.Errorf("%#x is a type: %v", word, !want)
 		}
@@ -254,9 +261,11 @@ func FuzzLoad(f *testing.F) {
 		}
 		p := k.Page
 		for name, at := range map[string]int{
-			"flags": p.Flags + 8, "mapping": p.Mapping + 8, "private": p.Private + 8, "head": p.Head + 8,
+			"flags": p.Flags + 8, "mapping": p.Mapping + 8, "private": p.Private + 8,
+			"head":     p.Head + 8,
 			"mapcount": p.Mapcount + 4, "refcount": p.Refcount + 4, "order": p.Large.Order + 1,
-			"large": p.Large.Mapcount + 4, "entire": p.Large.Entire + 4, "destructor": p.Large.Destructor + 1,
+			"large": p.Large.Mapcount + 4, "entire": p.Large.Entire + 4,
+			"destructor": p.Large.Destructor + 1,
 		} {
 			if at < 0 || at > p.Size {
 				t.Errorf("%s ends at %d of %d", name, at, p.Size)

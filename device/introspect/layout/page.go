@@ -35,7 +35,7 @@ type Page struct {
 
 // Flags are masks of a page's flags; 0 for one that the kernel does not have.
 type Flags struct {
-	Locked, Uptodate, Dirty, LRU, Slab, Reserved, Writeback, Head, SwapBacked, SwapCache, Poisoned uint64
+	Locked, Uptodate, Dirty, LRU, Slab, Reserved, Writeback, Head, SwapBacked, SwapCache uint64
 }
 
 // Types are how a page's type is told: word&Mask == Value. The word is that of
@@ -121,7 +121,6 @@ func (f *Flags) load(t types) error {
 		{&f.Head, "PG_head", true},
 		{&f.SwapBacked, "PG_swapbacked", true},
 		{&f.SwapCache, "PG_swapcache", true},
-		{&f.Poisoned, "PG_hwpoison", false}, // with CONFIG_MEMORY_FAILURE
 	} {
 		bit, err := t.enum("pageflags", flag.name)
 		if errors.Is(err, errNoMember) && !flag.required {

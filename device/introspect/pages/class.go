@@ -9,7 +9,7 @@ type Class uint8
 
 // The classes.
 const (
-	Unknown   Class = iota // not recognised, or on no list, such as in a per-CPU cache of free pages
+	Unknown   Class = iota // not recognised, or in a cache of free pages per CPU
 	Free                   // on a free list of the buddy allocator
 	Reserved               // the kernel's image, its memory map, firmware
 	Kernel                 // in use by the kernel, for what is not told
@@ -25,7 +25,8 @@ const (
 )
 
 var classNames = [Classes]string{
-	"unknown", "free", "reserved", "kernel", "slab", "page-table", "offline", "anonymous", "ksm", "file",
+	"unknown", "free", "reserved", "kernel", "slab", "page-table", "offline", "anonymous", "ksm",
+	"file",
 	"shmem", "hugetlb",
 }
 
@@ -49,7 +50,7 @@ const (
 	Dirty                      // newer than its file or swap device
 	Writeback                  // being written
 	SwapCache                  // also on a swap device, or about to be
-	Clean                      // a file's page that can be read again from its file, and nobody uses now
+	Clean                      // can be read again from its file, and nobody uses it now
 
 	Attrs = 1 << iota // how many sets of attributes there are
 )

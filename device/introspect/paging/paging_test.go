@@ -46,10 +46,16 @@ func TestTranslate(t *testing.T) {
 		want   Mapping
 	}{
 		"4 levels, 4 KiB": {4, 0, 0x5000 | present | 1<<63, Mapping{GPA: 0x5567, Length: 0xa99}},
-		"4 levels, 2 MiB": {4, 1, 0x40000000 | present | large | 1<<12, Mapping{GPA: 0x40034567, Length: 0x1cba99}},
-		"4 levels, 1 GiB": {4, 2, 0x80000000 | present | large, Mapping{GPA: 0x81234567, Length: 0x3edcba99}},
+		"4 levels, 2 MiB": {
+			4, 1, 0x40000000 | present | large | 1<<12, Mapping{GPA: 0x40034567, Length: 0x1cba99},
+		},
+		"4 levels, 1 GiB": {
+			4, 2, 0x80000000 | present | large, Mapping{GPA: 0x81234567, Length: 0x3edcba99},
+		},
 		"5 levels, 4 KiB": {5, 0, 0x5000 | present, Mapping{GPA: 0x5567, Length: 0xa99}},
-		"5 levels, 2 MiB": {5, 1, 0x40000000 | present | large, Mapping{GPA: 0x40034567, Length: 0x1cba99}},
+		"5 levels, 2 MiB": {
+			5, 1, 0x40000000 | present | large, Mapping{GPA: 0x40034567, Length: 0x1cba99},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := make(memory, 0x8000)

@@ -90,7 +90,8 @@ func TestReadCrossesRegions(t *testing.T) {
 		t.Fatalf("%q, %v", got, err)
 	}
 	for name, at := range map[string]uint64{
-		"before": 0xffff, "behind": 0x10000 + 6*page, "across the end": 0x10000 + 6*page - 1, "far": 1 << 63,
+		"before": 0xffff, "behind": 0x10000 + 6*page, "across the end": 0x10000 + 6*page - 1,
+		"far": 1 << 63,
 	} {
 		if err := m.Read(got, at); !errors.Is(err, ErrNoRAM) {
 			t.Errorf("%s: %v", name, err)
@@ -136,7 +137,9 @@ func TestFileShorterThanItsRegion(t *testing.T) {
 func TestRegionsThatCannotBe(t *testing.T) {
 	source := bytes.NewReader(nil)
 	for name, regions := range map[string][]Region{
-		"overlap":   {{GPA: 0, Size: 2 * page, Source: source}, {GPA: page, Size: page, Source: source}},
+		"overlap": {
+			{GPA: 0, Size: 2 * page, Source: source}, {GPA: page, Size: page, Source: source},
+		},
 		"empty":     {{GPA: 0, Source: source}},
 		"no source": {{Size: page}},
 		"wraps":     {{GPA: 1<<64 - page, Size: 2 * page, Source: source}},

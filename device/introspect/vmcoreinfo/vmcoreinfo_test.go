@@ -52,13 +52,19 @@ func TestParse(t *testing.T) {
 		f    func() (uint64, error)
 		want uint64
 	}{
-		"symbol":          {func() (uint64, error) { return info.Symbol("_stext") }, 0xffffffffbb000000},
-		"offset":          {func() (uint64, error) { return info.Offset("page.flags") }, 0},
-		"size":            {func() (uint64, error) { return info.Size("page") }, 64},
-		"length":          {func() (uint64, error) { return info.Length("node_data") }, 1024},
-		"negative number": {func() (uint64, error) { return info.Number("phys_base") }, uint64(base)},
-		"hex number":      {func() (uint64, error) { return info.Number("VMALLOC_START") }, 0xff8c3e1ec0000000},
-		"page size":       {info.PageSize, 4096},
+		"symbol": {
+			func() (uint64, error) { return info.Symbol("_stext") }, 0xffffffffbb000000,
+		},
+		"offset": {func() (uint64, error) { return info.Offset("page.flags") }, 0},
+		"size":   {func() (uint64, error) { return info.Size("page") }, 64},
+		"length": {func() (uint64, error) { return info.Length("node_data") }, 1024},
+		"negative number": {
+			func() (uint64, error) { return info.Number("phys_base") }, uint64(base),
+		},
+		"hex number": {
+			func() (uint64, error) { return info.Number("VMALLOC_START") }, 0xff8c3e1ec0000000,
+		},
+		"page size": {info.PageSize, 4096},
 	} {
 		if got, err := tc.f(); err != nil || got != tc.want {
 			t.Errorf("%s: %#x, %v, want %#x", name, got, err, tc.want)
@@ -79,8 +85,10 @@ func TestNotesThatAreNone(t *testing.T) {
 	huge := note(text)
 	binary.LittleEndian.PutUint32(huge[4:], 1<<31)
 	for name, raw := range map[string][]byte{
-		"empty": nil, "header only": note(text)[:textAt], "cut": cut, "another name": other, "huge": huge,
-		"too many lines": long, "no release": note("PAGESIZE=4096\n"), "no value": note("OSRELEASE=1\nx\n"),
+		"empty": nil, "header only": note(text)[:textAt], "cut": cut, "another name": other,
+		"huge":           huge,
+		"too many lines": long, "no release": note("PAGESIZE=4096\n"),
+		"no value": note("OSRELEASE=1\nx\n"),
 	} {
 		if _, err := Parse(raw); err == nil {
 			t.Errorf("%s: no error", name)
@@ -173,7 +181,9 @@ func FuzzParse(f *testing.F) {
 		}
 		// Whatever is there, is read or refused.
 		_, _, _ = info.Version()
-		for _, f := range []func(string) (uint64, error){info.Symbol, info.Number, info.Size, info.Length, info.Offset} {
+		for _, f := range []func(string) (uint64, error){
+			info.Symbol, info.Number, info.Size, info.Length, info.Offset,
+		} {
 			_, _ = f("x")
 		}
 	})

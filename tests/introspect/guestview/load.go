@@ -129,7 +129,9 @@ func mergedPages() error {
 		return err
 	}
 	const dir = "/sys/kernel/mm/ksm/"
-	for name, value := range map[string]string{"pages_to_scan": "10000", "sleep_millisecs": "20", "run": "1"} {
+	for name, value := range map[string]string{
+		"pages_to_scan": "10000", "sleep_millisecs": "20", "run": "1",
+	} {
 		if err := os.WriteFile(dir+name, []byte(value), 0); err != nil {
 			return err
 		}

@@ -14,7 +14,8 @@ func swapOn(device string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(path)), 0, 0); errno != 0 {
+	_, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(path)), 0, 0)
+	if errno != 0 {
 		return os.NewSyscallError("swapon", errno)
 	}
 	return nil
