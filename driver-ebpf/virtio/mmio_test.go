@@ -4,7 +4,12 @@ package virtio
 
 import (
 	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Each access has the width of its register: no byte beside it changes or counts.
@@ -40,6 +45,46 @@ func TestRegistersAreAccessedWithTheirOwnWidth(t *testing.T) {
 				t.Errorf("read %#x, want %#x", got, value)
 			}
 		})
+	}
+}
+
+// A device that is unplugged takes its mapping away, and the agent must not die of
+// the next access.
+func TestRegistersOfADeviceThatIsGone(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "bar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	bar, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Munmap(bar); err != nil {
+			t.Error(err)
+		}
+	}()
+	d := newWaiter(t)
+	d.common = registers(bar[:commonConfigSize])
+	d.Start()
+	if err := d.Healthy(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Healthy(); !errors.Is(err, ErrGone) {
+		t.Errorf("error %v, want ErrGone", err)
+	}
+	d.common.write8(0, 1)
+	d.common.write16(0, 1)
+	d.common.write64(0, 1)
+	if a, b := d.common.read16(0), d.common.read32(0); a != 0xffff || b != 0xffff_ffff {
+		t.Errorf("read %#x and %#x", a, b)
 	}
 }
 

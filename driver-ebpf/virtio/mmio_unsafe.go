@@ -3,6 +3,7 @@
 package virtio
 
 import (
+	"runtime/debug"
 	"sync/atomic"
 	"unsafe"
 )
@@ -16,15 +17,40 @@ func store16(p unsafe.Pointer, v uint16)
 func store32(p unsafe.Pointer, v uint32)
 
 // registers is a mapped structure of the device. Offsets are checked as those
-// of a slice are.
+// of a slice are. A device that was unplugged reads as all ones.
 type registers []byte
 
-func (r registers) read8(off int) uint8       { return load8(unsafe.Pointer(&r[off])) }
-func (r registers) read16(off int) uint16     { return load16(r.at(off, 2)) }
-func (r registers) read32(off int) uint32     { return load32(r.at(off, 4)) }
-func (r registers) write8(off int, v uint8)   { store8(unsafe.Pointer(&r[off]), v) }
-func (r registers) write16(off int, v uint16) { store16(r.at(off, 2), v) }
-func (r registers) write32(off int, v uint32) { store32(r.at(off, 4), v) }
+func (r registers) read8(off int) uint8       { return access(load8, r.at(off, 1), 0xff) }
+func (r registers) read16(off int) uint16     { return access(load16, r.at(off, 2), 0xffff) }
+func (r registers) read32(off int) uint32     { return access(load32, r.at(off, 4), 0xffff_ffff) }
+func (r registers) write8(off int, v uint8)   { access(storing(store8, v), r.at(off, 1), 0) }
+func (r registers) write16(off int, v uint16) { access(storing(store16, v), r.at(off, 2), 0) }
+func (r registers) write32(off int, v uint32) { access(storing(store32, v), r.at(off, 4), 0) }
+
+// access returns what do returns, or gone when the register is not there any more:
+// with the device the kernel takes the mapping away, and an access to it is
+// answered by SIGBUS.
+func access[T any](do func(unsafe.Pointer) T, p unsafe.Pointer, gone T) (v T) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch err := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }: // of a fault: see debug.SetPanicOnFault
+			v = gone
+		default:
+			panic(err)
+		}
+	}()
+	return do(p)
+}
+
+// storing makes of a store what access takes.
+func storing[T any](store func(unsafe.Pointer, T), v T) func(unsafe.Pointer) T {
+	return func(p unsafe.Pointer) T {
+		store(p, v)
+		return v
+	}
+}
 
 // write64 writes a 64-bit register as two halves, which section 4.1.3.1 allows.
 func (r registers) write64(off int, v uint64) {

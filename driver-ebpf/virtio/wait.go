@@ -57,6 +57,8 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		var count [8]byte
 		_, _ = unix.Read(d.wake, count[:])
 		return false, ErrInterrupted
+	case fds[0].Revents&^unix.POLLIN != 0: // POLLERR, POLLHUP: the device was unbound
+		return false, fmt.Errorf("wait for the device: uio events %#x: %w", fds[0].Revents, ErrGone)
 	case fds[2].Revents != 0:
 		var count [8]byte
 		_, _ = unix.Read(d.clock, count[:]) // ECANCELED: the clock was set
@@ -65,8 +67,6 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		drainWatch(d.watch)
 		d.lookAfter = lookMin / 2
 		return false, d.look()
-	case fds[0].Revents&unix.POLLIN == 0: // POLLERR, POLLHUP: the device was unbound
-		return false, fmt.Errorf("wait for the device: uio events %#x: %w", fds[0].Revents, ErrGone)
 	}
 	if err := d.function.clearInterrupt(); err != nil {
 		return false, err
