@@ -88,7 +88,9 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 }
 
 // handle answers one event. next is another one, if that ended the answer early.
-func (a *Agent) handle(t Transport, event protocol.Event) (next protocol.Event, ok bool, err error) {
+func (a *Agent) handle(t Transport, event protocol.Event) (
+	next protocol.Event, ok bool, err error,
+) {
 	switch event.Type {
 	case protocol.EventReportFree:
 		return a.report(t, event)
@@ -107,7 +109,8 @@ func (a *Agent) sayHello(t Transport) error {
 		return fmt.Errorf("send hello: %w", err)
 	}
 	t.Flush()
+	hello := &a.guest.Hello
 	a.lg.Info("said hello", zap.Stringer("status", a.guest.Status),
-		zap.Stringer("features", a.guest.Hello.Features), zap.String("reason", a.guest.Hello.Reason))
+		zap.Stringer("features", hello.Features), zap.String("reason", hello.Reason))
 	return nil
 }

@@ -30,7 +30,9 @@ type request struct {
 
 // report answers REPORT_FREE. An event that comes meanwhile and voids the request
 // ends the answer; it is next then.
-func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, ok bool, err error) {
+func (a *Agent) report(t Transport, event protocol.Event) (
+	next protocol.Event, ok bool, err error,
+) {
 	r := &request{a: a, t: t, event: event}
 	start := a.now()
 	if event.DeadlineMS != 0 {
@@ -69,7 +71,8 @@ func (a *Agent) report(t Transport, event protocol.Event) (next protocol.Event, 
 			return protocol.Event{}, false, fmt.Errorf("receive event: %w", err)
 		}
 		if ok && r.voidedBy(next) {
-			a.lg.Info("request is void", zap.Uint64("generation", event.Generation), zap.Stringer("by", next))
+			a.lg.Info("request is void",
+				zap.Uint64("generation", event.Generation), zap.Stringer("by", next))
 			return next, true, nil
 		}
 		late := !r.end.IsZero() && a.now().After(r.end)

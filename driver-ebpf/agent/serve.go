@@ -29,7 +29,9 @@ type ClosingTransport interface {
 // ready is called once the device has been told who is there for the first
 // time; it may be nil. A first attempt that fails ends Serve with its error, as
 // a misconfiguration is likelier then than a device that is late.
-func (a *Agent) Serve(ctx context.Context, open func() (ClosingTransport, error), ready func()) error {
+func (a *Agent) Serve(
+	ctx context.Context, open func() (ClosingTransport, error), ready func(),
+) error {
 	missing := "" // why there is no device
 	for attempt, pause := 0, retryMin; ; attempt++ {
 		t, err := open()

@@ -51,13 +51,15 @@ func New(size int) (_ *Region, err error) {
 func Map(m *ebpf.Map) (*Region, error) {
 	pageSize := os.Getpagesize()
 	size := roundUp(roundUp(int(m.ValueSize()), 8)*int(m.MaxEntries()), pageSize)
-	mem, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_SHARED | unix.MAP_POPULATE
+	mem, err := unix.Mmap(m.FD(), 0, size, prot, flags)
 	if err != nil {
 		return nil, fmt.Errorf("map %v: %w", m, os.NewSyscallError("mmap", err))
 	}
 	frames, err := lookupFrames(address(mem), size/pageSize, pageSize)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("find physical pages of %v: %w", m, err), unix.Munmap(mem))
+		err = fmt.Errorf("find physical pages of %v: %w", m, err)
+		return nil, errors.Join(err, unix.Munmap(mem))
 	}
 	return &Region{mem: mem, frames: frames, pageSize: pageSize, mapped: true}, nil
 }
@@ -161,7 +163,8 @@ func (s Slice) AppendSegments(dst []Segment) []Segment {
 
 // Addr returns the physical address of a slice that lies in one page.
 func (s Slice) Addr() uint64 {
-	return s.region.frames[s.off/s.region.pageSize]*uint64(s.region.pageSize) + uint64(s.off%s.region.pageSize)
+	size := s.region.pageSize
+	return s.region.frames[s.off/size]*uint64(size) + uint64(s.off%size)
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }

@@ -27,7 +27,9 @@ const (
 //
 // It does not decode instructions: a match takes a call's opcode, the exact
 // distance to callee, and the load of an address that wanted knows.
-func findCall(text []byte, base, callee uint64, wanted func(addr uint64) bool) (offset int, ok bool) {
+func findCall(text []byte, base, callee uint64, wanted func(addr uint64) bool) (
+	offset int, ok bool,
+) {
 	for i := 0; i+callSize <= len(text); i++ {
 		if text[i] != opCall && text[i] != opBreakpoint {
 			continue

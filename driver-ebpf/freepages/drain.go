@@ -91,7 +91,8 @@ func (d *drain) read(start time.Time) {
 	for range drainRounds {
 		// The file is empty. Any other error is the kernel's dislike of its own
 		// counters, which will not change.
-		if _, err := d.file.ReadAt(p[:], 0); !errors.Is(err, io.EOF) || time.Since(start) > d.limit {
+		_, err := d.file.ReadAt(p[:], 0)
+		if !errors.Is(err, io.EOF) || time.Since(start) > d.limit {
 			return
 		}
 	}

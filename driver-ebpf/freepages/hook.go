@@ -62,7 +62,8 @@ func findCallHook(peek *kernel.Peek) (Hook, error) {
 		return peek.Read(addr, format) == nil && string(format) == zoneFormat+"\x00"
 	})
 	if !ok {
-		return Hook{}, fmt.Errorf("find the call of %s in %s: not in its %d bytes", printCallee, printFunction, size)
+		return Hook{}, fmt.Errorf("find the call of %s in %s: not in its %d bytes",
+			printCallee, printFunction, size)
 	}
 	return Hook{Symbol: printFunction, Offset: uint64(offset)}, nil
 }

@@ -35,7 +35,8 @@ func setLayout(spec *ebpf.CollectionSpec, peek *kernel.Peek, version uint32) err
 	} else if flat, err := peek.Symbol("contig_page_data"); err == nil {
 		values["contig_page_data"] = flat
 	} else {
-		return fmt.Errorf("find the memory nodes: neither node_data nor contig_page_data: %w", kernel.ErrNoSymbol)
+		return fmt.Errorf("find the memory nodes: neither node_data nor contig_page_data: %w",
+			kernel.ErrNoSymbol)
 	}
 	values["buddy_mask"], values["buddy_value"] = uint32(buddyMask510), uint32(buddyValue510)
 	if version >= version611 {

@@ -124,7 +124,8 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	}
 	state, err := r.state(s.misses)
 	if err != nil {
-		return walk.More, fmt.Errorf("walk on %v saw %d of %d zones: %w", s.hook, r.seen, r.printed, err)
+		return walk.More, fmt.Errorf("walk on %v saw %d of %d zones: %w",
+			s.hook, r.seen, r.printed, err)
 	}
 	return state, nil
 }
@@ -170,7 +171,8 @@ func (s *Snapshot) readBuddyinfo() error {
 			return nil
 		}
 		if n == len(s.textBuf) {
-			return fmt.Errorf("read /proc/buddyinfo: longer than %d bytes: %w", n, io.ErrShortBuffer)
+			return fmt.Errorf("read /proc/buddyinfo: more than %d bytes: %w",
+				n, io.ErrShortBuffer)
 		}
 	}
 }

@@ -90,7 +90,8 @@ func (r *Result) describe() error {
 		return err
 	}
 	r.Guest.PageShift = uint8(bits.TrailingZeros(uint(os.Getpagesize())))
-	r.Guest.Hello.Release = unix.ByteSliceToString(uts.Sysname[:]) + " " + unix.ByteSliceToString(uts.Release[:])
+	system := unix.ByteSliceToString(uts.Sysname[:])
+	r.Guest.Hello.Release = system + " " + unix.ByteSliceToString(uts.Release[:])
 	r.Guest.Hello.RAMBytes = ram
 	return nil
 }
@@ -114,9 +115,11 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 	}
 	// Without this one, that others are absent would say nothing.
 	if _, err := peek.Symbol(anyVariable); errors.Is(err, kernel.ErrHidden) {
-		return protocol.StatusUnsupported, fmt.Errorf("%w: sysctl kernel.kptr_restrict=1", kernel.ErrHidden)
+		err = fmt.Errorf("%w: sysctl kernel.kptr_restrict=1", kernel.ErrHidden)
+		return protocol.StatusUnsupported, err
 	} else if err != nil {
-		return protocol.StatusUnsupported, fmt.Errorf("find variables of the kernel (KALLSYMS_ALL?): %w", err)
+		err = fmt.Errorf("find variables of the kernel (KALLSYMS_ALL?): %w", err)
+		return protocol.StatusUnsupported, err
 	}
 	features, err := contentFeatures(peek, string(cmdline))
 	if err != nil {
@@ -147,7 +150,8 @@ func refusal(err error, root bool) (protocol.Status, error) {
 	case !root:
 		return protocol.StatusFailed, fmt.Errorf("root is needed: %w", errno)
 	}
-	return protocol.StatusFailed, fmt.Errorf("eBPF is refused (CAP_BPF, CAP_PERFMON, seccomp?): %w", errno)
+	err = fmt.Errorf("eBPF is refused (CAP_BPF, CAP_PERFMON, seccomp?): %w", errno)
+	return protocol.StatusFailed, err
 }
 
 // lockdown returns the mode in force, which the file has in brackets, or "" for

@@ -98,7 +98,9 @@ func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
 	return p, nil
 }
 
-func newPCI(d device, events, report queue, memory, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
+func newPCI(
+	d device, events, report queue, memory, bodies *dma.Region, lg *zap.Logger,
+) (*PCI, error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
@@ -120,7 +122,8 @@ func newPCI(d device, events, report queue, memory, bodies *dma.Region, lg *zap.
 		}
 	}
 	if p.MaxBody() < memory.PageSize() {
-		return nil, fmt.Errorf("set up reportq: chains of %d segments are too short for a report", report.MaxSegments())
+		return nil, fmt.Errorf("set up reportq: chains of %d segments are too short for a report",
+			report.MaxSegments())
 	}
 	report.WantInterrupts(false)
 	return p, nil
@@ -144,8 +147,10 @@ func (p *PCI) readConfig() {
 		return
 	}
 	p.config = config
-	p.lg.Info("device configuration", zap.Bool("enabled", config.Flags&protocol.ConfigEnabled != 0),
-		zap.Uint32("budget-us", config.BudgetUS), zap.Uint32("budget-entries", config.BudgetEntries))
+	p.lg.Info("device configuration",
+		zap.Bool("enabled", config.Flags&protocol.ConfigEnabled != 0),
+		zap.Uint32("budget-us", config.BudgetUS),
+		zap.Uint32("budget-entries", config.BudgetEntries))
 }
 
 // Receive implements [agent.Transport].

@@ -55,7 +55,8 @@ func (h host) take(bdf string) (was binding, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("bind %s to %s: %w", bdf, uioDriver, err), h.giveBack(bdf, was))
+			err = fmt.Errorf("bind %s to %s: %w", bdf, uioDriver, err)
+			err = errors.Join(err, h.giveBack(bdf, was))
 		}
 	}()
 	if err := h.write(h.device(bdf, "driver_override"), uioDriver); err != nil {

@@ -127,9 +127,11 @@ func (f *pciFunction) structure(where location) (registers, error) {
 		if err != nil {
 			return nil, err
 		}
-		bar, err = unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		const prot = unix.PROT_READ | unix.PROT_WRITE
+		bar, err = unix.Mmap(int(file.Fd()), 0, int(info.Size()), prot, unix.MAP_SHARED)
 		if err != nil {
-			return nil, fmt.Errorf("map %s (refused under lockdown): %w", path, os.NewSyscallError("mmap", err))
+			err = os.NewSyscallError("mmap", err)
+			return nil, fmt.Errorf("map %s (refused under lockdown): %w", path, err)
 		}
 		f.bars[where.bar] = bar
 	}

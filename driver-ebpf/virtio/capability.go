@@ -63,10 +63,12 @@ func parseCapabilities(config []byte) (capabilities, error) {
 		if at < pciConfigMin || at+2 > len(config) {
 			return caps, fmt.Errorf("parse PCI configuration: capability at %#x", at)
 		}
-		if config[at] != pciCapVendor || at+capabilitySize > len(config) || config[at+2] < capabilitySize {
+		if config[at] != pciCapVendor || at+capabilitySize > len(config) ||
+			config[at+2] < capabilitySize {
 			continue
 		}
-		where := location{bar: config[at+4], offset: le.Uint32(config[at+8:]), length: le.Uint32(config[at+12:])}
+		offset, length := le.Uint32(config[at+8:]), le.Uint32(config[at+12:])
+		where := location{bar: config[at+4], offset: offset, length: length}
 		if where.bar >= pciBARs || where.length == 0 {
 			continue // reserved: to be ignored
 		}

@@ -20,7 +20,8 @@ func openClock() (int, error) {
 		return -1, fmt.Errorf("create timer: %w", os.NewSyscallError("timerfd_create", err))
 	}
 	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt64}}
-	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil); err != nil {
+	const flags = unix.TFD_TIMER_ABSTIME | unix.TFD_TIMER_CANCEL_ON_SET
+	if err := unix.TimerfdSettime(fd, flags, &never, nil); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("arm timer: %w", os.NewSyscallError("timerfd_settime", err))
 	}

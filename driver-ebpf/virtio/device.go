@@ -179,7 +179,8 @@ func (d *Device) negotiate(known uint64) error {
 	const status = statusAcknowledge | statusDriver | statusFeaturesOK
 	d.common.write8(regStatus, status)
 	if d.common.read8(regStatus)&statusFeaturesOK == 0 {
-		return fmt.Errorf("negotiate features: the device offers %#x and refuses %#x", offered, d.features)
+		return fmt.Errorf("negotiate features: the device offers %#x and refuses %#x",
+			offered, d.features)
 	}
 	return nil
 }

@@ -27,7 +27,8 @@ func (h host) ensureUIO() error {
 			return os.NewSyscallError("uname", err)
 		}
 		release := unix.ByteSliceToString(uts.Release[:])
-		dirs := []string{filepath.Join("/lib/modules", release, "kernel/drivers/uio"), "/lib/modules"}
+		const all = "/lib/modules"
+		dirs := []string{filepath.Join(all, release, "kernel/drivers/uio"), all}
 		err = errors.Join(fmt.Errorf("modprobe: %w", err), loadModules(dirs, "uio", uioDriver))
 	}
 	if _, statErr := os.Stat(driver); statErr != nil {
@@ -59,7 +60,8 @@ func findModule(dirs []string, name string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("find module %s in %s: %w", name, strings.Join(dirs, ", "), os.ErrNotExist)
+	where := strings.Join(dirs, ", ")
+	return "", fmt.Errorf("find module %s in %s: %w", name, where, os.ErrNotExist)
 }
 
 // loadModule hands a module to the kernel, which itself decompresses it where

@@ -60,7 +60,9 @@ type chain struct {
 // newQueue lays a queue of a power of two of descriptors, at most 256, into
 // three pages. tables has a page for each descriptor where indirect
 // descriptors were negotiated, and is nil otherwise.
-func newQueue(size uint16, parts [queuePages]dma.Slice, tables *dma.Region, notify func()) (*Queue, error) {
+func newQueue(
+	size uint16, parts [queuePages]dma.Slice, tables *dma.Region, notify func(),
+) (*Queue, error) {
 	if size == 0 || size > maxQueueSize || size&(size-1) != 0 {
 		return nil, fmt.Errorf("lay out queue: size %d", size)
 	}
@@ -112,7 +114,8 @@ func (q *Queue) Add(token int, out, in []dma.Slice) error {
 	}
 	n := len(q.segments)
 	if n == 0 || n > q.MaxSegments() {
-		return fmt.Errorf("add chain: %d segments, between 1 and %d are possible", n, q.MaxSegments())
+		return fmt.Errorf("add chain: %d segments, between 1 and %d are possible",
+			n, q.MaxSegments())
 	}
 	need := n
 	useTable := q.indirect != nil && n > 1
@@ -129,7 +132,8 @@ func (q *Queue) Add(token int, out, in []dma.Slice) error {
 		for i, s := range q.segments {
 			putDesc(table.Bytes(), i, s, descFlags(i, readable, n), uint16(i+1))
 		}
-		putDesc(q.descMem, int(head), dma.Segment{Addr: table.Addr(), Len: uint32(n * descSize)}, descIndirect, 0)
+		whole := dma.Segment{Addr: table.Addr(), Len: uint32(n * descSize)}
+		putDesc(q.descMem, int(head), whole, descIndirect, 0)
 		q.free = q.chains[head].next
 	} else {
 		at := head
@@ -141,7 +145,8 @@ func (q *Queue) Add(token int, out, in []dma.Slice) error {
 	}
 	q.freeLen -= need
 	q.inFlight++
-	q.chains[head].length, q.chains[head].writable, q.chains[head].token = uint16(need), writable, token
+	c := &q.chains[head]
+	c.length, c.writable, c.token = uint16(need), writable, token
 
 	binary.LittleEndian.PutUint16(q.avail[ringHeader+int(q.availIdx%q.size)*availEntry:], head)
 	q.availIdx++
@@ -200,18 +205,22 @@ func (q *Queue) Used() (token int, written uint32, ok bool, err error) {
 		return 0, 0, false, nil
 	}
 	if int(idx-q.usedIdx) > q.inFlight {
-		return 0, 0, false, fmt.Errorf("read used ring: index %d after %d with %d chains in flight: %w",
+		err = fmt.Errorf("read used ring: index %d after %d with %d chains in flight: %w",
 			idx, q.usedIdx, q.inFlight, ErrNeedsReset)
+		return 0, 0, false, err
 	}
 	entry := q.used[ringHeader+int(q.usedIdx%q.size)*usedEntry:]
 	head := binary.LittleEndian.Uint32(entry)
 	written = binary.LittleEndian.Uint32(entry[4:])
 	if head >= uint32(q.size) || q.chains[head].length == 0 {
-		return 0, 0, false, fmt.Errorf("read used ring: descriptor %d is not in flight: %w", head, ErrNeedsReset)
+		err = fmt.Errorf("read used ring: descriptor %d is not in flight: %w", head, ErrNeedsReset)
+		return 0, 0, false, err
 	}
 	c := &q.chains[head]
 	if written > c.writable {
-		return 0, 0, false, fmt.Errorf("read used ring: %d bytes written into %d: %w", written, c.writable, ErrNeedsReset)
+		err = fmt.Errorf("read used ring: %d bytes written into %d: %w",
+			written, c.writable, ErrNeedsReset)
+		return 0, 0, false, err
 	}
 	q.usedIdx++
 	q.inFlight--

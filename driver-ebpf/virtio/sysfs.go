@@ -90,7 +90,8 @@ const uioPatience = time.Second
 func (h host) uioPath(bdf string) (string, error) {
 	entries, err := os.ReadDir(h.device(bdf, "uio"))
 	if err != nil || len(entries) != 1 || !strings.HasPrefix(entries[0].Name(), "uio") {
-		return "", errors.Join(fmt.Errorf("find the uio device of %s: %d entries", bdf, len(entries)), err)
+		return "", errors.Join(err,
+			fmt.Errorf("find the uio device of %s: %d entries", bdf, len(entries)))
 	}
 	path := filepath.Join(h.dev, entries[0].Name())
 	for waited := time.Duration(0); ; waited += uioPatience / 20 {
