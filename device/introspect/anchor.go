@@ -22,13 +22,15 @@ const (
 	frameBits = (1<<52 - 1) &^ (paging.PageSize - 1) // an entry without its flags
 )
 
-// anchors are the tables that the last entry of any page in low memory refers
-// to.
-type anchors map[uint64]bool
+// anchors are what low memory says of the kernel's page tables.
+type anchors struct {
+	tables map[uint64]bool // that the last entry of any page refers to
+	roots  []uint64        // a page for each of them: it may be the trampoline's top table
+}
 
 // readAnchors looks through low memory.
-func readAnchors(mem *physmem.Memory) (anchors, error) {
-	a := make(anchors)
+func readAnchors(mem *physmem.Memory) (*anchors, error) {
+	a := &anchors{tables: make(map[uint64]bool)}
 	var page [paging.PageSize]byte
 	for gpa := uint64(0); gpa < lowMemory; gpa += paging.PageSize {
 		if !mem.Contains(gpa, paging.PageSize) {
@@ -37,21 +39,24 @@ func readAnchors(mem *physmem.Memory) (anchors, error) {
 		if err := mem.Read(page[:], gpa); err != nil {
 			return nil, err
 		}
-		if entry := binary.LittleEndian.Uint64(page[lastEntry*8:]); entry&1 != 0 {
-			a[entry&frameBits] = true
+		entry := binary.LittleEndian.Uint64(page[lastEntry*8:])
+		if entry&1 == 0 || a.tables[entry&frameBits] {
+			continue
 		}
+		a.tables[entry&frameBits] = true
+		a.roots = append(a.roots, gpa)
 	}
 	return a, nil
 }
 
 // check tells whether the page tables with a root are those of the trampoline.
-func (a anchors) check(mem *physmem.Memory, root uint64) error {
+func (a *anchors) check(mem *physmem.Memory, root uint64) error {
 	var word [8]byte
 	if err := mem.Read(word[:], root+lastEntry*8); err != nil {
 		return fmt.Errorf("read the top page table: %w: %w", err, ErrUnproven)
 	}
 	entry := binary.LittleEndian.Uint64(word[:])
-	if entry&1 == 0 || !a[entry&frameBits] {
+	if entry&1 == 0 || !a.tables[entry&frameBits] {
 		return fmt.Errorf("the trampoline has other page tables: %w", ErrUnproven)
 	}
 	return nil

@@ -3,6 +3,7 @@
 package introspect
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -105,4 +106,51 @@ func cpuTime(b *testing.B) int64 {
 		b.Fatal(err)
 	}
 	return usage.Utime.Nano() + usage.Stime.Nano()
+}
+
+// BenchmarkLocate looks for the kernel in 8 GiB of memory of which no page is a
+// hole: 1 GiB that repeats.
+func BenchmarkLocate(b *testing.B) {
+	const part, parts = 1 << 30, 8
+	s := newSynthetic(b, synFew, synFew)
+	filler, err := unix.MemfdCreate("filler", unix.MFD_CLOEXEC)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(filler)
+	for at := int64(0); at < part; at += int64(len(s.low)) {
+		if _, err := unix.Pwrite(filler, s.low, at); err != nil {
+			b.Fatal(err)
+		}
+	}
+	// No note of the filler is at a page's beginning.
+	regions := []physmem.Region{{Size: uint64(len(s.low)), Source: bytes.NewReader(s.low)}}
+	for n := range uint64(parts) {
+		regions = append(regions, physmem.Region{
+			GPA: 1<<32 + n*part, Size: part - 1<<pageShift, Source: physmem.FD(filler), Offset: 2048,
+		})
+	}
+	for _, tc := range []struct {
+		name    string
+		hint    uint64
+		refused bool // the kernel is none that we know: all memory is searched
+	}{{"hint", synNote, false}, {"no hint", 0, false}, {"refused", 0, true}} {
+		b.Run(tc.name, func(b *testing.B) {
+			if tc.refused {
+				putNote(s.low[synNote:], map[string]string{"OSRELEASE": "5.10.0"})
+			}
+			before := cpuTime(b)
+			for b.Loop() {
+				mem, err := physmem.New(regions)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_, err = Locate(b.Context(), mem, Options{Hint: tc.hint})
+				if (err != nil) != tc.refused {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(cpuTime(b)-before)/1e6/float64(b.N), "cpu-ms/op")
+		})
+	}
 }

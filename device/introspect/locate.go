@@ -32,46 +32,60 @@ type Options struct {
 	Hint uint64
 }
 
-// Locate finds the kernel that runs in a guest. Without a hint it looks at the
-// first bytes of every page. The error says why the likeliest kernel is refused.
+// Locate finds the kernel that runs in a guest: by the hint, then by the
+// kernel's own pointers, which takes some milliseconds. Where both fail it looks
+// at the beginning of every page, to say at least why what runs is refused.
 func Locate(ctx context.Context, mem *physmem.Memory, o Options) (*Kernel, error) {
 	anchors, err := readAnchors(mem)
 	if err != nil {
 		return nil, fmt.Errorf("locate the kernel: %w", err)
 	}
-	var found *Kernel
-	refused := ErrNotFound
-	try := func(note *vmcoreinfo.Note) bool {
-		k, err := open(mem, anchors, note)
-		if err == nil {
-			found = k
-		} else if errors.Is(refused, ErrNotFound) || errors.Is(refused, ErrUnproven) {
-			refused = err // why a proven kernel is refused tells more
-		}
-		return err != nil
-	}
+	l := &locator{mem: mem, anchors: anchors, refused: ErrNotFound}
 	if o.Hint != 0 {
 		if note, err := vmcoreinfo.ReadAt(mem, o.Hint); err == nil {
-			try(note)
+			l.try(note)
 		}
 	}
-	if found == nil {
-		tried := 0
-		err := vmcoreinfo.Each(ctx, mem, func(note *vmcoreinfo.Note) bool {
-			tried++
-			return try(note) && tried < maxCandidates && ctx.Err() == nil
+	if l.found == nil {
+		anchors.eachNoteOfKernel(ctx, mem, l.try)
+	}
+	if l.found == nil && ctx.Err() == nil {
+		err = vmcoreinfo.Each(ctx, mem, func(n *vmcoreinfo.Note) bool {
+			return l.try(n) && ctx.Err() == nil
 		})
-		if err != nil {
-			return nil, fmt.Errorf("locate the kernel: %w", err)
-		}
 	}
-	if found == nil && ctx.Err() != nil {
+	switch {
+	case l.found != nil:
+		return l.found, nil
+	case ctx.Err() != nil:
 		return nil, fmt.Errorf("locate the kernel: %w", context.Cause(ctx))
+	case err != nil:
+		return nil, fmt.Errorf("locate the kernel: %w", err)
 	}
-	if found == nil {
-		return nil, fmt.Errorf("locate the kernel: %w", refused)
+	return nil, fmt.Errorf("locate the kernel: %w", l.refused)
+}
+
+// locator tries notes.
+type locator struct {
+	mem     *physmem.Memory
+	anchors *anchors
+	tried   int
+	found   *Kernel
+	refused error // why the likeliest kernel is
+}
+
+// try opens the kernel of a note. It reports whether to go on.
+func (l *locator) try(note *vmcoreinfo.Note) bool {
+	l.tried++
+	k, err := open(l.mem, l.anchors, note)
+	if err == nil {
+		l.found = k
+		return false
 	}
-	return found, nil
+	if errors.Is(l.refused, ErrNotFound) || errors.Is(l.refused, ErrUnproven) {
+		l.refused = err // why a proven kernel is refused tells more
+	}
+	return l.tried < maxCandidates
 }
 
 // Where x86-64 kernels map their image: __START_KERNEL_map, and the end of
@@ -111,7 +125,7 @@ const (
 
 // open proves the kernel that a note describes, and learns all that stays true
 // for a boot.
-func open(mem *physmem.Memory, anchors anchors, note *vmcoreinfo.Note) (*Kernel, error) {
+func open(mem *physmem.Memory, anchors *anchors, note *vmcoreinfo.Note) (*Kernel, error) {
 	k := &Kernel{Release: note.Info.Release, mem: mem, note: note}
 	fail := func(what string, err error) (*Kernel, error) {
 		return nil, fmt.Errorf("%s of Linux %.64q: %w", what, k.Release, err)

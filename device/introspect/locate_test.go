@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fbpp-project/fbpp/device/introspect/layout"
+	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
 const synFew = 4 * synSectionPFN // pages of a small guest
@@ -27,6 +28,30 @@ func TestLocateWithAndWithoutAHint(t *testing.T) {
 		if err := k.Check(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// broken is memory that cannot be read.
+type broken struct{}
+
+var errBroken = errors.New("read what need not be read")
+
+func (broken) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
+
+func TestTheKernelIsFoundByItsOwnPointers(t *testing.T) {
+	s := newSynthetic(t, synFew, synFew)
+	regions := append(s.memory(t).Regions(), physmem.Region{GPA: 1 << 45, Size: 1 << 40, Source: broken{}})
+	mem, err := physmem.New(regions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Locate(t.Context(), mem, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	// A kernel whose variable points elsewhere is looked for everywhere.
+	s.put(synVariables, 0)
+	if _, err := Locate(t.Context(), mem, Options{}); !errors.Is(err, errBroken) {
+		t.Fatal(err)
 	}
 }
 

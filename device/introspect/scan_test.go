@@ -118,8 +118,9 @@ func TestPagesAreClassified(t *testing.T) {
 			s := newSynthetic(t, synFew, synFew)
 			s.set(7, tc.page)
 			got := make(map[uint64]pages.Page)
-			_, err := s.locate(t).
-				Scan(t.Context(), ScanOptions{Each: func(pfn, _ uint64, p pages.Page) { got[pfn] = p }})
+			_, err := s.locate(t).Scan(t.Context(), ScanOptions{
+				Each: func(pfn, _ uint64, p pages.Page) { got[pfn] = p },
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
