@@ -107,6 +107,10 @@ type Device struct {
 	// the call; use [Memory.Retain] to keep it.
 	MemoryChanged func(m *Memory)
 
+	// KeepMemoryFiles keeps a descriptor for each region of guest memory, see
+	// [Memory.Files].
+	KeepMemoryFiles bool
+
 	// SaveState writes what the device remembers beyond its queues' indices,
 	// and LoadState makes it the state of this device, at the source and at the
 	// destination of a migration. All queues are stopped. Either runs on a

@@ -50,7 +50,7 @@ func (b *Backend) mapTable(m *wire.Message) (slots []*guestmem.Slot, err error) 
 		return nil, fmt.Errorf("%d descriptors came with %d regions", len(m.FDs), len(table))
 	}
 	for i, r := range table {
-		slot, err := guestmem.MapSlot(r, m.FDs[i])
+		slot, err := guestmem.MapSlot(r, m.FDs[i], b.dev.KeepMemoryFiles)
 		if err != nil {
 			return slots, err
 		}
@@ -87,7 +87,7 @@ func (b *Backend) mapSlot(m *wire.Message) (*guestmem.Slot, error) {
 	case len(b.nextTable().Slots()) >= maxMemSlots:
 		return nil, fmt.Errorf("all %d memory slots are in use", maxMemSlots)
 	}
-	return guestmem.MapSlot(v.MemRegion, m.FDs[0])
+	return guestmem.MapSlot(v.MemRegion, m.FDs[0], b.dev.KeepMemoryFiles)
 }
 
 func (b *Backend) remMemReg(m *wire.Message) error {

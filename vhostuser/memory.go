@@ -21,6 +21,13 @@ type Region struct {
 	Addr, Size uint64
 }
 
+// RegionFile is a region, and where its bytes are: Size bytes of FD from Offset on.
+type RegionFile struct {
+	Region
+	FD     int
+	Offset uint64
+}
+
 // Segment is a contiguous piece of guest memory: Addr is its guest physical
 // address, and Bytes are the memory itself.
 //
@@ -45,6 +52,20 @@ func (m *Memory) Regions() []Region {
 		rs[i] = Region{Addr: s.GuestAddr, Size: s.Size}
 	}
 	return rs
+}
+
+// Files returns the regions with the files that hold them, in ascending order of
+// address. The descriptors are the Memory's, and valid as long as it is. They
+// are for reading what was never touched: through a mapping that would take
+// memory. There are none unless [Device.KeepMemoryFiles] is set.
+func (m *Memory) Files() []RegionFile {
+	var files []RegionFile
+	for _, s := range m.table.Slots() {
+		if s.File >= 0 {
+			files = append(files, RegionFile{Region{Addr: s.GuestAddr, Size: s.Size}, s.File, s.MmapOffset})
+		}
+	}
+	return files
 }
 
 // Segments appends to dst the segments that make up the n bytes at guest

@@ -63,7 +63,7 @@ func (r *rig) connect(t testing.TB) {
 		r.b.features.Store(r.b.features.Load() &^ (1 << wire.FeatureEventIdx))
 	}
 	for _, blk := range r.g.Blocks {
-		slot, err := guestmem.MapSlot(blk.Region(), blk.FD)
+		slot, err := guestmem.MapSlot(blk.Region(), blk.FD, false)
 		check(t, err)
 		table, err := r.b.mem.Peek().With(slot)
 		check(t, err)

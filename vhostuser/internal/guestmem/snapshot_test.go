@@ -31,7 +31,7 @@ func mustFile(t testing.TB, size int64) int {
 
 func mustSlot(t testing.TB, r wire.MemRegion, fd int) *Slot {
 	t.Helper()
-	s, err := MapSlot(r, fd)
+	s, err := MapSlot(r, fd, false)
 	if err != nil {
 		t.Fatal(err)
 	}
