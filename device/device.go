@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -51,6 +52,7 @@ type Device struct {
 	driver     *driver.Source
 	sources    []source.Source // the driver is the first
 	watchers   watchers
+	census     census.Taker
 
 	// free is used by the request that is being answered, and by who changes the
 	// memory table, whoever holds freeMu. It is taken before mu.
@@ -113,6 +115,8 @@ func (d *Device) VhostUser() *vhostuser.Device {
 		QueueStopping: d.driver.QueueStopping,
 		Reset:         d.driver.Reset,
 		MemoryChanged: d.memoryChanged,
+		// The census reads what the guest may never have touched.
+		KeepMemoryFiles: true,
 		Extensions: []vhostuser.Extension{{
 			ProtocolFeature: protocol.WindowProtocolFeature,
 			Request:         protocol.WindowRequest,
@@ -161,9 +165,11 @@ func (d *Device) disconnected(*vhostuser.Backend, error) {
 	d.mu.Lock()
 	d.finish(protocol.AnswerCancelled, "frontend disconnected")
 	d.closeWindow()
-	d.backend = nil
 	d.mu.Unlock()
 	d.setMemory(nil)
+	d.mu.Lock()
+	d.backend = nil
+	d.mu.Unlock()
 	d.watchers.wake()
 }
 

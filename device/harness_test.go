@@ -159,6 +159,22 @@ func (m *machine) fetchWindow() {
 	m.window = windowtest.OpenReply(m.t, reply.Payload, reply.FDs)
 }
 
+// mustDisconnect waits until the device has noticed that the frontend is gone.
+func (m *machine) mustDisconnect() {
+	m.t.Helper()
+	for {
+		changed := m.dev.Changed()
+		if !m.dev.Status().Connected {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(patience):
+			m.t.Fatal("the device does not notice that its frontend is gone")
+		}
+	}
+}
+
 // supply gives the device an event buffer of n bytes.
 func (m *machine) supply(n uint32) {
 	m.t.Helper()

@@ -28,12 +28,17 @@ commands:
   enable    let migrations skip the guest's free memory
   disable   let migrations send all memory
   watch     show the status now and at every change
+  census    show what the guest uses its memory for, as seen from the host
 
 options:
 `
 
-// defaultTimeout is far above what an fbppd needs that is not stopped.
-const defaultTimeout = 5 * time.Second
+// defaultTimeout is far above what an fbppd needs that is not stopped. A census of
+// a large guest may take as long as censusTimeout.
+const (
+	defaultTimeout = 5 * time.Second
+	censusTimeout  = time.Minute
+)
 
 // errSilent is why a command ends whose fbppd does not answer.
 var errSilent = errors.New("fbppd does not answer")
@@ -57,7 +62,7 @@ func parse(args []string, out io.Writer) (options, error) {
 		"fbppd's control socket at `PATH` (or $FBPP_CONTROL_PATH)")
 	fs.BoolVar(&o.asJSON, "json", false, "print JSON, a document a line")
 	cli.Duration(fs, &o.timeout, "timeout", defaultTimeout, time.Millisecond, cli.NoMax,
-		"longest `time` to wait for an answer; of watch, for the first one")
+		"longest `time` to wait for an answer; of watch, for the first one (census: 1m)")
 	if err := cli.Parse(fs, args, out); err != nil {
 		return o, err
 	}
@@ -73,6 +78,9 @@ func parse(args []string, out io.Writer) (options, error) {
 		return o, cli.Usagef("--control-path: %w", err)
 	}
 	o.command = fs.Arg(0)
+	if o.command == "census" && o.timeout == defaultTimeout {
+		o.timeout = censusTimeout
+	}
 	return o, nil
 }
 
@@ -91,7 +99,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return print(out, s)
 	}
-	err = o.do(bounded, show)
+	if o.command == "census" {
+		err = o.census(bounded, out)
+	} else {
+		err = o.do(bounded, show)
+	}
 	switch {
 	case ctx.Err() != nil && o.command == "watch":
 		return nil // whoever watched has seen enough

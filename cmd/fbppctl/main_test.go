@@ -15,8 +15,11 @@ import (
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/introspect"
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
@@ -200,5 +203,36 @@ func TestPrintShowsWhatAnOperatorNeeds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestCensusIsPrinted(t *testing.T) {
+	of := func(class pages.Class, n uint64) census.Class {
+		return census.Class{Class: class, Counts: introspect.Counts{Pages: n, Dirty: n / 2}}
+	}
+	var out strings.Builder
+	err := printCensus(&out, &census.Census{
+		Release: "6.12.1", ContentMatters: true, FoundUS: 12_345, CountedUS: 6000,
+		Classes: []census.Class{of(pages.Free, 1024)},
+		Zones:   []census.Zone{{Node: 1, Name: "Normal", Classes: []census.Class{of(pages.File, 512)}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(out.String()), " ")
+	for _, want := range []string{
+		"Linux 6.12.1", "relies on what is in its free pages", "1 Normal file 2.0 0.0 1.0 0.0",
+		"all free 4.0 0.0 2.0 0.0", "found in 12 ms, and its pages counted in 6 ms",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestACensusThatCannotBeTakenSaysWhy(t *testing.T) {
+	err := run(t.Context(), []string{"--control-path", mustServe(t), "census"}, &strings.Builder{})
+	if err == nil || !strings.Contains(err.Error(), "there is no guest memory") {
+		t.Errorf("got %v", err)
 	}
 }

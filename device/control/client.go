@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/census"
 )
 
 // Client talks to the control socket of one device. It is safe for concurrent
@@ -40,6 +41,20 @@ func (c *Client) Status(ctx context.Context) (device.Status, error) {
 // SetEnabled switches the optimisation on or off and returns the state after it.
 func (c *Client) SetEnabled(ctx context.Context, on bool) (device.Status, error) {
 	return c.one(ctx, http.MethodPut, "/v1/enabled", setEnabled{Enabled: &on})
+}
+
+// Census counts what the guest uses its memory for.
+func (c *Client) Census(ctx context.Context) (*census.Census, error) {
+	body, err := c.do(ctx, http.MethodGet, "/v1/census", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	result := new(census.Census)
+	if err := json.NewDecoder(body).Decode(result); err != nil {
+		return nil, fmt.Errorf("decode the device's answer: %w", err)
+	}
+	return result, nil
 }
 
 // Watch calls f with the state now and after every change, until f returns an

@@ -6,19 +6,26 @@
 //	GET /v1/status    device.Status
 //	PUT /v1/enabled   {"enabled": bool}; answers with the new device.Status
 //	GET /v1/watch     a device.Status a line, now and at every change
+//	GET /v1/census    a census.Census: what the guest uses its memory for
 //	GET /metrics      Prometheus text format
 //
-// Who may connect to the socket may switch the optimisation off, no more: the
-// socket's permissions decide.
+// Who may connect to the socket may switch the optimisation off, and learn what
+// the guest uses its memory for, no more: the socket's permissions decide.
 package control
 
-import "github.com/fbpp-project/fbpp/device"
+import (
+	"context"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/census"
+)
 
 // Device is what the server needs of a device.
 type Device interface {
 	Status() device.Status
 	Changed() <-chan struct{}
 	SetEnabled(on bool)
+	Census(ctx context.Context) (*census.Census, error)
 }
 
 var _ Device = (*device.Device)(nil)

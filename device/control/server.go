@@ -25,6 +25,8 @@ const (
 	maxHeader = 16 << 10
 	maxBody   = 4096
 	patience  = 5 * time.Second
+
+	maxCensus = time.Minute // to find a guest's kernel and count its pages
 )
 
 // Serve answers requests on l until ctx ends. It closes l, and returns nil at
@@ -67,6 +69,16 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.Status())
 	})
 	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { watch(w, r, d) })
+	mux.HandleFunc("GET /v1/census", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), maxCensus)
+		defer cancel()
+		c, err := d.Census(ctx)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		writeJSON(w, c)
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		DisableCompression: true, // whose buffers are many times as large as the text
 	}))

@@ -4,6 +4,8 @@
 // works on bytes of the guest's memory: they may be anything.
 package pages
 
+import "fmt"
+
 // Class is what a page is used for.
 type Class uint8
 
@@ -40,6 +42,17 @@ func (c Class) String() string {
 
 // MarshalText gives the name, for JSON.
 func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText takes a name.
+func (c *Class) UnmarshalText(p []byte) error {
+	for class, name := range classNames {
+		if name == string(p) {
+			*c = Class(class)
+			return nil
+		}
+	}
+	return fmt.Errorf("no class of pages is called %q", p)
+}
 
 // Attr are what is known of a page beside its class.
 type Attr uint8

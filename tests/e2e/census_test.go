@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device/census"
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
+)
+
+// The host counts a guest's pages with nobody's help: the agent only has QEMU
+// share the guest's memory, by starting the device. fbppd is confined meanwhile.
+func TestCensus(t *testing.T) {
+	m := boot(t, setup{noIntegrity: true})
+	before := m.memory()
+	c, err := m.backend.Control.Census(m.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := m.memory()
+	if !strings.HasPrefix(c.Release, string(m.setup.series)+".") {
+		t.Errorf("the kernel is %q, want one of %s", c.Release, m.setup.series)
+	}
+	if c.ContentMatters {
+		t.Error("the guest is said to rely on its free pages")
+	}
+	// Each CPU's own lists have free pages that no struct page tells.
+	const slack = 4096
+	low, high := min(before.Free, after.Free)-slack, max(before.Free, after.Free)+slack
+	if free := int64(pagesOf(c, pages.Free)); free < low || free > high {
+		t.Errorf("%d pages are free, the guest says %d and %d", free, before.Free, after.Free)
+	}
+	if pagesOf(c, pages.Anonymous) == 0 || pagesOf(c, pages.Reserved) == 0 || pagesOf(c, pages.Slab) == 0 {
+		t.Errorf("a guest without programs, kernel or objects: %+v", c.Classes)
+	}
+	if len(c.Zones) == 0 {
+		t.Error("no zone")
+	}
+}
+
+func pagesOf(c *census.Census, class pages.Class) uint64 {
+	for _, of := range c.Classes {
+		if of.Class == class {
+			return of.Pages
+		}
+	}
+	return 0
+}
