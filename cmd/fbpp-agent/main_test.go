@@ -19,7 +19,9 @@ import (
 func TestCheckSaysWhy(t *testing.T) {
 	found := &preflight.Result{
 		Guest: agent.Guest{
-			Hello:  protocol.Hello{Release: "Linux 6.12", RAMBytes: 8 << 30, Features: protocol.FeaturePagePoison},
+			Hello: protocol.Hello{
+				Release: "Linux 6.12", RAMBytes: 8 << 30, Features: protocol.FeaturePagePoison,
+			},
 			Status: protocol.StatusContentMatters,
 		},
 		Err: errors.New("page_poison is on"),
@@ -28,7 +30,9 @@ func TestCheckSaysWhy(t *testing.T) {
 	if err := printCheck(&text, found, false); !errors.Is(err, found.Err) {
 		t.Fatalf("error %v of a guest that must not report", err)
 	}
-	for _, want := range []string{"content-matters", "page_poison is on", "Linux 6.12", "8192 MiB", "page-poison"} {
+	for _, want := range []string{
+		"content-matters", "page_poison is on", "Linux 6.12", "8192 MiB", "page-poison",
+	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in %q", want, text.String())
 		}
@@ -41,8 +45,10 @@ func TestCheckSaysWhy(t *testing.T) {
 	if err := json.Unmarshal(text.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	want := checkReport{Status: "content-matters", Reason: "page_poison is on", Release: "Linux 6.12",
-		RAMBytes: 8 << 30, Features: "page-poison"}
+	want := checkReport{
+		Status: "content-matters", Reason: "page_poison is on",
+		Release: "Linux 6.12", RAMBytes: 8 << 30, Features: "page-poison",
+	}
 	if got != want {
 		t.Fatalf("%+v, want %+v", got, want)
 	}
@@ -56,7 +62,8 @@ func TestGuestWithoutTheDeviceLoadsNothing(t *testing.T) {
 	// another error, or in none.
 	for _, args := range [][]string{nil, {"--device=ff:1f.7"}} {
 		err := run(t.Context(), args, io.Discard)
-		if err == nil || !strings.Contains(err.Error(), "PCI") || errors.As(err, new(cli.UsageError)) {
+		usage := errors.As(err, new(cli.UsageError))
+		if err == nil || !strings.Contains(err.Error(), "PCI") || usage {
 			t.Errorf("%q: error %v", args, err)
 		}
 	}

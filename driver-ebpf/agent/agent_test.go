@@ -32,7 +32,10 @@ func serve(t *testing.T, a *Agent, transport *fakeTransport) []sentMessage {
 }
 
 func ask(generation uint64) protocol.Event {
-	return protocol.Event{Type: protocol.EventReportFree, Generation: generation, BudgetUS: 700, BudgetEntries: 5000}
+	return protocol.Event{
+		Type: protocol.EventReportFree, Generation: generation,
+		BudgetUS: 700, BudgetEntries: 5000,
+	}
 }
 
 // kinds names the messages in short.
@@ -62,15 +65,20 @@ func TestHelloThenStartedThenReport(t *testing.T) {
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello", "started", "report last")
 
-	if diff := cmp.Diff(testGuest.Hello, sent[0].hello); diff != "" || sent[0].header.Generation != 0 {
-		t.Errorf("hello of generation %d: %s", sent[0].header.Generation, diff)
+	hello := sent[0]
+	if diff := cmp.Diff(testGuest.Hello, hello.hello); diff != "" || hello.header.Generation != 0 {
+		t.Errorf("hello of generation %d: %s", hello.header.Generation, diff)
 	}
 	report := sent[2]
-	want := protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Count: 5, Generation: 7, PageShift: 12}
+	want := protocol.Header{
+		Type: protocol.MessageReport, Flags: protocol.FlagLast,
+		Count: 5, Generation: 7, PageShift: 12,
+	}
 	if diff := cmp.Diff(want, report.header); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]uint64{1 << 8, 2 << 8, 3 << 8, 4 << 8, 5 << 8}, report.records); diff != "" {
+	records := []uint64{1 << 8, 2 << 8, 3 << 8, 4 << 8, 5 << 8}
+	if diff := cmp.Diff(records, report.records); diff != "" {
 		t.Error(diff)
 	}
 	trailer := protocol.Trailer{Records: 5, WalkUS: 1500, HoldMaxUS: 3600e6, Holds: 1}
@@ -161,7 +169,8 @@ func TestWalkIsCutInTimeForItsDeadline(t *testing.T) {
 	sent := serve(t, a, newFakeTransport(event))
 	wantKinds(t, sent, "hello", "started", "report last")
 	last := sent[2]
-	if last.header.Flags != protocol.FlagLast|protocol.FlagTruncated|protocol.FlagResumed || last.trailer.LeftOut != 12 {
+	const flags = protocol.FlagLast | protocol.FlagTruncated | protocol.FlagResumed
+	if last.header.Flags != flags || last.trailer.LeftOut != 12 {
 		t.Fatalf("%v, %+v", last.header, last.trailer)
 	}
 	if got := clock.Sub(time.Unix(0, 0)); got != 80*time.Millisecond {
@@ -189,7 +198,8 @@ func TestWalkThatGoesRoundInCirclesIsCut(t *testing.T) {
 			sent := serve(t, a, newFakeTransport(ask(7)))
 			last := sent[len(sent)-1]
 			if last.header.Flags&protocol.FlagLast == 0 || last.trailer.Records != c.want {
-				t.Fatalf("the last message is %v with %d records, want LAST after %d", last.header, last.trailer.Records, c.want)
+				t.Fatalf("the last message is %v with %d records, want LAST after %d",
+					last.header, last.trailer.Records, c.want)
 			}
 		})
 	}
@@ -227,11 +237,13 @@ func TestCancelEndsTheWalkBetweenTwoHolds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			transport := newFakeTransport(ask(7), c.event)
-			walker := newFakeWalker(fakeStep{records: 1, state: walk.More}, fakeStep{state: walk.Done})
+			first, second := fakeStep{records: 1, state: walk.More}, fakeStep{state: walk.Done}
+			walker := newFakeWalker(first, second)
 			sent := serve(t, mustAgent(t, testGuest, walker), transport)
 			wantKinds(t, sent, c.want...)
-			if last := sent[len(sent)-1]; c.event.Type == protocol.EventReportFree && last.header.Generation != 8 {
-				t.Fatalf("the answer is to %d", last.header.Generation)
+			last := sent[len(sent)-1].header
+			if c.event.Type == protocol.EventReportFree && last.Generation != 8 {
+				t.Fatalf("the answer is to %d", last.Generation)
 			}
 		})
 	}

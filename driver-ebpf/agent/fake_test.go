@@ -34,7 +34,9 @@ type sentMessage struct {
 }
 
 func newFakeTransport(events ...protocol.Event) *fakeTransport {
-	t := &fakeTransport{events: make(chan protocol.Event, 16), woken: make(chan struct{}, 1), maxBody: 1 << 20}
+	t := &fakeTransport{
+		events: make(chan protocol.Event, 16), woken: make(chan struct{}, 1), maxBody: 1 << 20,
+	}
 	for _, event := range events {
 		t.events <- event
 	}
@@ -158,13 +160,16 @@ func (w *fakeWalker) Release()        { w.released++; w.count = 0 }
 
 func (w *fakeWalker) Stats() walk.Stats {
 	return walk.Stats{
-		Records: w.total, WalkTime: 1500 * time.Microsecond, HoldMax: time.Hour, Holds: uint32(w.step),
-		LeftOut: w.leftOut, Resumed: w.step > 1,
+		Records: w.total, LeftOut: w.leftOut, Resumed: w.step > 1,
+		WalkTime: 1500 * time.Microsecond, HoldMax: time.Hour, Holds: uint32(w.step),
 	}
 }
 
 var testGuest = Guest{
-	Hello:     protocol.Hello{Features: protocol.FeatureInitOnAlloc, MaxOrder: 10, RAMBytes: 8 << 30, Release: "Linux 6.12"},
+	Hello: protocol.Hello{
+		Features: protocol.FeatureInitOnAlloc, MaxOrder: 10,
+		RAMBytes: 8 << 30, Release: "Linux 6.12",
+	},
 	PageShift: 12,
 }
 

@@ -39,7 +39,8 @@ func TestDeviceThatReturnsIsGreetedAgain(t *testing.T) {
 	wantKinds(t, first.sent, "hello")
 	wantKinds(t, second.sent, "hello")
 	if attempts != 3 || ready != 1 || first.closings != 1 || second.closings != 1 {
-		t.Fatalf("%d attempts, ready %d times, closed %d and %d times", attempts, ready, first.closings, second.closings)
+		t.Fatalf("%d attempts, ready %d times, closed %d and %d times",
+			attempts, ready, first.closings, second.closings)
 	}
 }
 

@@ -18,11 +18,15 @@ func TestSegmentsJoinNeighboursAndSplitAtPages(t *testing.T) {
 		off, n int
 		want   []Segment
 	}{
-		"nothing":                            {100, 0, nil},
-		"inside a page":                      {100, 50, []Segment{{7*4096 + 100, 50}}},
-		"over contiguous pages":              {4000, 4192, []Segment{{7*4096 + 4000, 4192}}},
-		"over a gap":                         {8000, 300, []Segment{{8*4096 + 3904, 192}, {20 * 4096, 108}}},
-		"all":                                {0, 4 * 4096, []Segment{{7 * 4096, 8192}, {20 * 4096, 4096}, {3 * 4096, 4096}}},
+		"nothing":               {100, 0, nil},
+		"inside a page":         {100, 50, []Segment{{7*4096 + 100, 50}}},
+		"over contiguous pages": {4000, 4192, []Segment{{7*4096 + 4000, 4192}}},
+		"over a gap": {
+			8000, 300, []Segment{{8*4096 + 3904, 192}, {20 * 4096, 108}},
+		},
+		"all": {
+			0, 4 * 4096, []Segment{{7 * 4096, 8192}, {20 * 4096, 4096}, {3 * 4096, 4096}},
+		},
 		"from a page boundary to the region": {12288, 4096, []Segment{{3 * 4096, 4096}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,11 +105,13 @@ func TestPagemap(t *testing.T) {
 		want    []uint64
 		err     error
 	}{
-		"frames from the address on": {entries(0, 1<<63|5, 1<<63|1<<55|9), 4096, []uint64{5, 9}, nil},
-		"a page that is not there":   {entries(1<<63|5, 0), 0, nil, errNotPresent},
-		"a swapped page":             {entries(1<<63|5, 1<<62|77), 0, nil, errNotPresent},
-		"hidden frame numbers":       {entries(1<<63, 1<<63), 0, nil, errHidden},
-		"the end of the file":        {entries(1 << 63), 0, nil, io.EOF},
+		"frames from the address on": {
+			entries(0, 1<<63|5, 1<<63|1<<55|9), 4096, []uint64{5, 9}, nil,
+		},
+		"a page that is not there": {entries(1<<63|5, 0), 0, nil, errNotPresent},
+		"a swapped page":           {entries(1<<63|5, 1<<62|77), 0, nil, errNotPresent},
+		"hidden frame numbers":     {entries(1<<63, 1<<63), 0, nil, errHidden},
+		"the end of the file":      {entries(1 << 63), 0, nil, io.EOF},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := readFrames(bytes.NewReader(c.pagemap), c.addr, 2, 4096)

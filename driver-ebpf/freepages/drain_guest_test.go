@@ -43,7 +43,8 @@ func TestDrainShortensPerCPULists(t *testing.T) {
 
 func touchAndFree(t *testing.T, size int) {
 	t.Helper()
-	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	mem, err := unix.Mmap(-1, 0, size, prot, flags)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,8 @@ func shrinkCPULists(t *testing.T) {
 // the rest, as the end of the test does.
 func fragment(t *testing.T, size int) (release func()) {
 	t.Helper()
-	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	mem, err := unix.Mmap(-1, 0, size, prot, flags)
 	if err != nil {
 		t.Error(err)
 		return func() {}

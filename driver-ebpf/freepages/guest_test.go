@@ -42,7 +42,8 @@ func TestWalkEqualsBuddyinfoOfTheSameHold(t *testing.T) {
 		for _, zone := range zones {
 			for order := s.MaxOrder(); order >= 0; order-- {
 				var got uint64
-				for next < len(records) && records[next]&63 == uint64(order) && got < zone.Free[order] {
+				for next < len(records) && records[next]&63 == uint64(order) &&
+					got < zone.Free[order] {
 					next++
 					got++
 				}
@@ -67,7 +68,8 @@ func TestRecordsAreAlignedDisjointAndInsideMemory(t *testing.T) {
 	var end uint64
 	for _, record := range records {
 		pfn, order := record>>8, record&63
-		if record&0xc0 != 0 || order > uint64(s.MaxOrder()) || bits.TrailingZeros64(pfn) < int(order) {
+		if record&0xc0 != 0 || order > uint64(s.MaxOrder()) ||
+			bits.TrailingZeros64(pfn) < int(order) {
 			t.Fatalf("record %#x: pfn %#x order %d", record, pfn, order)
 		}
 		if !within(ram, pfn<<12, (pfn+1<<order)<<12) {
@@ -102,10 +104,13 @@ func TestCutWalkResumesToTheSameCoverage(t *testing.T) {
 				t.Errorf("a complete walk left out %d blocks", stats.LeftOut)
 			}
 			// Other processes allocate and free meanwhile, but not much.
-			if got, want := pages(cut), min(before, after); got < want-want/50 || got > max(before, after)+want/50 {
-				t.Errorf("%d pages in %d steps; one hold found %d before and %d after", got, steps, before, after)
+			got, least, most := pages(cut), min(before, after), max(before, after)
+			if got < least-least/50 || got > most+least/50 {
+				t.Errorf("%d pages in %d steps; one hold found %d before and %d after",
+					got, steps, before, after)
 			}
-			t.Logf("%d steps, %d pages; one hold found %d and %d: %+v", steps, pages(cut), before, after, stats)
+			t.Logf("%d steps, %d pages; one hold found %d and %d: %+v",
+				steps, got, before, after, stats)
 		})
 	}
 }

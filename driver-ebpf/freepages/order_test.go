@@ -33,7 +33,8 @@ func (p pageStructs) setU32(i uint32, field int, v uint32) {
 // in use. The free ones form a ring, in no order. blocks is how many there are.
 func fragmentedStructs(b *testing.B) (p pageStructs, blocks int) {
 	b.Helper()
-	p, err := unix.Mmap(-1, 0, structs*structSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	p, err := unix.Mmap(-1, 0, structs*structSize, prot, flags)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -50,7 +51,8 @@ func fragmentedStructs(b *testing.B) (p pageStructs, blocks int) {
 		p.setU32(i, structFree, pages)
 		free = append(free, i)
 	}
-	rand.New(rand.NewPCG(1, 2)).Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	swap := func(i, j int) { free[i], free[j] = free[j], free[i] }
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(free), swap)
 	for i, at := range free {
 		p.setU32(at, structNext, free[(i+1)%len(free)])
 	}

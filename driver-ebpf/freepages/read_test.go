@@ -10,26 +10,29 @@ import (
 )
 
 func TestStateAfterARead(t *testing.T) {
+	const done, more, full = walk.Done, walk.More, walk.Full
+	const tooOften = maxMisses + 1
+	// Of a read: the zones printed, seen and unfinished, and whether the buffer is full.
 	for name, c := range map[string]struct {
 		read   read
 		misses int
 		want   walk.State
 		err    error
 	}{
-		"all zones are done":                         {read{printed: 3, seen: 3}, 0, walk.Done, nil},
-		"all are done and the buffer is just full":   {read{printed: 3, seen: 3, full: true}, 0, walk.Done, nil},
-		"a zone was printed twice":                   {read{printed: 3, seen: 4}, 0, walk.Done, nil},
-		"the budget cut a list":                      {read{printed: 3, seen: 3, unfinished: 1}, 0, walk.More, nil},
-		"the buffer cut a list":                      {read{printed: 3, seen: 3, unfinished: 1, full: true}, 0, walk.Full, nil},
-		"a zone was missed":                          {read{printed: 3, seen: 2}, 1, walk.More, nil},
-		"a zone was missed the third time":           {read{printed: 3, seen: 2}, maxMisses, walk.More, nil},
-		"a zone was missed too often":                {read{printed: 3, seen: 2}, maxMisses + 1, walk.More, errMissed},
-		"no zone was seen":                           {read{printed: 3}, 1, walk.More, nil},
-		"no zone was ever seen":                      {read{printed: 3}, maxMisses + 1, walk.More, errMissed},
-		"a zone was missed and the buffer is full":   {read{printed: 3, seen: 2, full: true}, maxMisses + 1, walk.Full, nil},
-		"one zone was missed, and another one cut":   {read{printed: 3, seen: 2, unfinished: 1}, maxMisses + 1, walk.More, nil},
-		"after misses, all is done":                  {read{printed: 3, seen: 3}, maxMisses, walk.Done, nil},
-		"after misses, the last zone fills a buffer": {read{printed: 3, seen: 3, unfinished: 1, full: true}, maxMisses, walk.Full, nil},
+		"all zones are done":                    {read{3, 3, 0, false}, 0, done, nil},
+		"all done and the buffer is just full":  {read{3, 3, 0, true}, 0, done, nil},
+		"a zone was printed twice":              {read{3, 4, 0, false}, 0, done, nil},
+		"the budget cut a list":                 {read{3, 3, 1, false}, 0, more, nil},
+		"the buffer cut a list":                 {read{3, 3, 1, true}, 0, full, nil},
+		"a zone was missed":                     {read{3, 2, 0, false}, 1, more, nil},
+		"a zone was missed the third time":      {read{3, 2, 0, false}, maxMisses, more, nil},
+		"a zone was missed too often":           {read{3, 2, 0, false}, tooOften, more, errMissed},
+		"no zone was seen":                      {read{3, 0, 0, false}, 1, more, nil},
+		"no zone was ever seen":                 {read{3, 0, 0, false}, tooOften, more, errMissed},
+		"one was missed and the buffer is full": {read{3, 2, 0, true}, tooOften, full, nil},
+		"one was missed, and another one cut":   {read{3, 2, 1, false}, tooOften, more, nil},
+		"after misses, all is done":             {read{3, 3, 0, false}, maxMisses, done, nil},
+		"after misses, the last fills a buffer": {read{3, 3, 1, true}, maxMisses, full, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := c.read.state(c.misses); got != c.want || !errors.Is(err, c.err) {

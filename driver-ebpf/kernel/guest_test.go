@@ -33,7 +33,8 @@ func TestSymbolsAndMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := make([]byte, 32)
-	if err := p.Read(banner, text); err != nil || !strings.HasPrefix(string(text), "Linux version ") {
+	err = p.Read(banner, text)
+	if err != nil || !strings.HasPrefix(string(text), "Linux version ") {
 		t.Fatalf("%q, %v", text, err)
 	}
 	if _, err := p.Symbol("no_such_symbol_anywhere"); !errors.Is(err, ErrNoSymbol) {
@@ -104,7 +105,8 @@ func TestThreadsAreTasksOfTheirOwn(t *testing.T) {
 		}
 		other <- task
 	}()
-	if err := errors.Join(err1, err2); err != nil || first == 0 || first != again || first == <-other {
+	err := errors.Join(err1, err2)
+	if err != nil || first == 0 || first != again || first == <-other {
 		t.Fatalf("%#x, %#x, %v", first, again, err)
 	}
 }

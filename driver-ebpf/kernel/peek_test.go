@@ -13,7 +13,8 @@ func TestWhatALookupReturned(t *testing.T) {
 			t.Errorf("%d: error %v, want %v", ret, err, want)
 		}
 	}
-	if err := symbolError(-22); err == nil || errors.Is(err, ErrNoSymbol) || errors.Is(err, ErrHidden) {
+	err := symbolError(-22)
+	if err == nil || errors.Is(err, ErrNoSymbol) || errors.Is(err, ErrHidden) {
 		t.Errorf("error %v: an error of another kind says nothing of the symbol", err)
 	}
 }
@@ -23,7 +24,9 @@ func TestDescriptionOfAFunction(t *testing.T) {
 	if err != nil || name != "frag_show" || size != 0xc0 {
 		t.Fatalf("%s, %d, %v", name, size, err)
 	}
-	for _, text := range []string{"", "0xffffffff81000000", "frag_show+0x4/0xc0", "frag_show+0x0", "+/"} {
+	for _, text := range []string{
+		"", "0xffffffff81000000", "frag_show+0x4/0xc0", "frag_show+0x0", "+/",
+	} {
 		if name, size, err := parseDescription(text); err == nil {
 			t.Errorf("%q is taken for %s of %d bytes", text, name, size)
 		}

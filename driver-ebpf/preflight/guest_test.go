@@ -30,23 +30,27 @@ func TestPreflightFitsTheGuest(t *testing.T) {
 	switch {
 	case strings.Contains(cmdline, "lockdown=confidentiality"):
 		want = protocol.StatusLockdown
-	case strings.Contains(cmdline, "page_poison=1"), strings.Contains(cmdline, "debug_pagealloc=on"):
+	case strings.Contains(cmdline, "page_poison=1"),
+		strings.Contains(cmdline, "debug_pagealloc=on"):
 		want = protocol.StatusContentMatters
 	}
 	guest := found.Guest
 	if guest.Status != want {
 		t.Fatalf("status %v (%v), want %v", guest.Status, found.Err, want)
 	}
-	if (found.Walker() != nil) != (want == protocol.StatusOK) || (guest.Hello.Reason == "") != (want == protocol.StatusOK) {
+	ok := want == protocol.StatusOK
+	if (found.Walker() != nil) != ok || (guest.Hello.Reason == "") != ok {
 		t.Errorf("walker %v, reason %q", found.Walker(), guest.Hello.Reason)
 	}
-	if guest.PageShift != 12 || guest.Hello.RAMBytes < 64<<20 || !strings.HasPrefix(guest.Hello.Release, "Linux ") {
+	if guest.PageShift != 12 || guest.Hello.RAMBytes < 64<<20 ||
+		!strings.HasPrefix(guest.Hello.Release, "Linux ") {
 		t.Errorf("%+v", guest)
 	}
 	if want != protocol.StatusOK {
 		return
 	}
-	if strings.Contains(cmdline, "init_on_free=1") != (guest.Hello.Features&protocol.FeatureInitOnFree != 0) {
+	zeroes := guest.Hello.Features&protocol.FeatureInitOnFree != 0
+	if strings.Contains(cmdline, "init_on_free=1") != zeroes {
 		t.Errorf("features %v with %q", guest.Hello.Features, cmdline)
 	}
 	if guest.Hello.MaxOrder < 9 || guest.Hello.MaxOrder > 20 {

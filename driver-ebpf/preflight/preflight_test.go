@@ -43,18 +43,23 @@ func TestContentFeatures(t *testing.T) {
 	}{
 		"nothing": {fakeVariables{}, "quiet", 0},
 		"all keys on": {
-			fakeVariables{"_page_poisoning_enabled": 1, "_debug_pagealloc_enabled": 1, "init_on_free": 2, "init_on_alloc": 1}, "",
+			fakeVariables{
+				"_page_poisoning_enabled": 1, "_debug_pagealloc_enabled": 1,
+				"init_on_free": 2, "init_on_alloc": 1,
+			}, "",
 			protocol.FeaturePagePoison | protocol.FeatureInitOnFree | protocol.FeatureInitOnAlloc,
 		},
 		"a key is believed rather than the command line": {
-			fakeVariables{"_page_poisoning_enabled": 0, "init_on_alloc": 1}, "page_poison=1 init_on_alloc=0",
+			fakeVariables{"_page_poisoning_enabled": 0, "init_on_alloc": 1},
+			"page_poison=1 init_on_alloc=0",
 			protocol.FeatureInitOnAlloc,
 		},
 		"debug_pagealloc counts as poisoning": {
 			fakeVariables{"_debug_pagealloc_enabled": 1}, "", protocol.FeaturePagePoison,
 		},
 		"without a key the command line is believed": {
-			fakeVariables{}, "page_poison=on init_on_free=1", protocol.FeaturePagePoison | protocol.FeatureInitOnFree,
+			fakeVariables{}, "page_poison=on init_on_free=1",
+			protocol.FeaturePagePoison | protocol.FeatureInitOnFree,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +69,8 @@ func TestContentFeatures(t *testing.T) {
 			}
 		})
 	}
-	if _, err := contentFeatures(fakeVariables{"init_on_free": unreadable}, ""); !errors.Is(err, errUnreadable) {
+	_, err := contentFeatures(fakeVariables{"init_on_free": unreadable}, "")
+	if !errors.Is(err, errUnreadable) {
 		t.Fatalf("error %v", err)
 	}
 }

@@ -24,12 +24,14 @@ func TestReasonIsOneLine(t *testing.T) {
 		"an error":      {errors.New("no BTF"), "no BTF"},
 		"joined errors": {errors.Join(errors.New("first"), errors.New("second")), "first"},
 		"the verifier": {
-			fmt.Errorf("load: %w", &ebpf.VerifierError{Cause: errors.New("EACCES"), Log: []string{"0: r1 = 1", "unknown func"}}),
+			fmt.Errorf("load: %w", &ebpf.VerifierError{
+				Cause: errors.New("EACCES"), Log: []string{"0: r1 = 1", "unknown func"},
+			}),
 			"eBPF program refused: EACCES: unknown func",
 		},
 		"the cause is kept rather than what was tried": {
-			fmt.Errorf("load the snapshot of the free lists: %w", fmt.Errorf("load walk program: %w",
-				fmt.Errorf("find struct zone in the kernel's types: %w", errors.New("not found")))),
+			errors.New("load the snapshot of the free lists: load walk program: " +
+				"find struct zone in the kernel's types: not found"),
 			"load walk program: find struct zone in the kernel's types: not found",
 		},
 		"hidden symbols, and what to do": {
@@ -39,7 +41,9 @@ func TestReasonIsOneLine(t *testing.T) {
 		"a cause that is too long": {
 			errors.New(strings.Repeat("x", 76) + "ééé"), strings.Repeat("x", 76) + "…",
 		},
-		"the verifier, silent": {&ebpf.VerifierError{Cause: errors.New("EPERM")}, "eBPF program refused: EPERM"},
+		"the verifier, silent": {
+			&ebpf.VerifierError{Cause: errors.New("EPERM")}, "eBPF program refused: EPERM",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := reason(c.err); got != c.want {
@@ -58,16 +62,20 @@ func TestWhoMayNotLoadPrograms(t *testing.T) {
 		status protocol.Status
 		says   string
 	}{
-		"not root":                   {forbidden, false, protocol.StatusFailed, "root is needed: "},
-		"root without its rights":    {forbidden, true, protocol.StatusFailed, "CAP_BPF"},
-		"a kernel that cannot do it": {unix.EINVAL, false, protocol.StatusUnsupported, "invalid argument"},
+		"not root":                {forbidden, false, protocol.StatusFailed, "root is needed: "},
+		"root without its rights": {forbidden, true, protocol.StatusFailed, "CAP_BPF"},
+		"a kernel that cannot do it": {
+			unix.EINVAL, false, protocol.StatusUnsupported, "invalid argument",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, err := refusal(c.err, c.root)
-			if status != c.status || !errors.Is(err, errors.Unwrap(c.err)) && !errors.Is(err, c.err) {
+			kept := errors.Is(err, c.err) || errors.Is(err, errors.Unwrap(c.err))
+			if status != c.status || !kept {
 				t.Errorf("status %v, error %v", status, err)
 			}
-			if said := reason(err); !strings.HasPrefix(err.Error(), said) || !strings.Contains(said, c.says) {
+			said := reason(err)
+			if !strings.HasPrefix(err.Error(), said) || !strings.Contains(said, c.says) {
 				t.Errorf("reason %q of error %q, want %q in it", said, err, c.says)
 			}
 			if strings.Contains(err.Error(), "MEMLOCK") {

@@ -18,7 +18,9 @@ func TestFind(t *testing.T) {
 		{"no port at all", nil, ""},
 		{"ports of others", map[string]string{"vport0p1": "org.qemu.guest_agent.0\n"}, ""},
 		{"one whose name only begins like it", map[string]string{"vport0p1": name + "0\n"}, ""},
-		{"one among others", map[string]string{"vport0p1": "org.qemu.guest_agent.0\n", "vport1p2": name + "\n"}, "/dev/vport1p2"},
+		{"one among others", map[string]string{
+			"vport0p1": "org.qemu.guest_agent.0\n", "vport1p2": name + "\n",
+		}, "/dev/vport1p2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			class := t.TempDir()
@@ -28,7 +30,9 @@ func TestFind(t *testing.T) {
 			}
 			for port, content := range tc.ports {
 				dir := filepath.Join(class, port)
-				if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "name"), []byte(content), 0o644)); err != nil {
+				err1 := os.Mkdir(dir, 0o755)
+				err2 := os.WriteFile(filepath.Join(dir, "name"), []byte(content), 0o644)
+				if err := errors.Join(err1, err2); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -100,7 +100,9 @@ type fixture struct {
 func newFixture(t *testing.T, reportSize int) *fixture {
 	t.Helper()
 	f := &fixture{
-		device: &fakeDevice{onWait: func() (bool, error) { return false, errors.New("nothing happens any more") }},
+		device: &fakeDevice{onWait: func() (bool, error) {
+			return false, errors.New("nothing happens any more")
+		}},
 		events: &fakeQueue{size: 8, segments: 64},
 		report: &fakeQueue{size: reportSize, segments: 64},
 	}
@@ -266,13 +268,15 @@ func TestSendWaitsForRoom(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if want := messageSlots + 5 - min(size, messageSlots); waits != want || f.report.interrupts {
+			want := messageSlots + 5 - min(size, messageSlots)
+			if waits != want || f.report.interrupts {
 				t.Fatalf("waited %d times, want %d", waits, want)
 			}
 			// What waits for the device is intact, in order.
 			n := len(f.report.chains)
 			for i := range n {
-				if got := binary.LittleEndian.Uint64(f.report.content(i)); got != uint64(messageSlots+5-n+i) {
+				got := binary.LittleEndian.Uint64(f.report.content(i))
+				if got != uint64(messageSlots+5-n+i) {
 					t.Fatalf("message %d of %d is %d", i, n, got)
 				}
 			}
@@ -318,7 +322,8 @@ func TestQueueThatIsTooShortForAReport(t *testing.T) {
 	for segments, ok := range map[int]bool{1: false, 2: false, 3: false, 4: true} {
 		config := make([]byte, protocol.ConfigSize)
 		memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
-		_, err := newPCI(&fakeDevice{config: config}, &fakeQueue{size: 8}, &fakeQueue{size: 8, segments: segments}, memory, nil, nil)
+		events, report := &fakeQueue{size: 8}, &fakeQueue{size: 8, segments: segments}
+		_, err := newPCI(&fakeDevice{config: config}, events, report, memory, nil, nil)
 		if (err == nil) != ok {
 			t.Errorf("%d segments: %v", segments, err)
 		}

@@ -158,7 +158,9 @@ func TestWhatOthersHaveDoneToTheDeviceStays(t *testing.T) {
 	if _, err := k.take(testBDF); err != nil {
 		t.Fatal(err)
 	}
-	for path, text := range map[string]string{"driver_override": "vfio-pci", "driver/unbind": testBDF} {
+	for path, text := range map[string]string{
+		"driver_override": "vfio-pci", "driver/unbind": testBDF,
+	} {
 		if err := k.store(k.device(testBDF, path), text); err != nil {
 			t.Fatal(err)
 		}

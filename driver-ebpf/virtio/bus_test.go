@@ -107,7 +107,8 @@ func TestDeviceThatCannotBeOpenedIsGivenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := openFunction(k.host, testBDF, testID); err == nil || errors.Is(err, unix.EWOULDBLOCK) {
+		_, err := openFunction(k.host, testBDF, testID)
+		if err == nil || errors.Is(err, unix.EWOULDBLOCK) {
 			t.Fatalf("error %v, want that of the uio device", err)
 		}
 		k.want(t, was)

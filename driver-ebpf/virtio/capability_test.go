@@ -59,10 +59,14 @@ func TestCapabilities(t *testing.T) {
 	}{
 		"as QEMU has them": {makeConfig(qemuCaps...), qemuWant},
 		"a second of a kind does not count": {
-			makeConfig(append(qemuCaps[:6:6], testCap{id: 9, kind: capCommon, bar: 1, offset: 8, length: 64})...), qemuWant,
+			makeConfig(append(qemuCaps[:6:6],
+				testCap{id: 9, kind: capCommon, bar: 1, offset: 8, length: 64})...),
+			qemuWant,
 		},
 		"a reserved BAR does not count": {
-			makeConfig(append([]testCap{{id: 9, kind: capISR, bar: 7, length: 64}}, qemuCaps...)...), qemuWant,
+			makeConfig(append([]testCap{{id: 9, kind: capISR, bar: 7, length: 64}},
+				qemuCaps...)...),
+			qemuWant,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +74,8 @@ func TestCapabilities(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(capabilities{}, location{})); diff != "" {
+			unexported := cmp.AllowUnexported(capabilities{}, location{})
+			if diff := cmp.Diff(c.want, got, unexported); diff != "" {
 				t.Fatal(diff)
 			}
 		})
@@ -83,12 +88,13 @@ func TestCapabilitiesRefuse(t *testing.T) {
 	outside := makeConfig()
 	outside[pciCapabilities] = 0x3c
 	for name, config := range map[string][]byte{
-		"no bytes":                       nil,
-		"an empty list":                  makeConfig(),
-		"a list that is a circle":        loop,
-		"a capability in the header":     outside,
-		"no common configuration":        makeConfig(qemuCaps[:5]...),
-		"a common configuration cut":     makeConfig(append(qemuCaps[:5:5], testCap{id: 9, kind: capCommon, length: 8})...),
+		"no bytes":                   nil,
+		"an empty list":              makeConfig(),
+		"a list that is a circle":    loop,
+		"a capability in the header": outside,
+		"no common configuration":    makeConfig(qemuCaps[:5]...),
+		"a common configuration cut": makeConfig(append(qemuCaps[:5:5],
+			testCap{id: 9, kind: capCommon, length: 8})...),
 		"only the unprivileged part":     makeConfig(qemuCaps...)[:64],
 		"a legacy device with no modern": makeConfig(testCap{id: 0x11}),
 	} {
@@ -107,7 +113,8 @@ func FuzzParseCapabilities(f *testing.F) {
 	f.Add(makeConfig(qemuCaps...))
 	f.Fuzz(func(t *testing.T, config []byte) {
 		caps, err := parseCapabilities(config)
-		if err == nil && (caps.common.bar >= pciBARs || caps.notify.bar >= pciBARs || caps.common.length < commonConfigSize) {
+		if err == nil && (caps.common.bar >= pciBARs || caps.notify.bar >= pciBARs ||
+			caps.common.length < commonConfigSize) {
 			t.Fatalf("%+v", caps)
 		}
 	})

@@ -16,13 +16,15 @@ func TestReadConfigEndsWithTheSpace(t *testing.T) {
 			space[i] = byte(i + 1)
 		}
 		// A read outside panics, as registers are a slice that ends there.
-		d := &Device{common: make(registers, commonConfigSize), config: registers(space[:length:length])}
+		config := registers(space[:length:length])
+		d := &Device{common: make(registers, commonConfigSize), config: config}
 		got := bytes.Repeat([]byte{0xff}, 32)
 		n := d.ReadConfig(got)
 		if want := min(length, len(got)); n != want {
 			t.Fatalf("%d of %d bytes were read, want %d", n, length, want)
 		}
-		if !bytes.Equal(got[:n], space[:n]) || !bytes.Equal(got[n:], bytes.Repeat([]byte{0xff}, 32-n)) {
+		rest := bytes.Repeat([]byte{0xff}, 32-n)
+		if !bytes.Equal(got[:n], space[:n]) || !bytes.Equal(got[n:], rest) {
 			t.Fatalf("of %d bytes, % x were read", length, got)
 		}
 	}

@@ -37,7 +37,8 @@ func mustFindRNG(t *testing.T) (bdf string) {
 
 func mustOpenRNG(t *testing.T, features uint64) *Device {
 	t.Helper()
-	d, err := Open(mustFindRNG(t), rngID, Options{Features: features, Queues: 1, Log: zaptest.NewLogger(t)})
+	opts := Options{Features: features, Queues: 1, Log: zaptest.NewLogger(t)}
+	d, err := Open(mustFindRNG(t), rngID, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,8 @@ func TestEntropyArrivesByInterrupt(t *testing.T) {
 					t.Fatalf("chain %d came back as %d with %d bytes", i, token, written)
 				}
 				got := append(bytes.Clone(in[0].Bytes()), in[1].Bytes()...)[:written]
-				if written >= 16 && (seen[string(got)] || bytes.Equal(got, make([]byte, len(got)))) {
+				zero := bytes.Equal(got, make([]byte, len(got)))
+				if written >= 16 && (seen[string(got)] || zero) {
 					t.Fatalf("entropy %x", got)
 				}
 				seen[string(got)] = true
@@ -127,7 +129,8 @@ func TestDeviceIsGivenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(kernels)
-	if _, err := Open(bdf, ID{Vendor: 0x1af4, Device: 0x107f}, Options{}); !errors.Is(err, ErrOtherDevice) {
+	_, err := Open(bdf, ID{Vendor: 0x1af4, Device: 0x107f}, Options{})
+	if !errors.Is(err, ErrOtherDevice) {
 		t.Errorf("error %v, want ErrOtherDevice", err)
 	}
 	want(kernels)
@@ -185,7 +188,8 @@ func TestDeviceMemoryIsWhereItSeems(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.Queue(0).Kick()
-		if _, written := mustWaitUsed(t, d); bytes.Equal(s.Bytes()[:written], make([]byte, written)) {
+		_, written := mustWaitUsed(t, d)
+		if bytes.Equal(s.Bytes()[:written], make([]byte, written)) {
 			t.Fatalf("page %d: nothing arrived", page)
 		}
 	}

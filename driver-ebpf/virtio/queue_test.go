@@ -221,16 +221,30 @@ func TestBrokenUsedRingIsNoticed(t *testing.T) {
 			p.usedIdx += 5
 			p.use(uint32(head), 0)
 		},
-		"an index that goes back":       func(p *ringPair, head uint16) { p.usedIdx -= 2; p.use(uint32(head), 0) },
-		"a descriptor past the table":   func(p *ringPair, head uint16) { p.use(8, 0) },
-		"a descriptor of all ones":      func(p *ringPair, head uint16) { p.use(0xffffffff, 0) },
-		"a descriptor that is free":     func(p *ringPair, head uint16) { p.use(uint32(head)+2, 0) },
-		"the middle of a chain":         func(p *ringPair, head uint16) { p.use(uint32(head)+1, 0) },
-		"more bytes than there was for": func(p *ringPair, head uint16) { p.use(uint32(head), 9) },
+		"an index that goes back": func(p *ringPair, head uint16) {
+			p.usedIdx -= 2
+			p.use(uint32(head), 0)
+		},
+		"a descriptor past the table": func(p *ringPair, head uint16) {
+			p.use(8, 0)
+		},
+		"a descriptor of all ones": func(p *ringPair, head uint16) {
+			p.use(0xffffffff, 0)
+		},
+		"a descriptor that is free": func(p *ringPair, head uint16) {
+			p.use(uint32(head)+2, 0)
+		},
+		"the middle of a chain": func(p *ringPair, head uint16) {
+			p.use(uint32(head)+1, 0)
+		},
+		"more bytes than there was for": func(p *ringPair, head uint16) {
+			p.use(uint32(head), 9)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newRingPair(t, 8, false)
-			if err := p.queue.Add(1, []dma.Slice{p.buffers.Slice(0, 8)}, []dma.Slice{p.buffers.Slice(64, 8)}); err != nil {
+			out, in := []dma.Slice{p.buffers.Slice(0, 8)}, []dma.Slice{p.buffers.Slice(64, 8)}
+			if err := p.queue.Add(1, out, in); err != nil {
 				t.Fatal(err)
 			}
 			head, _, _ := p.pop()
@@ -297,7 +311,8 @@ func FuzzUsedRing(f *testing.F) {
 	f.Fuzz(func(t *testing.T, used []byte) {
 		p := newRingPair(t, 8, false)
 		for i := range 4 {
-			if err := p.queue.Add(i, nil, []dma.Slice{p.buffers.Slice(0, 8), p.buffers.Slice(64, 8)}); err != nil {
+			in := []dma.Slice{p.buffers.Slice(0, 8), p.buffers.Slice(64, 8)}
+			if err := p.queue.Add(i, nil, in); err != nil {
 				t.Fatal(err)
 			}
 		}

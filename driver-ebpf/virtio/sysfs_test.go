@@ -58,7 +58,8 @@ func TestDeviceIsIdentified(t *testing.T) {
 		"devices/" + testBDF + "/vendor": "0x1af4\n", "devices/" + testBDF + "/device": "0x1044\n",
 		"devices/0000:00:06.0/vendor": "0x12345\n", "devices/0000:00:06.0/device": "0x1044\n",
 	})
-	if got, err := h.identify(testBDF); err != nil || got != (ID{0x1af4, 0x1044}) || got.String() != "1af4:1044" {
+	got, err := h.identify(testBDF)
+	if err != nil || got != (ID{0x1af4, 0x1044}) || got.String() != "1af4:1044" {
 		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := h.identify("0000:00:09.0"); !errors.Is(err, os.ErrNotExist) {
@@ -85,7 +86,10 @@ func TestUIOPath(t *testing.T) {
 
 func TestModuleIsFoundCompressedOrNot(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
-	for _, path := range []string{filepath.Join(first, "uio.ko.xz"), filepath.Join(second, "uio.ko"), filepath.Join(second, "other.ko")} {
+	other := filepath.Join(second, "other.ko")
+	for _, path := range []string{
+		filepath.Join(first, "uio.ko.xz"), filepath.Join(second, "uio.ko"), other,
+	} {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +98,7 @@ func TestModuleIsFoundCompressedOrNot(t *testing.T) {
 	if got, err := findModule(dirs, "uio"); err != nil || got != filepath.Join(first, "uio.ko.xz") {
 		t.Errorf("%s, %v", got, err)
 	}
-	if got, err := findModule(dirs, "other"); err != nil || got != filepath.Join(second, "other.ko") {
+	if got, err := findModule(dirs, "other"); err != nil || got != other {
 		t.Errorf("%s, %v", got, err)
 	}
 	if got, err := findModule(dirs, "absent"); !errors.Is(err, os.ErrNotExist) {

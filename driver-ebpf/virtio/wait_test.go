@@ -90,7 +90,8 @@ func TestClockIsSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); n != 0 || err != nil {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	if n != 0 || err != nil {
 		t.Fatalf("%d events, error %v", n, err)
 	}
 }

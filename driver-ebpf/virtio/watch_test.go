@@ -125,6 +125,10 @@ func TestWatch(t *testing.T) {
 			return f.Close()
 		}
 	}
+	write := func() error {
+		_, err := ours.WriteAt([]byte{1}, 0)
+		return err
+	}
 	for _, c := range []struct {
 		name string
 		do   func() error
@@ -133,7 +137,7 @@ func TestWatch(t *testing.T) {
 		{"the uio device is read", use(uio, os.O_RDONLY), true},
 		{"the configuration is written", use(config, os.O_WRONLY), true},
 		{"the configuration is read", use(config, os.O_RDONLY), false},
-		{"we write to the configuration", func() error { _, err := ours.WriteAt([]byte{1}, 0); return err }, false},
+		{"we write to the configuration", write, false},
 	} {
 		if err := c.do(); err != nil {
 			t.Fatal(err)
