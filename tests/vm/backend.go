@@ -86,7 +86,7 @@ func (b *Backend) AwaitDriver(ctx context.Context) (string, error) {
 	err := b.process.await(ctx, "the guest's driver", func() bool {
 		var err error
 		s, err = b.Control.Status(ctx)
-		return err == nil && s.DriverState != "none"
+		return err == nil && s.Driver != nil
 	})
 	return s.DriverState, err
 }
