@@ -127,7 +127,8 @@ func BenchmarkLocate(b *testing.B) {
 	regions := []physmem.Region{{Size: uint64(len(s.low)), Source: bytes.NewReader(s.low)}}
 	for n := range uint64(parts) {
 		regions = append(regions, physmem.Region{
-			GPA: 1<<32 + n*part, Size: part - 1<<pageShift, Source: physmem.FD(filler), Offset: 2048,
+			GPA: 1<<32 + n*part, Size: part - 1<<pageShift,
+			Source: physmem.FD(filler), Offset: 2048,
 		})
 	}
 	for _, tc := range []struct {

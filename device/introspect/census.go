@@ -51,6 +51,17 @@ type ZoneCensus struct {
 	Blocks  []uint64              `json:"blocks"` // free blocks that the scan found, by order
 }
 
+// ByClass returns the classes that the zone has pages of.
+func (z *ZoneCensus) ByClass() map[pages.Class]Counts {
+	found := make(map[pages.Class]Counts)
+	for class, n := range z.Classes {
+		if n.Pages > 0 {
+			found[pages.Class(class)] = n
+		}
+	}
+	return found
+}
+
 // Census is what a scan found.
 type Census struct {
 	Zones []ZoneCensus

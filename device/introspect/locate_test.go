@@ -40,8 +40,8 @@ func (broken) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 
 func TestTheKernelIsFoundByItsOwnPointers(t *testing.T) {
 	s := newSynthetic(t, synFew, synFew)
-	regions := append(s.memory(t).Regions(), physmem.Region{GPA: 1 << 45, Size: 1 << 40, Source: broken{}})
-	mem, err := physmem.New(regions)
+	more := physmem.Region{GPA: 1 << 45, Size: 1 << 40, Source: broken{}}
+	mem, err := physmem.New(append(s.memory(t).Regions(), more))
 	if err != nil {
 		t.Fatal(err)
 	}

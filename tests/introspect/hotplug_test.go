@@ -18,7 +18,8 @@ func TestMemoryThatIsPluggedIn(t *testing.T) {
 		t.Run(string(series), func(t *testing.T) {
 			s := mustBoot(t, machine{
 				series: series, nodes: []int{512}, kinds: allKinds,
-				append: []string{"memhp_default_state=online"}, options: []string{"-m", "slots=2,maxmem=4G"},
+				append:  []string{"memhp_default_state=online"},
+				options: []string{"-m", "slots=2,maxmem=4G"},
 			})
 			k := mustLocate(t, s.mustMemory(t), 0)
 			before := mustPresent(t, k)
@@ -26,7 +27,9 @@ func TestMemoryThatIsPluggedIn(t *testing.T) {
 			s.mustQMP(t, "object-add", map[string]any{
 				"qom-type": "memory-backend-memfd", "id": "more", "size": size, "share": true,
 			}, nil)
-			s.mustQMP(t, "device_add", map[string]any{"driver": "pc-dimm", "id": "dimm", "memdev": "more"}, nil)
+			s.mustQMP(t, "device_add", map[string]any{
+				"driver": "pc-dimm", "id": "dimm", "memdev": "more",
+			}, nil)
 			var devices []struct{ Data struct{ Addr uint64 } }
 			s.mustQMP(t, "query-memory-devices", nil, &devices)
 			if len(devices) != 1 {
