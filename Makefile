@@ -28,7 +28,7 @@ demo: machine qemu-build ## migrate a guest with hints off and on, and compare
 	@go run ./tests/demo $(DEMO_FLAGS)
 
 .PHONY: bench bench-quick
-bench: machine qemu-build ## measure every load with every method, for hours; continues when interrupted
+bench: machine qemu-build ## measure every load by every method, for hours; can be interrupted
 	@go run ./tests/bench $(BENCH_FLAGS)
 bench-quick: machine qemu-build ## measure what tells most, in some minutes
 	@go run ./tests/bench -quick $(BENCH_FLAGS)
@@ -41,7 +41,7 @@ build: go ## build fbppd, fbppctl, fbpp-agent and fbpp-conform into build/
 	@$(GO_BUILD) -o build/ ./cmd/...
 
 .PHONY: test
-test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit tests, drivers in guests, migrations
+test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit and driver tests, migrations
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers
@@ -56,7 +56,7 @@ model: machine ## check the model: our order loses no write, each rejected one d
 	@go run ./tests/model/fbpp-model
 
 .PHONY: soak
-soak: machine qemu-build qemu-build-sanitize ## everything random at full length, for hours; SEED=N repeats
+soak: machine qemu-build qemu-build-sanitize ## all that is random at full length, for hours; SEED=N
 	@./tests/scripts/soak.sh $(SEED)
 
 .PHONY: lint

@@ -18,7 +18,8 @@ import (
 func newFlags() (*flag.FlagSet, *time.Duration) {
 	fs := flag.NewFlagSet("program", flag.ContinueOnError)
 	budget := new(time.Duration)
-	Duration(fs, budget, "budget", time.Millisecond, 10*time.Microsecond, time.Second, "longest `time`")
+	const shortest, longest = 10 * time.Microsecond, time.Second
+	Duration(fs, budget, "budget", time.Millisecond, shortest, longest, "longest `time`")
 	return fs, budget
 }
 
@@ -46,7 +47,8 @@ func TestParseSaysWhatIsWrongInOneLine(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	fs, budget := newFlags()
-	if err := Parse(fs, []string{"--budget=2ms", "word"}, io.Discard); err != nil || *budget != 2*time.Millisecond {
+	err := Parse(fs, []string{"--budget=2ms", "word"}, io.Discard)
+	if err != nil || *budget != 2*time.Millisecond {
 		t.Errorf("got %v, %v", *budget, err)
 	}
 	if err := NoArgs(fs); !errors.As(err, new(UsageError)) {
@@ -67,7 +69,8 @@ func TestHelpAndVersionGoToStandardOutput(t *testing.T) {
 	} {
 		fs, _ := newFlags()
 		var out strings.Builder
-		if err := Parse(fs, []string{arg}, &out); !errors.Is(err, ErrDone) || !strings.Contains(out.String(), want) {
+		err := Parse(fs, []string{arg}, &out)
+		if !errors.Is(err, ErrDone) || !strings.Contains(out.String(), want) {
 			t.Errorf("%s: got %v and %q, want %q", arg, err, out.String(), want)
 		}
 	}
@@ -101,7 +104,8 @@ func TestOutputRemembersAFullDisk(t *testing.T) {
 	defer full.Close()
 	out := NewOutput(full)
 	_, _ = io.WriteString(out, "lost")
-	if _, err := io.WriteString(out, "lost too"); !errors.Is(err, unix.ENOSPC) || !errors.Is(out.Err(), unix.ENOSPC) {
+	_, err = io.WriteString(out, "lost too")
+	if !errors.Is(err, unix.ENOSPC) || !errors.Is(out.Err(), unix.ENOSPC) {
 		t.Errorf("got %v and then %v, want ENOSPC", err, out.Err())
 	}
 }

@@ -21,7 +21,9 @@ type duration struct {
 }
 
 // Duration adds a flag for a duration from min to max.
-func Duration(fs *flag.FlagSet, p *time.Duration, name string, value, min, max time.Duration, usage string) {
+func Duration(
+	fs *flag.FlagSet, p *time.Duration, name string, value, min, max time.Duration, usage string,
+) {
 	*p = value
 	fs.Var(duration{p, min, max}, name, usage)
 }

@@ -64,7 +64,8 @@ func TestCommands(t *testing.T) {
 
 func TestJSONIsTheStatus(t *testing.T) {
 	var out strings.Builder
-	if err := run(t.Context(), []string{"--control-path", mustServe(t), "--json", "status"}, &out); err != nil {
+	args := []string{"--control-path", mustServe(t), "--json", "status"}
+	if err := run(t.Context(), args, &out); err != nil {
 		t.Fatal(err)
 	}
 	var s device.Status
@@ -109,7 +110,8 @@ func TestNoCommandWaitsForever(t *testing.T) {
 	for _, command := range []string{"status", "enable", "disable", "watch"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
-			err := run(t.Context(), []string{"--control-path", path, "--timeout=50ms", command}, &strings.Builder{})
+			args := []string{"--control-path", path, "--timeout=50ms", command}
+			err := run(t.Context(), args, &strings.Builder{})
 			if !errors.Is(err, errSilent) || !strings.Contains(err.Error(), path) {
 				t.Fatalf("got %v, want that nobody answers on %s", err, path)
 			}
@@ -132,7 +134,8 @@ func TestAWatchOutlastsTheTimeout(t *testing.T) {
 	time.AfterFunc(2*timeout, func() {
 		_ = run(t.Context(), []string{"--control-path", path, "disable"}, &strings.Builder{})
 	})
-	err := run(t.Context(), []string{"--control-path", path, "--timeout", timeout.String(), "watch"}, new(late))
+	args := []string{"--control-path", path, "--timeout", timeout.String(), "watch"}
+	err := run(t.Context(), args, new(late))
 	if !errors.Is(err, errFull) {
 		t.Fatalf("got %v, want the second state", err)
 	}

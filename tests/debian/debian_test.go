@@ -26,21 +26,26 @@ func TestMirror(t *testing.T) {
 			"bookworm", "http://deb.example/debian/"},
 		{"not the updates", "'http://a.example/dists/bookworm-updates/InRelease' x\n" +
 			"'http://b.example/dists/bookworm/InRelease' x\n", "bookworm", "http://b.example/"},
-		{"not the security suite", "'http://s.example/dists/bookworm-security/InRelease' x\n", "bookworm", ""},
+		{"not the security suite", "'http://s.example/dists/bookworm-security/InRelease' x\n",
+			"bookworm", ""},
 		{"by stable", "'http://deb.example/debian/dists/stable/InRelease' x\n",
 			"trixie", "http://deb.example/debian/"},
 		{"a list of mirrors", "'mirror+file:/etc/apt/mirrors/debian.list/dists/trixie/InRelease' x\n",
 			"trixie", "mirror+file:/etc/apt/mirrors/debian.list/"},
-		{"another vendor's suite", "'https://dl.example/linux/dists/nodistro/InRelease' x\n", "bookworm", ""},
-		{"another vendor's suite of the same name", "'https://dl.example/linux/dists/bookworm/InRelease' x\n" +
-			"'http://deb.example/debian/dists/bookworm/InRelease' x 0\n", "bookworm", "http://deb.example/debian/"},
+		{"another vendor's suite", "'https://dl.example/linux/dists/nodistro/InRelease' x\n",
+			"bookworm", ""},
+		{"another vendor's suite of the same name",
+			"'https://dl.example/linux/dists/bookworm/InRelease' x\n" +
+				"'http://deb.example/debian/dists/bookworm/InRelease' x 0\n",
+			"bookworm", "http://deb.example/debian/"},
 		{"nothing", "", "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			// apt-get prints what it would fetch.
 			bin := mustWrite(t, "apt-get", "#!/bin/sh\ncat <<'EOF'\n"+tc.uris+"EOF\n", 0o755)
 			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-			out, err := call(t.Context(), "", "eval", "debian_codename() { echo "+tc.suite+"; }; debian_mirror")
+			fake := "debian_codename() { echo " + tc.suite + "; }"
+			out, err := call(t.Context(), "", "eval", fake+"; debian_mirror")
 			if got := strings.TrimSpace(string(out)); got != tc.want || (err == nil) != (tc.want != "") {
 				t.Errorf("got %q, %v, want %q", got, err, tc.want)
 			}
@@ -69,8 +74,9 @@ func TestKeyring(t *testing.T) {
 	}
 	dir := mustWrite(t, "debian-archive-keyring.pgp", "", 0o644)
 	out, err := call(t.Context(), "", "debian_keyring", dir)
-	if got := strings.TrimSpace(string(out)); got != filepath.Join(dir, "debian-archive-keyring.pgp") || err != nil {
-		t.Errorf("got %q, %v", got, err)
+	want := filepath.Join(dir, "debian-archive-keyring.pgp")
+	if got := strings.TrimSpace(string(out)); got != want || err != nil {
+		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 }
 
@@ -80,12 +86,14 @@ func TestInstall(t *testing.T) {
 	}
 	// apt-get fails, and says why.
 	bin := mustWrite(t, "apt-get", "#!/bin/sh\necho the network is down\nexit 100\n", 0o755)
-	if err := os.WriteFile(filepath.Join(bin, "id"), []byte("#!/bin/sh\necho ${FAKE_ID:-0}\n"), 0o755); err != nil {
+	id := []byte("#!/bin/sh\necho ${FAKE_ID:-0}\n")
+	if err := os.WriteFile(filepath.Join(bin, "id"), id, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	_, err := call(t.Context(), "", "debian_install", "dpkg", "no-such-package")
-	if err == nil || !strings.Contains(err.Error(), "the network is down\ncannot install no-such-package") {
+	const want = "the network is down\ncannot install no-such-package"
+	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v", err)
 	}
 	t.Setenv("FAKE_ID", "1000")
@@ -105,7 +113,9 @@ func TestAptReadsTheSourceAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Dir::Etc::SourceList=" + s.dir + "/sources.list\n", "Dir::State::Status=/dev/null\n", "\nshow\nx\n" + s.dir,
+		"Dir::Etc::SourceList=" + s.dir + "/sources.list\n",
+		"Dir::State::Status=/dev/null\n",
+		"\nshow\nx\n" + s.dir,
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)

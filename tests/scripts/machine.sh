@@ -21,18 +21,20 @@ die() {
 }
 
 check_go() {
-	command -v go >/dev/null || die "Go is missing: install Go $oldest_go or later from https://go.dev/dl"
-	local version
+	local version get="install Go $oldest_go or later from https://go.dev/dl"
+	command -v go >/dev/null || die "Go is missing: $get"
 	version=$(cd / && go env GOVERSION)
 	version=${version#go}
 	printf '%s\n' "$oldest_go" "$version" | sort -CV ||
-		die "Go $version is too old: install Go $oldest_go or later from https://go.dev/dl"
+		die "Go $version is too old: $get"
 	go version >/dev/null 2>&1 || # fetches the toolchain of go.mod
-		die "Go $version cannot get the toolchain that go.mod names: is GOTOOLCHAIN=local set, or the network down?"
+		die "Go $version cannot get the toolchain that go.mod names:" \
+			"is GOTOOLCHAIN=local set, or the network down?"
 }
 
 check_debian() {
-	[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || die "this needs Linux on x86-64, not $(uname -s) on $(uname -m)"
+	[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
+		die "this needs Linux on x86-64, not $(uname -s) on $(uname -m)"
 	local ID='' VERSION_ID=''
 	# shellcheck source=/dev/null
 	[ ! -r /etc/os-release ] || . /etc/os-release

@@ -45,11 +45,13 @@ fuzz() {
 }
 
 part "hazards and faults" long ./tests/e2e -args -soak -seed="$seed"
-part "the adversary" long ./tests/adversary -args -adversary.rounds="$adversary_rounds" -adversary.seed="$seed"
+part "the adversary" long ./tests/adversary -args \
+	-adversary.rounds="$adversary_rounds" -adversary.seed="$seed"
 part "the model" go run ./tests/model/fbpp-model
 while read -r dir target; do
 	part "$target of $dir" fuzz "$dir" "$target"
-done < <(git grep -o 'func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed -E 's|^(.*)/[^/]*:func (.*)|./\1 \2|')
+done < <(git grep -o 'func Fuzz[A-Za-z0-9_]*' -- '*_test.go' |
+	sed -E 's|^(.*)/[^/]*:func (.*)|./\1 \2|')
 
 if [ ${#failed[@]} -gt 0 ]; then
 	echo "soak: failed, again with 'make soak SEED=$seed':" >&2
