@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -96,6 +97,27 @@ func TestChartsAreWellFormedAndHoldTheirText(t *testing.T) {
 				t.Errorf("%s does not say %q", c.Name, text)
 			}
 		}
+	}
+}
+
+// In a wider font than the library measures with, names end where they should.
+func TestNamesEndBesideTheBars(t *testing.T) {
+	records := []record{made(noLoad, fbpp, 1, 667, 268<<20), made(noLoad, stock, 1, 30789, 7455<<20)}
+	svg, err := allCharts()[0].draw(summarize(plannedOnce(allLoads(), allMethods()), records), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchored := regexp.MustCompile(`<text x="112" text-anchor="end"[^>]*>([^<]*)<`)
+	names := make(map[string]int)
+	for _, m := range anchored.FindAllSubmatch(svg, -1) {
+		names[string(m[1])]++
+	}
+	want := make(map[string]int)
+	for _, m := range allMethods() {
+		want[string(m)] = 2 // rows of panels
+	}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Error(diff)
 	}
 }
 

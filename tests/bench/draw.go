@@ -31,6 +31,8 @@ const (
 	barHeight   vg.Length = 10
 	labelWidth  vg.Length = 30 // right of the longest bar
 	maxColumns            = 4
+	// namesEnd is where the methods' names end, and nothing else begins.
+	namesEnd = chartMargin + namesWidth - 8
 )
 
 // rgb is an opaque colour, written 0xrrggbb.
@@ -78,17 +80,14 @@ func (d *drawing) line(x1, y1, x2, y2 vg.Length, style draw.LineStyle) {
 	d.c.StrokeLines(style, []vg.Point{d.at(x1, y1), d.at(x2, y2)})
 }
 
-// write writes from x, or up to x, with the middle of the letters at y.
-func (d *drawing) write(s string, x, y, size vg.Length, colour rgb, bold, rightAligned bool) {
+// write writes from x on, or up to namesEnd, with the middle of the letters at y.
+func (d *drawing) write(s string, x, y, size vg.Length, colour rgb, bold bool) {
 	style := text.Style{
 		Color: colour, Handler: plot.DefaultTextHandler, YAlign: text.YCenter,
 		Font: plotfont.Font{Typeface: "Liberation", Variant: "Sans", Size: size},
 	}
 	if bold {
 		style.Font.Weight = font.WeightBold
-	}
-	if rightAligned {
-		style.XAlign = text.XRight
 	}
 	d.c.FillText(style, d.at(x, y), s)
 }
@@ -109,8 +108,8 @@ func (c chart) draw(rows []row, caption string) ([]byte, error) {
 	d := &drawing{draw.New(canvas), height}
 	d.rect(0, 0, chartWidth, height, paper)
 	d.outline(0.5, 0.5, chartWidth-1, height-1)
-	d.write(c.Title, chartMargin, 21, 13, ink, true, false)
-	d.write(caption, chartMargin, 38, 8.5, faintInk, false, false)
+	d.write(c.Title, chartMargin, 21, 13, ink, true)
+	d.write(caption, chartMargin, 38, 8.5, faintInk, false)
 
 	width := (chartWidth - 2*chartMargin - namesWidth) / vg.Length(columns)
 	scale := (width - panelGap - labelWidth) / vg.Length(longest(panels))
@@ -118,7 +117,7 @@ func (c chart) draw(rows []row, caption string) ([]byte, error) {
 		y := headHeight + pitch*vg.Length(i/columns)
 		if i%columns == 0 {
 			for j, b := range p.bars {
-				d.write(string(b.method), chartMargin+namesWidth-8, barMiddle(y, j), 9, ink, b.method == fbpp, true)
+				d.write(string(b.method), namesEnd, barMiddle(y, j), 9, ink, b.method == fbpp)
 			}
 		}
 		d.panel(p, chartMargin+namesWidth+width*vg.Length(i%columns), y, width-panelGap-labelWidth, scale)
@@ -129,8 +128,17 @@ func (c chart) draw(rows []row, caption string) ([]byte, error) {
 	if _, err := canvas.WriteTo(&out); err != nil {
 		return nil, fmt.Errorf("draw chart %s: %w", c.Name, err)
 	}
-	// Few have the font, and others are as wide.
-	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif")), nil
+	return portable(out.Bytes()), nil
+}
+
+// portable has the picture look the same where the font is missing, which few
+// have. The library knows neither a choice of fonts nor that a text may end
+// somewhere: of a wider font the names would run into the bars.
+func portable(svg []byte) []byte {
+	const family = "font-family:Liberation Sans"
+	svg = bytes.ReplaceAll(svg, []byte(family), []byte(family+",Arial,Helvetica,sans-serif"))
+	name := fmt.Sprintf(`<text x="%.5g"`, float64(namesEnd))
+	return bytes.ReplaceAll(svg, []byte(name), []byte(name+` text-anchor="end"`))
 }
 
 // notes explains the signs that the panels use.
@@ -138,13 +146,13 @@ func (d *drawing) notes(panels []panel, y vg.Length) {
 	x := chartMargin
 	if panels[0].floor > 0 {
 		d.line(x, y-5, x, y+5, floorLine())
-		d.write("the least that can be sent: what is not free", x+6, y, 8.5, faintInk, false, false)
+		d.write("the least that can be sent: what is not free", x+6, y, 8.5, faintInk, false)
 		x += 230
 	}
 	if slices.ContainsFunc(panels, func(p panel) bool {
 		return slices.ContainsFunc(p.bars, func(b bar) bool { return b.absent == notPlanned })
 	}) {
-		d.write(notPlanned+"  not among the runs: a balloon must leave the guest what its load keeps", x, y, 8.5, faintInk, false, false)
+		d.write(notPlanned+"  not among the runs: a balloon must leave the guest what its load keeps", x, y, 8.5, faintInk, false)
 	}
 }
 
@@ -170,7 +178,7 @@ func barMiddle(panelTop vg.Length, i int) vg.Length {
 
 // panel draws a load's bars from x on, at most width long.
 func (d *drawing) panel(p panel, x, y, width, scale vg.Length) {
-	d.write(string(p.load), x, y+panelHead/2, 10, ink, true, false)
+	d.write(string(p.load), x, y+panelHead/2, 10, ink, true)
 	for i, b := range p.bars {
 		mid := barMiddle(y, i)
 		if b.absent == "" {
@@ -187,11 +195,11 @@ func (d *drawing) panel(p panel, x, y, width, scale vg.Length) {
 		case b.absent != "":
 			colour = faintInk
 		}
-		label := x + scale*vg.Length(b.Max)
-		if floor := scale * vg.Length(p.floor); b.absent != "" && floor < labelWidth {
-			label += floor // the line would cross it
+		label, floor := scale*vg.Length(b.Max), scale*vg.Length(p.floor)
+		if floor > label && floor < label+labelWidth {
+			label = floor // the line would cross it
 		}
-		d.write(b.label(), label+4, mid, 9, colour, b.method == fbpp, false)
+		d.write(b.label(), x+label+4, mid, 9, colour, b.method == fbpp)
 	}
 	if p.floor > 0 {
 		at := x + scale*vg.Length(p.floor)
