@@ -33,6 +33,7 @@ const vhostFeatures = 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures
 // from the stop of its last queue to the start of the next.
 type Backend struct {
 	dev     *Device
+	opts    options
 	lg      *zap.Logger
 	conn    *wire.Conn
 	rules   map[wire.Request]rule
@@ -53,20 +54,20 @@ type Backend struct {
 	inband       []eventfd.FD // kick rings that were started by VRING_KICK
 	transfer     *transfer    // of the device's state, or nil
 	stateTimeout time.Duration
-	noPostcopy   bool
+	postcopy     bool            // is offered
 	ended        <-chan struct{} // closed when the connection is to end
 }
 
 // errClosed is the reason of a connection that the device closed.
 var errClosed = errors.New("connection closed by the device")
 
-func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger) *Backend {
-	b := &Backend{dev: dev, lg: lg, conn: conn, stateTimeout: stateTimeout}
+func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger, o options) *Backend {
+	b := &Backend{dev: dev, lg: lg, conn: conn, opts: o, stateTimeout: stateTimeout}
 	b.inband = make([]eventfd.FD, dev.NumQueues)
 	b.channel.init(lg)
 	b.rules = b.newRules()
 	b.mem = guestmem.NewSpace(b.newTLB())
-	b.noPostcopy = noPostcopy(lg)
+	b.postcopy = b.mayPostcopy()
 	for i := range dev.NumQueues {
 		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), dialect: b.dialect}
 		q.life.dev = dev
@@ -119,7 +120,7 @@ func (b *Backend) offeredProtocol() uint64 {
 	if b.dev.ReadConfig != nil {
 		f |= 1 << wire.ProtocolConfig
 	}
-	if !b.noPostcopy {
+	if b.postcopy {
 		f |= 1 << wire.ProtocolPageFault
 	}
 	if b.dev.SaveState != nil {

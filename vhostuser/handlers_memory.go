@@ -16,7 +16,7 @@ const maxMemSlots = 509
 
 // setMemTable replaces the memory table.
 func (b *Backend) setMemTable(m *wire.Message) (reply, error) {
-	if b.mem.Arriving.Load() {
+	if b.mem.Arriving() {
 		return b.tellTable(m)
 	}
 	slots, err := b.mapTable(m)
@@ -34,7 +34,7 @@ func (b *Backend) setMemTable(m *wire.Message) (reply, error) {
 
 // forgetMemTable leaves the device without memory.
 func (b *Backend) forgetMemTable(*wire.Message) {
-	if !b.mem.Arriving.Load() { // else it was an acknowledgement, or the connection ends
+	if !b.mem.Arriving() { // else it was an acknowledgement, or the connection ends
 		b.useMemory(b.mem.Empty())
 	}
 }
@@ -60,7 +60,7 @@ func (b *Backend) mapTable(m *wire.Message) (slots []*guestmem.Slot, err error) 
 }
 
 func (b *Backend) addMemReg(m *wire.Message) (reply, error) {
-	if b.mem.Arriving.Load() {
+	if b.mem.Arriving() {
 		return b.tellSlot(m)
 	}
 	slot, err := b.mapSlot(m)

@@ -256,12 +256,12 @@ func serve(t testing.TB, dev *vhostuser.Device) string {
 	return serveWith(t, dev, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
 }
 
-func serveWith(t testing.TB, dev *vhostuser.Device, lg *zap.Logger) string {
+func serveWith(t testing.TB, dev *vhostuser.Device, lg *zap.Logger, opts ...vhostuser.Option) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	l, err := vhostuser.Listen(path)
 	must(t, err)
-	s, err := vhostuser.NewServer(dev, lg)
+	s, err := vhostuser.NewServer(dev, lg, opts...)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -46,7 +46,7 @@ func (b *Backend) postcopyAdvise(*wire.Message) (reply, error) {
 	if b.post.uffd != nil {
 		return reply{}, errors.New("postcopy was advised already")
 	}
-	uffd, err := shm.OpenUserfault()
+	uffd, err := b.openUserfault()
 	if err != nil {
 		return reply{}, err
 	}
@@ -58,18 +58,18 @@ func (b *Backend) postcopyListen(*wire.Message) error {
 	switch {
 	case b.post.uffd == nil:
 		return errors.New("postcopy was not advised")
-	case b.mem.Arriving.Load():
+	case b.mem.Arriving():
 		return errors.New("postcopy has begun already")
 	case len(b.mem.Peek().Slots()) > 0:
 		// Their addresses were never told, so that nobody could serve them.
 		return errors.New("memory regions were sent before")
 	}
-	b.mem.Arriving.Store(true)
+	b.mem.Expect(b.post.uffd.UserModeOnly)
 	return nil
 }
 
 func (b *Backend) postcopyEnd(*wire.Message) (reply, error) {
-	if !b.mem.Arriving.Load() {
+	if !b.mem.Arriving() {
 		return reply{}, errors.New("postcopy has not begun")
 	}
 	return reply{payload: wire.U64(0).AppendTo(nil)}, b.endPostcopy(false)
@@ -93,7 +93,7 @@ func (b *Backend) endPostcopy(revoke bool) (err error) {
 	guestmem.ReleaseAll(p.registered)
 	p.registered = nil
 	p.tell(nil)
-	b.mem.Arriving.Store(false)
+	b.mem.Complete()
 	p.uffd.Close()
 	p.uffd = nil
 	return err
@@ -220,13 +220,22 @@ func (b *Backend) retry(f func() error) error {
 	}
 }
 
-// noPostcopy says why PAGEFAULT is not offered, if it is not.
-func noPostcopy(lg *zap.Logger) bool {
-	u, err := shm.OpenUserfault()
-	if err != nil {
-		lg.Info("postcopy is not offered", zap.Error(err))
-		return true
+// openUserfault makes a userfaultfd as the server was told.
+func (b *Backend) openUserfault() (*shm.Userfault, error) {
+	if b.opts.noPostcopy {
+		return nil, errors.New("postcopy is switched off")
 	}
-	u.Close()
-	return false
+	return shm.OpenUserfault(b.opts.userfault)
+}
+
+// mayPostcopy says whether PAGEFAULT can be offered, and logs how.
+func (b *Backend) mayPostcopy() bool {
+	u, err := b.openUserfault()
+	if err != nil {
+		b.lg.Info("postcopy is not offered", zap.Error(err))
+		return false
+	}
+	defer u.Close()
+	b.lg.Debug("postcopy is offered", zap.Bool("user_mode_only", u.UserModeOnly))
+	return true
 }

@@ -11,11 +11,14 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/vhostuser"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -63,7 +66,7 @@ func postcopyVM(t *testing.T, e *echo, o vhosttest.Options) (*vm, *vhosttest.Pos
 	t.Helper()
 	v := newVM(t, serve(t, &e.Device), o, 1<<20, 1<<20, 1<<20)
 	if !v.f.Protocol.Has(wire.ProtocolPageFault) {
-		t.Skip("userfaultfd is missing: it needs root, or vm.unprivileged_userfaultfd=1")
+		t.Skip("the kernel gives this process no userfaultfd of any kind")
 	}
 	for _, b := range v.g.Blocks[:2] {
 		v.g.Read(b.Addr, b.Size()) // has been there, from now on
@@ -285,7 +288,7 @@ func TestPostcopyOutOfOrderIsRefused(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 	if !v.f.Protocol.Has(wire.ProtocolPageFault) {
-		t.Skip("userfaultfd is missing: it needs root, or vm.unprivileged_userfaultfd=1")
+		t.Skip("the kernel gives this process no userfaultfd of any kind")
 	}
 	var refused *vhosttest.Refused
 	expect := func(what string, err error) {
@@ -320,4 +323,33 @@ func TestPostcopyOutOfOrderIsRefused(t *testing.T) {
 	v = newVM(t, serve(t, &newEcho().Device), vhosttest.Options{Without: 1 << wire.ProtocolPageFault})
 	_, err = v.f.Advise()
 	expect("advise without the feature", err)
+}
+
+// nobody is a user without privileges on every Linux.
+const nobody = 65534
+
+// TestPostcopyWithoutPrivileges runs the tests above as a user who may have nothing
+// but a userfaultfd of UFFD_USER_MODE_ONLY, with the default of
+// vm.unprivileged_userfaultfd.
+func TestPostcopyWithoutPrivileges(t *testing.T) {
+	if os.Getuid() == nobody {
+		return // it is us
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=Pages|RingThatHas|FrontendLeavesWhileARing|MemoryIsUsed|OutOfOrder")
+	cmd.Dir = "/"
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || bytes.Count(out, []byte("--- PASS")) < 8 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestPostcopyIsSwitchedOff(t *testing.T) {
+	e := newEcho()
+	v := newVM(t, serveWith(t, &e.Device, zap.NewNop(), vhostuser.WithoutPostcopy()), vhosttest.Options{})
+	if v.f.Protocol.Has(wire.ProtocolPageFault) {
+		t.Error("PAGEFAULT is offered")
+	}
 }

@@ -57,7 +57,7 @@ func (r *rig) connect(t testing.TB) {
 	unix.Close(fds[0])
 	conn, err := wire.NewConnFD(fds[1], "unused")
 	check(t, err)
-	r.b = newBackend(s.dev, conn, s.lg)
+	r.b = newBackend(s.dev, conn, s.lg, s.opts)
 	r.b.features.Store(r.b.offered() | uint64(r.features))
 	if !r.features.Has(wire.FeatureEventIdx) {
 		r.b.features.Store(r.b.features.Load() &^ (1 << wire.FeatureEventIdx))

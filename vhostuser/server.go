@@ -7,17 +7,48 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"go.uber.org/zap"
 
+	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
 // Server serves a Device to one frontend at a time.
 type Server struct {
-	dev *Device
-	lg  *zap.Logger
+	dev  *Device
+	lg   *zap.Logger
+	opts options
 }
+
+// Option changes how a [Server] serves.
+type Option func(*options)
+
+type options struct {
+	userfault  *os.File // of /dev/userfaultfd, or nil
+	noPostcopy bool
+}
+
+// WithUserfault makes the userfaultfds of postcopy migrations by dev, an open
+// /dev/userfaultfd (see [OpenUserfault]). It is for programs that open the device
+// first and give up their privileges then. dev stays the caller's, is used until the
+// server has ended, and may be nil.
+//
+// Where dev gives none the library tries userfaultfd(2) and the device by itself; as
+// a last resort it takes one of UFFD_USER_MODE_ONLY, which needs no privilege. With
+// that it waits for one page at a time, and a wait keeps one of Go's processors
+// busy. No access to guest memory is left uncovered: [Queue.Pop] and
+// [Memory.Segments] have waited before a device can pass memory to a system call.
+func WithUserfault(dev *os.File) Option { return func(o *options) { o.userfault = dev } }
+
+// WithoutPostcopy does not offer PAGEFAULT. QEMU then refuses to switch postcopy-ram
+// on for the virtual machine.
+func WithoutPostcopy() Option { return func(o *options) { o.noPostcopy = true } }
+
+// OpenUserfault opens /dev/userfaultfd. An error is no reason to give up: the kernel
+// may not have the device, or not for this process.
+func OpenUserfault() (*os.File, error) { return os.OpenFile(shm.UserfaultDevice, os.O_RDWR, 0) }
 
 // maxQueues is how many queues SET_VRING_KICK could name, halved, since some
 // frontends count in pairs.
@@ -26,7 +57,7 @@ const maxQueues = 128
 // NewServer checks dev and makes a server of it. dev must not change
 // afterwards. lg may be nil. Its lines are mostly about what the other side did, so
 // that they come without a stack trace, however lg is configured.
-func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
+func NewServer(dev *Device, lg *zap.Logger, opts ...Option) (*Server, error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
@@ -54,7 +85,11 @@ func NewServer(dev *Device, lg *zap.Logger) (*Server, error) {
 			return nil, fmt.Errorf("check device: extension's protocol feature %d is not private", e.ProtocolFeature)
 		}
 	}
-	return &Server{dev: dev, lg: lg}, nil
+	s := &Server{dev: dev, lg: lg}
+	for _, o := range opts {
+		o(&s.opts)
+	}
+	return s, nil
 }
 
 // Serve serves the frontends that l accepts, one after the other. It returns
@@ -108,5 +143,5 @@ func (s *Server) serve(ctx context.Context, l *Listener, conn *wire.Conn) (next 
 		d := watch(ctx, l, conn, s.lg)
 		defer func() { next = d.leave() }()
 	}
-	return nil, newBackend(s.dev, conn, s.lg).run(ctx)
+	return nil, newBackend(s.dev, conn, s.lg, s.opts).run(ctx)
 }

@@ -161,9 +161,14 @@ func serve(ctx context.Context, o options, lg *zap.Logger, restrict func(confine
 	}
 	defer l.Close()
 
+	// For postcopy, while files can be opened. Without it the library makes do.
+	uffd, err := vhostuser.OpenUserfault()
+	if err == nil {
+		defer uffd.Close()
+	}
 	o.device.Logger = lg
 	dev := device.New(o.device)
-	srv, err := vhostuser.NewServer(dev.VhostUser(), lg)
+	srv, err := vhostuser.NewServer(dev.VhostUser(), lg, vhostuser.WithUserfault(uffd))
 	if err != nil {
 		return err
 	}

@@ -37,19 +37,8 @@ type vm struct {
 // mustRun realizes the device at path, and starts the driver.
 func mustRun(t *testing.T, path string) *vm {
 	t.Helper()
-	v := &vm{t: t, guest: must(vhosttest.NewGuest(guestSize))(t)}
-	t.Cleanup(v.guest.Close)
-	v.eventq = must(vhosttest.NewQueue(v.guest, protocol.EventQueue, 64))(t)
-	t.Cleanup(v.eventq.Close)
-	v.reportq = must(vhosttest.NewQueue(v.guest, protocol.ReportQueue, 64))(t)
-	t.Cleanup(v.reportq.Close)
-	v.event, v.message = v.guest.Alloc(protocol.EventSize), v.guest.Alloc(1<<20)
-
-	v.fe = must(vhosttest.Dial(path))(t)
-	t.Cleanup(v.fe.Close)
-	v.fe.Timeout = patience
-	v.check(v.fe.Realize(vhosttest.Options{Extra: 1 << protocol.WindowProtocolFeature, Queues: []*vhosttest.Queue{v.eventq, v.reportq}}))
-	v.openWindow()
+	v := newVM(t)
+	v.dial(path)
 	v.check(v.fe.Start(v.guest, 1<<32, v.eventq, v.reportq))
 	v.supply()
 	if e := v.next(); e.Type != protocol.EventChanged {
@@ -57,6 +46,29 @@ func mustRun(t *testing.T, path string) *vm {
 	}
 	v.send(helloMessage(protocol.StatusOK, ""))
 	return v
+}
+
+// newVM makes a guest whose device is not realized yet.
+func newVM(t *testing.T) *vm {
+	t.Helper()
+	v := &vm{t: t, guest: must(vhosttest.NewGuest(guestSize))(t)}
+	t.Cleanup(v.guest.Close)
+	v.eventq = must(vhosttest.NewQueue(v.guest, protocol.EventQueue, 64))(t)
+	t.Cleanup(v.eventq.Close)
+	v.reportq = must(vhosttest.NewQueue(v.guest, protocol.ReportQueue, 64))(t)
+	t.Cleanup(v.reportq.Close)
+	v.event, v.message = v.guest.Alloc(protocol.EventSize), v.guest.Alloc(1<<20)
+	return v
+}
+
+// dial realizes the device at path.
+func (v *vm) dial(path string) {
+	v.t.Helper()
+	v.fe = must(vhosttest.Dial(path))(v.t)
+	v.t.Cleanup(v.fe.Close)
+	v.fe.Timeout = patience
+	v.check(v.fe.Realize(vhosttest.Options{Extra: 1 << protocol.WindowProtocolFeature, Queues: []*vhosttest.Queue{v.eventq, v.reportq}}))
+	v.openWindow()
 }
 
 func must[T any](value T, err error) func(*testing.T) T {

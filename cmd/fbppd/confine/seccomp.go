@@ -47,8 +47,8 @@ func restricted() []seccomp.NameWithConditions {
 		cloneThread = unix.CLONE_THREAD
 		// Go's runtime names its memory (prctl(2), PR_SET_VMA).
 		setVMA = unix.PR_SET_VMA
-		// The number space of userfaultfd's ioctls: bits 15..8 of the request.
-		uffdAPI, uffdRegister, uffdUnregister, uffdWake = 0xc018aa3f, 0xc020aa00, 0x8010aa01, 0x8010aa02
+		// include/uapi/linux/userfaultfd.h; uffdNew is of /dev/userfaultfd.
+		uffdNew, uffdAPI, uffdRegister, uffdUnregister, uffdWake = 0xaa00, 0xc018aa3f, 0xc020aa00, 0x8010aa01, 0x8010aa02
 	)
 	when := func(name string, arg uint32, op seccomp.Operation, value uint64) seccomp.NameWithConditions {
 		return seccomp.NameWithConditions{Name: name, Conditions: []seccomp.Condition{{Argument: arg, Operation: op, Value: value}}}
@@ -59,7 +59,7 @@ func restricted() []seccomp.NameWithConditions {
 		when("mmap", 2, seccomp.BitsNotSet, unix.PROT_EXEC), // no new code
 		when("mprotect", 2, seccomp.BitsNotSet, unix.PROT_EXEC),
 	}
-	for _, request := range []uint64{uffdAPI, uffdRegister, uffdUnregister, uffdWake} {
+	for _, request := range []uint64{uffdNew, uffdAPI, uffdRegister, uffdUnregister, uffdWake} {
 		cs = append(cs, when("ioctl", 1, seccomp.Equal, request))
 	}
 	return cs

@@ -76,11 +76,23 @@ func (m *Snapshot) populate(addr, n uint64) error {
 		return err
 	}
 	for _, s := range segs {
-		if err := shm.Populate(s.Bytes); err != nil {
+		if err := m.space.fetch(s.Bytes); err != nil {
 			return fmt.Errorf("wait for pages at %#x: %w", s.Addr, err)
 		}
 	}
 	return nil
+}
+
+// fetch waits in the kernel, if the kernel lets us. A goroutine that stood in an
+// access of its own would hold up the garbage collector, and with it the process,
+// but for one that is written for that.
+func (s *Space) fetch(b []byte) error {
+	if !s.userModeOnly.Load() {
+		return shm.Populate(b)
+	}
+	s.touching.Lock() // one keeps a processor, and no more
+	defer s.touching.Unlock()
+	return shm.Guard(func() error { shm.Touch(b); return nil })
 }
 
 // present returns an absent delay unless all pages of b, which is at a guest
@@ -93,4 +105,4 @@ func (m *Snapshot) present(b []byte, addr uint64) error {
 }
 
 // arriving says whether pages may have yet to arrive.
-func (m *Snapshot) arriving() bool { return m.space.Arriving.Load() }
+func (m *Snapshot) arriving() bool { return m.space.Arriving() }

@@ -2,7 +2,10 @@
 
 package guestmem
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // maxPageWaits bounds the threads that wait for pages.
 const maxPageWaits = 64
@@ -12,12 +15,13 @@ const maxPageWaits = 64
 type Space struct {
 	// TLB translates the driver's addresses where there is an IOMMU.
 	TLB *TLB
-	// Arriving says that pages may be missing, at the destination of a postcopy
-	// migration: an access waits until the frontend has put them there.
-	Arriving atomic.Bool
 
 	current atomic.Pointer[Snapshot]
 	waits   chan struct{} // one for each wait for pages: it costs a thread
+
+	arriving     atomic.Bool // pages may be missing
+	userModeOnly atomic.Bool // only accesses of user mode wait for them
+	touching     sync.Mutex  // held by such an access
 }
 
 // NewSpace returns a Space without memory.
@@ -37,6 +41,20 @@ func (s *Space) Current() *Snapshot {
 		}
 	}
 }
+
+// Expect says that pages may be missing from now on, at the destination of a
+// postcopy migration: an access waits until the frontend has put them there. With
+// userModeOnly the kernel does not wait on our behalf.
+func (s *Space) Expect(userModeOnly bool) {
+	s.userModeOnly.Store(userModeOnly)
+	s.arriving.Store(true)
+}
+
+// Complete says that all pages are there.
+func (s *Space) Complete() { s.arriving.Store(false) }
+
+// Arriving says whether pages may be missing.
+func (s *Space) Arriving() bool { return s.arriving.Load() }
 
 // Peek returns the present table, for the goroutine that alone replaces it.
 func (s *Space) Peek() *Snapshot { return s.current.Load() }

@@ -20,6 +20,8 @@ const (
 	uffdioWake     = 0x8010aa02
 	uffdNew        = 0xaa00 // USERFAULTFD_IOC_NEW, of /dev/userfaultfd
 
+	uffdUserModeOnly = 1 // UFFD_USER_MODE_ONLY
+
 	uffdMissingShmem  = 1 << 5
 	uffdModeMissing   = 1
 	uffdEventFault    = 0x12
@@ -33,24 +35,23 @@ type uffdRange struct{ start, length uint64 }
 type Userfault struct {
 	// FD is for sending. It belongs to the Userfault.
 	FD int
+	// UserModeOnly says that accesses of the kernel on our behalf do not wait but
+	// fail, and so does [Populate]; [Touch] waits.
+	UserModeOnly bool
 }
 
-// OpenUserfault makes one, or says why the kernel does not let us: it takes
-// CAP_SYS_PTRACE, access to /dev/userfaultfd, or vm.unprivileged_userfaultfd.
-func OpenUserfault() (_ *Userfault, err error) {
-	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
-	if errno != 0 {
-		dev, openErr := unix.Open("/dev/userfaultfd", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if openErr != nil {
-			return nil, fmt.Errorf("open userfaultfd: %w", os.NewSyscallError("userfaultfd", errno))
-		}
-		fd, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(dev), uffdNew, unix.O_CLOEXEC|unix.O_NONBLOCK)
-		unix.Close(dev)
-		if errno != 0 {
-			return nil, fmt.Errorf("open userfaultfd: %w", os.NewSyscallError("ioctl", errno))
-		}
+// UserfaultDevice is where who may open it gets userfaultfds, from Linux 6.1 on.
+const UserfaultDevice = "/dev/userfaultfd"
+
+// OpenUserfault makes one, or says why the kernel does not let us. It takes an open
+// [UserfaultDevice], dev, which may be nil; CAP_SYS_PTRACE or
+// vm.unprivileged_userfaultfd; or the right to open that device. Without any of them
+// the kernel, from Linux 5.11 on, makes one for accesses of user mode only.
+func OpenUserfault(dev *os.File) (_ *Userfault, err error) {
+	u, err := newUserfault(dev)
+	if err != nil {
+		return nil, fmt.Errorf("open userfaultfd: %w", err)
 	}
-	u := &Userfault{FD: int(fd)}
 	defer func() {
 		if err != nil {
 			u.Close()
@@ -64,6 +65,46 @@ func OpenUserfault() (_ *Userfault, err error) {
 		return nil, errors.New("open userfaultfd: the kernel has none for shared memory")
 	}
 	return u, nil
+}
+
+// newUserfault takes the first way that is open to us.
+func newUserfault(dev *os.File) (*Userfault, error) {
+	if dev != nil {
+		if fd, err := deviceUserfault(dev); err == nil {
+			return &Userfault{FD: fd}, nil
+		}
+	}
+	fd, err := userfaultfd(0)
+	if err == nil {
+		return &Userfault{FD: fd}, nil
+	}
+	if dev, err := os.OpenFile(UserfaultDevice, os.O_RDWR, 0); err == nil {
+		fd, err := deviceUserfault(dev)
+		dev.Close()
+		if err == nil {
+			return &Userfault{FD: fd}, nil
+		}
+	}
+	if fd, err := userfaultfd(uffdUserModeOnly); err == nil {
+		return &Userfault{FD: fd, UserModeOnly: true}, nil
+	}
+	return nil, err
+}
+
+func userfaultfd(flags uintptr) (int, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|flags, 0, 0)
+	if errno != 0 {
+		return -1, os.NewSyscallError("userfaultfd", errno)
+	}
+	return int(fd), nil
+}
+
+func deviceUserfault(dev *os.File) (int, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, dev.Fd(), uffdNew, unix.O_CLOEXEC|unix.O_NONBLOCK)
+	if errno != 0 {
+		return -1, os.NewSyscallError("ioctl", errno)
+	}
+	return int(fd), nil
 }
 
 func (u *Userfault) ioctl(req uintptr, arg unsafe.Pointer) error {
@@ -167,4 +208,19 @@ func Populate(b []byte) error {
 			return os.NewSyscallError("madvise", errno)
 		}
 	}
+}
+
+// Touch makes the pages of b present as [Populate] does, but by accesses of user
+// mode. The goroutine that waits in one keeps a processor of Go's runtime (see
+// GOMAXPROCS) for up to 10 ms at a time, and others run in between: the signal by
+// which the runtime preempts a loop like this one ends the kernel's wait, and the
+// access is made again later. Neither the collector nor anybody else is held up for
+// longer. Callers bound how many do so at once, and are inside a [Guard].
+func Touch(b []byte) (sum byte) {
+	pageSize := os.Getpagesize()
+	for off := 0; off < len(b); {
+		sum += b[off]
+		off += pageSize - int(Addr(b[off:])&uint64(pageSize-1)) // the next page begins there
+	}
+	return sum
 }
