@@ -26,9 +26,9 @@ type Chain struct {
 	mem   *lease // until the device gives the chain back, then nil
 	epoch uint64 // of the queue's run that popped it
 
-	id    uint16 // as the used element names it
-	slots int    // of the ring, that it takes
-	raw   []desc // of a packed ring; kept where they are tracked in flight
+	id    uint16 // by which the used element names the chain
+	slots int    // how many slots of the ring it takes
+	raw   []desc // its descriptors in a packed ring, if chains are tracked in flight
 
 	segs     []Segment // readable ones, then writable ones
 	writing  bool      // there is a writable one
@@ -37,13 +37,13 @@ type Chain struct {
 	writeLen uint32
 	scratch  []byte // an indirect table that spans regions
 
-	// While it is outstanding, from the driver's point of view.
-	prev, next *Chain
-	seq        uint64 // order of popping
-	resubmit   bool   // left by a backend before us
-	flight     uint16 // where the inflight area has it
-	done       bool   // pushed, with so many bytes:
-	written    uint32
+	// Of a chain that the driver has not got back.
+	prev, next *Chain // in the list of those
+	seq        uint64 // number in the order of popping
+	resubmit   bool   // a backend before us left it in flight
+	flight     uint16 // its place in the inflight area
+	done       bool   // the device has pushed it
+	written    uint32 // how many bytes the device wrote, once it is done
 }
 
 // Readable returns the part that the device reads, without empty descriptors.

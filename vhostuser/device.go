@@ -18,13 +18,13 @@ import (
 // and those of Backend that do not wait for the frontend. It must not block on
 // the frontend, on the guest, or on Kick.
 type Device struct {
-	// Features are the device's own feature bits to offer (bits 0 to 23 and 50
-	// up, and those transport bits whose promise the device itself keeps). The
-	// library adds VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC,
+	// Features are the feature bits that the device offers: those of its own
+	// kind (0 to 23, and 50 up), and those of the transport that it implements
+	// itself. The library adds VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC,
 	// VIRTIO_F_EVENT_IDX, VHOST_F_LOG_ALL and VHOST_USER_F_PROTOCOL_FEATURES.
-	// It also implements VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER and
-	// VIRTIO_F_ACCESS_PLATFORM, and offers each to a device that has it here:
-	// see wire.FeatureRingPacked, wire.FeatureInOrder and
+	//
+	// Three more are implemented by the library, and offered if they are set
+	// here: wire.FeatureRingPacked, wire.FeatureInOrder and
 	// wire.FeatureAccessPlatform.
 	Features uint64
 
@@ -37,20 +37,24 @@ type Device struct {
 	// smaller queue-size, as vhost-user-blk is.
 	MaxQueueSize int
 
-	// SpinTime is how long a queue's goroutine looks for more buffers, after a
-	// Kick that popped some, before it sleeps. Meanwhile the driver need not
-	// kick, and its next request is served at once, at the cost of a busy
-	// processor. While that is in vain it is tried more and more seldom. Zero
-	// means 50 microseconds, and up to 200 after a Kick that popped many, as the
-	// driver then takes longer to ask again; a negative time means none.
+	// SpinTime is how long a queue's goroutine goes on looking for buffers
+	// before it sleeps. It does so after a Kick that popped some. Meanwhile the
+	// driver does not have to kick and its next request is served at once, but
+	// a processor is busy. As long as nothing is found, this is done less and
+	// less often.
+	//
+	// Zero means 50 microseconds, or up to 200 after a Kick that popped many,
+	// since the driver is then busy for longer. A negative time means never.
 	SpinTime time.Duration
 
-	// TrackInflight offers INFLIGHT_SHMFD: the frontend keeps a record of the
-	// requests that are in flight, and when this process died, the next one
-	// pops what it had not completed before anything else. That can be a
-	// request that was carried out and not completed, so it is for devices
+	// TrackInflight offers INFLIGHT_SHMFD: requests outlive this process. The
+	// frontend keeps a record of those that were popped and not completed. When
+	// the process died, the next one pops these before anything else.
+	//
+	// Such a request may have been carried out already. So this is for devices
 	// whose requests may be carried out twice, such as disks. A device that
-	// completes its requests in order needs no record; the queue has it.
+	// completes its requests in order needs no record: its ring shows which
+	// are open.
 	TrackInflight bool
 
 	// ReadConfig fills p with the bytes of the device's config space that
@@ -62,13 +66,14 @@ type Device struct {
 	// the call. Nil refuses every write.
 	WriteConfig func(p []byte, off uint32) error
 
-	// Kick says that the driver may have made buffers available on q. It runs
-	// on q's own goroutine, never twice at once for one queue, and once
-	// whenever the queue starts to run, since kicks may have come earlier. It
-	// pops until [Queue.Pop] finds nothing. A Kick that is still running two
-	// seconds after its queue was stopped is left behind, cut off from the
-	// guest by ErrQueueStopped; see QueueStopping for requests that have effects
-	// elsewhere. Required.
+	// Kick says that the driver may have made buffers available on q, and pops
+	// until [Queue.Pop] finds nothing. It runs on q's own goroutine, never twice
+	// at once for one queue. It is also called whenever the queue starts to
+	// run, since kicks may have come earlier.
+	//
+	// A stop of the queue waits two seconds for Kick to return. Then it goes on
+	// without it, and ErrQueueStopped keeps that Kick from the guest's memory.
+	// QueueStopping is for devices that need more than that. Required.
 	Kick func(q *Queue)
 
 	// Connected announces a new frontend. b is valid until Disconnected.
@@ -88,13 +93,15 @@ type Device struct {
 	// precedes the first Kick.
 	QueueStarted func(q *Queue)
 
-	// QueueStopping says that q is about to stop, or to be disabled. Inside the
-	// call the device can still Push and Unpop its outstanding chains (see
-	// [Queue.Unpop] for what happens to the rest), unless the frontend is gone,
-	// when these return ErrQueueStopped. Pop finds nothing any more, so that a
-	// running Kick comes to its end. A device whose requests have effects outside
-	// of the guest waits here until none is under way: a disk's next user, on
-	// another host perhaps, goes on as soon as the queue has stopped.
+	// QueueStopping says that q is about to stop, or to be disabled. Pop finds
+	// nothing any more, so that a running Kick comes to its end. Inside the call
+	// the device can still Push and Unpop its outstanding chains; [Queue.Unpop]
+	// says what becomes of the rest. If the frontend is gone, both return
+	// ErrQueueStopped.
+	//
+	// A device whose requests have effects outside of the guest waits here
+	// until none is under way. The next user of a disk, on another host perhaps,
+	// goes on as soon as the queue has stopped.
 	QueueStopping func(q *Queue)
 
 	// Reset says that the driver or the frontend reset the device (RESET_DEVICE
@@ -104,19 +111,21 @@ type Device struct {
 	Reset func()
 
 	// MemoryChanged says that the guest memory table changed. m is valid during
-	// the call; use [Memory.Retain] to keep it.
+	// the call; use [Memory.Retain] to keep it. A guest of many modules changes
+	// its table once for each: compare [Memory.Regions] with what was there
+	// before, and do what the difference costs.
 	MemoryChanged func(m *Memory)
 
 	// KeepMemoryFiles keeps a descriptor for each region of guest memory, see
 	// [Memory.Files].
 	KeepMemoryFiles bool
 
-	// SaveState writes what the device remembers beyond its queues' indices,
-	// and LoadState makes it the state of this device, at the source and at the
-	// destination of a migration. All queues are stopped. Either runs on a
-	// goroutine of its own beside the message goroutine, and returns soon after
-	// an error of w or r: the frontend may lose interest. LoadState reads to
-	// the end. A device has both, and is offered DEVICE_STATE then, or neither.
+	// SaveState writes what the device remembers beyond its queues' indices, at
+	// the source of a migration. LoadState reads it to the end at the destination
+	// and takes it over. All queues are stopped. Both run on a goroutine of their
+	// own beside the message goroutine. They return soon after an error of w or
+	// r, since the frontend may have lost interest. A device has both, and then
+	// offers DEVICE_STATE, or neither.
 	SaveState func(w io.Writer) error
 	LoadState func(r io.Reader) error
 

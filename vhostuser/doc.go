@@ -22,12 +22,13 @@
 //
 // # Goroutines
 //
-// The message goroutine, the one that called Serve, makes every callback but
-// three, one at a time. Each running queue has a goroutine of its own, which
-// calls Kick and nothing else, and which holds a thread while it waits for
-// kicks. SaveState and LoadState run on one that lives as long as the transfer.
-// QEMU's main loop, and with it often the guest, stands still while a callback
-// of the message goroutine runs: it must not wait for anything that the
+// The message goroutine is the one that called Serve. It makes all callbacks, one
+// at a time, but for Kick, SaveState and LoadState. Each running queue has a
+// goroutine for Kick, which holds a thread while it waits for kicks. SaveState and
+// LoadState run on a goroutine that lives as long as the transfer.
+//
+// QEMU's main loop, and often the guest with it, stands still while the message
+// goroutine makes a callback. So a callback must not wait for anything that the
 // frontend or the guest has to do.
 //
 // # Virtqueues
@@ -60,8 +61,8 @@
 // Every device: split rings, indirect descriptors, EVENT_IDX, LOG_ALL, and the
 // protocol features MQ, LOG_SHMFD, REPLY_ACK, BACKEND_REQ, BACKEND_SEND_FD,
 // RESET_DEVICE, CONFIGURE_MEM_SLOTS (509 of them), STATUS, HOST_NOTIFIER and
-// INBAND_NOTIFICATIONS; and PAGEFAULT where the kernel lets the process have a
-// userfaultfd.
+// INBAND_NOTIFICATIONS; and PAGEFAULT where the process may have a userfaultfd of any
+// kind (see [WithUserfault]).
 //
 // Devices that ask for it, by a field of [Device]: packed rings, IN_ORDER and
 // ACCESS_PLATFORM (an IOMMU) by their feature bits, CONFIG by ReadConfig,
@@ -69,6 +70,24 @@
 // SHARED_OBJECT by SharedObject, and private messages by Extensions.
 //
 // Nothing is honoured before the frontend has negotiated it.
+//
+// # What is refused
+//
+// A request that is refused is told by its acknowledgement, if the frontend asked for
+// one, and by a line in the log. What an earlier request of its kind had set is not
+// what the frontend means any more, and is forgotten:
+//
+//   - the size, base or address of a ring, features, or the memory to track requests
+//     in: the ring does not start until it is told again. A ring that runs goes on,
+//     but pauses without an address;
+//   - the memory table: the device has no memory;
+//   - a translation: all that the message may have been about;
+//   - the backend channel: it is closed.
+//
+// A refused descriptor of a ring, status, configuration or slot leaves all as it was. A
+// log that cannot be mapped ends the connection: QEMU would migrate without the pages
+// that the device writes. A ring also loses its address when it is stopped and when the
+// device is reset.
 //
 // # Migration
 //

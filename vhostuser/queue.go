@@ -26,8 +26,8 @@ type Queue struct {
 
 	life lifecycle // of the message goroutine alone
 
-	// mu guards everything below, and every access to the ring's memory. It is
-	// taken after no other lock but before the dirty log's lock.
+	// mu guards everything below, and every access to the ring's memory. The
+	// dirty log's lock is taken while it is held, and no other.
 	mu      sync.Mutex
 	set     setup
 	started bool
@@ -35,7 +35,7 @@ type Queue struct {
 	running bool          // QueueStarted was called, and QueueStopping was not since
 	halting chan struct{} // closed when running ends
 	broken  error         // a *RingError
-	epoch   uint64
+	epoch   uint64        // counts the starts: a chain belongs to one
 	mem     *lease
 
 	ring    ring // nil while stopped
@@ -43,13 +43,13 @@ type Queue struct {
 	mapped  bool // ring is attached to memory
 	begun   bool // ring has its positions, since it was mapped once
 
-	flight flight   // nil: chains are not tracked
-	left   []uint16 // chains of a backend before us, to be popped first
-	popped int      // of them
+	flight flight   // tracks chains in flight; nil: they are not tracked
+	left   []uint16 // chains that a backend before us left in flight: popped first
+	popped int      // how many of left were popped
 
-	seq         uint64    // of the next chain to pop
-	outstanding chainList // popped, and not published as used
-	pushed      []*Chain  // the ones among them that wait to be published
+	seq         uint64    // number of the next chain to pop
+	outstanding chainList // chains that were popped and are not published as used
+	pushed      []*Chain  // those of them that were pushed and wait to be published
 	free        []*Chain
 	call        eventfd.FD // raised to interrupt the driver
 	errfd       eventfd.FD // raised when the queue breaks
@@ -58,9 +58,9 @@ type Queue struct {
 // Index returns the queue's number.
 func (q *Queue) Index() int { return q.index }
 
-// Base returns where the frontend told the ring to begin (SET_VRING_BASE): that of
-// a split ring is the index of the first chain that was not taken before, that of
-// a packed ring has two positions with their wrap counters in it.
+// Base returns where the frontend told the ring to begin (SET_VRING_BASE). For a
+// split ring it is the index of the first chain that was not taken before. For a
+// packed ring it is two positions with their wrap counters.
 func (q *Queue) Base() uint32 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
