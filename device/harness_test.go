@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,30 +25,8 @@ import (
 // which is below what the fuzzer gives to one input.
 const patience = 8 * time.Second
 
-// TestMain fails when the tests leave descriptors behind.
-func TestMain(m *testing.M) {
-	if e, err := vhosttest.NewEvent(); err == nil {
-		e.Close() // the runtime's poller has descriptors of its own, and keeps them
-	}
-	before := openFDs()
-	code := m.Run()
-	for range 100 {
-		if openFDs() == before {
-			os.Exit(code)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	fmt.Fprintf(os.Stderr, "%d descriptors before the tests, %d after\n", before, openFDs())
-	os.Exit(1)
-}
-
-func openFDs() int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	return len(entries)
-}
+// TestMain fails when the tests leave descriptors or guest memory behind.
+func TestMain(m *testing.M) { os.Exit(vhosttest.RunTests(m)) }
 
 // machine is a virtual machine around a device: it plays QEMU with its
 // migration thread, and the guest's driver.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,56 +30,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	// The runtime's poller has descriptors of its own, and keeps them.
-	if e, err := vhosttest.NewEvent(); err == nil {
-		e.Close()
-	}
-	before := openFDs()
-	code := m.Run()
-	if code == 0 {
-		if leaked := leaks(before); len(leaked) > 0 {
-			fmt.Fprintf(os.Stderr, "leaked: %v\n", leaked)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// leaks waits a moment for goroutines that are still closing.
-func leaks(before map[string]string) (leaked []string) {
-	for range 100 {
-		leaked = leaked[:0]
-		for fd, what := range openFDs() {
-			if before[fd] == "" {
-				leaked = append(leaked, fd+" "+what)
-			}
-		}
-		maps, err := os.ReadFile("/proc/self/maps")
-		if err != nil {
-			return []string{err.Error()}
-		}
-		for line := range strings.Lines(string(maps)) {
-			if strings.Contains(line, "/memfd:") {
-				leaked = append(leaked, line)
-			}
-		}
-		if len(leaked) == 0 {
-			return nil
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return leaked
-}
-
-func openFDs() map[string]string {
-	fds := make(map[string]string)
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		if what, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			fds[e.Name()] = what
-		}
-	}
-	return fds
+	os.Exit(vhosttest.RunTests(m))
 }
 
 // echo is a device whose queues copy the readable part of each chain to the
