@@ -114,10 +114,9 @@ func held(t testing.TB, pid int) holdings {
 	return h
 }
 
-// An fbppd that is stopped, and not gone, delays the migration: the exchange
-// ends at its own timeout, but QEMU's main loop waits for the answer to the
-// next vhost-user message, as with every backend. When fbppd goes on, all of
-// it goes on.
+// An fbppd that is stopped, and not gone, holds up nothing for long: the exchange
+// ends at its own timeout, and QEMU's wait for the answer to the next vhost-user
+// message at backend-timeout. When it goes on it is taken up again.
 func TestFBPPDStopped(t *testing.T) {
 	m := boot(t, setup{device: map[string]string{"hint-timeout": "1000"}})
 	m.signalAgent(syscall.SIGSTOP) // holds the request open
@@ -133,11 +132,22 @@ func TestFBPPDStopped(t *testing.T) {
 	m.awaitDriver()
 	m.setDevice("hint-timeout", 20000)
 
-	// Stopped before the migration begins, it holds the first message.
-	source := m.backend
-	source.Signal(syscall.SIGSTOP)
-	resume := time.AfterFunc(3*time.Second, func() { source.Signal(syscall.SIGCONT) })
-	defer resume.Stop()
+	// Stopped before the migration begins, it does not get to see the first message.
+	m.backend.Signal(syscall.SIGSTOP)
+	requireHints(t, m.migrate(), "no-backend")
+	m.requireSound()
+	m.awaitDriver()
+
+	// It goes on in the middle of a migration, and serves the next one.
+	m.backend.Signal(syscall.SIGSTOP)
+	dst, backend = m.startMigration(1 << 20)
+	m.awaitHints("no-backend")
+	m.backend.Signal(syscall.SIGCONT)
+	m.awaitDriver()
+	m.speedUp()
+	requireHints(t, m.arrive(dst, backend), "no-backend")
+	m.requireSound()
+	m.awaitDriver()
 	requireHints(t, m.migrate(), "ok")
 	m.requireSound()
 }

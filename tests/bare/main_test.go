@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bare
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/lab"
+)
+
+// parts are what all tests share. They are made once, before the first test,
+// and only read afterwards.
+var parts *lab.Lab
+
+func TestMain(m *testing.M) {
+	progress := func(line string) { fmt.Fprintln(os.Stderr, "bare:", line) }
+	l, err := lab.OpenHost(context.Background(), progress)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bare: cannot start:", err)
+		os.Exit(1)
+	}
+	fmt.Fprintf(os.Stderr, "bare: %s\n", l.Version)
+	parts = l
+	os.Exit(m.Run())
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bare
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// A backend that is there while postcopy fills the guest's memory would take
+// what has yet to arrive for zeroes, and have them stay: the machine would be
+// lost. It is left alone until postcopy has ended, and then taken up.
+func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		plug    bool // the destination's device is plugged in while it runs
+		cannot  bool // the backend cannot wait for pages
+		before  func(p *postcopy)
+		advised func(p *postcopy) // the stream has begun
+		running func(p *postcopy) // the destination runs, without most of its memory
+		ended   func(p *postcopy)
+	}{
+		{name: "when it is advised", advised: (*postcopy).comes},
+		{name: "when the machine runs", running: (*postcopy).comes},
+		{name: "and the driver starts", running: func(p *postcopy) {
+			p.comes()
+			p.dst.startDriver(low)
+		}},
+		{name: "and goes again", running: func(p *postcopy) {
+			p.comes()
+			p.b.Kill()
+			p.comes()
+		}},
+		{name: "with the device", plug: true, running: func(p *postcopy) {
+			p.comes()
+			p.dst.plugChardev(p.r.socket)
+			if err := p.dst.plugDevice(); err != nil {
+				p.t.Fatal(err)
+			}
+		}},
+		{name: "back", before: (*postcopy).takesPart, running: func(p *postcopy) {
+			p.b.Kill()
+			p.heard = p.r.heard.Load()
+			p.comes()
+		}},
+		{name: "back, as it was stopped", before: (*postcopy).takesPart, running: func(p *postcopy) {
+			p.b.Signal(syscall.SIGSTOP)
+			p.dst.execute("stop", nil)
+			p.dst.execute("cont", nil)
+			p.resumes()
+		}},
+		{name: "back, as it was stopped when it was advised", before: func(p *postcopy) {
+			p.takesPart()
+			p.b.Signal(syscall.SIGSTOP)
+		}, advised: (*postcopy).resumes},
+		{name: "back, as it was stopped at the switch", before: (*postcopy).takesPart, advised: func(p *postcopy) {
+			p.b.Signal(syscall.SIGSTOP)
+		}, running: (*postcopy).resumes},
+		{name: "back, as it was stopped at the end", before: (*postcopy).takesPart, running: func(p *postcopy) {
+			p.b.Signal(syscall.SIGSTOP)
+		}, ended: (*postcopy).resumes},
+		{name: "early, and the driver starts anew", before: (*postcopy).takesPart, running: func(p *postcopy) {
+			p.dst.startDriver(low)
+		}},
+		{name: "on the source", advised: func(p *postcopy) {
+			p.source.Kill()
+			p.restart(p.source)
+		}, running: func(p *postcopy) {
+			p.source.Kill()
+			p.restart(p.source)
+			p.comes()
+		}},
+		{name: "and cannot wait for pages", cannot: true, before: func(p *postcopy) {
+			// It is there, and QEMU parts with it when postcopy is permitted.
+			p.takesPart()
+		}, advised: func(p *postcopy) { p.heard = p.r.heard.Load() }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPostcopy(t, tc.plug, tc.cannot)
+			if tc.before != nil {
+				tc.before(p)
+			}
+			p.begin()
+			if tc.advised != nil {
+				tc.advised(p)
+			}
+			p.alone()
+			p.switchOver()
+			if tc.running != nil {
+				tc.running(p)
+			}
+			p.alone()
+			p.end()
+			if tc.ended != nil {
+				tc.ended(p)
+			}
+			if tc.plug { // nobody drives it
+				p.dst.await("the handshake", func() bool { return p.r.heard.Load() > handshake })
+			} else {
+				p.dst.awaitStarted(p.b)
+			}
+			p.requireWhole()
+		})
+	}
+}
+
+// postcopy is a migration in which little arrives before the destination runs.
+type postcopy struct {
+	t         testing.TB
+	m, dst    *machine
+	source, b *vm.Backend // the source's, and the destination's
+	r         *relay      // before the destination's
+	there     bool        // the destination's runs
+	heard     int64       // what QEMU may have said to it; -1: it takes part in the migration
+}
+
+// handshake is less than all that QEMU says to a backend at first, and more than
+// its half.
+const handshake = 12
+
+// filled is the memory that has to arrive.
+const (
+	filled     = 16 << 20
+	filledSize = 32 << 20
+)
+
+// newPostcopy makes two machines, of which the destination has no backend yet.
+func newPostcopy(t testing.TB, plug, cannot bool) *postcopy {
+	t.Helper()
+	args := []string{"--sandbox=none"}
+	if cannot {
+		args = nil // no privilege, and so no userfaultfd(2)
+	}
+	p := &postcopy{t: t, source: startFBPPD(t), b: startFBPPD(t, args...)}
+	p.b.Kill()
+	p.r = startRelay(t, p.b.Socket, passAll)
+	c := config(p.source.Socket)
+	c.Devices = []string{"pcie-root-port,id=port0,addr=0x11"}
+	if plug {
+		c.Backend = ""
+	}
+	p.m = start(t, c)
+	p.m.fill(filled, filledSize, 0x5a)
+	if !plug {
+		p.m.startDriver(low)
+		p.m.awaitStarted(p.source)
+		c.Backend = p.r.socket
+	}
+	p.dst = startIncoming(t, c)
+	return p
+}
+
+// comes starts the destination's backend.
+func (p *postcopy) comes() {
+	p.t.Helper()
+	p.restart(p.b)
+	p.there = true
+}
+
+// resumes has the destination's backend go on, which QEMU has given up.
+func (p *postcopy) resumes() {
+	p.t.Helper()
+	p.dst.awaitSaid(saysSilent, 1)
+	p.heard = p.r.heard.Load()
+	p.b.Signal(syscall.SIGCONT)
+}
+
+func (p *postcopy) restart(b *vm.Backend) {
+	p.t.Helper()
+	if err := b.Restart(p.m.ctx); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// takesPart starts a backend that can wait for pages, and is connected.
+func (p *postcopy) takesPart() {
+	p.t.Helper()
+	p.comes()
+	p.dst.awaitConnected(p.b)
+	p.dst.await("the handshake is over", func() bool { return p.r.heard.Load() > handshake })
+	p.heard = -1
+}
+
+// slowly is a bandwidth at which nothing comes to its end, in bytes per second.
+const slowly = 1 << 20
+
+// begin begins to migrate.
+func (p *postcopy) begin() {
+	p.t.Helper()
+	for _, m := range []*machine{p.m, p.dst} {
+		m.execute("migrate-set-capabilities", map[string]any{"capabilities": []map[string]any{
+			{"capability": "postcopy-ram", "state": true},
+		}})
+	}
+	p.m.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": slowly})
+	if err := p.m.StartMigration(p.m.ctx, p.dst.VM, slowly); err != nil {
+		p.t.Fatal(err)
+	}
+	p.awaitStatus(p.dst, "active")
+	p.awaitStatus(p.m, "active")
+}
+
+// switchOver has the destination run.
+func (p *postcopy) switchOver() {
+	p.t.Helper()
+	p.m.execute("migrate-start-postcopy", nil)
+	p.awaitStatus(p.m, "postcopy-active")
+	if err := p.dst.Arrive(p.dst.ctx); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// end lets the rest of the memory arrive.
+func (p *postcopy) end() {
+	p.t.Helper()
+	p.m.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": 0})
+	p.awaitStatus(p.m, "completed")
+	p.awaitStatus(p.dst, "completed")
+}
+
+func (p *postcopy) awaitStatus(m *machine, status string) {
+	p.t.Helper()
+	m.await("the migration is "+status, func() bool {
+		figures, err := m.QueryMigrate(m.ctx)
+		if err != nil || figures.Status != status && figures.Ended() {
+			p.t.Fatalf("the migration is %+v, not %s: %v\n%s", figures, status, err, p.dst.Messages())
+		}
+		return figures.Status == status
+	})
+}
+
+// alone looks for a while whether the destination's backend is left alone.
+func (p *postcopy) alone() {
+	p.t.Helper()
+	if p.heard < 0 || !p.there {
+		return
+	}
+	time.Sleep(500 * time.Millisecond) // QEMU has connected, and looked several times
+	if n := p.r.heard.Load() - p.heard; n != 0 {
+		p.t.Fatalf("QEMU said %d messages to a backend that it should leave alone", n)
+	}
+	if mapped(p.t, p.b) != 0 {
+		p.t.Fatal("the backend has memory that is still to arrive")
+	}
+}
+
+// requireWhole checks that all memory has arrived.
+func (p *postcopy) requireWhole() {
+	p.t.Helper()
+	p.dst.requireRuns()
+	var memory [2][]byte
+	for i, m := range []*machine{p.m, p.dst} {
+		file := filepath.Join(p.t.TempDir(), "memory")
+		m.execute("pmemsave", map[string]any{"val": filled, "size": filledSize, "filename": file})
+		var err error
+		if memory[i], err = os.ReadFile(file); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(memory[0], memory[1]) {
+		p.t.Fatal("the destination has other memory than the source")
+	}
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bare
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/vhostuser/wire"
+)
+
+// relay listens in a backend's place, and passes on what frontends and the
+// backend say, until the frontend has said so much.
+type relay struct {
+	socket string
+	listen net.Listener
+	silent atomic.Int64 // of each connection, the message that goes nowhere, and all after it
+	fell   atomic.Int64 // how often it fell silent
+	heard  atomic.Int64 // messages of frontends
+	muted  context.Context
+	unmute func()
+	done   sync.WaitGroup
+}
+
+// passAll is more messages than there are.
+const passAll = 1 << 30
+
+// startRelay starts a relay that passes the first messages of each connection.
+func startRelay(t testing.TB, backend string, passes int) *relay {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "fbpp-relay-") // short, for a socket's name
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r := &relay{socket: filepath.Join(dir, "sock")}
+	r.silent.Store(int64(passes))
+	l, err := net.Listen("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.listen = l
+	ctx, cancel := context.WithCancel(context.Background())
+	r.muted, r.unmute = context.WithCancel(ctx)
+	r.done.Go(func() {
+		for {
+			front, err := l.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			r.done.Go(func() { r.serve(ctx, front.(*net.UnixConn), backend) })
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		l.Close()
+		r.done.Wait()
+	})
+	return r
+}
+
+// speak has the relay pass everything, on connections from now on. One on which
+// it has fallen silent ends.
+func (r *relay) speak() {
+	r.silent.Store(passAll)
+	r.unmute()
+}
+
+// serve serves a connection until one side ends it.
+func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend string) {
+	front, err := wire.NewConnUnix(accepted, "front")
+	if err != nil {
+		return
+	}
+	defer front.Close()
+	dialed, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: backend, Net: "unix"})
+	if err != nil {
+		return
+	}
+	back, err := wire.NewConnUnix(dialed, "back")
+	if err != nil {
+		return
+	}
+	defer back.Close()
+	var answers sync.WaitGroup
+	answers.Go(func() {
+		for pass(ctx, back, front) == nil {
+		}
+	})
+	for n := int64(0); ; n++ {
+		if n == r.silent.Load() {
+			r.fell.Add(1)
+			for err == nil { // until the frontend has gone, or it is to speak
+				var m *wire.Message
+				if m, err = front.Recv(r.muted); err == nil {
+					m.Close()
+				}
+			}
+			break
+		}
+		if pass(ctx, front, back) != nil {
+			break
+		}
+		r.heard.Add(1)
+	}
+	back.Close()
+	answers.Wait()
+}
+
+// pass passes one message on.
+func pass(ctx context.Context, from, to *wire.Conn) error {
+	m, err := from.Recv(ctx)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return to.Send(ctx, m.Header, m.Payload, m.FDs...)
+}
