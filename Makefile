@@ -19,7 +19,7 @@ export FBPP_TARGET := $(TARGET)
 QEMU := ./qemu-patches/qemu.sh
 
 # Test packages that boot guests. They run one after the other.
-E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e
+E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e ./tests/introspect
 
 ##@ To see it
 

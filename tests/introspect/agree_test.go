@@ -21,6 +21,9 @@ import (
 // fourLevels is a processor without 5 levels of page tables.
 const fourLevels = "max,-erms,-fsrm,-la57"
 
+// fewVmemmap has the kernel give back most struct pages of its huge pages.
+const fewVmemmap = "hugetlb_free_vmemmap=on"
+
 func TestHostAgreesWithTheGuest(t *testing.T) {
 	for name, m := range map[string]machine{
 		"6.1":                 {series: guest.Linux6_1, nodes: []int{512}},
@@ -36,13 +39,13 @@ func TestHostAgreesWithTheGuest(t *testing.T) {
 		},
 		"7.3 with 4 levels": {series: guest.Linux7_3, nodes: []int{512}, cpu: fourLevels},
 		"6.1 with few vmemmap": {
-			series: guest.Linux6_1, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"},
+			series: guest.Linux6_1, nodes: []int{512}, append: []string{fewVmemmap},
 		},
 		"6.12 with few vmemmap": {
-			series: guest.Linux6_12, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"},
+			series: guest.Linux6_12, nodes: []int{512}, append: []string{fewVmemmap},
 		},
 		"7.3 with few vmemmap": {
-			series: guest.Linux7_3, nodes: []int{512}, append: []string{"hugetlb_free_vmemmap=on"},
+			series: guest.Linux7_3, nodes: []int{512}, append: []string{fewVmemmap},
 		},
 		"6.12 with init_on_free": {
 			series: guest.Linux6_12, nodes: []int{512}, append: []string{"init_on_free=1"},
@@ -55,6 +58,12 @@ func TestHostAgreesWithTheGuest(t *testing.T) {
 			m.kinds = allKinds
 			s := mustBoot(t, m)
 			t.Log(s.release, s.loaded)
+			if slices.Contains(m.append, fewVmemmap) {
+				const setting = "/proc/sys/vm/hugetlb_optimize_vmemmap"
+				if got := s.mustRun(t, "/init", "show", setting); got != "1" {
+					t.Errorf("vmemmap is not optimised: %q", got)
+				}
+			}
 			mem := s.mustMemory(t)
 			k := mustLocate(t, mem, 0)
 			if k.Release != s.release {

@@ -156,6 +156,16 @@ func (s *subject) mustTell(t *testing.T, order string) string {
 	return s.mustDo(t, ctl.Request{Op: ctl.OpTell, Name: "view", Line: order}).Output
 }
 
+// mustRun runs a program in the guest, and returns what it printed.
+func (s *subject) mustRun(t *testing.T, args ...string) string {
+	t.Helper()
+	r := s.mustDo(t, ctl.Request{Op: ctl.OpRun, Args: args})
+	if r.Exit != 0 {
+		t.Fatalf("%q ended with %d: %s", args, r.Exit, r.Output)
+	}
+	return r.Output
+}
+
 // mustQMP runs a command of QEMU's monitor.
 func (s *subject) mustQMP(t *testing.T, command string, args, result any) {
 	t.Helper()
