@@ -95,16 +95,21 @@ type comparison struct {
 	pairs    map[pair]int
 	examples map[pair][]uint64 // frames
 	pages    int
-	unquiet  int // pages that changed while the guest looked
+	unquiet  int // pages that changed between the host's two looks
 	unseen   int // pages that the host did not count, or the guest does not know
 }
 
-// compare compares page by page. seen has what the host says, by frame.
+// compare compares page by page. The host looked before the guest did, and after:
+// a page of which it says two things was not quiet. So was one whose flags
+// changed while the guest looked twice. Memory is never quite still: per-CPU
+// lists of free pages are drained, pages move to another node. An error of the
+// host's is the same both times.
 //
 // Linux 6.12 says of every anonymous page that it is merged, as it tests the two
 // bits of the mark for any rather than for both (fs/proc/page.c,
 // stable_page_flags). allMerged is for it: then the two are one class.
-func compare(first, second []byte, seen map[uint64]pages.Page, allMerged bool) *comparison {
+func compare(v *view, seen map[uint64]pages.Page, allMerged bool) *comparison {
+	first, second := v.files["kpageflags"], v.files["kpageflags2"]
 	c := &comparison{pairs: make(map[pair]int), examples: make(map[pair][]uint64)}
 	head := uint64(0)
 	for pfn := uint64(0); int(pfn+1)*8 <= len(first); pfn++ {
@@ -117,7 +122,7 @@ func compare(first, second []byte, seen map[uint64]pages.Page, allMerged bool) *
 			c.unseen++
 			continue
 		}
-		if flags != binary.LittleEndian.Uint64(second[8*pfn:]) {
+		if flags != binary.LittleEndian.Uint64(second[8*pfn:]) || v.before[pfn] != host {
 			c.unquiet++
 			continue
 		}
@@ -145,18 +150,10 @@ func withoutKSM(c pages.Class) pages.Class {
 	return c
 }
 
-// drained tells whether a page came to a free list since the guest looked. The
-// kernel drains its per-CPU lists of free pages from time to time, and those
-// carry no mark. That such a page is free indeed is proven by the kernel's
-// counts of free blocks, which are those of the pause.
-func (p pair) drained() bool {
-	return p.guest == pages.Page{Class: other} && p.host == pages.Page{Class: pages.Free}
-}
-
 // differing returns how many pages differ in what by says of them.
 func (c *comparison) differing(by func(pages.Page) any) (n int) {
 	for p, count := range c.pairs {
-		if by(p.guest) != by(p.host) && !p.drained() {
+		if by(p.guest) != by(p.host) {
 			n += count
 		}
 	}

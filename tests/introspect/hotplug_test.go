@@ -51,7 +51,7 @@ func TestMemoryThatIsPluggedIn(t *testing.T) {
 				}
 				time.Sleep(100 * time.Millisecond)
 			}
-			s.mustAgree(t, mem, s.mustPauseWithView(t))
+			s.mustAgree(t, mem, s.mustPauseWithView(t, k))
 		})
 	}
 }

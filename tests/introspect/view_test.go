@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/device/introspect"
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
 	"github.com/fbpp-project/fbpp/tests/introspect/pageview"
 )
 
@@ -20,13 +22,20 @@ import (
 // before has effects for a while.
 const settle = 2 * time.Second
 
-// mustPauseWithView has the guest take its view, pauses it, and returns the
-// files of the view.
-func (s *subject) mustPauseWithView(t *testing.T) map[string][]byte {
+// view is what a guest said of its pages, and what the host saw just before.
+type view struct {
+	files  map[string][]byte
+	before map[uint64]pages.Page
+}
+
+// mustPauseWithView has the host look at the guest, the guest look at itself, and
+// pauses it.
+func (s *subject) mustPauseWithView(t *testing.T, k *introspect.Kernel) *view {
 	t.Helper()
 	time.Sleep(settle)
 	s.mustTell(t, "view") // the first is for what taking one stirs
 	time.Sleep(settle)
+	_, before := mustSee(t, k)
 	if got := s.mustTell(t, "view"); got != "taken" {
 		t.Fatalf("the guest took no view: %s", got)
 	}
@@ -36,7 +45,7 @@ func (s *subject) mustPauseWithView(t *testing.T) map[string][]byte {
 		t.Fatal(err)
 	}
 	s.keep(t, files)
-	return files
+	return &view{files: files, before: before}
 }
 
 // collect finds the files of the view in the guest's memory.
