@@ -23,7 +23,8 @@ func newNotifier(address string) (notifier, error) {
 	return notifier{conn}, nil
 }
 
-// Notify tells the state. Who listens no more does not want to know.
+// Notify sends a state, such as READY=1. A state that cannot be sent is dropped:
+// fbppd serves its VM whether or not systemd still listens.
 func (n notifier) Notify(state string) {
 	if n.conn != nil {
 		_, _ = n.conn.Write([]byte(state))
