@@ -19,7 +19,8 @@ export FBPP_TARGET := $(TARGET)
 QEMU := ./qemu-patches/qemu.sh
 
 # Test packages that boot guests. They run one after the other.
-E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e ./tests/introspect
+E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e \
+	./tests/introspect
 
 ##@ To see it
 
@@ -41,7 +42,7 @@ build: go ## build fbppd, fbppctl, fbpp-agent and fbpp-conform into build/
 	@$(GO_BUILD) -o build/ ./cmd/...
 
 .PHONY: test
-test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit and driver tests, migrations
+test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit tests, migrations
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers

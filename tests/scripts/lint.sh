@@ -81,16 +81,17 @@ wrong_way() {
 		}' tests/scripts/imports.txt -
 }
 
-# Programs that do not know --version: what is run in a guest need not.
+# Programs that do not know --version: those of the guest's and of introspection's
+# tests need not.
 without_version() {
 	go list -f '{{if eq .Name "main"}}{{.Dir}} {{.Imports}}{{end}}' \
-		./cmd/... ./tests/... ./vhostuser/... | grep -v /tests/guest/ |
+		./cmd/... ./tests/... ./vhostuser/... | grep -vE '/tests/(guest|introspect)/' |
 		grep -vE '/(cmd/cli|vhostuser/program)[] ]' | cut -d' ' -f1
 }
 
 # Subjects that git log --oneline cuts off. Older ones stay as they are.
 long_subjects() {
-	git log --since=2026-11-28T21:30:00Z --no-merges --format='%h %s' |
+	git log --since=2026-11-29T00:00:00Z --no-merges --format='%h %s' |
 		awk 'length($0) - length($1) - 1 > 72'
 }
 
