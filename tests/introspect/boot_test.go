@@ -44,27 +44,3 @@ func TestAResetIsNoticed(t *testing.T) {
 		})
 	}
 }
-
-func TestTicksTellWhetherAGuestRuns(t *testing.T) {
-	s := mustBoot(t, machine{series: guest.Linux6_12, nodes: []int{512}})
-	k := mustLocate(t, s.mustMemory(t), 0)
-	ticks := func() uint64 {
-		n, err := k.Ticks()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	for first, deadline := ticks(), time.Now().Add(patience); ticks() == first; {
-		if time.Now().After(deadline) {
-			t.Fatal("no tick in a guest that runs")
-		}
-		s.mustTell(t, "view") // keeps it awake
-	}
-	s.mustQMP(t, "stop", nil, nil)
-	first := ticks()
-	time.Sleep(settle)
-	if last := ticks(); last != first {
-		t.Fatalf("%d ticks in a guest that is paused", last-first)
-	}
-}
