@@ -82,14 +82,16 @@ func (b *Backend) dispatch(ctx context.Context, m *wire.Message) error {
 			b.lg.Warn("request refused", zap.Stringer("request", req), zap.Error(err))
 			ans = reply{payload: r.refusal}
 		}
-		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, ans.payload, ans.fds...)
+		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, ans.payload,
+			ans.fds...)
 	case m.NeedReply() && b.ProtocolFeature(wire.ProtocolReplyAck):
 		ack := wire.U64(0)
 		if err != nil {
 			b.lg.Warn("request refused", zap.Stringer("request", req), zap.Error(err))
 			ack = 1
 		}
-		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, ack.AppendTo(nil))
+		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags},
+			ack.AppendTo(nil))
 	case err != nil:
 		// The frontend cannot be told. The stream is still in step, and what the
 		// frontend meant to set up will not run.
@@ -173,29 +175,36 @@ func (b *Backend) newRules() map[wire.Request]rule {
 		wire.SetMemTable: {size: anySize, maxFDs: wire.MaxMemRegions, feature: always,
 			handle: b.setMemTable, forget: b.forgetMemTable},
 		wire.GetMaxMemSlots: ask(wire.ProtocolConfigureMemSlots, func() uint64 { return maxMemSlots }),
-		wire.AddMemReg:      {size: anySize, maxFDs: 1, feature: wire.ProtocolConfigureMemSlots, handle: b.addMemReg},
+		wire.AddMemReg: {size: anySize, maxFDs: 1, feature: wire.ProtocolConfigureMemSlots,
+			handle: b.addMemReg},
 		// A frontend may send the descriptor along, for old backends.
-		wire.RemMemReg:  optionalFD(tell(wire.ProtocolConfigureMemSlots, sizeMemRegion, 0, b.remMemReg)),
-		wire.SetLogBase: {size: sizeLog, minFDs: 1, maxFDs: 1, feature: wire.ProtocolLogSHMFD, replies: true, handle: b.setLogBase},
-		wire.SetLogFD:   tell(wire.ProtocolLogSHMFD, anySize, 1, b.setLogFD),
+		wire.RemMemReg: optionalFD(tell(wire.ProtocolConfigureMemSlots, sizeMemRegion, 0, b.remMemReg)),
+		wire.SetLogBase: {size: sizeLog, minFDs: 1, maxFDs: 1, feature: wire.ProtocolLogSHMFD,
+			replies: true, handle: b.setLogBase},
+		wire.SetLogFD: tell(wire.ProtocolLogSHMFD, anySize, 1, b.setLogFD),
 
-		wire.SetVringNum:    tell(always, sizeState, 0, b.setVringNum).orForget(b.forRing((*Queue).forgetSize)),
-		wire.SetVringAddr:   tell(always, sizeAddr, 0, b.setVringAddr).orForget(b.forRing((*Queue).forgetAddr)),
-		wire.SetVringBase:   tell(always, sizeState, 0, b.setVringBase).orForget(b.forRing((*Queue).forgetBase)),
+		wire.SetVringNum: tell(always, sizeState, 0, b.setVringNum).
+			orForget(b.forRing((*Queue).forgetSize)),
+		wire.SetVringAddr: tell(always, sizeAddr, 0, b.setVringAddr).
+			orForget(b.forRing((*Queue).forgetAddr)),
+		wire.SetVringBase: tell(always, sizeState, 0, b.setVringBase).
+			orForget(b.forRing((*Queue).forgetBase)),
 		wire.GetVringBase:   {size: sizeState, feature: always, replies: true, handle: b.getVringBase},
 		wire.SetVringKick:   optionalFD(tell(always, sizeU64, 0, b.setVringKick)),
 		wire.SetVringCall:   optionalFD(tell(always, sizeU64, 0, b.setVringCall)),
 		wire.SetVringErr:    optionalFD(tell(always, sizeU64, 0, b.setVringErr)),
 		wire.SetVringEnable: tell(always, sizeState, 0, b.setVringEnable),
 
-		wire.GetConfig:   {size: anySize, feature: wire.ProtocolConfig, replies: true, handle: b.getConfig},
+		wire.GetConfig: {size: anySize, feature: wire.ProtocolConfig, replies: true,
+			handle: b.getConfig},
 		wire.SetConfig:   tell(wire.ProtocolConfig, anySize, 0, b.setConfig),
 		wire.ResetDevice: tell(wire.ProtocolResetDevice, 0, 0, b.resetDevice),
 		wire.GetStatus:   ask(wire.ProtocolStatus, func() uint64 { return uint64(b.status) }),
 		wire.SetStatus:   tell(wire.ProtocolStatus, sizeU64, 0, b.setStatus),
 	}
 	for _, add := range []func(map[wire.Request]rule){
-		b.addInflightRules, b.addStateRules, b.addSharedRules, b.addIOTLBRules, b.addPostcopyRules, b.addInbandRules,
+		b.addInflightRules, b.addStateRules, b.addSharedRules, b.addIOTLBRules, b.addPostcopyRules,
+		b.addInbandRules,
 	} {
 		add(rules)
 	}

@@ -24,7 +24,8 @@ import (
 
 // serveLogged serves dev until the test ends, or until stop is called, and
 // returns what it logs.
-func serveLogged(t *testing.T, dev *vhostuser.Device) (path string, logs *observer.ObservedLogs, stop func()) {
+func serveLogged(t *testing.T, dev *vhostuser.Device) (path string, logs *observer.ObservedLogs,
+	stop func()) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "socket")
 	l, err := vhostuser.Listen(path)

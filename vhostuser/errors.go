@@ -30,7 +30,9 @@ type RingError struct {
 }
 
 // Error implements error.
-func (e *RingError) Error() string { return fmt.Sprintf("queue %d: broken ring: %v", e.Queue, e.Err) }
+func (e *RingError) Error() string {
+	return fmt.Sprintf("queue %d: broken ring: %v", e.Queue, e.Err)
+}
 
 // Unwrap returns the cause.
 func (e *RingError) Unwrap() error { return e.Err }

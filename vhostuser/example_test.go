@@ -89,7 +89,8 @@ func readEntropy(path string, n uint32) (uint32, error) {
 	if err := f.Start(guest, virtioFeatures, q); err != nil {
 		return 0, err
 	}
-	if _, err := q.Add(vhosttest.Buffer{Addr: guest.Alloc(uint64(n)), Len: n, Write: true}); err != nil {
+	if _, err := q.Add(vhosttest.Buffer{Addr: guest.Alloc(uint64(n)), Len: n,
+		Write: true}); err != nil {
 		return 0, err
 	}
 	if err := q.Kick.Raise(); err != nil {

@@ -22,10 +22,13 @@ func FuzzChains(f *testing.F) {
 	join := func(ds ...[]byte) []byte { return bytes.Join(ds, nil) }
 	const base = 1 << 20
 	f.Add(join(d(base+0x8000, 16, 1, 1), d(base+0x9000, 16, 2, 0)), []byte{}, []byte{0, 0}, uint16(1))
-	f.Add(join(d(base+0xfff8, 16, 1, 1), d(base+0xff00, 0x1000, 2, 0)), []byte{}, []byte{0, 0, 1, 0}, uint16(2))
+	f.Add(join(d(base+0xfff8, 16, 1, 1), d(base+0xff00, 0x1000, 2, 0)), []byte{}, []byte{0, 0, 1, 0},
+		uint16(2))
 	f.Add(join(d(base, 1, 1, 0)), []byte{}, []byte{0, 0}, uint16(1))
-	f.Add(join(d(base+0x1f000, 48, 4, 0)), join(d(base, 0, 1, 1), d(base+0x8000, 8, 1, 2), d(base+0x8fff, 2, 2, 0)), []byte{0, 0}, uint16(1))
-	f.Add(join(d(base+0x1f000, 32, 4, 0)), join(d(base, 1, 1, 1), d(base, 1, 1, 0)), []byte{0, 0}, uint16(9))
+	f.Add(join(d(base+0x1f000, 48, 4, 0)), join(d(base, 0, 1, 1), d(base+0x8000, 8, 1, 2),
+		d(base+0x8fff, 2, 2, 0)), []byte{0, 0}, uint16(1))
+	f.Add(join(d(base+0x1f000, 32, 4, 0)), join(d(base, 1, 1, 1), d(base, 1, 1, 0)), []byte{0, 0},
+		uint16(9))
 	f.Add(join(d(^uint64(0), ^uint32(0), 3, 7)), []byte{}, []byte{8, 0}, uint16(0xffff))
 	r := newRig(f, 0)
 	f.Fuzz(func(t *testing.T, table, indirect, heads []byte, availIdx uint16) {
@@ -44,13 +47,19 @@ func FuzzPackedChains(f *testing.F) {
 	d := vhosttest.EncodePacked
 	join := func(ds ...[]byte) []byte { return bytes.Join(ds, nil) }
 	const base, avail = 1 << 20, vhosttest.DescAvail
-	f.Add(join(d(base+0x8000, 16, 0xffff, avail|1), d(base+0x9000, 16, 3, avail|2)), []byte{}, []byte{}, byte(0), byte(0))
-	f.Add(join(d(base+0xfff8, 16, 0, avail), d(base+0xff00, 0x1000, 1, avail|2)), []byte{}, []byte{1, 0x80, 2, 0}, byte(1), byte(0))
-	f.Add(join(d(base+0x1f000, 48, 5, avail|4)), join(d(base, 0, 0, 0), d(base+0x8000, 8, 0, 0), d(base+0x8fff, 2, 0, 2)), []byte{}, byte(3), byte(0))
+	f.Add(join(d(base+0x8000, 16, 0xffff, avail|1), d(base+0x9000, 16, 3, avail|2)), []byte{},
+		[]byte{}, byte(0), byte(0))
+	f.Add(join(d(base+0xfff8, 16, 0, avail), d(base+0xff00, 0x1000, 1, avail|2)), []byte{},
+		[]byte{1, 0x80, 2, 0}, byte(1), byte(0))
+	f.Add(join(d(base+0x1f000, 48, 5, avail|4)),
+		join(d(base, 0, 0, 0), d(base+0x8000, 8, 0, 0), d(base+0x8fff, 2, 0, 2)), []byte{}, byte(3),
+		byte(0))
 	f.Add(bytes.Repeat(d(base, 1, 1, avail|1), 8), []byte{}, []byte{}, byte(2), byte(5))
-	f.Add(bytes.Repeat(d(base+0x8000, 1, 1, vhosttest.DescUsed|2), 8), []byte{}, []byte{}, byte(3), byte(13))
+	f.Add(bytes.Repeat(d(base+0x8000, 1, 1, vhosttest.DescUsed|2), 8), []byte{}, []byte{}, byte(3),
+		byte(13))
 	var rigs []*rig
-	for _, more := range []uint64{0, 1 << wire.FeatureEventIdx, 1 << wire.FeatureInOrder, 1<<wire.FeatureEventIdx | 1<<wire.FeatureInOrder} {
+	for _, more := range []uint64{0, 1 << wire.FeatureEventIdx, 1 << wire.FeatureInOrder,
+		1<<wire.FeatureEventIdx | 1<<wire.FeatureInOrder} {
 		rigs = append(rigs, newRig(f, 1<<wire.FeatureRingPacked|more))
 	}
 	f.Fuzz(func(t *testing.T, ring, indirect, event []byte, dialect, start byte) {
@@ -112,7 +121,8 @@ func (r *rig) exhaust(t *testing.T) {
 		now := r.g.Read(start, 1<<16)
 		for off := 0; off < len(old); off += vhosttest.PageSize {
 			page := (start + uint64(off)) / vhosttest.PageSize
-			if !bytes.Equal(old[off:off+vhosttest.PageSize], now[off:off+vhosttest.PageSize]) && !logged[page] {
+			if !bytes.Equal(old[off:off+vhosttest.PageSize], now[off:off+vhosttest.PageSize]) &&
+				!logged[page] {
 				t.Fatalf("page %#x changed and is not in the log", page)
 			}
 		}
@@ -153,27 +163,34 @@ func FuzzDispatch(f *testing.F) {
 	u64 := func(v uint64) []byte { return wire.U64(v).AppendTo(nil) }
 	f.Add(msg(wire.GetFeatures, 0, nil))
 	f.Add(bytes.Join([][]byte{
-		msg(wire.SetProtocolFeatures, 0, u64(1<<wire.ProtocolReplyAck|1<<wire.ProtocolConfigureMemSlots|1<<wire.ProtocolLogSHMFD)),
+		msg(wire.SetProtocolFeatures, 0,
+			u64(1<<wire.ProtocolReplyAck|1<<wire.ProtocolConfigureMemSlots|1<<wire.ProtocolLogSHMFD)),
 		msg(wire.SetFeatures, 0, u64(1<<wire.FeatureLogAll|1<<wire.FeatureProtocolFeatures)),
-		msg(wire.AddMemReg, 1, wire.SingleMemRegion{MemRegion: wire.MemRegion{GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)),
+		msg(wire.AddMemReg, 1, wire.SingleMemRegion{MemRegion: wire.MemRegion{GuestAddr: 4096, Size: 4096,
+			UserAddr: 4096}}.AppendTo(nil)),
 		msg(wire.SetLogBase, 1, wire.Log{Size: 4096}.AppendTo(nil)),
 		msg(wire.SetVringNum, 0, wire.VringState{Num: 8}.AppendTo(nil)),
-		msg(wire.SetVringAddr, 0, wire.VringAddr{Flags: 1, Desc: 4096, Avail: 5000, Used: 6000}.AppendTo(nil)),
+		msg(wire.SetVringAddr, 0, wire.VringAddr{Flags: 1, Desc: 4096, Avail: 5000,
+			Used: 6000}.AppendTo(nil)),
 		msg(wire.SetVringKick, 0, wire.VringFD{NoFD: true}.AppendTo(nil)),
 		msg(wire.SetVringEnable, 0, wire.VringState{Num: 1}.AppendTo(nil)),
 		msg(wire.GetVringBase, 0, wire.VringState{}.AppendTo(nil)),
-		msg(wire.RemMemReg, 0, wire.SingleMemRegion{MemRegion: wire.MemRegion{GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)),
+		msg(wire.RemMemReg, 0, wire.SingleMemRegion{MemRegion: wire.MemRegion{GuestAddr: 4096, Size: 4096,
+			UserAddr: 4096}}.AppendTo(nil)),
 	}, nil))
-	f.Add(msg(wire.SetMemTable, 2, wire.MemTable{{GuestAddr: 0, Size: 4096}, {GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)))
+	f.Add(msg(wire.SetMemTable, 2, wire.MemTable{{GuestAddr: 0, Size: 4096},
+		{GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)))
 	f.Add(msg(wire.GetConfig, 0, wire.Config{Data: make([]byte, 8)}.AppendTo(nil)))
 	f.Add(msg(wire.SetConfig, 0, wire.Config{Data: make([]byte, 8)}.AppendTo(nil)))
 	f.Add(msg(wire.SetVringCall, 1, u64(0)))
 	f.Add(msg(wire.SetStatus, 0, u64(0)))
 	f.Add(msg(wire.ResetDevice, 0, nil))
-	everything := msg(wire.SetProtocolFeatures, 0, u64(1<<wire.ProtocolReplyAck|1<<wire.ProtocolConfigureMemSlots|
-		1<<wire.ProtocolLogSHMFD|1<<wire.ProtocolDeviceState|1<<wire.ProtocolPageFault|1<<wire.ProtocolSharedObject|
-		1<<wire.ProtocolBackendReq|1<<wire.ProtocolInbandNotify|1<<wire.ProtocolInflightSHMFD))
-	slot := wire.SingleMemRegion{MemRegion: wire.MemRegion{GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)
+	everything := msg(wire.SetProtocolFeatures, 0,
+		u64(1<<wire.ProtocolReplyAck|1<<wire.ProtocolConfigureMemSlots|
+			1<<wire.ProtocolLogSHMFD|1<<wire.ProtocolDeviceState|1<<wire.ProtocolPageFault|1<<wire.ProtocolSharedObject|
+			1<<wire.ProtocolBackendReq|1<<wire.ProtocolInbandNotify|1<<wire.ProtocolInflightSHMFD))
+	slot := wire.SingleMemRegion{MemRegion: wire.MemRegion{GuestAddr: 4096, Size: 4096,
+		UserAddr: 4096}}.AppendTo(nil)
 	f.Add(bytes.Join([][]byte{everything,
 		msg(wire.SetDeviceStateFD, 1, wire.DeviceState{Direction: wire.Load}.AppendTo(nil)),
 		msg(wire.CheckDeviceState, 0, nil),
@@ -183,7 +200,8 @@ func FuzzDispatch(f *testing.F) {
 	f.Add(bytes.Join([][]byte{everything,
 		msg(wire.PostcopyAdvise, 0, nil), msg(wire.PostcopyListen, 0, nil),
 		msg(wire.AddMemReg, 1, slot), msg(wire.AddMemReg, 0, u64(0)),
-		msg(wire.SetMemTable, 1, wire.MemTable{{GuestAddr: 4096, Size: 4096, UserAddr: 4096}}.AppendTo(nil)),
+		msg(wire.SetMemTable, 1, wire.MemTable{{GuestAddr: 4096, Size: 4096,
+			UserAddr: 4096}}.AppendTo(nil)),
 		msg(wire.SetMemTable, 0, u64(0)), msg(wire.AddMemReg, 1, slot), msg(wire.RemMemReg, 0, slot),
 		msg(wire.PostcopyEnd, 0, nil),
 	}, nil))
@@ -194,21 +212,27 @@ func FuzzDispatch(f *testing.F) {
 		msg(wire.SetVringAddr, 0, wire.VringAddr{Desc: 0, Avail: 512, Used: 1024}.AppendTo(nil)),
 		msg(wire.SetVringEnable, 0, wire.VringState{Num: 1}.AppendTo(nil)),
 		msg(wire.VringKick, 0, wire.VringState{}.AppendTo(nil)),
-		msg(wire.IOTLBMsg, 0, wire.IOTLB{Size: 4096, UserAddr: 4096, Perm: 3, Type: wire.IOTLBUpdate}.AppendTo(nil)),
-		msg(wire.IOTLBMsg, 0, wire.IOTLB{IOVA: 1024, Size: 512, Type: wire.IOTLBInvalidate}.AppendTo(nil)),
+		msg(wire.IOTLBMsg, 0, wire.IOTLB{Size: 4096, UserAddr: 4096, Perm: 3,
+			Type: wire.IOTLBUpdate}.AppendTo(nil)),
+		msg(wire.IOTLBMsg, 0, wire.IOTLB{IOVA: 1024, Size: 512,
+			Type: wire.IOTLBInvalidate}.AppendTo(nil)),
 		msg(wire.GetVringBase, 0, wire.VringState{}.AppendTo(nil)),
 	}, nil))
 
 	dev := &Device{
-		Features:      1<<wire.FeatureAccessPlatform | 1<<wire.FeatureRingPacked | 1<<wire.FeatureEventIdx,
+		Features: 1<<wire.FeatureAccessPlatform | 1<<wire.FeatureRingPacked |
+			1<<wire.FeatureEventIdx,
 		NumQueues:     2,
 		TrackInflight: true,
 		Kick:          func(q *Queue) { drain(q) },
 		ReadConfig:    func([]byte, uint32) error { return nil },
 		WriteConfig:   func([]byte, uint32) error { return nil },
 		SaveState:     func(w io.Writer) error { _, err := w.Write(make([]byte, 100)); return err },
-		LoadState:     func(r io.Reader) error { _, err := io.Copy(io.Discard, io.LimitReader(r, 1<<20)); return err },
-		SharedObject:  func(wire.UUID) (int, error) { return 0, errors.New("there is none") },
+		LoadState: func(r io.Reader) error {
+			_, err := io.Copy(io.Discard, io.LimitReader(r, 1<<20))
+			return err
+		},
+		SharedObject: func(wire.UUID) (int, error) { return 0, errors.New("there is none") },
 	}
 	s, err := NewServer(dev, nil)
 	if err != nil {
@@ -262,7 +286,8 @@ func send(fd, mem int, b []byte) {
 			}
 			oob = unix.UnixRights(fds...)
 		}
-		if unix.Sendmsg(fd, append(h.AppendTo(nil), p...), oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT) != nil {
+		if unix.Sendmsg(fd, append(h.AppendTo(nil), p...), oob, nil,
+			unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT) != nil {
 			return
 		}
 	}

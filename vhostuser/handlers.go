@@ -64,7 +64,8 @@ func (b *Backend) setProtocolFeatures(m *wire.Message) error {
 }
 
 func (b *Backend) setBackendReqFD(m *wire.Message) error {
-	if kind, err := unix.GetsockoptInt(m.FDs[0], unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {
+	if kind, err := unix.GetsockoptInt(m.FDs[0], unix.SOL_SOCKET, unix.SO_TYPE); err != nil ||
+		kind != unix.SOCK_STREAM {
 		return errors.New("backend channel is not a stream socket")
 	}
 	conn, err := wire.NewConnFD(m.TakeFD(0), "vhost-user backend channel")
@@ -189,7 +190,8 @@ func (b *Backend) extension(e Extension, m *wire.Message) (reply, error) {
 		err = fmt.Errorf("reply of %d bytes is too long", len(payload))
 	}
 	if err != nil && e.Replies {
-		b.lg.Warn("private request refused", zap.Stringer("request", wire.Request(e.Request)), zap.Error(err))
+		b.lg.Warn("private request refused", zap.Stringer("request", wire.Request(e.Request)),
+			zap.Error(err))
 		return reply{}, nil
 	}
 	return reply{payload: payload, fds: fds}, err

@@ -64,7 +64,8 @@ func (b *Backend) tellVring(req wire.BackendRequest, queue int) {
 // checkInband makes sure that in-band notifications have a channel to go by,
 // and that they are waited for (vhost-user.rst, "In-band notifications").
 func checkInband(f wire.ProtocolFeatures) error {
-	if f.Has(wire.ProtocolInbandNotify) && !(f.Has(wire.ProtocolBackendReq) && f.Has(wire.ProtocolReplyAck)) {
+	if f.Has(wire.ProtocolInbandNotify) && !(f.Has(wire.ProtocolBackendReq) &&
+		f.Has(wire.ProtocolReplyAck)) {
 		return fatalError{errors.New("INBAND_NOTIFICATIONS were set without BACKEND_REQ and REPLY_ACK")}
 	}
 	return nil

@@ -20,7 +20,8 @@ func (b *Backend) addInflightRules(rules map[wire.Request]rule) {
 	// A size of zero tells the frontend that there is no memory.
 	none := wire.Inflight{}.AppendTo(nil)
 	rules[wire.GetInflightFD] = rule{
-		size: anySize, feature: wire.ProtocolInflightSHMFD, replies: true, refusal: none, handle: b.getInflightFD,
+		size: anySize, feature: wire.ProtocolInflightSHMFD, replies: true, refusal: none,
+		handle: b.getInflightFD,
 	}
 	rules[wire.SetInflightFD] = rule{
 		size: anySize, minFDs: 1, maxFDs: 1, feature: wire.ProtocolInflightSHMFD,

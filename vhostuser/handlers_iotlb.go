@@ -37,7 +37,8 @@ func (b *Backend) iotlbMsg(m *wire.Message) (reply, error) {
 		return reply{}, err
 	}
 	if !b.mem.TLB.On.Load() {
-		return reply{}, fmt.Errorf("%v: %w", wire.Features(1<<wire.FeatureAccessPlatform), ErrNotNegotiated)
+		return reply{}, fmt.Errorf("%v: %w", wire.Features(1<<wire.FeatureAccessPlatform),
+			ErrNotNegotiated)
 	}
 	switch v.Type {
 	case wire.IOTLBUpdate:

@@ -48,8 +48,10 @@ func TestBadRequestsAreRefusedAndTheConnectionGoesOn(t *testing.T) {
 		{"protocol features that were not offered", wire.SetProtocolFeatures, u64(1 << 12), 0},
 		{"a ring that does not exist", wire.SetVringNum, state(2, 8), 0},
 		{"a ring far outside", wire.SetVringEnable, state(^uint32(0), 1), 0},
-		{"an address for a ring that does not exist", wire.SetVringAddr, wire.VringAddr{Index: 2}.AppendTo(nil), 0},
-		{"an address of no memory", wire.SetVringAddr, wire.VringAddr{Desc: 16, Avail: 16, Used: 16}.AppendTo(nil), 0},
+		{"an address for a ring that does not exist", wire.SetVringAddr,
+			wire.VringAddr{Index: 2}.AppendTo(nil), 0},
+		{"an address of no memory", wire.SetVringAddr,
+			wire.VringAddr{Desc: 16, Avail: 16, Used: 16}.AppendTo(nil), 0},
 		{"an address with unknown flags", wire.SetVringAddr, wire.VringAddr{Flags: 2}.AppendTo(nil), 0},
 		{"a ring of size zero", wire.SetVringNum, state(1, 0), 0},
 		{"a ring whose size is odd", wire.SetVringNum, state(1, 9), 0},
@@ -64,20 +66,30 @@ func TestBadRequestsAreRefusedAndTheConnectionGoesOn(t *testing.T) {
 		{"a descriptor in spite of NOFD", wire.SetVringCall, u64(1 << 8), 1},
 		{"no descriptor without NOFD", wire.SetVringErr, u64(0), 0},
 		{"several descriptors for a ring", wire.SetVringCall, u64(0), 2},
-		{"a memory table with too few descriptors", wire.SetMemTable, wire.MemTable{mem, mem}.AppendTo(nil), 1},
-		{"a memory table of nine regions", wire.SetMemTable, append([]byte{9}, make([]byte, 7+9*32)...), 8},
+		{"a memory table with too few descriptors", wire.SetMemTable,
+			wire.MemTable{mem, mem}.AppendTo(nil), 1},
+		{"a memory table of nine regions", wire.SetMemTable, append([]byte{9}, make([]byte, 7+9*32)...),
+			8},
 		{"a memory table that is cut off", wire.SetMemTable, append([]byte{1}, make([]byte, 30)...), 1},
 		{"a region without a descriptor", wire.AddMemReg, region(mem), 0},
 		{"a region of size zero", wire.AddMemReg, with(func(r *wire.MemRegion) { r.Size = 0 }), 1},
-		{"a region that is larger than its file", wire.AddMemReg, with(func(r *wire.MemRegion) { r.Size = 2 * page }), 1},
-		{"a region that begins after its file", wire.AddMemReg, with(func(r *wire.MemRegion) { r.MmapOffset = page }), 1},
-		{"a region whose offset wraps", wire.AddMemReg, with(func(r *wire.MemRegion) { r.MmapOffset = ^uint64(7) }), 1},
-		{"a region whose offset is odd", wire.AddMemReg, with(func(r *wire.MemRegion) { r.MmapOffset, r.Size = 1, 1 }), 1},
-		{"a region that wraps in guest memory", wire.AddMemReg, with(func(r *wire.MemRegion) { r.GuestAddr = ^uint64(0) }), 1},
-		{"a region that wraps in the frontend", wire.AddMemReg, with(func(r *wire.MemRegion) { r.UserAddr = ^uint64(0) }), 1},
-		{"a region over another one", wire.AddMemReg, with(func(r *wire.MemRegion) { r.GuestAddr = 1 << 20 }), 1},
+		{"a region that is larger than its file", wire.AddMemReg,
+			with(func(r *wire.MemRegion) { r.Size = 2 * page }), 1},
+		{"a region that begins after its file", wire.AddMemReg,
+			with(func(r *wire.MemRegion) { r.MmapOffset = page }), 1},
+		{"a region whose offset wraps", wire.AddMemReg,
+			with(func(r *wire.MemRegion) { r.MmapOffset = ^uint64(7) }), 1},
+		{"a region whose offset is odd", wire.AddMemReg,
+			with(func(r *wire.MemRegion) { r.MmapOffset, r.Size = 1, 1 }), 1},
+		{"a region that wraps in guest memory", wire.AddMemReg,
+			with(func(r *wire.MemRegion) { r.GuestAddr = ^uint64(0) }), 1},
+		{"a region that wraps in the frontend", wire.AddMemReg,
+			with(func(r *wire.MemRegion) { r.UserAddr = ^uint64(0) }), 1},
+		{"a region over another one", wire.AddMemReg,
+			with(func(r *wire.MemRegion) { r.GuestAddr = 1 << 20 }), 1},
 		{"removal of a region that is not there", wire.RemMemReg, region(mem), 0},
-		{"a config write that is too long", wire.SetConfig, append(make([]byte, 4), append([]byte{1, 1}, make([]byte, 6)...)...), 0},
+		{"a config write that is too long", wire.SetConfig,
+			append(make([]byte, 4), append([]byte{1, 1}, make([]byte, 6)...)...), 0},
 		{"a status of nine bits", wire.SetStatus, u64(256), 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -128,10 +140,13 @@ func TestStreamsOutOfStepEndTheConnection(t *testing.T) {
 		{"half a payload", append(header(wire.SetFeatures, 1, 8), 1, 2), 0, true, "unexpected EOF"},
 		{"no payload at all", header(wire.SetFeatures, 1, 8), 0, true, "unexpected EOF"},
 		{"more descriptors than any message has", header(wire.SetOwner, 1, 0), 40, false, "descriptors"},
-		{"a question with a bad ring", append(header(wire.GetVringBase, 1, 8), 9, 0, 0, 0, 0, 0, 0, 0), 0, false, "does not exist"},
+		{"a question with a bad ring", append(header(wire.GetVringBase, 1, 8), 9, 0, 0, 0, 0, 0, 0, 0), 0,
+			false, "does not exist"},
 		{"a question with a bad size", append(header(wire.GetVringBase, 1, 1), 9), 0, false, "payload"},
-		{"a question about too much config", append(header(wire.GetConfig, 1, 12), 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0), 0, false, "at most"},
-		{"a log without a descriptor", append(header(wire.SetLogBase, 1, 16), make([]byte, 16)...), 0, false, "descriptors"},
+		{"a question about too much config", append(header(wire.GetConfig, 1, 12), 0, 0, 0, 0, 0, 2, 0, 0,
+			0, 0, 0, 0), 0, false, "at most"},
+		{"a log without a descriptor", append(header(wire.SetLogBase, 1, 16), make([]byte, 16)...), 0,
+			false, "descriptors"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := newEcho()
@@ -165,9 +180,11 @@ func TestStreamsOutOfStepEndTheConnection(t *testing.T) {
 
 func TestRequestsNeedTheirProtocolFeature(t *testing.T) {
 	e := newEcho()
-	v := newVM(t, serve(t, &e.Device), vhosttest.Options{Without: ^wire.ProtocolFeatures(1 << wire.ProtocolReplyAck)})
+	v := newVM(t, serve(t, &e.Device),
+		vhosttest.Options{Without: ^wire.ProtocolFeatures(1 << wire.ProtocolReplyAck)})
 	for _, req := range []wire.Request{
-		wire.SetBackendReqFD, wire.AddMemReg, wire.RemMemReg, wire.SetConfig, wire.ResetDevice, wire.SetStatus,
+		wire.SetBackendReqFD, wire.AddMemReg, wire.RemMemReg, wire.SetConfig, wire.ResetDevice,
+		wire.SetStatus,
 	} {
 		err := v.f.Confirm(req, nil)
 		var refused *vhosttest.Refused
@@ -177,7 +194,8 @@ func TestRequestsNeedTheirProtocolFeature(t *testing.T) {
 	}
 	// SET_VRING_ENABLE is guarded by a feature bit.
 	var refused *vhosttest.Refused
-	if err := v.f.Confirm(wire.SetVringEnable, wire.VringState{Num: 1}.AppendTo(nil)); !errors.As(err, &refused) {
+	if err := v.f.Confirm(wire.SetVringEnable, wire.VringState{Num: 1}.AppendTo(nil)); !errors.As(err,
+		&refused) {
 		t.Errorf("SET_VRING_ENABLE: %v", err)
 	}
 }

@@ -50,7 +50,8 @@ func (v *vm) nextCall(q *vhosttest.Queue) {
 	must(v.t, err)
 	s, err := wire.DecodeVringState(m.Payload)
 	must(v.t, err)
-	if wire.BackendRequest(m.Request) != wire.BackendVringCall || s != (wire.VringState{Index: uint32(q.Index)}) || !m.NeedReply() {
+	if wire.BackendRequest(m.Request) != wire.BackendVringCall ||
+		s != (wire.VringState{Index: uint32(q.Index)}) || !m.NeedReply() {
 		v.t.Fatalf("got %v %v", wire.BackendRequest(m.Request), s)
 	}
 	must(v.t, v.f.Channel.Ack(m, 0))
@@ -131,7 +132,8 @@ func TestInbandNeedsItsFeatureAndReservedBits(t *testing.T) {
 		t.Errorf("without the feature: %v", err)
 	}
 	v = inbandVM(t, newEcho())
-	if err := v.f.Confirm(wire.VringKick, wire.VringState{Num: 1}.AppendTo(nil)); !errors.As(err, &refused) {
+	if err := v.f.Confirm(wire.VringKick, wire.VringState{Num: 1}.AppendTo(nil)); !errors.As(err,
+		&refused) {
 		t.Errorf("with a reserved field: %v", err)
 	}
 	if err := v.f.Confirm(wire.VringKick, kickMessage(v.queues[1])); !errors.As(err, &refused) {
@@ -141,7 +143,8 @@ func TestInbandNeedsItsFeatureAndReservedBits(t *testing.T) {
 }
 
 func TestInbandWithoutItsConditionsEndsTheConnection(t *testing.T) {
-	for _, missing := range []wire.ProtocolFeatures{1 << wire.ProtocolBackendReq, 1 << wire.ProtocolReplyAck} {
+	for _, missing := range []wire.ProtocolFeatures{1 << wire.ProtocolBackendReq,
+		1 << wire.ProtocolReplyAck} {
 		t.Run(missing.String(), func(t *testing.T) {
 			e := newEcho()
 			f, err := vhosttest.Dial(serve(t, &e.Device))

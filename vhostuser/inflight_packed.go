@@ -45,7 +45,9 @@ type packedFlight struct {
 	slots   int      // of batch
 }
 
-func (f *packedFlight) at(entry uint16) int { return packedFlightHeader + int(entry)*packedFlightEntry }
+func (f *packedFlight) at(entry uint16) int {
+	return packedFlightHeader + int(entry)*packedFlightEntry
+}
 
 // position returns a position that is stored as an index and a wrap counter.
 func (f *packedFlight) position(idx, wrap int) uint32 {
@@ -114,7 +116,8 @@ func (f *packedFlight) finishBatch() {
 		}
 	}
 	f.store16(packedFlightFree, f.load16(packedFlightOldFree))
-	f.storePosition(packedFlightUsed, packedFlightWrap, f.position(packedFlightOldUsed, packedFlightOldWrap))
+	f.storePosition(packedFlightUsed, packedFlightWrap,
+		f.position(packedFlightOldUsed, packedFlightOldWrap))
 }
 
 // clearFree takes all entries of the free list out of flight.
@@ -152,7 +155,8 @@ func (f *packedFlight) inFlight() (entries []uint16, slots int, err error) {
 		}
 	}
 	if slots > f.ring.size {
-		return nil, 0, fmt.Errorf("inflight memory has %d descriptors in flight in a ring of %d", slots, f.ring.size)
+		return nil, 0, fmt.Errorf("inflight memory has %d descriptors in flight in a ring of %d", slots,
+			f.ring.size)
 	}
 	slices.SortFunc(entries, func(a, b uint16) int {
 		return cmp.Compare(f.load64(f.at(a)+packedEntryCounter), f.load64(f.at(b)+packedEntryCounter))
@@ -277,5 +281,6 @@ func (f *packedFlight) settle() {
 // note makes what was completed the state that counts.
 func (f *packedFlight) note() {
 	f.store16(packedFlightOldFree, f.load16(packedFlightFree))
-	f.storePosition(packedFlightOldUsed, packedFlightOldWrap, f.position(packedFlightUsed, packedFlightWrap))
+	f.storePosition(packedFlightOldUsed, packedFlightOldWrap,
+		f.position(packedFlightUsed, packedFlightWrap))
 }

@@ -69,7 +69,8 @@ func (f *splitFlight) finishBatch(used uint16) error {
 		return nil
 	}
 	if int(n) > f.ring.size {
-		return fmt.Errorf("inflight memory has used index %d, the ring %d", f.load16(splitFlightUsed), used)
+		return fmt.Errorf("inflight memory has used index %d, the ring %d", f.load16(splitFlightUsed),
+			used)
 	}
 	for head := f.load16(splitFlightBatch); n > 0; n-- {
 		if int(head) >= f.ring.size {

@@ -36,7 +36,8 @@ func iommuVM(t *testing.T, e *echo, sizes ...uint64) (*vm, *vhosttest.IOMMU) {
 func (v *vm) echoIOVA(i int, text string, in, out uint64) error {
 	v.t.Helper()
 	q, n := v.queues[i], uint32(len(text))
-	_, err := q.Add(vhosttest.Buffer{Addr: in, Len: n}, vhosttest.Buffer{Addr: out, Len: n, Write: true})
+	_, err := q.Add(vhosttest.Buffer{Addr: in, Len: n},
+		vhosttest.Buffer{Addr: out, Len: n, Write: true})
 	must(v.t, err)
 	must(v.t, q.Kick.Raise())
 	u, err := q.Wait(10 * time.Second)
@@ -87,7 +88,8 @@ func TestScatteredBuffersAreOneToTheDevice(t *testing.T) {
 	v.g.Write(in, []byte(text[page-100:2*page-100]))
 	v.g.Write(in+page, []byte(text[2*page-100:]))
 	must(t, v.echoIOVA(0, text, iova+100, iova+4*page+100))
-	got := string(v.g.Read(out+2*page+100, page-100)) + string(v.g.Read(out, page)) + string(v.g.Read(out+page, 100))
+	got := string(v.g.Read(out+2*page+100, page-100)) + string(v.g.Read(out, page)) +
+		string(v.g.Read(out+page, 100))
 	if got != text {
 		t.Error("the text is not what was sent")
 	}
@@ -203,7 +205,8 @@ func TestIOMMUMigrationUnderInvalidations(t *testing.T) {
 				return
 			default:
 			}
-			if err := v.echoIOVA(0, text, vhosttest.IOVA(in), vhosttest.IOVA(area+(n%32+1)*vhosttest.PageSize-2)); err != nil {
+			if err := v.echoIOVA(0, text, vhosttest.IOVA(in),
+				vhosttest.IOVA(area+(n%32+1)*vhosttest.PageSize-2)); err != nil {
 				t.Error(err)
 				return
 			}
@@ -252,11 +255,15 @@ func TestBadTranslationsAreRefused(t *testing.T) {
 		msg  wire.IOTLB
 	}{
 		{"of no size", wire.IOTLB{UserAddr: user, Perm: 1, Type: wire.IOTLBUpdate}},
-		{"that wraps", wire.IOTLB{IOVA: ^uint64(0), Size: 4096, UserAddr: user, Perm: 1, Type: wire.IOTLBUpdate}},
-		{"outside the memory table", wire.IOTLB{Size: 4096, UserAddr: 16, Perm: 1, Type: wire.IOTLBUpdate}},
-		{"with permissions that do not exist", wire.IOTLB{Size: 4096, UserAddr: user, Perm: 4, Type: wire.IOTLBUpdate}},
+		{"that wraps", wire.IOTLB{IOVA: ^uint64(0), Size: 4096, UserAddr: user, Perm: 1,
+			Type: wire.IOTLBUpdate}},
+		{"outside the memory table", wire.IOTLB{Size: 4096, UserAddr: 16, Perm: 1,
+			Type: wire.IOTLBUpdate}},
+		{"with permissions that do not exist", wire.IOTLB{Size: 4096, UserAddr: user, Perm: 4,
+			Type: wire.IOTLBUpdate}},
 		{"of the backend's", wire.IOTLB{Size: 4096, UserAddr: user, Perm: 1, Type: wire.IOTLBMiss}},
-		{"to remove a range that wraps", wire.IOTLB{IOVA: 4096, Size: ^uint64(0), Type: wire.IOTLBInvalidate}},
+		{"to remove a range that wraps", wire.IOTLB{IOVA: 4096, Size: ^uint64(0),
+			Type: wire.IOTLBInvalidate}},
 	} {
 		if err := send(tt.msg); err == nil {
 			t.Errorf("a translation %s was accepted", tt.name)

@@ -72,7 +72,8 @@ func (k *kickFD) wait() error {
 		return errWorkerQuit
 	}
 	for {
-		fds := [2]unix.PollFd{{Fd: int32(k.fd), Events: unix.POLLIN}, {Fd: int32(k.cancel), Events: unix.POLLIN}}
+		fds := [2]unix.PollFd{{Fd: int32(k.fd), Events: unix.POLLIN},
+			{Fd: int32(k.cancel), Events: unix.POLLIN}}
 		_, err := unix.Poll(fds[:], -1)
 		switch {
 		case errors.Is(err, unix.EINTR):

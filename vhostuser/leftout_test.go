@@ -33,7 +33,8 @@ func TestLeftOutRequestsAreRefusedByName(t *testing.T) {
 	v := newVM(t, path, vhosttest.Options{})
 	v.start()
 	for _, req := range []wire.Request{
-		wire.SendRARP, wire.NetSetMTU, wire.CreateCryptoSession, wire.CloseCryptoSession, wire.GPUSetSocket, wire.SetVringEndian,
+		wire.SendRARP, wire.NetSetMTU, wire.CreateCryptoSession, wire.CloseCryptoSession,
+		wire.GPUSetSocket, wire.SetVringEndian,
 	} {
 		var refused *vhosttest.Refused
 		if err := v.f.Confirm(req, wire.U64(0).AppendTo(nil)); !errors.As(err, &refused) {
@@ -51,7 +52,8 @@ func TestLeftOutFeaturesAreNotOffered(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 	for _, bit := range []uint{
-		wire.ProtocolRARP, wire.ProtocolMTU, wire.ProtocolCrossEndian, wire.ProtocolCryptoSession, wire.ProtocolXenMMap,
+		wire.ProtocolRARP, wire.ProtocolMTU, wire.ProtocolCrossEndian, wire.ProtocolCryptoSession,
+		wire.ProtocolXenMMap,
 		wire.ProtocolDeviceState, wire.ProtocolSharedObject, // the device has no use for them
 		20, 21, // later than QEMU 10.0
 	} {
@@ -60,7 +62,8 @@ func TestLeftOutFeaturesAreNotOffered(t *testing.T) {
 			t.Errorf("%v is offered", set)
 		}
 		var refused *vhosttest.Refused
-		if err := v.f.Confirm(wire.SetProtocolFeatures, wire.U64(set|1<<wire.ProtocolReplyAck).AppendTo(nil)); !errors.As(err, &refused) {
+		if err := v.f.Confirm(wire.SetProtocolFeatures,
+			wire.U64(set|1<<wire.ProtocolReplyAck).AppendTo(nil)); !errors.As(err, &refused) {
 			t.Errorf("%v was accepted: %v", set, err)
 		}
 	}

@@ -57,7 +57,8 @@ func (q *Queue) open() (err error) {
 		return errors.New("its size or address is unknown")
 	}
 	d := q.dialect()
-	if err := errors.Join(d.checkSize(uint32(q.set.size), q.set.size), d.checkBase(q.set.base, q.set.size)); err != nil {
+	if err := errors.Join(d.checkSize(uint32(q.set.size), q.set.size),
+		d.checkBase(q.set.base, q.set.size)); err != nil {
 		return err
 	}
 	r := newRing(d, q.set.size)
@@ -67,7 +68,8 @@ func (q *Queue) open() (err error) {
 	}
 	if b := q.set.inflight.b; b != nil && (q.set.size > q.set.inflightLimit ||
 		uint64(len(b)) < inflightSize(d, q.set.inflightLimit)) { // it may have been for another format
-		return fmt.Errorf("its %d descriptors are more than there is room for to track in flight", q.set.size)
+		return fmt.Errorf("its %d descriptors are more than there is room for to track in flight",
+			q.set.size)
 	}
 	q.ring, q.inOrder = r, d.inOrder
 	q.mapped, q.begun = attachErr == nil, false

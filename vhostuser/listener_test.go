@@ -43,7 +43,8 @@ func TestListenReplacesOnlyAStaleSocket(t *testing.T) {
 	l, err := vhostuser.Listen(stale)
 	must(t, err)
 
-	if _, err := vhostuser.Listen(stale); err == nil || !strings.Contains(err.Error(), "somebody listens") {
+	if _, err := vhostuser.Listen(stale); err == nil ||
+		!strings.Contains(err.Error(), "somebody listens") {
 		t.Errorf("second listener: %v", err)
 	}
 	// A socket that took our path in the meantime is not ours to remove.
@@ -76,7 +77,8 @@ func TestInheritedConnectionIsServedOnce(t *testing.T) {
 		ok   bool
 	}{
 		{"closed in good order", func(*vhosttest.Frontend) {}, true},
-		{"closed in the middle of a message", func(f *vhosttest.Frontend) { _ = f.SendRaw([]byte{1}) }, false},
+		{"closed in the middle of a message", func(f *vhosttest.Frontend) { _ = f.SendRaw([]byte{1}) },
+			false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -198,16 +200,20 @@ func TestServerRefusesDevicesItCannotServe(t *testing.T) {
 		{"with too many queues", func(d *vhostuser.Device) { d.NumQueues = 129 }},
 		{"with an odd queue size", func(d *vhostuser.Device) { d.MaxQueueSize = 100 }},
 		{"with a queue size that is too large", func(d *vhostuser.Device) { d.MaxQueueSize = 1 << 16 }},
-		{"with a feature of the library", func(d *vhostuser.Device) { d.Features = 1 << wire.FeatureLogAll }},
-		{"that saves what it cannot load", func(d *vhostuser.Device) { d.SaveState = func(io.Writer) error { return nil } }},
+		{"with a feature of the library",
+			func(d *vhostuser.Device) { d.Features = 1 << wire.FeatureLogAll }},
+		{"that saves what it cannot load",
+			func(d *vhostuser.Device) { d.SaveState = func(io.Writer) error { return nil } }},
 		{"with an extension that does nothing", func(d *vhostuser.Device) {
 			d.Extensions = []vhostuser.Extension{{ProtocolFeature: 48, Request: 1000}}
 		}},
 		{"with an extension of a known request", func(d *vhostuser.Device) {
-			d.Extensions = []vhostuser.Extension{{ProtocolFeature: 48, Request: uint32(wire.GetFeatures), Handle: handle}}
+			d.Extensions = []vhostuser.Extension{{ProtocolFeature: 48, Request: uint32(wire.GetFeatures),
+				Handle: handle}}
 		}},
 		{"with an extension under a known feature", func(d *vhostuser.Device) {
-			d.Extensions = []vhostuser.Extension{{ProtocolFeature: wire.ProtocolMQ, Request: 1000, Handle: handle}}
+			d.Extensions = []vhostuser.Extension{{ProtocolFeature: wire.ProtocolMQ, Request: 1000,
+				Handle: handle}}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

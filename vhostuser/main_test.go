@@ -206,7 +206,8 @@ func serve(t testing.TB, dev *vhostuser.Device) string {
 	return serveWith(t, dev, zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)))
 }
 
-func serveWith(t testing.TB, dev *vhostuser.Device, lg *zap.Logger, opts ...vhostuser.Option) string {
+func serveWith(t testing.TB, dev *vhostuser.Device, lg *zap.Logger,
+	opts ...vhostuser.Option) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	l, err := vhostuser.Listen(path)
@@ -297,7 +298,8 @@ func (v *vm) answer(i int, out vhosttest.Buffer, text string) {
 	v.t.Helper()
 	u, err := v.queues[i].Wait(10 * time.Second)
 	must(v.t, err)
-	if got := v.g.Read(out.Addr, uint64(out.Len)); u.Len != out.Len || !bytes.Equal(got, []byte(text)) {
+	if got := v.g.Read(out.Addr, uint64(out.Len)); u.Len != out.Len ||
+		!bytes.Equal(got, []byte(text)) {
 		v.t.Fatalf("queue %d: got %q (%d bytes), want %q", i, got, u.Len, text)
 	}
 }

@@ -22,7 +22,8 @@ func TestMemoryTranslatesGuestAddresses(t *testing.T) {
 	m := e.connection().Memory()
 	defer m.Release()
 	const base = 1 << 20
-	want := []vhostuser.Region{{Addr: base, Size: 1 << 16}, {Addr: base + 1<<16, Size: 1 << 16}, {Addr: 4 << 30, Size: 1 << 16}}
+	want := []vhostuser.Region{{Addr: base, Size: 1 << 16}, {Addr: base + 1<<16, Size: 1 << 16},
+		{Addr: 4 << 30, Size: 1 << 16}}
 	if got := m.Regions(); !slices.Equal(got, want) {
 		t.Errorf("regions %v", got)
 	}
@@ -117,7 +118,8 @@ func TestMemorySlotsUpToTheMaximum(t *testing.T) {
 		t.Errorf("one slot too many: %v", err)
 	}
 	// Old frontends send the descriptor along when they remove a slot.
-	must(t, v.f.Tell(wire.RemMemReg, wire.SingleMemRegion{MemRegion: blocks[7].Region()}.AppendTo(nil), blocks[7].FD))
+	must(t, v.f.Tell(wire.RemMemReg, wire.SingleMemRegion{MemRegion: blocks[7].Region()}.AppendTo(nil),
+		blocks[7].FD))
 	must(t, v.f.AddBlock(one))
 	v.start2(t)
 	v.echo(0, "with all slots")
@@ -206,7 +208,8 @@ func TestFeaturesReachTheDevice(t *testing.T) {
 	e := newEcho()
 	e.Device.Features = 1 | 1<<50
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	if want := wire.Features(1 | 1<<50 | virtioFeatures | 1<<wire.FeatureEventIdx | 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures); v.f.Offered != want {
+	if want := wire.Features(1 | 1<<50 | virtioFeatures | 1<<wire.FeatureEventIdx |
+		1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures); v.f.Offered != want {
 		t.Errorf("offered %v, want %v", v.f.Offered, want)
 	}
 	must(t, v.f.SetFeatures(1<<50|virtioFeatures))

@@ -30,7 +30,8 @@ func (v *vm) traffic(i int, stop <-chan struct{}) {
 			return
 		default:
 		}
-		out := vhosttest.Buffer{Addr: area + uint64(n%places+1)*vhosttest.PageSize - 2, Len: in.Len, Write: true}
+		out := vhosttest.Buffer{Addr: area + uint64(n%places+1)*vhosttest.PageSize - 2, Len: in.Len,
+			Write: true}
 		if _, err := q.Add(in, out); err != nil {
 			v.t.Error(err)
 			return
@@ -78,12 +79,13 @@ func TestMigrationFindsEveryWriteInTheLog(t *testing.T) {
 				must(v.t, v.queues[1].Kick.Raise())
 				v.answer(1, out, "new")
 			}},
-			{"while the memory table is sent again", 1 << wire.ProtocolConfigureMemSlots, func(v *vm, m *vhosttest.Migration) {
-				for range 20 {
-					must(v.t, v.f.SetTable(v.g))
-					m.Round()
-				}
-			}},
+			{"while the memory table is sent again", 1 << wire.ProtocolConfigureMemSlots,
+				func(v *vm, m *vhosttest.Migration) {
+					for range 20 {
+						must(v.t, v.f.SetTable(v.g))
+						m.Round()
+					}
+				}},
 			{"while a ring's memory goes and comes back", 0, func(v *vm, m *vhosttest.Migration) {
 				for range 20 {
 					must(v.t, v.f.RemoveBlock(v.g.Blocks[0]))
@@ -103,7 +105,8 @@ func TestMigrationFindsEveryWriteInTheLog(t *testing.T) {
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				e := newEcho()
-				v := newVM(t, serve(t, &e.Device), vhosttest.Options{Without: tt.without}, 2<<20, 1<<20).speak(features)
+				v := newVM(t, serve(t, &e.Device), vhosttest.Options{Without: tt.without}, 2<<20,
+					1<<20).speak(features)
 				v.queues[0].Warp(0xffe0)
 				v.start()
 				stop := make(chan struct{})
@@ -286,7 +289,8 @@ func TestLogAllWithoutALogIsHarmless(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 	must(t, v.f.SetFeatures(v.features))
-	must(t, v.f.Tell(wire.SetFeatures, wire.U64(virtioFeatures|1<<wire.FeatureLogAll|1<<wire.FeatureProtocolFeatures).AppendTo(nil)))
+	must(t, v.f.Tell(wire.SetFeatures,
+		wire.U64(virtioFeatures|1<<wire.FeatureLogAll|1<<wire.FeatureProtocolFeatures).AppendTo(nil)))
 	must(t, v.f.SetMemory(v.g))
 	v.start2(t)
 	v.echo(0, "no log")

@@ -195,7 +195,8 @@ func TestPackedRingsLogWhatTheyWrite(t *testing.T) {
 		}{
 			{"refuse kicks", func() { r.q.quiet() }, []uint64{r.vq.UsedRing / page}},
 			{"ask for kicks", r.q.ring.askKicks, []uint64{r.vq.UsedRing / page}},
-			{"use a batch", func() { check(t, r.q.PushBatch([]Completion{{a, 0}, {b, 0}})) }, []uint64{r.vq.Desc / page}},
+			{"use a batch", func() { check(t, r.q.PushBatch([]Completion{{a, 0}, {b, 0}})) },
+				[]uint64{r.vq.Desc / page}},
 			{"interrupt", func() { check(t, r.q.Notify()) }, nil},
 		} {
 			step.do()

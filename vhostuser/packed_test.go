@@ -52,8 +52,10 @@ func TestHostilePackedRingsBreakTheQueue(t *testing.T) {
 		{"an endless indirect table", indirect(1 << 30), "indirect table has"},
 		{"an indirect table inside an indirect table",
 			indirect(16, vhosttest.EncodePacked(base, 16, 0, vhosttest.DescIndirect)), "inside"},
-		{"an indirect table outside memory", one(base+2<<16, 16, vhosttest.DescIndirect), "not guest memory"},
-		{"an indirect descriptor with a successor", one(table, 16, vhosttest.DescIndirect|next), "successor"},
+		{"an indirect table outside memory", one(base+2<<16, 16, vhosttest.DescIndirect),
+			"not guest memory"},
+		{"an indirect descriptor with a successor", one(table, 16, vhosttest.DescIndirect|next),
+			"successor"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, 1<<wire.FeatureRingPacked)

@@ -224,7 +224,9 @@ func TestDeviceStopsWhilePagesAreMissing(t *testing.T) {
 			}
 			tt.then(v)
 			v.f.Close()
-			eventually(t, "disconnected", func() bool { return slices.Contains(e.recorded(), "disconnected") })
+			eventually(t, "disconnected", func() bool {
+				return slices.Contains(e.recorded(), "disconnected")
+			})
 			// Nothing came into being where the page was missing.
 			var st unix.Stat_t
 			must(t, unix.Fstat(missing.FD, &st))
@@ -335,20 +337,23 @@ func TestPostcopyWithoutPrivileges(t *testing.T) {
 	if os.Getuid() == nobody {
 		return // it is us
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=Pages|RingThatHas|FrontendLeavesWhileARing|MemoryIsUsed|OutOfOrder")
+	cmd := exec.Command("/proc/self/exe", "-test.v",
+		"-test.run=Pages|RingThatHas|FrontendLeavesWhileARing|MemoryIsUsed|OutOfOrder")
 	cmd.Dir = "/"
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
 	out, err := cmd.CombinedOutput()
-	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || bytes.Count(out, []byte("--- PASS")) < 8 {
+	if err != nil || bytes.Contains(out, []byte("--- SKIP")) ||
+		bytes.Count(out, []byte("--- PASS")) < 8 {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
 func TestPostcopyIsSwitchedOff(t *testing.T) {
 	e := newEcho()
-	v := newVM(t, serveWith(t, &e.Device, zap.NewNop(), vhostuser.WithoutPostcopy()), vhosttest.Options{})
+	v := newVM(t, serveWith(t, &e.Device, zap.NewNop(), vhostuser.WithoutPostcopy()),
+		vhosttest.Options{})
 	if v.f.Protocol.Has(wire.ProtocolPageFault) {
 		t.Error("PAGEFAULT is offered")
 	}

@@ -121,7 +121,8 @@ func TestRingDoesNotStartWithWhatWasBeforeARefusal(t *testing.T) {
 func TestRingInPrivateMemoryIsToldInOneLine(t *testing.T) {
 	e := newEcho()
 	var out zaptest.Buffer
-	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), &out, zap.WarnLevel)
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), &out,
+		zap.WarnLevel)
 	path := serveWith(t, &e.Device, zap.New(core, zap.AddStacktrace(zap.WarnLevel)))
 	v := newVM(t, path, vhosttest.Options{})
 	must(t, v.f.SetFeatures(v.features))
@@ -132,7 +133,8 @@ func TestRingInPrivateMemoryIsToldInOneLine(t *testing.T) {
 		t.Error("the ring runs")
 	}
 	lines := out.Lines()
-	if len(lines) != 1 || !strings.Contains(lines[0], "ring 0 cannot be used: map descriptor table: its 0x80 bytes") ||
+	if len(lines) != 1 || !strings.Contains(lines[0],
+		"ring 0 cannot be used: map descriptor table: its 0x80 bytes") ||
 		strings.Contains(lines[0], "stacktrace") {
 		t.Errorf("the log says %q", lines)
 	}
@@ -150,7 +152,9 @@ func TestRingDoesNotStartAtAnAddressOfBefore(t *testing.T) {
 		{"after GET_VRING_BASE", func(v *vm) error { _, err := v.f.StopRing(v.queues[0]); return err }},
 		{"after RESET_DEVICE", func(v *vm) error { return v.f.Confirm(wire.ResetDevice, nil) }},
 		{"after RESET_OWNER", func(v *vm) error { return v.f.Confirm(wire.ResetOwner, nil) }},
-		{"after a status of zero", func(v *vm) error { return v.f.Confirm(wire.SetStatus, wire.U64(0).AppendTo(nil)) }},
+		{"after a status of zero", func(v *vm) error {
+			return v.f.Confirm(wire.SetStatus, wire.U64(0).AppendTo(nil))
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := newEcho()
@@ -190,7 +194,8 @@ func TestStartedRingIsPausedByARefusedAddress(t *testing.T) {
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 	v.start()
 	v.echo(0, "before")
-	v.refuse(wire.SetVringAddr, wire.VringAddr{Desc: 0x1000, Avail: 0x2000, Used: 0x3000}.AppendTo(nil))
+	v.refuse(wire.SetVringAddr, wire.VringAddr{Desc: 0x1000, Avail: 0x2000,
+		Used: 0x3000}.AppendTo(nil))
 	in, out := v.request("waits")
 	_, err := v.queues[0].Add(in, out)
 	must(t, err)
@@ -325,7 +330,10 @@ func TestRefusedTranslationsAreForgotten(t *testing.T) {
 		{"an update of nothing", func(m *vhosttest.IOMMU, iova uint64) error {
 			return m.Update(iova, 0, nowhere, readWrite)
 		}},
-		{"an invalidation of nothing", func(m *vhosttest.IOMMU, iova uint64) error { return m.Invalidate(iova, 0) }},
+		{"an invalidation of nothing", func(m *vhosttest.IOMMU,
+			iova uint64) error {
+			return m.Invalidate(iova, 0)
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := newEcho()

@@ -91,11 +91,14 @@ func TestRequestsOfTheDeviceReachTheFrontend(t *testing.T) {
 			wire.BackendSharedObjectAdd, objectID[:], 0},
 		{"removing an object", func(b *vhostuser.Backend) error { return b.RemoveSharedObject(objectID) },
 			wire.BackendSharedObjectRemove, objectID[:], 0},
-		{"setting a host notifier", func(b *vhostuser.Backend) error { return b.SetHostNotifier(1, ev.FD, 8192, 4096) },
+		{"setting a host notifier", func(b *vhostuser.Backend) error {
+			return b.SetHostNotifier(1, ev.FD, 8192, 4096)
+		},
 			wire.BackendVringHostNotifier,
 			wire.VringArea{VringFD: wire.VringFD{Index: 1}, Size: 4096, Offset: 8192}.AppendTo(nil), 1},
 		{"clearing a host notifier", func(b *vhostuser.Backend) error { return b.ClearHostNotifier(1) },
-			wire.BackendVringHostNotifier, wire.VringArea{VringFD: wire.VringFD{Index: 1, NoFD: true}}.AppendTo(nil), 0},
+			wire.BackendVringHostNotifier, wire.VringArea{VringFD: wire.VringFD{Index: 1,
+				NoFD: true}}.AppendTo(nil), 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, without := range []wire.ProtocolFeatures{0, 1 << wire.ProtocolReplyAck} {
@@ -106,8 +109,10 @@ func TestRequestsOfTheDeviceReachTheFrontend(t *testing.T) {
 					result := background(none(func() error { return tt.call(b) }))
 					m, err := v.f.Channel.Next(10 * time.Second)
 					must(t, err)
-					if wire.BackendRequest(m.Request) != tt.req || !bytes.Equal(m.Payload, tt.payload) || len(m.FDs) != tt.fds {
-						t.Errorf("got %v with %x and %d descriptors", wire.BackendRequest(m.Request), m.Payload, len(m.FDs))
+					if wire.BackendRequest(m.Request) != tt.req || !bytes.Equal(m.Payload, tt.payload) ||
+						len(m.FDs) != tt.fds {
+						t.Errorf("got %v with %x and %d descriptors", wire.BackendRequest(m.Request), m.Payload,
+							len(m.FDs))
 					}
 					must(t, v.f.Channel.Ack(m, status))
 					m.Close()

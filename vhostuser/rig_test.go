@@ -94,14 +94,16 @@ func (r *rig) restart(t testing.TB) {
 func (r *rig) start(t testing.TB) {
 	t.Helper()
 	q := r.q
-	check(t, errors.Join(q.setNum(8, 8), q.setBase(r.vq.Base()), q.setAddr(r.vq.Addr(wire.VringFLog)), q.open()))
+	check(t, errors.Join(q.setNum(8, 8), q.setBase(r.vq.Base()), q.setAddr(r.vq.Addr(wire.VringFLog)),
+		q.open()))
 	q.enabled, q.running, q.halting = true, true, make(chan struct{})
 }
 
 // rigDialects are the features that change how a ring works.
 func rigDialects(t *testing.T, f func(t *testing.T, features uint64)) {
 	for _, packed := range []uint64{0, 1 << wire.FeatureRingPacked} {
-		for _, more := range []uint64{0, 1 << wire.FeatureEventIdx, 1<<wire.FeatureEventIdx | 1<<wire.FeatureInOrder} {
+		for _, more := range []uint64{0, 1 << wire.FeatureEventIdx, 1<<wire.FeatureEventIdx |
+			1<<wire.FeatureInOrder} {
 			features := packed | more
 			t.Run(fmt.Sprint(wire.Features(features)), func(t *testing.T) { f(t, features) })
 		}
@@ -135,7 +137,8 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 					}
 					batch[i] = Completion{Chain: c, Written: 8}
 				}
-				if err := errors.Join(r.q.PushBatch(batch[1:]), r.q.Push(batch[0].Chain, 8), r.q.Notify()); err != nil {
+				if err := errors.Join(r.q.PushBatch(batch[1:]), r.q.Push(batch[0].Chain, 8),
+					r.q.Notify()); err != nil {
 					t.Fatal(err)
 				}
 			}

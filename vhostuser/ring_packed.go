@@ -60,7 +60,8 @@ type heldFlags struct {
 	flags uint16
 }
 
-func (r *packedRing) attach(mem *guestmem.Snapshot, a wire.VringAddr, log *guestmem.DirtyLog) error {
+func (r *packedRing) attach(mem *guestmem.Snapshot, a wire.VringAddr,
+	log *guestmem.DirtyLog) error {
 	desc, descAddr, err := mem.Ring(a.Desc, uint64(r.size)*descSize, true)
 	if err != nil {
 		return fmt.Errorf("map descriptor ring: %w", err)

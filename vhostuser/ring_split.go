@@ -137,7 +137,8 @@ func (r *splitRing) collect(c *Chain, head uint16) error {
 			return nil
 		}
 		if i = int(d.ref); i >= limit {
-			return fmt.Errorf("descriptor chain %d: next descriptor %d is outside a table of %d", head, i, limit)
+			return fmt.Errorf("descriptor chain %d: next descriptor %d is outside a table of %d", head, i,
+				limit)
 		}
 	}
 }

@@ -73,16 +73,19 @@ func NewServer(dev *Device, lg *zap.Logger, opts ...Option) (*Server, error) {
 	case size < 0 || size > 32768 || size&(size-1) != 0:
 		return nil, fmt.Errorf("check device: queue size %d is not a power of two up to 32768", size)
 	case dev.Features&vhostFeatures != 0:
-		return nil, fmt.Errorf("check device: the library cannot keep the promise of %v", wire.Features(dev.Features))
+		return nil, fmt.Errorf("check device: the library cannot keep the promise of %v",
+			wire.Features(dev.Features))
 	}
 	for _, e := range dev.Extensions {
 		switch {
 		case e.Handle == nil:
 			return nil, errors.New("check device: an extension has no Handle")
 		case wire.Request(e.Request).Known() || e.Request == 0:
-			return nil, fmt.Errorf("check device: extension's request %v is not private", wire.Request(e.Request))
+			return nil, fmt.Errorf("check device: extension's request %v is not private",
+				wire.Request(e.Request))
 		case e.ProtocolFeature <= wire.LastProtocolFeature || e.ProtocolFeature > 63:
-			return nil, fmt.Errorf("check device: extension's protocol feature %d is not private", e.ProtocolFeature)
+			return nil, fmt.Errorf("check device: extension's protocol feature %d is not private",
+				e.ProtocolFeature)
 		}
 	}
 	s := &Server{dev: dev, lg: lg}
@@ -137,7 +140,8 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 
 // serve serves one connection to its end. It returns the one that came next, if
 // one did, and how this one ended.
-func (s *Server) serve(ctx context.Context, l *Listener, conn *wire.Conn) (next *wire.Conn, err error) {
+func (s *Server) serve(ctx context.Context, l *Listener, conn *wire.Conn) (next *wire.Conn,
+	err error) {
 	s.lg.Info("frontend connected", zap.Int32("pid", conn.PeerPID()))
 	if !l.single {
 		d := watch(ctx, l, conn, s.lg)

@@ -41,7 +41,9 @@ func TestSessions(t *testing.T) {
 				v.start2(t)
 				v.echo(0, "and again")
 				v.f.Close()
-				eventually(t, "disconnected", func() bool { return slices.Contains(e.recorded(), "disconnected") })
+				eventually(t, "disconnected", func() bool {
+					return slices.Contains(e.recorded(), "disconnected")
+				})
 				if err := e.lastError(); err != nil {
 					t.Errorf("disconnected because of %v", err)
 				}
@@ -96,7 +98,8 @@ func TestConfigSpace(t *testing.T) {
 	if err := v.f.SetConfig(30, []byte("long")); !errors.As(err, &refused) {
 		t.Errorf("write past the end: %v", err)
 	}
-	if err := v.f.Tell(wire.SetConfig, wire.Config{Flags: wire.ConfigMigration, Data: []byte("x")}.AppendTo(nil)); !errors.As(err, &refused) {
+	if err := v.f.Tell(wire.SetConfig, wire.Config{Flags: wire.ConfigMigration,
+		Data: []byte("x")}.AppendTo(nil)); !errors.As(err, &refused) {
 		t.Errorf("write for migration: %v", err)
 	}
 }
@@ -117,7 +120,8 @@ func TestConfigChangeReachesTheFrontend(t *testing.T) {
 				e.connection().ConfigChanged()
 				m, err := v.f.Channel.Next(v.f.Timeout)
 				must(t, err)
-				if wire.BackendRequest(m.Request) != wire.BackendConfigChange || m.Size != 0 || m.NeedReply() != tt.ack {
+				if wire.BackendRequest(m.Request) != wire.BackendConfigChange || m.Size != 0 ||
+					m.NeedReply() != tt.ack {
 					t.Errorf("got %v %v", wire.BackendRequest(m.Request), m.Header)
 				}
 				must(t, v.f.Channel.Ack(m, 0))
@@ -147,13 +151,15 @@ func TestReconnectContinuesWithoutGuestReset(t *testing.T) {
 	_, err := v.queues[0].Add(in, out)
 	must(t, err)
 	must(t, v.queues[0].Kick.Raise())
-	eventually(t, "chain held", func() bool { e.mu.Lock(); defer e.mu.Unlock(); return len(e.held) == 1 })
+	eventually(t, "chain held",
+		func() bool { e.mu.Lock(); defer e.mu.Unlock(); return len(e.held) == 1 })
 	stale := e.takeHeld()[0]
 	old := e.connection().Queue(0)
 	v.f.Close()
 	eventually(t, "disconnected", func() bool { return slices.Contains(e.recorded(), "disconnected") })
 
-	if _, err := stale.WriteAt([]byte("late"), 0); err == nil || !strings.Contains(err.Error(), "stopped") {
+	if _, err := stale.WriteAt([]byte("late"), 0); err == nil ||
+		!strings.Contains(err.Error(), "stopped") {
 		t.Errorf("write after the end: %v", err)
 	}
 	if err := old.Push(stale, 4); err == nil || !strings.Contains(err.Error(), "stopped") {

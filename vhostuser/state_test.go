@@ -130,7 +130,8 @@ func TestStateIsRefusedInWords(t *testing.T) {
 	t.Run("which the device cannot use", func(t *testing.T) {
 		e, _ := stateful(nil)
 		v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-		if err := v.f.LoadState([]byte("bad")); !errors.As(err, &refused) || refused.Request != wire.CheckDeviceState {
+		if err := v.f.LoadState([]byte("bad")); !errors.As(err, &refused) ||
+			refused.Request != wire.CheckDeviceState {
 			t.Errorf("a bad state: %v", err)
 		}
 		must(t, v.f.LoadState([]byte("good")))

@@ -136,7 +136,8 @@ func (v *vm) hold(e *echo, n int) (chains []*vhostuser.Chain, outs []vhosttest.B
 		must(v.t, err)
 	}
 	must(v.t, v.queues[0].Kick.Raise())
-	eventually(v.t, "chains held", func() bool { e.mu.Lock(); defer e.mu.Unlock(); return len(e.held) == n })
+	eventually(v.t, "chains held",
+		func() bool { e.mu.Lock(); defer e.mu.Unlock(); return len(e.held) == n })
 	e.mu.Lock()
 	e.hold = false
 	e.mu.Unlock()
@@ -318,7 +319,8 @@ func TestQueuesStopAndStartUnderTraffic(t *testing.T) {
 			index, err := v.f.StopRing(q)
 			must(t, err)
 			// The driver goes on meanwhile: its own state is not looked at.
-			if base := q.Base(); q.Packed() && base&0xffff != base>>16 || !q.Packed() && index != q.UsedIdx() {
+			if base := q.Base(); q.Packed() && base&0xffff != base>>16 || !q.Packed() &&
+				index != q.UsedIdx() {
 				t.Errorf("stopped at base %#x", base)
 				return
 			}

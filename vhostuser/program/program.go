@@ -42,7 +42,8 @@ type Program struct {
 // end, and exits. It does not return.
 func (p Program) Main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	lg, err := zap.NewDevelopment(zap.WithCaller(false), zap.AddStacktrace(zap.DPanicLevel), zap.IncreaseLevel(zap.InfoLevel))
+	lg, err := zap.NewDevelopment(zap.WithCaller(false), zap.AddStacktrace(zap.DPanicLevel),
+		zap.IncreaseLevel(zap.InfoLevel))
 	if err == nil {
 		err = p.Run(ctx, os.Args[1:], os.Stdout, lg)
 	}
@@ -56,7 +57,8 @@ func (p Program) Main() {
 
 // Run runs the program until ctx ends, which is no error, or until an inherited
 // connection does.
-func (p Program) Run(ctx context.Context, args []string, stdout io.Writer, lg *zap.Logger) (err error) {
+func (p Program) Run(ctx context.Context, args []string, stdout io.Writer,
+	lg *zap.Logger) (err error) {
 	fs := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	path := fs.String("socket-path", "", "listen for QEMU on the unix socket at `PATH`")
 	fd := fs.Int("fd", -1, "use the inherited socket `N`, listening or connected")

@@ -62,7 +62,8 @@ func TestCommandLines(t *testing.T) {
 
 func TestPrintCapabilitiesIgnoresOtherOptions(t *testing.T) {
 	var out strings.Builder
-	if err := idle(nil, nil).Run(t.Context(), []string{"--nonsense", "--print-capabilities", "--fd=3"}, &out, nil); err != nil {
+	if err := idle(nil, nil).Run(t.Context(), []string{"--nonsense", "--print-capabilities", "--fd=3"},
+		&out, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out.String() != "{\"type\": \"rng\"}\n" {
@@ -73,7 +74,8 @@ func TestPrintCapabilitiesIgnoresOtherOptions(t *testing.T) {
 func TestADeviceThatCannotBeOpenedEndsTheProgram(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	want := errors.New("no such disk")
-	if err := idle(nil, want).Run(t.Context(), []string{"--socket-path=" + path}, nil, nil); !errors.Is(err, want) {
+	if err := idle(nil, want).Run(t.Context(), []string{"--socket-path=" + path}, nil,
+		nil); !errors.Is(err, want) {
 		t.Errorf("got %v", err)
 	}
 	if conn, err := net.Dial("unix", path); err == nil {

@@ -60,7 +60,8 @@ func TestListenDoesNotReplaceWhoIsBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}),
+		unix.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
 	for { // until its backlog is full

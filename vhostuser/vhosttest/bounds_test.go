@@ -62,10 +62,11 @@ func mustFrontend(t *testing.T, answer func(m *wire.Message) []byte) *Frontend {
 func TestStateThatDoesNotMove(t *testing.T) {
 	for name, move := range map[string]func(*Frontend) error{
 		"save": func(f *Frontend) error { _, err := f.SaveState(); return err },
-		"load": func(f *Frontend) error { return f.LoadState(make([]byte, 1<<20)) }, // more than a pipe holds
+		"load": func(f *Frontend) error { return f.LoadState(make([]byte, 1<<20)) }, // fills a pipe
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := mustFrontend(t, func(*wire.Message) []byte { return wire.U64(wire.StateNoFD).AppendTo(nil) })
+			f := mustFrontend(t,
+				func(*wire.Message) []byte { return wire.U64(wire.StateNoFD).AppendTo(nil) })
 			ended := make(chan error, 1)
 			go func() { ended <- move(f) }()
 			select {

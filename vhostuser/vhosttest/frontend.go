@@ -71,7 +71,9 @@ type Refused struct {
 }
 
 // Error implements error.
-func (e *Refused) Error() string { return fmt.Sprintf("backend refused %v: %v", e.Request, e.Status) }
+func (e *Refused) Error() string {
+	return fmt.Sprintf("backend refused %v: %v", e.Request, e.Status)
+}
 
 func (f *Frontend) context() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), f.Timeout)
@@ -87,7 +89,8 @@ func (f *Frontend) Send(req wire.Request, flags uint32, payload []byte, fds ...i
 func (f *Frontend) send(req wire.Request, flags uint32, payload []byte, fds ...int) error {
 	ctx, cancel := f.context()
 	defer cancel()
-	return f.conn.Send(ctx, wire.Header{Request: uint32(req), Flags: wire.Version | flags}, payload, fds...)
+	return f.conn.Send(ctx, wire.Header{Request: uint32(req), Flags: wire.Version | flags}, payload,
+		fds...)
 }
 
 // SendRaw sends bytes as they are, with descriptors.
@@ -121,7 +124,8 @@ func (f *Frontend) Ask(req wire.Request, payload []byte, fds ...int) (*wire.Mess
 	return f.ask(req, 0, payload, fds...)
 }
 
-func (f *Frontend) ask(req wire.Request, flags uint32, payload []byte, fds ...int) (*wire.Message, error) {
+func (f *Frontend) ask(req wire.Request, flags uint32, payload []byte, fds ...int) (*wire.Message,
+	error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.send(req, flags, payload, fds...); err != nil {

@@ -89,7 +89,8 @@ func (m *IOMMU) handle(msg *wire.Message) (status uint64) {
 
 // Update sends a translation to an address of this process.
 func (m *IOMMU) Update(iova, user, size uint64, perm uint8) error {
-	return m.send(wire.IOTLB{IOVA: iova, Size: size, UserAddr: user, Perm: perm, Type: wire.IOTLBUpdate})
+	return m.send(wire.IOTLB{IOVA: iova, Size: size, UserAddr: user, Perm: perm,
+		Type: wire.IOTLBUpdate})
 }
 
 func (m *IOMMU) send(v wire.IOTLB) error {

@@ -140,7 +140,8 @@ func nextFault(u *shm.Userfault, timeout time.Duration) (addr uint64, err error)
 			return 0, ErrTimeout
 		}
 		fds := []unix.PollFd{{Fd: int32(u.FD), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil &&
+			!errors.Is(err, unix.EINTR) {
 			return 0, fmt.Errorf("wait for fault: %w", os.NewSyscallError("poll", err))
 		}
 	}
@@ -189,7 +190,8 @@ func (p *Postcopy) Base(b *Block) (base uint64, uffd int) {
 // ServeFaults places the pages of one block, whose memory fd holds and which
 // the backend has at base, as they are missed. contents returns a page by its
 // offset. It returns when nothing is missed for the given time.
-func ServeFaults(uffd, fd int, base uint64, contents func(off uint64) []byte, idle time.Duration) error {
+func ServeFaults(uffd, fd int, base uint64, contents func(off uint64) []byte,
+	idle time.Duration) error {
 	u := &shm.Userfault{FD: uffd}
 	for {
 		at, err := nextFault(u, idle)
@@ -211,6 +213,7 @@ func ServeFaults(uffd, fd int, base uint64, contents func(off uint64) []byte, id
 func (g *Guest) Punch(addr, n uint64) ([]byte, error) {
 	p := g.Read(addr, n)
 	b := g.block(addr)
-	err := unix.Fallocate(b.FD, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(addr-b.Addr), int64(n))
+	err := unix.Fallocate(b.FD, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(addr-b.Addr),
+		int64(n))
 	return p, os.NewSyscallError("fallocate", err)
 }

@@ -323,7 +323,9 @@ type ringMem struct {
 	b    []byte
 }
 
-func (g *Guest) ringMem(addr, n uint64) ringMem { return ringMem{g: g, addr: addr, b: g.at(addr)[:n]} }
+func (g *Guest) ringMem(addr, n uint64) ringMem {
+	return ringMem{g: g, addr: addr, b: g.at(addr)[:n]}
+}
 
 func (m ringMem) load16(off int) uint16 { return shm.Load16(m.b, off) }
 func (m ringMem) load32(off int) uint32 { return binary.LittleEndian.Uint32(m.b[off:]) }

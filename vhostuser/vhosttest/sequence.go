@@ -99,7 +99,8 @@ func (f *Frontend) Start(g *Guest, features uint64, queues ...*Queue) error {
 		if _, err := f.AskU64(wire.GetStatus); err != nil {
 			return err
 		}
-		if err := f.Tell(wire.SetStatus, wire.U64(acknowledgeDriverFeaturesOK).AppendTo(nil)); err != nil {
+		if err := f.Tell(wire.SetStatus,
+			wire.U64(acknowledgeDriverFeaturesOK).AppendTo(nil)); err != nil {
 			return err
 		}
 	}
@@ -176,10 +177,12 @@ func (f *Frontend) RemoveBlock(b *Block) error {
 // StartRing sets the ring up and starts it, but does not enable it.
 func (f *Frontend) StartRing(q *Queue) error {
 	i := uint32(q.Index)
-	if err := f.Tell(wire.SetVringNum, wire.VringState{Index: i, Num: uint32(q.Size)}.AppendTo(nil)); err != nil {
+	if err := f.Tell(wire.SetVringNum, wire.VringState{Index: i,
+		Num: uint32(q.Size)}.AppendTo(nil)); err != nil {
 		return err
 	}
-	if err := f.Tell(wire.SetVringBase, wire.VringState{Index: i, Num: uint32(q.base)}.AppendTo(nil)); err != nil {
+	if err := f.Tell(wire.SetVringBase, wire.VringState{Index: i,
+		Num: uint32(q.base)}.AppendTo(nil)); err != nil {
 		return err
 	}
 	if err := f.SetAddr(q); err != nil {
@@ -215,7 +218,8 @@ func (f *Frontend) Enable(q *Queue, on bool) error {
 	if on {
 		n = 1
 	}
-	return f.TellSync(wire.SetVringEnable, wire.VringState{Index: uint32(q.Index), Num: n}.AppendTo(nil))
+	return f.TellSync(wire.SetVringEnable, wire.VringState{Index: uint32(q.Index),
+		Num: n}.AppendTo(nil))
 }
 
 // Stop sends what QEMU sends to stop the device, and keeps the rings' bases for

@@ -86,7 +86,7 @@ func (f *Frontend) SetStateFD(dir wire.Direction, file *os.File) error {
 	case status&0xff != 0:
 		return &Refused{Request: wire.SetDeviceStateFD, Status: status}
 	case status&wire.StateNoFD == 0 || len(m.FDs) != 0:
-		return fmt.Errorf("set device state fd: backend offers a channel of its own, which is not supported")
+		return fmt.Errorf("set device state fd: backend has a channel of its own, which is not supported")
 	}
 	return nil
 }

@@ -136,7 +136,8 @@ func (c *Conn) Recv(ctx context.Context) (msg *Message, err error) {
 	}
 	m.Header = decodeHeader(&hdr)
 	if m.Size > MaxPayload {
-		return nil, fmt.Errorf("receive message: payload is longer than %d bytes (%v)", MaxPayload, m.Header)
+		return nil, fmt.Errorf("receive message: payload is longer than %d bytes (%v)", MaxPayload,
+			m.Header)
 	}
 	m.Payload = c.buf[:m.Size]
 	if err := c.fill(ctx, m, m.Payload); err != nil {

@@ -44,7 +44,8 @@ func TestMessagesTravelWithTheirDescriptors(t *testing.T) {
 	for n := range 3 {
 		fds := []int{0, 1, 2}[:n]
 		payload := bytes.Repeat([]byte{byte(n)}, n*1000)
-		if err := a.Send(t.Context(), Header{Request: uint32(n), Flags: Version}, payload, fds...); err != nil {
+		if err := a.Send(t.Context(), Header{Request: uint32(n), Flags: Version}, payload,
+			fds...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -57,7 +58,8 @@ func TestMessagesTravelWithTheirDescriptors(t *testing.T) {
 			t.Errorf("message %d: %v with %d descriptors", n, m.Header, len(m.FDs))
 		}
 		for _, fd := range m.FDs {
-			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil ||
+				flags&unix.FD_CLOEXEC == 0 {
 				t.Errorf("descriptor %d: flags %#x, %v", fd, flags, err)
 			}
 		}
@@ -86,7 +88,8 @@ func TestDescriptorsOfBadMessagesAreClosed(t *testing.T) {
 				a.SendRaw(context.Background(), []byte{1}, many[:10]...))
 		}},
 		{"with an endless payload", func(a *Conn) error {
-			return a.SendRaw(context.Background(), Header{Flags: Version, Size: 1 << 31}.AppendTo(nil), many[:3]...)
+			return a.SendRaw(context.Background(), Header{Flags: Version, Size: 1 << 31}.AppendTo(nil),
+				many[:3]...)
 		}},
 		{"with a payload that ends early", func(a *Conn) error {
 			h := Header{Flags: Version, Size: 2}.AppendTo(nil)
@@ -118,7 +121,8 @@ func TestRecvTellsAnEndFromABreak(t *testing.T) {
 		{"between messages", nil, io.EOF},
 		{"inside a header", []byte{1, 2, 3}, io.ErrUnexpectedEOF},
 		{"before a payload", Header{Flags: Version, Size: 5}.AppendTo(nil), io.ErrUnexpectedEOF},
-		{"inside a payload", append(Header{Flags: Version, Size: 5}.AppendTo(nil), 1), io.ErrUnexpectedEOF},
+		{"inside a payload", append(Header{Flags: Version, Size: 5}.AppendTo(nil), 1),
+			io.ErrUnexpectedEOF},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := pair(t)

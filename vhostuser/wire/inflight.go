@@ -23,7 +23,8 @@ func (v Inflight) AppendTo(b []byte) []byte {
 
 // String prints the fields.
 func (v Inflight) String() string {
-	return fmt.Sprintf("%d queues of %d: size %#x offset %#x", v.NumQueues, v.QueueSize, v.MmapSize, v.MmapOffset)
+	return fmt.Sprintf("%d queues of %d: size %#x offset %#x", v.NumQueues, v.QueueSize, v.MmapSize,
+		v.MmapOffset)
 }
 
 // DecodeInflight decodes an Inflight. It ignores the padding.

@@ -36,7 +36,8 @@ func (v IOTLB) AppendTo(b []byte) []byte {
 
 // String prints the fields.
 func (v IOTLB) String() string {
-	return fmt.Sprintf("type %d iova %#x size %#x user %#x perm %d", v.Type, v.IOVA, v.Size, v.UserAddr, v.Perm)
+	return fmt.Sprintf("type %d iova %#x size %#x user %#x perm %d", v.Type, v.IOVA, v.Size,
+		v.UserAddr, v.Perm)
 }
 
 // DecodeIOTLB decodes an IOTLB. The padding may hold anything.

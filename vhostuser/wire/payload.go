@@ -68,7 +68,8 @@ func (v VringAddr) String() string {
 // DecodeVringAddr decodes a VringAddr.
 func DecodeVringAddr(p []byte) (VringAddr, error) {
 	r := reader{b: p}
-	v := VringAddr{Index: r.u32(), Flags: r.u32(), Desc: r.u64(), Used: r.u64(), Avail: r.u64(), Log: r.u64()}
+	v := VringAddr{Index: r.u32(), Flags: r.u32(), Desc: r.u64(), Used: r.u64(), Avail: r.u64(),
+		Log: r.u64()}
 	return v, r.end("vring address")
 }
 
@@ -127,7 +128,8 @@ func (v MemRegion) appendTo(b []byte) []byte {
 
 // String prints the fields.
 func (v MemRegion) String() string {
-	return fmt.Sprintf("guest %#x size %#x user %#x offset %#x", v.GuestAddr, v.Size, v.UserAddr, v.MmapOffset)
+	return fmt.Sprintf("guest %#x size %#x user %#x offset %#x", v.GuestAddr, v.Size, v.UserAddr,
+		v.MmapOffset)
 }
 
 func (r *reader) region() MemRegion {

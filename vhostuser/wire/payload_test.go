@@ -39,12 +39,15 @@ func samples() []payload {
 		MemTable{}, MemTable{region}, MemTable{region, {}, region, {}, {}, {}, {}, region},
 		SingleMemRegion{region},
 		Log{Size: 1 << 20, Offset: 4096},
-		Config{Offset: 1, Flags: ConfigMigration, Data: []byte("data")}, Config{Data: make([]byte, MaxConfigSize)},
-		IOTLB{IOVA: 1 << 40, Size: 4096, UserAddr: 1 << 46, Perm: IOTLBRead | IOTLBWrite, Type: IOTLBUpdate},
+		Config{Offset: 1, Flags: ConfigMigration, Data: []byte("data")},
+		Config{Data: make([]byte, MaxConfigSize)},
+		IOTLB{IOVA: 1 << 40, Size: 4096, UserAddr: 1 << 46, Perm: IOTLBRead | IOTLBWrite,
+			Type: IOTLBUpdate},
 		DeviceState{Direction: Load, Phase: PhaseStopped}, DeviceState{Direction: 7, Phase: 1},
 		UUID{0: 1, 15: 2},
 		Inflight{MmapSize: 1 << 20, MmapOffset: 64, NumQueues: 2, QueueSize: 32768},
-		VringArea{VringFD: VringFD{Index: 3}, Size: 4096, Offset: 8192}, VringArea{VringFD: VringFD{NoFD: true}},
+		VringArea{VringFD: VringFD{Index: 3}, Size: 4096, Offset: 8192},
+		VringArea{VringFD: VringFD{NoFD: true}},
 	}
 }
 
@@ -80,15 +83,20 @@ func TestPayloadLayoutIsThatOfTheSpecification(t *testing.T) {
 		{U64(0x0102), "0201000000000000"},
 		{VringState{Index: 1, Num: 2}, "0100000002000000"},
 		{VringFD{Index: 3, NoFD: true}, "0301000000000000"},
-		{VringAddr{1, 2, 3, 4, 5, 6}, "0100000002000000" + "0300000000000000" + "0400000000000000" + "0500000000000000" + "0600000000000000"},
-		{MemTable{{1, 2, 3, 4}}, "0100000000000000" + "0100000000000000" + "0200000000000000" + "0300000000000000" + "0400000000000000"},
-		{SingleMemRegion{MemRegion{1, 2, 3, 4}}, "0000000000000000" + "0100000000000000" + "0200000000000000" + "0300000000000000" + "0400000000000000"},
+		{VringAddr{1, 2, 3, 4, 5, 6}, "0100000002000000" + "0300000000000000" + "0400000000000000" +
+			"0500000000000000" + "0600000000000000"},
+		{MemTable{{1, 2, 3, 4}}, "0100000000000000" + "0100000000000000" + "0200000000000000" +
+			"0300000000000000" + "0400000000000000"},
+		{SingleMemRegion{MemRegion{1, 2, 3, 4}}, "0000000000000000" + "0100000000000000" +
+			"0200000000000000" + "0300000000000000" + "0400000000000000"},
 		{Log{1, 2}, "0100000000000000" + "0200000000000000"},
-		{IOTLB{1, 2, 3, 1, 4}, "0100000000000000" + "0200000000000000" + "0300000000000000" + "0104000000000000"},
+		{IOTLB{1, 2, 3, 1, 4}, "0100000000000000" + "0200000000000000" + "0300000000000000" +
+			"0104000000000000"},
 		{DeviceState{Load, 2}, "0100000002000000"},
 		{Inflight{1, 2, 3, 4}, "0100000000000000" + "0200000000000000" + "0300040000000000"},
 		{UUID{1, 2, 15: 9}, "01020000000000000000000000000009"},
-		{VringArea{VringFD{Index: 3, NoFD: true}, 1, 2}, "0301000000000000" + "0100000000000000" + "0200000000000000"},
+		{VringArea{VringFD{Index: 3, NoFD: true}, 1, 2}, "0301000000000000" + "0100000000000000" +
+			"0200000000000000"},
 		{Config{Offset: 1, Flags: 2, Data: []byte{9}}, "01000000" + "01000000" + "02000000" + "09"},
 	} {
 		if got := fmt.Sprintf("%x", tt.p.AppendTo(nil)); got != tt.want {
@@ -133,7 +141,8 @@ func TestNames(t *testing.T) {
 		{BackendRequest(9), "backend request 0x9"},
 		{Features(0), "none"},
 		{Features(1<<FeatureVersion1 | 1<<FeatureLogAll | 1), "bit0|LOG_ALL|VERSION_1"},
-		{Features(1<<FeatureIndirectDesc | 1<<FeatureEventIdx | 1<<FeatureProtocolFeatures), "INDIRECT_DESC|EVENT_IDX|PROTOCOL_FEATURES"},
+		{Features(1<<FeatureIndirectDesc | 1<<FeatureEventIdx | 1<<FeatureProtocolFeatures),
+			"INDIRECT_DESC|EVENT_IDX|PROTOCOL_FEATURES"},
 		{ProtocolFeatures(1<<ProtocolMQ | 1<<ProtocolDeviceState | 1<<48), "MQ|DEVICE_STATE|bit48"},
 		{ProtocolFeatures(3 << 20), "GET_VRING_BASE_INFLIGHT|SHMEM"},
 		{Features(1 << FeatureAccessPlatform), "ACCESS_PLATFORM"},

@@ -115,5 +115,6 @@ var backendRequestNames = [...]string{
 	BackendIOTLBMsg: "IOTLB_MSG", BackendConfigChange: "CONFIG_CHANGE_MSG",
 	BackendVringHostNotifier: "VRING_HOST_NOTIFIER_MSG", BackendVringCall: "VRING_CALL",
 	BackendVringErr: "VRING_ERR", BackendSharedObjectAdd: "SHARED_OBJECT_ADD",
-	BackendSharedObjectRemove: "SHARED_OBJECT_REMOVE", BackendSharedObjectLookup: "SHARED_OBJECT_LOOKUP",
+	BackendSharedObjectRemove: "SHARED_OBJECT_REMOVE",
+	BackendSharedObjectLookup: "SHARED_OBJECT_LOOKUP",
 }

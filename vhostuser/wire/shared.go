@@ -31,7 +31,9 @@ type VringArea struct {
 }
 
 // AppendTo appends the encoded payload to b.
-func (v VringArea) AppendTo(b []byte) []byte { return put64(v.VringFD.AppendTo(b), v.Size, v.Offset) }
+func (v VringArea) AppendTo(b []byte) []byte {
+	return put64(v.VringFD.AppendTo(b), v.Size, v.Offset)
+}
 
 // String prints the fields.
 func (v VringArea) String() string {

@@ -66,7 +66,8 @@ type disk struct {
 }
 
 func (d *disk) device() *vhostuser.Device {
-	features := uint64(featureSegMax | featureBlkSize | featureFlush | featureMQ | 1<<wire.FeatureRingPacked)
+	features := uint64(featureSegMax | featureBlkSize | featureFlush | featureMQ |
+		1<<wire.FeatureRingPacked)
 	if d.readOnly {
 		features |= featureReadOnly
 	}

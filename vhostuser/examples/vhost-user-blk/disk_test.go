@@ -80,7 +80,9 @@ func (d *driver) connect(socket string, done <-chan error) {
 	}
 	t.Cleanup(d.f.Close)
 	must(t, d.f.Realize(vhosttest.Options{Queues: []*vhosttest.Queue{d.q}}))
-	must(t, d.f.Start(d.guest, uint64(d.f.Offered)&^(1<<wire.FeatureLogAll|1<<wire.FeatureRingPacked|1<<wire.FeatureEventIdx), d.q))
+	must(t, d.f.Start(d.guest,
+		uint64(d.f.Offered)&^(1<<wire.FeatureLogAll|1<<wire.FeatureRingPacked|1<<wire.FeatureEventIdx),
+		d.q))
 }
 
 // request is what a driver asks for. The data goes to the device or comes from
@@ -159,16 +161,19 @@ func TestRequestsReachTheFile(t *testing.T) {
 	at := func(block int) uint64 { return uint64(block) * blockSize / sectorSize }
 	for _, cut := range []int{1 << 20, 7} {
 		d := newDriver(t)
-		if status, data, n := d.do(request{kind: typeIn, sector: at(5), room: blockSize}, cut); status != statusOK || !bytes.Equal(data, block(5)) || n != blockSize+1 {
+		if status, data, n := d.do(request{kind: typeIn, sector: at(5), room: blockSize},
+			cut); status != statusOK || !bytes.Equal(data, block(5)) || n != blockSize+1 {
 			t.Errorf("read: status %d, %d bytes, the first is %d", status, n, data[0])
 		}
-		if status, _, _ := d.do(request{kind: typeOut, sector: at(first), data: block('x')}, cut); status != statusOK {
+		if status, _, _ := d.do(request{kind: typeOut, sector: at(first), data: block('x')},
+			cut); status != statusOK {
 			t.Errorf("write: status %d", status)
 		}
 		if status, _, _ := d.do(request{kind: typeFlush}, cut); status != statusOK {
 			t.Errorf("flush: status %d", status)
 		}
-		if status, data, _ := d.do(request{kind: typeGetID, room: idSize}, cut); status != statusOK || string(bytes.TrimRight(data, "\x00")) != "vhost-user-blk" {
+		if status, data, _ := d.do(request{kind: typeGetID, room: idSize}, cut); status != statusOK ||
+			string(bytes.TrimRight(data, "\x00")) != "vhost-user-blk" {
 			t.Errorf("id: status %d, %q", status, data)
 		}
 		got := d.file()
@@ -189,12 +194,16 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		request
 		want byte
 	}{
-		{"a read past the end", request{kind: typeIn, sector: end - 1, room: 2 * sectorSize}, statusIOErr},
+		{"a read past the end", request{kind: typeIn, sector: end - 1, room: 2 * sectorSize},
+			statusIOErr},
 		{"a read at the end", request{kind: typeIn, sector: end, room: sectorSize}, statusIOErr},
-		{"a read at a sector that wraps", request{kind: typeIn, sector: ^uint64(0), room: sectorSize}, statusIOErr},
+		{"a read at a sector that wraps", request{kind: typeIn, sector: ^uint64(0), room: sectorSize},
+			statusIOErr},
 		{"a read of half a sector", request{kind: typeIn, room: 100}, statusIOErr},
-		{"a write past the end", request{kind: typeOut, sector: end - 1, data: make([]byte, 2*sectorSize)}, statusIOErr},
-		{"a write at a sector whose offset wraps", request{kind: typeOut, sector: 1 << 55, data: make([]byte, sectorSize)}, statusIOErr},
+		{"a write past the end", request{kind: typeOut, sector: end - 1,
+			data: make([]byte, 2*sectorSize)}, statusIOErr},
+		{"a write at a sector whose offset wraps", request{kind: typeOut, sector: 1 << 55,
+			data: make([]byte, sectorSize)}, statusIOErr},
 		{"a write of half a sector", request{kind: typeOut, data: make([]byte, 100)}, statusIOErr},
 		{"an unknown type", request{kind: 99, room: sectorSize}, statusUnsupported},
 	} {
@@ -258,7 +267,8 @@ func TestManyRequestsAtOnceAreAllAnswered(t *testing.T) {
 	byHead := make(map[uint32]pending)
 	want := make(map[uint32]byte)
 	for n := range diskBlocks {
-		p := d.submit(request{kind: typeIn, sector: uint64(n) * blockSize / sectorSize, room: blockSize}, 1<<20)
+		p := d.submit(request{kind: typeIn, sector: uint64(n) * blockSize / sectorSize, room: blockSize},
+			1<<20)
 		byHead[p.head], want[p.head] = p, byte(n)
 	}
 	must(t, d.q.Kick.Raise())
@@ -306,7 +316,8 @@ func TestAReadOnlyDiskStaysAsItIs(t *testing.T) {
 			t.Errorf("type %d: status %d", r.kind, status)
 		}
 	}
-	if status, data, _ := d.do(request{kind: typeIn, sector: 8, room: sectorSize}, 1<<20); status != statusOK || data[0] != 1 {
+	if status, data, _ := d.do(request{kind: typeIn, sector: 8, room: sectorSize},
+		1<<20); status != statusOK || data[0] != 1 {
 		t.Errorf("read: status %d, the first byte is %d", status, data[0])
 	}
 	if !bytes.Equal(d.file(), before) {
@@ -324,7 +335,8 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		"a disk of 100 B":    {socket, "--blk-file=" + small},
 		"no socket":          {"--blk-file=" + small},
 	} {
-		if err := newProgram().Run(t.Context(), args, nil, nil); err == nil || errors.Is(err, t.Context().Err()) {
+		if err := newProgram().Run(t.Context(), args, nil, nil); err == nil ||
+			errors.Is(err, t.Context().Err()) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

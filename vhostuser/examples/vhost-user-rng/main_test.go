@@ -29,7 +29,8 @@ func must(t *testing.T, err error) {
 }
 
 // start serves a device that yields source, and drives it.
-func start(t *testing.T, source io.Reader) (*vhosttest.Guest, *vhosttest.Frontend, *vhosttest.Queue) {
+func start(t *testing.T, source io.Reader) (*vhosttest.Guest, *vhosttest.Frontend,
+	*vhosttest.Queue) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := vhostuser.Open(path, -1)
@@ -86,7 +87,8 @@ func TestBuffersAreFilledInOrder(t *testing.T) {
 		expected := make([]byte, u.Len)
 		_, err = io.ReadFull(want, expected)
 		must(t, err)
-		if !bytes.Equal(got[:u.Len], expected) || bytes.ContainsFunc(got[u.Len:], func(r rune) bool { return r != 0 }) {
+		if !bytes.Equal(got[:u.Len], expected) || bytes.ContainsFunc(got[u.Len:],
+			func(r rune) bool { return r != 0 }) {
 			t.Errorf("%v: the driver got other bytes", sizes)
 		}
 	}

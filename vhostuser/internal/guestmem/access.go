@@ -170,7 +170,8 @@ func (m *Snapshot) translateRing(addr, n uint64, write bool) (user uint64, err e
 		if done == 0 {
 			user = e.UserAddr
 		} else if e.UserAddr != user+done {
-			return 0, fmt.Errorf("translate %#x bytes at I/O virtual address %#x: they are scattered", n, addr)
+			return 0, fmt.Errorf("translate %#x bytes at I/O virtual address %#x: they are scattered", n,
+				addr)
 		}
 		done += min(n-done, e.Size)
 	}

@@ -85,7 +85,8 @@ func insert(byGuest, byUser []*Slot, slot *Slot) (g, u []*Slot, err error) {
 }
 
 func insertBy(sorted []*Slot, slot *Slot, addr func(*Slot) uint64) ([]*Slot, error) {
-	i, _ := slices.BinarySearchFunc(sorted, addr(slot), func(s *Slot, a uint64) int { return cmp.Compare(addr(s), a) })
+	i, _ := slices.BinarySearchFunc(sorted, addr(slot),
+		func(s *Slot, a uint64) int { return cmp.Compare(addr(s), a) })
 	var over *Slot
 	switch {
 	case i > 0 && addr(slot)-addr(sorted[i-1]) < sorted[i-1].Size:
@@ -140,5 +141,7 @@ func (m *Snapshot) find(addr, n uint64) (*Slot, []byte, error) {
 			return s, s.data[off : off+n : off+n], nil
 		}
 	}
-	return nil, nil, fmt.Errorf("its %#x bytes at %#x of the frontend are in no memory that the frontend shares", n, addr)
+	return nil, nil,
+		fmt.Errorf("its %#x bytes at %#x of the frontend are in no memory that the frontend shares", n,
+			addr)
 }

@@ -72,7 +72,8 @@ func TestTableStaysInOrderAndFindsWhatItHas(t *testing.T) {
 		}
 		for _, slot := range slots {
 			for _, off := range []uint64{0, page - 1} {
-				if got, b, err := m.find(slot.UserAddr+off, page-off); err != nil || got != slot || len(b) != int(page-off) {
+				if got, b, err := m.find(slot.UserAddr+off, page-off); err != nil || got != slot ||
+					len(b) != int(page-off) {
 					t.Fatalf("found %v, %v for %v", got, err, slot.MemRegion)
 				}
 			}
@@ -115,11 +116,14 @@ func TestOverlapsAreRefused(t *testing.T) {
 		{"the same", wire.MemRegion{GuestAddr: 10 * page, Size: 2 * page, UserAddr: free}, false},
 		{"its second page", wire.MemRegion{GuestAddr: 11 * page, Size: 2 * page, UserAddr: free}, false},
 		{"its first page", wire.MemRegion{GuestAddr: 9 * page, Size: 2 * page, UserAddr: free}, false},
-		{"all of it and more", wire.MemRegion{GuestAddr: 9 * page, Size: 4 * page, UserAddr: free}, false},
+		{"all of it and more", wire.MemRegion{GuestAddr: 9 * page, Size: 4 * page, UserAddr: free},
+			false},
 		{"up to it", wire.MemRegion{GuestAddr: 8 * page, Size: 2 * page, UserAddr: free}, true},
 		{"from its end", wire.MemRegion{GuestAddr: 12 * page, Size: 2 * page, UserAddr: free}, true},
-		{"its place in the frontend", wire.MemRegion{GuestAddr: free, Size: page, UserAddr: 101 * page}, false},
-		{"up to its place in the frontend", wire.MemRegion{GuestAddr: free, Size: page, UserAddr: 99 * page}, true},
+		{"its place in the frontend", wire.MemRegion{GuestAddr: free, Size: page, UserAddr: 101 * page},
+			false},
+		{"up to its place in the frontend", wire.MemRegion{GuestAddr: free, Size: page,
+			UserAddr: 99 * page}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			slot := mustSlot(t, tt.r, fd)

@@ -159,7 +159,8 @@ func (m *miss) Error() string {
 }
 
 func (m *miss) message() wire.IOTLB {
-	return wire.IOTLB{IOVA: m.addr &^ (LogPageSize - 1), Size: LogPageSize, Perm: m.perm, Type: wire.IOTLBMiss}
+	return wire.IOTLB{IOVA: m.addr &^ (LogPageSize - 1), Size: LogPageSize, Perm: m.perm,
+		Type: wire.IOTLBMiss}
 }
 
 // Await asks the frontend and waits for what it has.

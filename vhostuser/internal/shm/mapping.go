@@ -30,7 +30,8 @@ func Map(fd int, offset, size uint64) (*Mapping, error) {
 		return nil, fmt.Errorf("map file: %w", os.NewSyscallError("fstat", err))
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && offset+size > uint64(st.Size) {
-		return nil, fmt.Errorf("map file: %#x bytes at %#x lie outside a file of %#x", size, offset, st.Size)
+		return nil, fmt.Errorf("map file: %#x bytes at %#x lie outside a file of %#x", size, offset,
+			st.Size)
 	}
 	gran := granularity(fd)
 	pad := offset % gran
@@ -53,7 +54,8 @@ func Map(fd int, offset, size uint64) (*Mapping, error) {
 func granularity(fd int) uint64 {
 	page := uint64(os.Getpagesize())
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != unix.HUGETLBFS_MAGIC || uint64(fs.Bsize) < page {
+	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != unix.HUGETLBFS_MAGIC ||
+		uint64(fs.Bsize) < page {
 		return page
 	}
 	return uint64(fs.Bsize)

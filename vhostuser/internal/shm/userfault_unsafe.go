@@ -177,7 +177,8 @@ func Resident(b []byte) bool {
 	first := Addr(b) &^ (pageSize - 1)
 	for left := (Addr(b) - first + uint64(len(b)) + pageSize - 1) / pageSize; left > 0; {
 		n := min(left, uint64(len(vec)))
-		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(first), uintptr(n*pageSize), uintptr(unsafe.Pointer(&vec)))
+		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(first), uintptr(n*pageSize),
+			uintptr(unsafe.Pointer(&vec)))
 		if errno != 0 {
 			return false // the access will say what is wrong
 		}
