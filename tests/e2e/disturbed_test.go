@@ -15,7 +15,9 @@ import (
 func TestDisturbedDeviceIsSetUpAgain(t *testing.T) {
 	for _, series := range guest.AllSeries() {
 		t.Run(string(series), func(t *testing.T) {
-			m := boot(t, setup{series: series, port: "port0"})
+			m := boot(t, setup{
+				series: series, port: "port0", memoryMiB: 256, poolPages: 4096, timeout: 2 * hangTimeout,
+			})
 			for _, c := range []struct{ name, how string }{
 				{"somebody opens and closes the uio device", "uio"},
 				{"somebody clears bus mastering", "master"},
