@@ -18,6 +18,9 @@
  *   LOG_EAGER   KVM_GET_DIRTY_LOG that clears and protects by itself
  *   LOG_RING    KVM's dirty ring
  *   LOG_TCG     QEMU's own flags, looked at by the slow path of a store
+ *
+ *   INTROSPECT  the host looks, and peeks, instead of the agent
+ *   AT_ONCE     the last sync comes next after the answer
  */
 
 #ifndef PAGES
@@ -43,7 +46,11 @@
 #define FREE 0
 #define TAKEN 1
 #define USED 2
+#ifdef INTROSPECT
+byte page[PAGES] = { FREE, USED }; /* the second is the memmap */
+#else
 byte page[PAGES];
+#endif
 
 /* The destination does not hold what the source holds. What a store writes is
  * always new, so that one bit says all about the contents. */
@@ -70,12 +77,14 @@ bool completed; /* the migration */
 /* The guest zeroes what it frees, and takes free pages for zero. */
 bool zero_there[PAGES]; /* the destination holds zeroes */
 #define STORED(p) stale[p] = true
+#define MAY_FREE(c, p) MAY_STORE(c, p)
 #define ZEROED(p) stale[p] = !zero_there[p]
 #define SENT(p) stale[p] = false; zero_there[p] = (page[p] != USED)
 #define FRESH(p) zero_there[p] = true; stale[p] = (page[p] == USED)
 #define MISSED(p) stale[p]
 #else
 #define STORED(p) stale[p] = true
+#define MAY_FREE(c, p) NOT_IN_STORE(p)
 #define ZEROED(p) skip
 #define SENT(p) stale[p] = false
 #define FRESH(p) stale[p] = true
@@ -88,6 +97,18 @@ bool zero_there[PAGES]; /* the destination holds zeroes */
 #define PRINT_SYNC printf("sync: bmap is %d%d%d\n", bmap[0], bmap[1], bmap[2])
 #endif
 
+#if defined(INTROSPECT) && !defined(LOG_TCG)
+/* What is harvested from KVM's log waits for the next sync
+ * [ram_list.dirty_memory[DIRTY_MEMORY_MIGRATION]; for TCG that is the log]. */
+#define HARVEST
+bool harvest[PAGES];
+#define HARVESTED(p, bit) harvest[p] = harvest[p] || bit
+#define PRINT_HARVEST printf("the log is read\n")
+#else
+#define HARVESTED(p, bit) bmap[p] = bmap[p] || bit; clear_bmap[p / CHUNK_PAGES] = true
+#define PRINT_HARVEST PRINT_SYNC
+#endif
+
 #if defined(LOG_KVM)
 #include "log_kvm.pml"
 #elif defined(LOG_EAGER)
@@ -98,7 +119,11 @@ bool zero_there[PAGES]; /* the destination holds zeroes */
 #include "log_tcg.pml"
 #endif
 
+#ifdef INTROSPECT
+#include "introspect.pml"
+#else
 #include "guest.pml"
+#endif
 #include "migration.pml"
 
 #ifdef LIVENESS
@@ -110,7 +135,11 @@ init {
 	atomic {
 		run cpu(0);
 		run cpu(1);
+#ifdef INTROSPECT
+		run source();
+#else
 		run agent();
+#endif
 #ifdef LOG_RING
 		run reaper();
 #endif

@@ -5,11 +5,6 @@
 
 /* [rmqueue, __free_one_page: both under zone->lock] and a store. Where the log
  * protects the page, a CPU takes the log's way first: LOG_STEPS. */
-#ifdef INIT_ON_FREE
-#define MAY_FREE(c, p) MAY_STORE(c, p)
-#else
-#define MAY_FREE(c, p) NOT_IN_STORE(p)
-#endif
 #define PAGE_STEPS(p) \
 	:: d_step { running && IDLE(c) && page[p] == FREE -> page[p] = TAKEN; \
 		printf("cpu %d allocates page %d\n", c, p) } \

@@ -14,11 +14,28 @@ bool flushed[CPUS];  /* ... which has flushed this CPU's TLB */
 #define STORE_DONE(c, p) skip
 #define IDLE(c) true
 
+#ifdef INTROSPECT
+/* The page may be written before its bit is set: by other CPUs between the two
+ * steps of a fault [fast_pf_fix_direct_spte: try_cmpxchg64, then
+ * mark_page_dirty_in_slot], and with PML by all until the CPU leaves the guest
+ * [vmx_flush_pml_buffer]. */
+byte pending[CPUS]; /* page + 1, or 0 */
+#define LOGGED(c) (pending[c] == 0)
+#define LOG_STEPS(c, p) \
+	:: d_step { running && page[p] != FREE && protect[p] && LOGGED(c) -> \
+		pending[c] = p + 1; protect[p] = false; \
+		printf("cpu %d faults on page %d: it may be written\n", c, p) } \
+	:: d_step { pending[c] == p + 1 -> \
+		dirty[p] = true; pending[c] = 0; \
+		printf("KVM sets the bit of page %d\n", p) }
+#else
 /* [fast_page_fault, mark_page_dirty_in_slot] */
+#define LOGGED(c) true
 #define LOG_STEPS(c, p) \
 	:: d_step { running && page[p] != FREE && protect[p] -> \
 		dirty[p] = true; protect[p] = false; \
 		printf("cpu %d faults on page %d: KVM sets its bit\n", c, p) }
+#endif
 
 /* [kvm_flush_remote_tlbs_memslot] */
 inline flush() {
@@ -33,3 +50,15 @@ inline flush() {
 		q = 0
 	}
 }
+
+/* Each CPU leaves the guest, and QEMU waits for it: no bit is under way then.
+ * KVM_GET_DIRTY_LOG itself does not wait [kvm_arch_sync_dirty_log].
+ * [docs/window.md, "Peeking": run_on_cpu, memory_global_dirty_log_sync] */
+inline log_peek() {
+#ifndef PEEK_NO_KICK
+	LOGGED(0);
+	LOGGED(1);
+#endif
+	log_sync()
+}
+#define IN_HARVEST(p) harvest[p]

@@ -39,16 +39,15 @@ inline log_sync() {
 		q = 0;
 		do
 		:: q < PAGES ->
-			bmap[q] = bmap[q] || dirty[q];
+			HARVESTED(q, dirty[q]);
 			recent[q] = dirty[q];
 			protect[q] = protect[q] || dirty[q];
 			dirty[q] = false;
-			clear_bmap[q / CHUNK_PAGES] = true;
 			q++
 		:: else -> break
 		od;
 		q = 0;
-		PRINT_SYNC
+		PRINT_HARVEST
 	};
 	flush()
 }

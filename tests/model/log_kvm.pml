@@ -46,13 +46,12 @@ inline log_sync() {
 		do
 		:: q < PAGES ->
 			seen[q] = dirty[q];
-			bmap[q] = bmap[q] || dirty[q];
-			clear_bmap[q / CHUNK_PAGES] = true;
+			HARVESTED(q, dirty[q]);
 			q++
 		:: else -> break
 		od;
 		q = 0;
-		PRINT_SYNC
+		PRINT_HARVEST
 	}
 }
 

@@ -17,11 +17,25 @@ bool seen[PAGES];     /* KVMSlot.dirty_bmap: reaped, not synced yet */
 #define STORE_DONE(c, p) skip
 #define IDLE(c) true
 
+#ifdef INTROSPECT
+/* As with the bitmap, the entry may come after a store: see kvm.pml. */
+byte pending[CPUS]; /* page + 1, or 0 */
+#define LOGGED(c) (pending[c] == 0)
+#define LOG_STEPS(c, p) \
+	:: d_step { running && page[p] != FREE && protect[p] && ring[c] == 0 && LOGGED(c) -> \
+		pending[c] = p + 1; protect[p] = false; \
+		printf("cpu %d faults on page %d: it may be written\n", c, p) } \
+	:: d_step { pending[c] == p + 1 -> \
+		ring[c] = p + 1; pending[c] = 0; \
+		printf("page %d is in the ring of cpu %d\n", p, c) }
+#else
 /* [mark_page_dirty_in_slot] */
+#define LOGGED(c) true
 #define LOG_STEPS(c, p) \
 	:: d_step { running && page[p] != FREE && protect[p] && ring[c] == 0 -> \
 		ring[c] = p + 1; protect[p] = false; \
 		printf("cpu %d faults on page %d: it is in the ring\n", c, p) }
+#endif
 
 /* [kvm_dirty_ring_reap_one, kvm_dirty_ring_mark_page] */
 inline collect_one(x) {
@@ -89,22 +103,31 @@ inline log_stop() {
 /* [kvm_log_sync_global: kvm_dirty_ring_flush, kvm_slot_sync_dirty_pages,
  * kvm_slot_reset_dirty_pages; ramblock_sync_dirty_bitmap] */
 inline log_sync() {
+#ifdef INTROSPECT
+	LOGGED(0); /* [kvm_cpu_synchronize_kick_all] */
+	LOGGED(1);
+#endif
 	d_step { !REAPING -> collect() };
 	d_step {
 		reset();
 		q = 0;
 		do
 		:: q < PAGES ->
-			bmap[q] = bmap[q] || seen[q];
+			HARVESTED(q, seen[q]);
 			seen[q] = false;
-			clear_bmap[q / CHUNK_PAGES] = true;
 			q++
 		:: else -> break
 		od;
 		q = 0;
-		PRINT_SYNC
+		PRINT_HARVEST
 	}
 }
+
+/* [docs/window.md, "Peeking": memory_global_dirty_log_sync] */
+inline log_peek() {
+	log_sync()
+}
+#define IN_HARVEST(p) harvest[p]
 
 /* [KVM's listener has no log_clear with the ring] */
 inline log_clear(k) {

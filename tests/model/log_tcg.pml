@@ -16,6 +16,7 @@ bool fresh_bits;         /* of log_sync: bmap gets a bit that it lacked */
 bool queued;             /* a flush, when the log started [tcg_commit] */
 #endif
 
+#define LOGGED(c) true
 #define DIRTY(c, p) tlb[(c) * PAGES + (p)]
 #define IN_STORE(c, p) (step[c] != 0 && where[c] == (p))
 #define NOT_IN_STORE(p) (!IN_STORE(0, p) && !IN_STORE(1, p))
@@ -83,9 +84,8 @@ inline log_sync() {
 		do
 		:: q < PAGES ->
 			fresh_bits = fresh_bits || (flag[q] && !bmap[q]);
-			bmap[q] = bmap[q] || flag[q];
+			HARVESTED(q, flag[q]);
 			flag[q] = false;
-			clear_bmap[q / CHUNK_PAGES] = true;
 			q++
 		:: else -> break
 		od;
@@ -127,6 +127,14 @@ inline flush(x) {
 	od;
 	q = 0
 }
+
+/* Each CPU ends its instruction, and then the flags are what is harvested.
+ * [docs/window.md, "Peeking": memory_global_after_dirty_log_sync] */
+inline log_peek() {
+	after_sync(0);
+	after_sync(1)
+}
+#define IN_HARVEST(p) flag[p]
 
 /* [TCG's listener has no log_clear] */
 inline log_clear(k) {

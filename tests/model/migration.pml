@@ -33,7 +33,46 @@ byte rounds;
 /* [migration_bitmap_sync] */
 inline sync() {
 	log_sync()
+#ifdef HARVEST
+	; d_step {
+		q = 0;
+		do
+		:: q < PAGES ->
+			bmap[q] = bmap[q] || harvest[q];
+			harvest[q] = false;
+			clear_bmap[q / CHUNK_PAGES] = true;
+			q++
+		:: else -> break
+		od;
+		q = 0;
+		PRINT_SYNC
+	}
+#endif
 }
+
+#ifdef INTROSPECT
+/* [docs/window.md, "Peeking": in fbpp_window_wait] */
+inline answer_peek() {
+	log_peek();
+	d_step {
+		if
+		:: IN_HARVEST(MEMMAP) -> peek = WRITTEN; printf("QEMU says: the memmap was written\n")
+		:: else -> peek = CONSTANT; printf("QEMU says: the memmap was not written\n")
+		fi
+	}
+#ifdef PEEK_CONSUMES
+	; d_step {
+		q = 0;
+		do
+		:: q < PAGES -> IN_HARVEST(q) = false; clear_bmap[q / CHUNK_PAGES] = true; q++
+		:: else -> break
+		od;
+		q = 0
+	};
+	arm()
+#endif
+}
+#endif
 
 /* [ram_arm_dirty_log] */
 inline arm() {
@@ -138,6 +177,9 @@ wait:
 	:: ANSWERED -> break
 	:: d_step { true -> printf("QEMU gives up waiting\n") }; goto iterate
 	:: !synced -> sync(); synced = true
+#ifdef INTROSPECT
+	:: peek == ASKED -> answer_peek()
+#endif
 	od;
 #ifdef WALK_BEFORE_ARM
 	arm();
@@ -159,6 +201,7 @@ wait:
 	/* [migration_iteration_run -> ram_save_iterate] */
 iterate:
 	synced = false;
+#ifndef AT_ONCE
 	do
 	EACH_PAGE(SEND_STEPS)
 	:: MAY_SYNC -> sync(); LATER
@@ -171,10 +214,11 @@ iterate:
 	:: ANSWERED -> skip_free(); forget_report()
 #endif
 	od;
+#endif
 
 	/* [migration_completion: vm_stop, ram_save_complete] */
 	running = false; /* each CPU ends the instruction that it is at */
-	atomic { IDLE(0) && IDLE(1) -> printf("guest stopped\n") };
+	atomic { IDLE(0) && IDLE(1) && LOGGED(0) && LOGGED(1) -> printf("guest stopped\n") };
 	sync();
 	d_step {
 		q = 0;
@@ -202,6 +246,7 @@ iterate:
 		od;
 		q = 0;
 	};
+#ifndef AT_ONCE
 	goto over;
 
 	/* [ram_save_host_page: migration_bitmap_clear_dirty, then the page is read] */
@@ -213,6 +258,7 @@ send:
 
 cancelled: /* [migrate_fd_cancel] */
 	printf("migration cancelled\n");
+#endif
 
 over:	/* [ram_save_cleanup]; the guest goes on, here or there */
 	log_stop();

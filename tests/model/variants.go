@@ -20,6 +20,10 @@ type Variant struct {
 // matters, and where one migration is enough to show it they have one.
 func Variants() []Variant {
 	const one, chunk = "MIGRATIONS=1", "CHUNK_PAGES=2"
+	introspect := func(log string, more ...string) []string {
+		return append([]string{log, "INTROSPECT", one}, more...)
+	}
+	const atOnce = "AT_ONCE"
 	return []Variant{
 		{Name: "kvm", About: "KVM, log initially set, a page a chunk", Defines: []string{"LOG_KVM"}},
 		{Name: "kvm-chunk", About: "KVM, log initially set, two pages a chunk", Defines: []string{"LOG_KVM", chunk}},
@@ -29,6 +33,16 @@ func Variants() []Variant {
 		{Name: "init-on-free", About: "a guest that takes free pages for zero", Defines: []string{"LOG_KVM", "INIT_ON_FREE"}},
 		{Name: "later-round-armed", About: "asked in a later round, armed again", Defines: []string{"LOG_KVM", "LATER_ROUND_ARM", one}},
 		{Name: "completes", About: "each migration completes", Defines: []string{"LOG_KVM", "LIVENESS", one}, Live: true},
+		{Name: "introspect-kvm", About: "from the host, KVM, log initially set",
+			Defines: introspect("LOG_KVM", atOnce)},
+		{Name: "introspect-eager", About: "from the host, KVM without manual protection",
+			Defines: introspect("LOG_EAGER", atOnce)},
+		{Name: "introspect-ring", About: "from the host, KVM, dirty ring",
+			Defines: introspect("LOG_RING", atOnce)},
+		{Name: "introspect-tcg", About: "from the host, TCG",
+			Defines: introspect("LOG_TCG", atOnce)},
+		{Name: "introspect-rounds", About: "from the host, KVM, two pages a chunk, any rounds",
+			Defines: introspect("LOG_KVM", chunk)},
 
 		{Name: "clear-at-hint", About: "no ARM, the log is cleared when the hint comes", Defines: []string{"LOG_KVM", "CLEAR_AT_HINT", one}, Loses: true},
 		{Name: "walk-before-arm", About: "the guest looks before ARM", Defines: []string{"LOG_KVM", "WALK_BEFORE_ARM", one}, Loses: true},
@@ -40,5 +54,26 @@ func Variants() []Variant {
 		{Name: "old-report", About: "a report of the migration before is accepted", Defines: []string{"LOG_KVM", "NO_GENERATION"}, Loses: true},
 		{Name: "counted-generations", About: "generations that each host counts from 1", Defines: []string{"LOG_KVM", "COUNTED"}, Loses: true},
 		{Name: "tcg-stock", About: "TCG without the flush of patch 0001", Defines: []string{"LOG_TCG", "NO_TLB_FLUSH", one}, Loses: true},
+
+		{Name: "peek-left-out", About: "from the host, no peek, KVM",
+			Defines: introspect("LOG_KVM", atOnce, "PEEK_LEFT_OUT"), Loses: true},
+		{Name: "peek-left-out-eager", About: "from the host, no peek, no manual protection",
+			Defines: introspect("LOG_EAGER", atOnce, "PEEK_LEFT_OUT"), Loses: true},
+		{Name: "peek-left-out-ring", About: "from the host, no peek, dirty ring",
+			Defines: introspect("LOG_RING", atOnce, "PEEK_LEFT_OUT"), Loses: true},
+		{Name: "peek-left-out-tcg", About: "from the host, no peek, TCG",
+			Defines: introspect("LOG_TCG", atOnce, "PEEK_LEFT_OUT"), Loses: true},
+		{Name: "peek-first", About: "from the host, the peek before the read, KVM",
+			Defines: introspect("LOG_KVM", atOnce, "PEEK_FIRST"), Loses: true},
+		{Name: "peek-first-tcg", About: "from the host, the peek before the read, TCG",
+			Defines: introspect("LOG_TCG", atOnce, "PEEK_FIRST"), Loses: true},
+		{Name: "peek-consumes", About: "from the host, the peek clears the log, KVM",
+			Defines: introspect("LOG_KVM", atOnce, "PEEK_CONSUMES"), Loses: true},
+		{Name: "peek-consumes-eager", About: "from the host, the peek keeps no bit",
+			Defines: introspect("LOG_EAGER", atOnce, "PEEK_CONSUMES"), Loses: true},
+		{Name: "peek-no-kick", About: "from the host, the peek waits for no CPU",
+			Defines: introspect("LOG_KVM", atOnce, "PEEK_NO_KICK"), Loses: true},
+		{Name: "read-before-arm", About: "from the host, read before ARM",
+			Defines: introspect("LOG_KVM", atOnce, "READ_BEFORE_ARM"), Loses: true},
 	}
 }
