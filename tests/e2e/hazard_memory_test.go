@@ -57,39 +57,6 @@ func TestShapesOfGuestMemory(t *testing.T) {
 	}
 }
 
-// An NVDIMM is RAM whose contents are not new on the destination: what is free
-// there is left out, and the rest of an answer stands.
-func TestMemoryThatIsNotForSkipping(t *testing.T) {
-	const nvMiB = 128
-	l := startLiar(t)
-	m := boot(t, setup{
-		socket:  l.socket,
-		memory:  []string{memfd("ram", 320), memfd("nv", nvMiB)},
-		options: []string{"-machine", "nvdimm=on", "-m", "320M,slots=1,maxmem=2G"},
-		devices: []string{"nvdimm,id=nvdimm,memdev=nv"},
-	})
-	m.startAgentUnder(l)
-	var modules []struct {
-		Data struct {
-			Addr uint64 `json:"addr"`
-		} `json:"data"`
-	}
-	if err := m.vm.Execute(m.ctx, "query-memory-devices", nil, &modules); err != nil || len(modules) != 1 {
-		t.Fatalf("got %+v, %v", modules, err)
-	}
-	at := modules[0].Data.Addr
-	l.say(ranges(gpaRange{0, memory.PageSize}, gpaRange{at, nvMiB << 20}))
-	h := m.hintFigures()
-	if h.Status != "ok" || h.Skipped != 1 || h.LeftOut != nvMiB<<20/memory.PageSize {
-		t.Errorf("got %+v, want one page skipped, and the module left out", h)
-	}
-	l.say(ranges(gpaRange{0, memory.PageSize}, gpaRange{at, nvMiB<<20 + memory.PageSize}))
-	if status := m.hints(); status != "bad-ranges" {
-		t.Errorf("hints ended with %q where a range goes past the module, want bad-ranges", status)
-	}
-	m.requireSound()
-}
-
 // hotplugMiB is the size of one memory module.
 const hotplugMiB = 128
 

@@ -53,7 +53,9 @@ func requirePhases(t *testing.T, h *vm.Hints) {
 		sum += p.Time
 	}
 	want := []string{vm.PhaseWakeup, vm.PhaseWalk, vm.PhaseTransfer, vm.PhaseDecode}
-	if h.Source != vm.SourceDriver || !slices.Equal(names, want) || h.Phase(vm.PhaseWalk) == 0 {
+	// The backend may name what it does itself afterwards.
+	if h.Source != vm.SourceDriver || !slices.Equal(names[:min(len(names), len(want))], want) ||
+		h.Phase(vm.PhaseWalk) == 0 {
 		t.Errorf("the exchange is by %q and has the phases %v, want %v", h.Source, h.Phases, want)
 	}
 	if sum > h.Exchange {

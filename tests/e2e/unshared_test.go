@@ -4,8 +4,8 @@ package e2e
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
@@ -14,11 +14,9 @@ import (
 // shared, and has nothing to log. That is no reason for QEMU to end.
 func TestMigrationWithABackendThatSeesNoMemory(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "fs.sock")
-	started := make(chan struct{}, 100)
 	serve(t, socket, &vhostuser.Device{
-		NumQueues:    2,
-		Kick:         func(*vhostuser.Queue) {},
-		QueueStarted: func(*vhostuser.Queue) { started <- struct{}{} },
+		NumQueues: 2,
+		Kick:      func(*vhostuser.Queue) {},
 	})
 	m := boot(t, setup{
 		noDevice: true,
@@ -27,15 +25,19 @@ func TestMigrationWithABackendThatSeesNoMemory(t *testing.T) {
 		options:  []string{"-chardev", "socket,id=fs,path=" + socket},
 		devices:  []string{"vhost-user-fs-pci,chardev=fs,tag=none"},
 	})
-	// TODO
-	time.Sleep(time.Second)
+	// Whether it completes is QEMU's affair: the backend refuses rings that it does
+	// not see, and so QEMU cannot have them logged.
 	file := filepath.Join(t.TempDir(), "nowhere")
-	if err := m.vm.Execute(m.ctx, "migrate", map[string]any{"uri": "file:" + file}, nil); err != nil {
+	err := m.vm.Execute(m.ctx, "migrate", map[string]any{"uri": "file:" + file}, nil)
+	if err != nil && !strings.Contains(err.Error(), "Failed to start logging") {
 		t.Fatal(err)
 	}
 	figures, err := m.vm.WaitMigration(m.ctx, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%+v %s %d", figures, m.vm.Messages(), len(started))
+	if figures.Status == "completed" {
+		m.execute("cont")
+	}
+	m.requireSound()
 }
