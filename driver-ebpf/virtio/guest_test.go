@@ -194,26 +194,3 @@ func TestDeviceMemoryIsWhereItSeems(t *testing.T) {
 		}
 	}
 }
-
-// An unplugged device ends a wait, and costs nothing when it is closed.
-func TestUnpluggedDeviceIsGone(t *testing.T) {
-	d := mustOpenRNG(t, 0)
-	h := realHost()
-	if err := h.write(h.device(d.function.bdf, "remove"), "1"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := h.write("/sys/bus/pci/rescan", "1"); err != nil {
-			t.Fatal(err)
-		}
-		mustFindRNG(t)
-	}()
-	// The device itself answers still: it was removed from the kernel alone.
-	t.Logf("its status reads as %#x: %v", d.common.read8(regStatus), d.Healthy())
-	if _, err := d.Wait(Forever); !errors.Is(err, ErrGone) {
-		t.Errorf("error %v, want ErrGone", err)
-	}
-	if err := d.Close(); err != nil {
-		t.Errorf("close: %v", err)
-	}
-}

@@ -28,8 +28,8 @@ func (r registers) write16(off int, v uint16) { access(storing(store16, v), r.at
 func (r registers) write32(off int, v uint32) { access(storing(store32, v), r.at(off, 4), 0) }
 
 // access returns what do returns, or gone when the register is not there any more:
-// with the device the kernel takes the mapping away, and an access to it is
-// answered by SIGBUS.
+// with a device the kernel may take its mapping away (fs/kernfs/file.c), and SIGBUS
+// answers an access to it.
 func access[T any](do func(unsafe.Pointer) T, p unsafe.Pointer, gone T) (v T) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
