@@ -30,7 +30,9 @@ type machine struct {
 	ctx    context.Context
 }
 
-// config is a VM that has nothing but the device, and memory that is shared.
+// config is a VM that has nothing but the device, and memory that is shared. A
+// busy machine may be late, and lateness is not what is tested: who tests it has
+// QEMU wait for a shorter time.
 func config(backend string) vm.Config {
 	return vm.Config{
 		QEMU:      parts.QEMU,
@@ -39,7 +41,7 @@ func config(backend string) vm.Config {
 		Firmware:  "bios-256k.bin", // nobody runs it
 		MemoryMiB: 64,
 		Backend:   backend,
-		Device:    map[string]string{"addr": fmt.Sprintf("%#x", slot), "backend-timeout": "500"},
+		Device:    map[string]string{"addr": fmt.Sprintf("%#x", slot), "backend-timeout": "20000"},
 	}
 }
 
@@ -49,7 +51,9 @@ func start(t testing.TB, c vm.Config) *machine { return startAs(t, c, vm.Start) 
 // startIncoming starts the destination of a migration.
 func startIncoming(t testing.TB, c vm.Config) *machine { return startAs(t, c, vm.StartIncoming) }
 
-func startAs(t testing.TB, c vm.Config, how func(context.Context, vm.Config) (*vm.VM, error)) *machine {
+func startAs(
+	t testing.TB, c vm.Config, how func(context.Context, vm.Config) (*vm.VM, error),
+) *machine {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	t.Cleanup(cancel)
@@ -118,6 +122,14 @@ func (m *machine) execute(command string, args map[string]any) {
 	}
 }
 
+// setTimeout sets how long QEMU waits for the backend, in milliseconds.
+func (m *machine) setTimeout(ms int) {
+	m.t.Helper()
+	if err := m.SetDevice(m.ctx, "backend-timeout", ms); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 // await waits until something is so, or the test's time is up.
 func (m *machine) await(what string, ready func() bool) {
 	m.t.Helper()
@@ -133,7 +145,9 @@ func (m *machine) await(what string, ready func() bool) {
 // awaitSaid waits until QEMU's log has a line with the text n times.
 func (m *machine) awaitSaid(text string, n int) {
 	m.t.Helper()
-	m.await(fmt.Sprintf("QEMU says %q %d times", text, n), func() bool { return m.countSaid(text) >= n })
+	m.await(fmt.Sprintf("QEMU says %q %d times", text, n), func() bool {
+		return m.countSaid(text) >= n
+	})
 }
 
 func (m *machine) countSaid(text string) int { return strings.Count(m.Messages(), text) }

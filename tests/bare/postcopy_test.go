@@ -21,12 +21,14 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 		name    string
 		plug    bool // the destination's device is plugged in while it runs
 		cannot  bool // the backend cannot wait for pages
+		enough  bool // precopy is enough
 		before  func(p *postcopy)
 		advised func(p *postcopy) // the stream has begun
 		running func(p *postcopy) // the destination runs, without most of its memory
 		ended   func(p *postcopy)
 	}{
 		{name: "when it is advised", advised: (*postcopy).comes},
+		{name: "which does not come", enough: true, advised: (*postcopy).comes},
 		{name: "when the machine runs", running: (*postcopy).comes},
 		{name: "and the driver starts", running: func(p *postcopy) {
 			p.comes()
@@ -50,24 +52,32 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 			p.comes()
 		}},
 		{name: "back, as it was stopped", before: (*postcopy).takesPart, running: func(p *postcopy) {
-			p.b.Signal(syscall.SIGSTOP)
+			p.stops()
 			p.dst.execute("stop", nil)
 			p.dst.execute("cont", nil)
 			p.resumes()
 		}},
 		{name: "back, as it was stopped when it was advised", before: func(p *postcopy) {
 			p.takesPart()
-			p.b.Signal(syscall.SIGSTOP)
+			p.stops()
 		}, advised: (*postcopy).resumes},
-		{name: "back, as it was stopped at the switch", before: (*postcopy).takesPart, advised: func(p *postcopy) {
-			p.b.Signal(syscall.SIGSTOP)
-		}, running: (*postcopy).resumes},
-		{name: "back, as it was stopped at the end", before: (*postcopy).takesPart, running: func(p *postcopy) {
-			p.b.Signal(syscall.SIGSTOP)
-		}, ended: (*postcopy).resumes},
-		{name: "early, and the driver starts anew", before: (*postcopy).takesPart, running: func(p *postcopy) {
-			p.dst.startDriver(low)
-		}},
+		{
+			name:    "back, as it was stopped at the switch",
+			before:  (*postcopy).takesPart,
+			advised: (*postcopy).stops,
+			running: (*postcopy).resumes,
+		},
+		{
+			name:    "back, as it was stopped at the end",
+			before:  (*postcopy).takesPart,
+			running: (*postcopy).stops,
+			ended:   (*postcopy).resumes,
+		},
+		{
+			name:    "early, and the driver starts anew",
+			before:  (*postcopy).takesPart,
+			running: func(p *postcopy) { p.dst.startDriver(low) },
+		},
 		{name: "on the source", advised: func(p *postcopy) {
 			p.source.Kill()
 			p.restart(p.source)
@@ -91,7 +101,9 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 				tc.advised(p)
 			}
 			p.alone()
-			p.switchOver()
+			if !tc.enough {
+				p.switchOver()
+			}
 			if tc.running != nil {
 				tc.running(p)
 			}
@@ -163,11 +175,19 @@ func (p *postcopy) comes() {
 	p.there = true
 }
 
+// stops stops the destination's backend.
+func (p *postcopy) stops() {
+	p.t.Helper()
+	p.dst.setTimeout(300)
+	p.b.Signal(syscall.SIGSTOP)
+}
+
 // resumes has the destination's backend go on, which QEMU has given up.
 func (p *postcopy) resumes() {
 	p.t.Helper()
 	p.dst.awaitSaid(saysSilent, 1)
 	p.heard = p.r.heard.Load()
+	p.dst.setTimeout(20000)
 	p.b.Signal(syscall.SIGCONT)
 }
 
@@ -219,7 +239,9 @@ func (p *postcopy) switchOver() {
 // end lets the rest of the memory arrive.
 func (p *postcopy) end() {
 	p.t.Helper()
-	p.m.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": 0})
+	p.m.execute("migrate-set-parameters", map[string]any{
+		"max-bandwidth": 1 << 40, "max-postcopy-bandwidth": 0,
+	})
 	p.awaitStatus(p.m, "completed")
 	p.awaitStatus(p.dst, "completed")
 }

@@ -4,7 +4,6 @@ package bare
 
 import (
 	"bufio"
-	"encoding/hex"
 	"fmt"
 	"net"
 	"strings"
@@ -61,14 +60,4 @@ func (q *qtest) fill(addr, size uint64, b byte) {
 func (q *qtest) write(addr uint64, p []byte) {
 	q.t.Helper()
 	q.do("write %#x %#x 0x%x", addr, len(p), p)
-}
-
-// read reads from memory.
-func (q *qtest) read(addr, size uint64) []byte {
-	q.t.Helper()
-	p, err := hex.DecodeString(strings.TrimPrefix(q.do("read %#x %#x", addr, size), "0x"))
-	if err != nil {
-		q.t.Fatal(err)
-	}
-	return p
 }

