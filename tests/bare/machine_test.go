@@ -93,11 +93,11 @@ func startAs(
 }
 
 // startFBPPD starts an fbppd that ends with the test.
-func startFBPPD(t testing.TB, args ...string) *vm.Backend {
+func startFBPPD(t testing.TB) *vm.Backend {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	defer cancel()
-	b, err := vm.StartBackend(ctx, parts.FBPPD, args...)
+	b, err := vm.StartBackend(ctx, parts.FBPPD)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,7 +77,12 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 		{
 			name:    "early, and the driver starts anew",
 			before:  (*postcopy).takesPart,
-			running: func(p *postcopy) { p.dst.startDriver(low) },
+			running: func(p *postcopy) {
+				p.dst.await("the backend takes part", func() bool {
+					return strings.Contains(p.b.Log(), "POSTCOPY_LISTEN")
+				})
+				p.dst.startDriver(low)
+			},
 		},
 		{name: "on the source", advised: func(p *postcopy) {
 			p.source.Kill()
@@ -145,13 +151,12 @@ const (
 // newPostcopy makes two machines, of which the destination has no backend yet.
 func newPostcopy(t testing.TB, plug, cannot bool) *postcopy {
 	t.Helper()
-	args := []string{"--sandbox=none"}
-	if cannot {
-		args = nil // no privilege, and so no userfaultfd(2)
-	}
-	p := &postcopy{t: t, source: startFBPPD(t), b: startFBPPD(t, args...)}
+	p := &postcopy{t: t, source: startFBPPD(t), b: startFBPPD(t)}
 	p.b.Kill()
 	p.r = startRelay(t, p.b.Socket, passAll)
+	if cannot {
+		p.r.hidden.Store(1 << 8) // VHOST_USER_PROTOCOL_F_PAGEFAULT
+	}
 	c := config(p.source.Socket)
 	c.Devices = []string{"pcie-root-port,id=port0,addr=0x11"}
 	if plug {

@@ -4,6 +4,7 @@ package bare
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,9 +20,10 @@ import (
 type relay struct {
 	socket string
 	listen net.Listener
-	silent atomic.Int64 // of each connection, the message that goes nowhere, and all after it
-	fell   atomic.Int64 // how often it fell silent
-	heard  atomic.Int64 // messages of frontends
+	hidden atomic.Uint64 // protocol features that the backend does not get to offer
+	silent atomic.Int64  // of each connection, the message that goes nowhere, and all after it
+	fell   atomic.Int64  // how often it fell silent
+	heard  atomic.Int64  // messages of frontends
 	muted  context.Context
 	unmute func()
 	done   sync.WaitGroup
@@ -89,7 +91,7 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 	defer back.Close()
 	var answers sync.WaitGroup
 	answers.Go(func() {
-		for pass(ctx, back, front) == nil {
+		for pass(ctx, back, front, r.hidden.Load()) == nil {
 		}
 	})
 	for n := int64(0); ; n++ {
@@ -103,7 +105,7 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 			}
 			break
 		}
-		if pass(ctx, front, back) != nil {
+		if pass(ctx, front, back, 0) != nil {
 			break
 		}
 		r.heard.Add(1)
@@ -112,12 +114,16 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 	answers.Wait()
 }
 
-// pass passes one message on.
-func pass(ctx context.Context, from, to *wire.Conn) error {
+// pass passes one message on, but for protocol features that are to be hidden.
+func pass(ctx context.Context, from, to *wire.Conn, hidden uint64) error {
 	m, err := from.Recv(ctx)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	if wire.Request(m.Request) == wire.GetProtocolFeatures && len(m.Payload) == 8 {
+		offered := binary.LittleEndian.Uint64(m.Payload)
+		binary.LittleEndian.PutUint64(m.Payload, offered&^hidden)
+	}
 	return to.Send(ctx, m.Header, m.Payload, m.FDs...)
 }
