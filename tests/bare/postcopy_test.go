@@ -75,8 +75,8 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 			ended:   (*postcopy).resumes,
 		},
 		{
-			name:    "early, and the driver starts anew",
-			before:  (*postcopy).takesPart,
+			name:   "early, and the driver starts anew",
+			before: (*postcopy).takesPart,
 			running: func(p *postcopy) {
 				p.dst.await("the backend takes part", func() bool {
 					return strings.Contains(p.b.Log(), "POSTCOPY_LISTEN")

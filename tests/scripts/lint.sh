@@ -91,7 +91,7 @@ without_version() {
 
 # Subjects that git log --oneline cuts off. Older ones stay as they are.
 long_subjects() {
-	git log --since=2026-11-29T00:00:00Z --no-merges --format='%h %s' |
+	git log --since=2026-11-28T20:00:00Z --no-merges --format='%h %s' |
 		awk 'length($0) - length($1) - 1 > 72'
 }
 
