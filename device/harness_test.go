@@ -52,6 +52,14 @@ const scratchSize = 1 << 20
 // given sizes, or two of 8 MiB.
 func mustBoot(t testing.TB, o device.Options, blocks ...uint64) *machine {
 	t.Helper()
+	return mustBootAs(t, o, func(*vhostuser.Device) {}, blocks...)
+}
+
+// mustBootAs is mustBoot for a device that change alters before it is served.
+func mustBootAs(
+	t testing.TB, o device.Options, change func(*vhostuser.Device), blocks ...uint64,
+) *machine {
+	t.Helper()
 	o.Logger = zap.NewNop()
 	if o.WindowSize == 0 {
 		o.WindowSize = 1 << 20
@@ -62,7 +70,9 @@ func mustBoot(t testing.TB, o device.Options, blocks ...uint64) *machine {
 	m := &machine{t: t, dev: device.New(o), path: filepath.Join(t.TempDir(), "vhost.sock"), blocks: blocks}
 	l, err := vhostuser.Listen(m.path)
 	m.must(err)
-	srv, err := vhostuser.NewServer(m.dev.VhostUser(), o.Logger)
+	d := m.dev.VhostUser()
+	change(d)
+	srv, err := vhostuser.NewServer(d, o.Logger)
 	m.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)

@@ -70,6 +70,7 @@ func newBackend(dev *Device, conn *wire.Conn, lg *zap.Logger, o options) *Backen
 	b.postcopy = b.mayPostcopy()
 	for i := range dev.NumQueues {
 		q := &Queue{index: i, log: &b.log, lg: lg.With(zap.Int("queue", i)), dialect: b.dialect}
+		q.hungUp = conn.HungUp
 		q.life.dev = dev
 		q.call.Inband = func() { b.tellVring(wire.BackendVringCall, i) }
 		q.errfd.Inband = func() { b.tellVring(wire.BackendVringErr, i) }

@@ -23,6 +23,7 @@ type Queue struct {
 	log     *guestmem.DirtyLog
 	lg      *zap.Logger
 	dialect func() dialect // as negotiated
+	hungUp  func() bool
 
 	life lifecycle // of the message goroutine alone
 
@@ -74,6 +75,14 @@ func (q *Queue) Running() bool {
 	defer q.mu.Unlock()
 	return q.running && q.broken == nil
 }
+
+// Abandoned says whether the frontend has closed the connection, also while
+// messages of it are left to read, and the queue runs on. A frontend that waits
+// for its backend no longer than so gives up one that was stopped; the guest may
+// use the memory behind the ring for something else by the time that it goes on.
+// A device that can be without a request for long asks before it pops. It costs a
+// system call.
+func (q *Queue) Abandoned() bool { return q.hungUp() }
 
 // Pop takes the next chain that the driver made available. It returns nil, nil
 // when there is none or the queue is disabled (Kick is called when it is

@@ -12,7 +12,7 @@ import (
 // false when the driver has left no buffer. s.mu is held.
 func (s *Source) sendEvent(e protocol.Event) bool {
 	q := s.eventq
-	if q == nil {
+	if q == nil || q.Abandoned() {
 		return false
 	}
 	var p [protocol.EventSize]byte

@@ -21,7 +21,7 @@ const maxReported = 16 << 40
 
 // drainReports handles all messages of reportq, on its goroutine.
 func (s *Source) drainReports(q *vhostuser.Queue) {
-	for {
+	for !q.Abandoned() {
 		c, err := q.Pop()
 		if c == nil || err != nil {
 			s.reportqError(err)
@@ -30,6 +30,10 @@ func (s *Source) drainReports(q *vhostuser.Queue) {
 		s.mu.Lock()
 		s.message(c)
 		s.mu.Unlock()
+		if q.Abandoned() { // a long message
+			_ = q.Unpop(c) // it was the last, and what comes of it concerns nobody
+			return
+		}
 		if err := q.Push(c, 0); err != nil {
 			s.reportqError(err)
 			return
