@@ -38,7 +38,7 @@ func (s HintStatus) String() string {
 	names := [...]string{
 		"ok", "disabled", "incompatible", "not-running", "no-backend", "backend-disabled",
 		"no-driver", "refused", "driver-timeout", "timeout", "bad-report", "bad-ranges", "late",
-		"cancelled", "internal",
+		"cancelled", "internal", "not-shared",
 	}
 	if int(s) < len(names) {
 		return names[s]
