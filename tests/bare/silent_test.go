@@ -108,6 +108,7 @@ func TestStoppedBackend(t *testing.T) {
 			b.Signal(syscall.SIGSTOP)
 			tc.do(m)
 			m.requireRuns()
+			m.awaitSaid(saysSilent, 1) // what is in the pipe comes when it comes
 			if n := m.countSaid(saysSilent); n != 1 {
 				t.Fatalf("%d lines of %q\n%s", n, saysSilent, m.Messages())
 			}
