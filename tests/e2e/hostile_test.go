@@ -33,7 +33,7 @@ func TestHostileReports(t *testing.T) {
 		{"overlapping", "bad-report"},
 		{"overlapping-orders", "bad-report"},
 		{"unaligned", "bad-report"},
-		{"out-of-range", "bad-report"},
+		{"out-of-range", "ok"}, // it is left out: the device need not see all memory
 		{"end-out-of-range", "bad-report"},
 		{"largest-order", "bad-report"},
 		{"unknown-class", "bad-report"},
