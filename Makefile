@@ -46,11 +46,16 @@ test: machine lint generate-check qemu-build test-unit test-e2e ## everything: u
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers
-	@packages=$$(go list ./... | grep -vxF "$$(go list $(E2E))"); go test -race $$packages
+	@others=$$(go list $(E2E) $(INTROSPECT)); \
+		go test -race $$(go list ./... | grep -vxF "$$others")
 
 .PHONY: test-e2e
 test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live migrations
 	@go test -v -p 1 -count=1 -timeout 60m $(E2E_FLAGS) $(E2E)
+
+.PHONY: test-introspect
+test-introspect: machine ## compare what the host sees of a guest with the guest's own view
+	@go test -v -count=1 -timeout 60m $(INTROSPECT)
 
 .PHONY: model
 model: machine ## check the model: our order loses no write, each rejected one does
