@@ -41,7 +41,8 @@ func cases() map[string]hostility {
 			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0x8001, 3)}, 1))
 		}},
 		"out-of-range": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []protocol.Record{protocol.MakeRecord(1<<40, 0)}, 1))
+			records := append(d.ownRecords(), protocol.MakeRecord(1<<40, 0))
+			return d.post(report(g, records, uint64(len(records))))
 		}},
 		"end-out-of-range": {answer: func(d *driver, g uint64) error {
 			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0, 40)}, 1))
