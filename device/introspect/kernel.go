@@ -29,32 +29,43 @@ type Kernel struct {
 // NoteAddress returns where the kernel's note is: a hint for a later [Locate].
 func (k *Kernel) NoteAddress() uint64 { return k.note.GPA }
 
-// Check tells whether this is still the kernel that runs: the guest was not
-// reset, and no other kernel was started. It reads little, and is to be called
-// before each use. The error wraps ErrUnproven when another boot began.
+// Check tells whether this is still the kernel that runs, in normal operation.
+// It reads little, and is to be called before each use. The error wraps
+// ErrUnproven when another boot began, and ErrEnding when this one may be about
+// to end.
 //
-// It notices another kernel once that has set up its trampoline, early in its
-// boot. From the reset to that instant it does not, and neither does it see
-// whether the guest runs at all: compare [Kernel.Ticks].
+// A reset of the machine leaves its memory as it was. Check notices it only when
+// the next kernel has set up its trampoline, early in its boot; whoever needs to
+// know before has to ask the hypervisor.
 func (k *Kernel) Check() error {
 	anchors, err := readAnchors(k.mem)
 	if err == nil {
 		err = anchors.check(k.mem, k.space.Root())
 	}
-	if err != nil {
-		return fmt.Errorf("check the kernel: %w", err)
-	}
-	same, err := k.note.Same(k.mem)
-	if err == nil && !same {
-		err = fmt.Errorf("its note changed: %w", ErrUnproven)
+	if err == nil {
+		var same bool
+		if same, err = k.note.Same(k.mem); err == nil && !same {
+			err = fmt.Errorf("its note changed: %w", ErrUnproven)
+		}
 	}
 	if err == nil {
 		err = k.checkNote()
+	}
+	if err == nil {
+		err = k.checkRunning()
 	}
 	if err != nil {
 		return fmt.Errorf("check the kernel: %w", err)
 	}
 	return nil
+}
+
+// In returns the same kernel for a guest whose memory is described anew, such as
+// after a module was plugged in. It is to be checked.
+func (k *Kernel) In(mem *physmem.Memory) *Kernel {
+	moved := *k
+	moved.mem, moved.space = mem, k.space.In(mem)
+	return &moved
 }
 
 // checkNote tells whether the kernel's own variable points to the note.
@@ -68,12 +79,8 @@ func (k *Kernel) checkNote() error {
 		return fmt.Errorf("%w: %w", err, ErrUnproven)
 	}
 	if m.GPA != k.note.GPA {
-		return fmt.Errorf(
-			"the kernel's note is at %#x, not at %#x: %w",
-			m.GPA,
-			k.note.GPA,
-			ErrUnproven,
-		)
+		return fmt.Errorf("the kernel's note is at %#x, not at %#x: %w",
+			m.GPA, k.note.GPA, ErrUnproven)
 	}
 	return nil
 }

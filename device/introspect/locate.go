@@ -30,6 +30,9 @@ type Options struct {
 	// Hint is where the note is said to be, such as by QEMU's vmcoreinfo
 	// device. A wrong one costs nothing. 0: none.
 	Hint uint64
+	// Quick leaves out to look at every page, which takes seconds and tells no
+	// more than why there is no kernel to be found.
+	Quick bool
 }
 
 // Locate finds the kernel that runs in a guest: by the hint, then by the
@@ -49,7 +52,7 @@ func Locate(ctx context.Context, mem *physmem.Memory, o Options) (*Kernel, error
 	if l.found == nil {
 		anchors.eachNoteOfKernel(ctx, mem, l.try)
 	}
-	if l.found == nil && ctx.Err() == nil {
+	if l.found == nil && ctx.Err() == nil && !o.Quick {
 		err = vmcoreinfo.Each(ctx, mem, func(n *vmcoreinfo.Note) bool {
 			return l.try(n) && ctx.Err() == nil
 		})
@@ -121,6 +124,9 @@ const (
 	symbolDebug     = "_debug_pagealloc_enabled"
 	symbolInitFree  = "init_on_free"
 	symbolInitAlloc = "init_on_alloc"
+	symbolState     = "system_state"
+	symbolPanicCPU  = "panic_cpu"
+	symbolKexec     = "kexec_image"
 )
 
 // open proves the kernel that a note describes, and learns all that stays true
@@ -142,30 +148,17 @@ func open(mem *physmem.Memory, anchors *anchors, note *vmcoreinfo.Note) (*Kernel
 	}
 	if major < 6 {
 		// 5fd8fea935a1
-		return fail(
-			"find the symbols",
-			fmt.Errorf("its note names none before Linux 6.0: %w", layout.ErrUnknown),
-		)
+		err := fmt.Errorf("its note names none before Linux 6.0: %w", layout.ErrUnknown)
+		return fail("find the symbols", err)
 	}
 	table, err := kallsyms.Read(image{k.space}, note.Info, "_stext", "init_uts_ns")
 	if err != nil {
 		return fail("find the symbols", fmt.Errorf("%w: %w", err, layout.ErrUnknown))
 	}
 	k.symbols = table.Find(
-		symbolNote,
-		symbolBTF,
-		symbolBTFEnd,
-		symbolVmemmap,
-		symbolSections,
-		symbolNodes,
-		symbolOneNode,
-		symbolJiffies,
-		symbolCommand,
-		symbolPoison,
-		symbolDebug,
-		symbolInitFree,
-		symbolInitAlloc,
-	)
+		symbolNote, symbolBTF, symbolBTFEnd, symbolVmemmap, symbolSections, symbolNodes,
+		symbolOneNode, symbolJiffies, symbolCommand, symbolPoison, symbolDebug, symbolInitFree,
+		symbolInitAlloc, symbolState, symbolPanicCPU, symbolKexec)
 	if err := k.checkNote(); err != nil {
 		return fail("prove the note", err)
 	}
@@ -234,13 +227,8 @@ func (k *Kernel) checkSizes() error {
 			return fmt.Errorf("%w: %w", err, layout.ErrUnknown)
 		}
 		if said != uint64(size) {
-			return fmt.Errorf(
-				"struct %s has %d bytes by BTF and %d by VMCOREINFO: %w",
-				name,
-				size,
-				said,
-				layout.ErrUnknown,
-			)
+			return fmt.Errorf("struct %s has %d bytes by BTF and %d by VMCOREINFO: %w",
+				name, size, said, layout.ErrUnknown)
 		}
 	}
 	return nil

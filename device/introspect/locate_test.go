@@ -53,6 +53,9 @@ func TestTheKernelIsFoundByItsOwnPointers(t *testing.T) {
 	if _, err := Locate(t.Context(), mem, Options{}); !errors.Is(err, errBroken) {
 		t.Fatal(err)
 	}
+	if _, err := Locate(t.Context(), mem, Options{Quick: true}); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("a quick look: %v", err)
+	}
 }
 
 func TestEmptyMemoryHasNoKernel(t *testing.T) {
@@ -182,6 +185,38 @@ func TestAnotherBootIsNoticed(t *testing.T) {
 		if err := k.Check(); !errors.Is(err, ErrUnproven) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestAKernelThatEndsIsNoticed(t *testing.T) {
+	for name, change := range map[string]func(s *synthetic){
+		"it boots":             func(s *synthetic) { s.put(synVariables+synState, 0) },
+		"it restarts":          func(s *synthetic) { s.put(synVariables+synState, synRunning+3) },
+		"it crashed":           func(s *synthetic) { s.put(synVariables+synPanicCPU, 0) },
+		"it has a kexec image": func(s *synthetic) { s.put(synVariables+synKexec, synDirect+synNote) },
+	} {
+		s := newSynthetic(t, synFew, synFew)
+		k := s.locate(t)
+		change(s)
+		if err := k.Check(); !errors.Is(err, ErrEnding) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAKernelIsKeptWhenMemoryIsDescribedAnew(t *testing.T) {
+	s := newSynthetic(t, synFew, synFew)
+	k := s.locate(t)
+	if err := k.In(s.memory(t)).Check(); err != nil {
+		t.Error(err)
+	}
+	empty := newSynthetic(t, synFew, synFew)
+	clear(empty.low)
+	if err := k.In(empty.memory(t)).Check(); !errors.Is(err, ErrUnproven) {
+		t.Errorf("another guest's memory: %v", err)
+	}
+	if err := k.Check(); err != nil {
+		t.Errorf("the kernel as it was: %v", err)
 	}
 }
 

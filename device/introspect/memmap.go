@@ -87,10 +87,8 @@ func (k *Kernel) sections() ([]section, error) {
 				return nil, err
 			}
 			if ok {
-				found = append(
-					found,
-					section{n * k.memMap.sectionPages, (n + 1) * k.memMap.sectionPages},
-				)
+				first := n * k.memMap.sectionPages
+				found = append(found, section{first, first + k.memMap.sectionPages})
 			}
 		}
 		next = max(next, last+1)
@@ -115,11 +113,8 @@ func (k *Kernel) hasMemMap(table, n uint64) (bool, error) {
 		return false, nil
 	}
 	if value&^sectionFlags != k.memMap.base {
-		return false, fmt.Errorf(
-			"section %d has its struct pages elsewhere (no SPARSEMEM_VMEMMAP?): %w",
-			n,
-			layout.ErrUnknown,
-		)
+		return false, fmt.Errorf("section %d has its struct pages elsewhere "+
+			"(no SPARSEMEM_VMEMMAP?): %w", n, layout.ErrUnknown)
 	}
 	return true, nil
 }

@@ -28,6 +28,7 @@ const (
 	synBTF                                   = 0x200000
 	synVariables, synNodeTable, synZoneNames = 0x300000, 0x301000, 0x303000
 	synNode, synRoots, synSections           = 0x304000, 0x310000, 0x320000
+	synState, synPanicCPU, synKexec          = 64, 72, 80 // among the variables
 	synImageSize                             = 4 << 20
 
 	synDirect  = 0xffff888000000000 // virtual
@@ -51,6 +52,8 @@ const (
 	synSwapCache  = 1 << 10
 	synReserved   = 1 << 13
 	synSwapBacked = 1 << 17
+
+	synRunning = 3 // SYSTEM_RUNNING
 
 	synZone      = 2 // ZONE_NORMAL
 	synZoneFlags = synZone << 51
@@ -84,9 +87,8 @@ func newSynthetic(tb testing.TB, pages, mapped uint64) *synthetic {
 	s := &synthetic{low: make([]byte, synMemMap+mapped*synPageSize), pages: pages, mapped: mapped}
 	s.facts = map[string]string{
 		"OSRELEASE": "6.12.0-synthetic", "PAGESIZE": "4096", "SIZE(page)": "64",
-		"SIZE(zone)": fmt.Sprint(
-			synZoneSize,
-		), "SIZE(pglist_data)": fmt.Sprint(5*synZoneSize + 8), "SIZE(mem_section)": "16",
+		"SIZE(zone)": fmt.Sprint(synZoneSize), "SIZE(pglist_data)": fmt.Sprint(5*synZoneSize + 8),
+		"SIZE(mem_section)": "16",
 		"NUMBER(phys_base)": "0", "NUMBER(pgtable_l5_enabled)": "0",
 		"NUMBER(SECTION_SIZE_BITS)": "27", "NUMBER(MAX_PHYSMEM_BITS)": "46",
 		"LENGTH(node_data)": "1024",
@@ -144,16 +146,13 @@ func (s *synthetic) putSymbols() {
 	at := func(offset int) uint64 { return base + uint64(offset) }
 	symbols := map[string]uint64{
 		"_stext": base, "init_uts_ns": at(synVariables + 0x100),
-		symbolNote: at(
-			synVariables,
-		), symbolVmemmap: at(synVariables + 8), symbolSections: at(synVariables + 16),
-		symbolJiffies: at(synVariables + 24), symbolNodes: at(synNodeTable),
-		symbolInitFree: at(
-			synVariables + 32,
-		), symbolInitAlloc: at(synVariables + 40), symbolPoison: at(synVariables + 48),
-		symbolDebug: at(
-			synVariables + 56,
-		), symbolBTF: at(synBTF), symbolBTFEnd: at(synBTF) + uint64(len(mustBTF(nil))),
+		symbolNote: at(synVariables), symbolVmemmap: at(synVariables + 8),
+		symbolSections: at(synVariables + 16), symbolJiffies: at(synVariables + 24),
+		symbolInitFree: at(synVariables + 32), symbolInitAlloc: at(synVariables + 40),
+		symbolPoison: at(synVariables + 48), symbolDebug: at(synVariables + 56),
+		symbolState: at(synVariables + synState), symbolPanicCPU: at(synVariables + synPanicCPU),
+		symbolKexec: at(synVariables + synKexec), symbolNodes: at(synNodeTable),
+		symbolBTF: at(synBTF), symbolBTFEnd: at(synBTF) + uint64(len(mustBTF(nil))),
 	}
 	for name, offset := range map[string]int{
 		"kallsyms_num_syms": 0, "kallsyms_relative_base": 8, "kallsyms_token_index": 0x1000,
@@ -186,6 +185,8 @@ func (s *synthetic) putNode() {
 	s.put(synVariables, synDirect+synNote)
 	s.put(synVariables+8, synVmemmap)
 	s.put(synVariables+16, base+synRoots)
+	s.put(synVariables+synState, synRunning)
+	s.put(synVariables+synPanicCPU, noCPU)
 	s.put(synNodeTable, base+synNode)
 	first := synFirstPFN / synSectionPFN
 	for n := first; uint64(n)*synSectionPFN < synFirstPFN+s.pages; n++ {
@@ -348,6 +349,7 @@ func mustBTF(tb testing.TB) []byte {
 		page, folio, zone, node, section,
 		enum("zone_stat_item", map[string]uint64{"NR_FREE_PAGES": 0}),
 		enum("zone_type", map[string]uint64{"__MAX_NR_ZONES": 5}),
+		enum("system_states", map[string]uint64{"SYSTEM_RUNNING": synRunning}),
 		enum("pageflags", map[string]uint64{
 			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
 			"PG_head":      6,

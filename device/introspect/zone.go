@@ -113,10 +113,8 @@ func (k *Kernel) readZone(at uint64) (Zone, error) {
 	}
 	word := func(at int) uint64 { return binary.LittleEndian.Uint64(raw[at:]) }
 	zone := Zone{
-		Start: word(
-			l.Start,
-		), Spanned: word(l.Spanned), Present: word(l.Present), Managed: word(l.Managed),
-		FreePages: word(l.FreePages),
+		Start: word(l.Start), Spanned: word(l.Spanned), Present: word(l.Present),
+		Managed: word(l.Managed), FreePages: word(l.FreePages),
 	}
 	if zone.Spanned == 0 {
 		return zone, nil
@@ -154,12 +152,7 @@ func (k *Kernel) newZoneTable(zones []Zone) (*zoneTable, error) {
 	for i, zone := range zones {
 		slot := zone.Node<<kindBits | zone.Kind
 		if zone.Node >= count || slot >= len(t.index) || t.index[slot] >= 0 {
-			return nil, fmt.Errorf(
-				"zone %d of node %d: %w",
-				zone.Kind,
-				zone.Node,
-				layout.ErrUnknown,
-			)
+			return nil, fmt.Errorf("zone %d of node %d: %w", zone.Kind, zone.Node, layout.ErrUnknown)
 		}
 		t.index[slot] = int16(i)
 	}

@@ -33,6 +33,7 @@ type Kernel struct {
 	Zone    Zone
 	Node    Node
 	Section Section
+	Running uint32 // the system_state of a kernel in normal operation
 }
 
 // Load reads a kernel's BTF. The version is the kernel's, such as 6, 12.
@@ -61,6 +62,11 @@ func Load(blob []byte, major, minor int) (k *Kernel, err error) {
 		{"struct zone", func() error { return k.Zone.load(t) }},
 		{"struct pglist_data", func() error { return k.Node.load(t, k.Zone.Size) }},
 		{"struct mem_section", func() error { return k.Section.load(t) }},
+		{"enum system_states", func() error {
+			running, err := t.enum("system_states", "SYSTEM_RUNNING")
+			k.Running = uint32(running)
+			return err
+		}},
 	} {
 		if err := load.f(); err != nil {
 			return nil, fmt.Errorf("learn %s: %w: %w", load.what, err, ErrUnknown)
@@ -107,11 +113,8 @@ func (z *Zone) load(t types) error {
 	if err != nil {
 		return err
 	}
-	z.Size, z.FreeAreaSize, z.Orders, z.Kinds = zone.size(), area.size(), int(
-		lists.Nelems,
-	), int(
-		kinds,
-	)
+	z.Size, z.FreeAreaSize = zone.size(), area.size()
+	z.Orders, z.Kinds = int(lists.Nelems), int(kinds)
 	if z.Orders < 1 || z.Orders > 32 || kinds < 1 || kinds > 8 || free > 64 {
 		return fmt.Errorf("%d orders, %d kinds of zones, count %d", z.Orders, kinds, free)
 	}

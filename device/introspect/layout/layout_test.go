@@ -30,10 +30,7 @@ func field(name string, typ btf.Type, offset uint32) btf.Member {
 	return btf.Member{Name: name, Type: typ, Offset: btf.Bits(8 * offset)}
 }
 
-func array(
-	typ btf.Type,
-	n uint32,
-) btf.Type {
+func array(typ btf.Type, n uint32) btf.Type {
 	return &btf.Array{Index: integer, Type: typ, Nelems: n}
 }
 
@@ -89,6 +86,7 @@ func newKernel() *kernel {
 	k.enums = map[string]map[string]uint64{
 		"zone_stat_item": {"NR_FREE_PAGES": 0},
 		"zone_type":      {"__MAX_NR_ZONES": 5},
+		"system_states":  {"SYSTEM_RUNNING": 3},
 		"pageflags": {
 			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
 			"PG_head":      6,
@@ -108,16 +106,8 @@ func (k *kernel) as6_1() {
 	k.enums["pageflags"]["PG_slab"] = 9
 	k.enums["compound_dtor_id"] = map[string]uint64{"HUGETLB_PAGE_DTOR": 2}
 	k.folio.Members = nil
-	k.page.Members = append(
-		k.page.Members,
-		field(
-			"compound_dtor",
-			char,
-			16,
-		),
-		field("compound_order", char, 17),
-		field("compound_mapcount", integer, 20),
-	)
+	k.page.Members = append(k.page.Members, field("compound_dtor", char, 16),
+		field("compound_order", char, 17), field("compound_mapcount", integer, 20))
 }
 
 func (k *kernel) blob(tb testing.TB) []byte {
@@ -171,8 +161,8 @@ func TestLoad6_12(t *testing.T) {
 		z.ZoneBits() != 3 {
 		t.Errorf("zone %+v", z)
 	}
-	if k.Node.Count != 5 || k.Node.ID != 7900 || k.Section.Size != 16 {
-		t.Errorf("node %+v section %+v", k.Node, k.Section)
+	if k.Node.Count != 5 || k.Node.ID != 7900 || k.Section.Size != 16 || k.Running != 3 {
+		t.Errorf("node %+v section %+v running %d", k.Node, k.Section, k.Running)
 	}
 }
 
@@ -217,6 +207,7 @@ func TestLoad7_1HasMasks(t *testing.T) {
 
 func TestKernelsThatAreRefused(t *testing.T) {
 	for name, change := range map[string]func(k *kernel){
+		"no states":          func(k *kernel) { delete(k.enums, "system_states") },
 		"no struct page":     func(k *kernel) { k.page.Name = "paper" },
 		"no mapping":         func(k *kernel) { k.page.Members = k.page.Members[:1] },
 		"field outside":      func(k *kernel) { k.page.Members[2].Offset = 8 * 62 },

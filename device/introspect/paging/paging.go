@@ -60,6 +60,11 @@ func NewSpace(mem Physical, root uint64, levels int) (*Space, error) {
 	return &Space{mem: mem, root: root, levels: levels}, nil
 }
 
+// In returns the same page tables, read from another description of the memory.
+func (s *Space) In(mem Physical) *Space {
+	return &Space{mem: mem, root: s.root, levels: s.levels}
+}
+
 // Root returns the address of the top table.
 func (s *Space) Root() uint64 { return s.root }
 
@@ -147,9 +152,6 @@ func (s *Space) String(va uint64, limit int) (string, error) {
 		}
 		text, va = append(text, part...), va+uint64(len(part))
 	}
-	return "", fmt.Errorf(
-		"read the string at %#x: longer than %d bytes",
-		va-uint64(len(text)),
-		limit,
-	)
+	return "", fmt.Errorf("read the string at %#x: longer than %d bytes",
+		va-uint64(len(text)), limit)
 }

@@ -59,11 +59,7 @@ type Memory struct {
 // New returns the memory that the regions make up, in any order.
 func New(regions []Region) (*Memory, error) {
 	if len(regions) > maxRegions {
-		return nil, fmt.Errorf(
-			"describe guest memory: %d regions, at most %d",
-			len(regions),
-			maxRegions,
-		)
+		return nil, fmt.Errorf("describe guest memory: %d regions, at most %d", len(regions), maxRegions)
 	}
 	m := &Memory{regions: slices.Clone(regions)}
 	slices.SortFunc(m.regions, func(a, b Region) int { return cmp.Compare(a.GPA, b.GPA) })
