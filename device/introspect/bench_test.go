@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
@@ -18,41 +19,41 @@ import (
 // for each struct page that was read.
 func BenchmarkScan(b *testing.B) {
 	const all, some = 256 << 30 >> pageShift, 4 << 20
-	for name, fill := range map[string]func(s *synthetic){
-		"anonymous": func(s *synthetic) {
-			s.setAll(func(n uint64) structPage {
+	for name, fill := range map[string]func(s *syn.Guest){
+		"anonymous": func(s *syn.Guest) {
+			s.SetAll(func(n uint64) syn.Page {
 				return anAnonymous
 			})
 		},
-		"mixed": func(s *synthetic) {
-			kinds := []structPage{
-				{mapping: anAddress | 1, flags: onList | synSwapBacked, refcount: 1, word: 1},
-				{mapping: anAddress, flags: onList, refcount: 1}, {word: synSlab}, {word: synTable},
-				{mapping: anAddress, flags: onList | synDirty, refcount: 1}, {refcount: 1},
-				{word: synBuddy},
+		"mixed": func(s *syn.Guest) {
+			kinds := []syn.Page{
+				{Mapping: anAddress | 1, Flags: onList | syn.SwapBacked, Refcount: 1, Word: 1},
+				{Mapping: anAddress, Flags: onList, Refcount: 1}, {Word: syn.Slab}, {Word: syn.Table},
+				{Mapping: anAddress, Flags: onList | syn.Dirty, Refcount: 1}, {Refcount: 1},
+				{Word: syn.Buddy},
 			}
-			s.setAll(func(n uint64) structPage { return kinds[n*2654435761>>7%7] })
+			s.SetAll(func(n uint64) syn.Page { return kinds[n*2654435761>>7%7] })
 		},
-		"large": func(s *synthetic) {
+		"large": func(s *syn.Guest) {
 			for n := uint64(0); n < some; n += 512 {
-				s.setLarge(n, 9, anAnonymous)
+				s.SetLarge(n, 9, anAnonymous)
 				for i := uint64(1); i < 512; i++ { // masks are right wherever they repeat
-					at := synMemMap + (n+i)*synPageSize + 8
-					binary.LittleEndian.PutUint64(s.low[at:], 1<<64-1<<15|1)
+					at := syn.MemMap + (n+i)*syn.PageSize + 8
+					binary.LittleEndian.PutUint64(s.Low[at:], 1<<64-1<<15|1)
 				}
 			}
 		},
-		"free by pages": func(s *synthetic) {
-			s.setAll(func(n uint64) structPage { return structPage{word: synBuddy} })
+		"free by pages": func(s *syn.Guest) {
+			s.SetAll(func(n uint64) syn.Page { return syn.Page{Word: syn.Buddy} })
 		},
-		"free by 4 MiB": func(s *synthetic) {
+		"free by 4 MiB": func(s *syn.Guest) {
 			for n := uint64(0); n < some; n += 1024 {
-				s.set(n, structPage{word: synBuddy, private: 10})
+				s.Set(n, syn.Page{Word: syn.Buddy, Private: 10})
 			}
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
-			s := newSynthetic(b, all, some)
+			s := syn.New(b, all, some)
 			fill(s)
 			// A file, as that of a guest.
 			fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
@@ -60,10 +61,10 @@ func BenchmarkScan(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer unix.Close(fd)
-			if _, err := unix.Pwrite(fd, s.low, 0); err != nil {
+			if _, err := unix.Pwrite(fd, s.Low, 0); err != nil {
 				b.Fatal(err)
 			}
-			k, err := Locate(b.Context(), s.memoryIn(b, physmem.FD(fd)), Options{Hint: synNote})
+			k, err := Locate(b.Context(), s.MemoryIn(b, physmem.FD(fd)), Options{Hint: syn.Note})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -112,19 +113,19 @@ func cpuTime(b *testing.B) int64 {
 // hole: 1 GiB that repeats.
 func BenchmarkLocate(b *testing.B) {
 	const part, parts = 1 << 30, 8
-	s := newSynthetic(b, synFew, synFew)
+	s := syn.New(b, synFew, synFew)
 	filler, err := unix.MemfdCreate("filler", unix.MFD_CLOEXEC)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer unix.Close(filler)
-	for at := int64(0); at < part; at += int64(len(s.low)) {
-		if _, err := unix.Pwrite(filler, s.low, at); err != nil {
+	for at := int64(0); at < part; at += int64(len(s.Low)) {
+		if _, err := unix.Pwrite(filler, s.Low, at); err != nil {
 			b.Fatal(err)
 		}
 	}
 	// No note of the filler is at a page's beginning.
-	regions := []physmem.Region{{Size: uint64(len(s.low)), Source: bytes.NewReader(s.low)}}
+	regions := []physmem.Region{{Size: uint64(len(s.Low)), Source: bytes.NewReader(s.Low)}}
 	for n := range uint64(parts) {
 		regions = append(regions, physmem.Region{
 			GPA: 1<<32 + n*part, Size: part - 1<<pageShift,
@@ -135,10 +136,10 @@ func BenchmarkLocate(b *testing.B) {
 		name    string
 		hint    uint64
 		refused bool // the kernel is none that we know: all memory is searched
-	}{{"hint", synNote, false}, {"no hint", 0, false}, {"refused", 0, true}} {
+	}{{"hint", syn.Note, false}, {"no hint", 0, false}, {"refused", 0, true}} {
 		b.Run(tc.name, func(b *testing.B) {
 			if tc.refused {
-				putNote(s.low[synNote:], map[string]string{"OSRELEASE": "5.10.0"})
+				syn.PutNote(s.Low[syn.Note:], map[string]string{"OSRELEASE": "5.10.0"})
 			}
 			before := cpuTime(b)
 			for b.Loop() {

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"testing"
 	"time"
+
+	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
 )
 
 // fuzzTime bounds what a hostile guest may cost. It ends a hang, and is not
@@ -35,20 +37,20 @@ func FuzzMemory(f *testing.F) {
 		}
 		return data
 	}
-	f.Add(patch(synMemMap+48, synBuddy, synMemMap+40, 10))
-	f.Add(patch(synMemMap+8, synVmemmap+1))
-	f.Add(patch(synImage+synRoot+8*511, synImage+1))
-	f.Add(patch(synImage+synNode+synZone*synZoneSize+24, 1<<60))
-	f.Add(patch(synImage+synVariables+16, 1))
-	f.Add(patch(synImage+synNodeTable+8, imageStart+synImage+synNode))
+	f.Add(patch(syn.MemMap+48, syn.Buddy, syn.MemMap+40, 10))
+	f.Add(patch(syn.MemMap+8, syn.Vmemmap+1))
+	f.Add(patch(syn.Image+syn.Root+8*511, syn.Image+1))
+	f.Add(patch(syn.Image+syn.Node+syn.Zone*syn.ZoneSize+24, 1<<60))
+	f.Add(patch(syn.Image+syn.Variables+16, 1))
+	f.Add(patch(syn.Image+syn.NodeTable+8, imageStart+syn.Image+syn.Node))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := newSynthetic(t, synSectionPFN, synSectionPFN)
+		s := syn.New(t, syn.SectionPFN, syn.SectionPFN)
 		for ; len(data) >= 16; data = data[16:] {
-			at := binary.LittleEndian.Uint64(data) % uint64(len(s.low)-8)
-			binary.LittleEndian.PutUint64(s.low[at:], binary.LittleEndian.Uint64(data[8:]))
+			at := binary.LittleEndian.Uint64(data) % uint64(len(s.Low)-8)
+			binary.LittleEndian.PutUint64(s.Low[at:], binary.LittleEndian.Uint64(data[8:]))
 		}
 		within(t, func() {
-			k, err := Locate(t.Context(), s.memory(t), Options{Hint: synNote})
+			k, err := Locate(t.Context(), s.Memory(t), Options{Hint: syn.Note})
 			if err != nil {
 				return
 			}
@@ -56,7 +58,7 @@ func FuzzMemory(f *testing.F) {
 			var free uint64
 			c, err := k.Scan(t.Context(), ScanOptions{Free: func(blocks []Block) error {
 				for _, b := range blocks {
-					if b.PFN < end || b.PFN&(1<<b.Order-1) != 0 || b.Order >= synOrders ||
+					if b.PFN < end || b.PFN&(1<<b.Order-1) != 0 || b.Order >= syn.Orders ||
 						!k.mem.Contains(b.PFN<<pageShift, 1<<(b.Order+pageShift)) {
 						t.Errorf("block %+v behind %#x", b, end)
 					}
@@ -64,7 +66,7 @@ func FuzzMemory(f *testing.F) {
 				}
 				return nil
 			}})
-			if err == nil && c.Read > s.pages+1 {
+			if err == nil && c.Read > s.Pages+1 {
 				t.Errorf("%d struct pages were read", c.Read)
 			}
 			_, _ = k.Content()

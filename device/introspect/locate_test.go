@@ -7,22 +7,33 @@ import (
 	"maps"
 	"testing"
 
+	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
 	"github.com/fbpp-project/fbpp/device/introspect/layout"
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
-const synFew = 4 * synSectionPFN // pages of a small guest
+const synFew = 4 * syn.SectionPFN // pages of a small guest
+
+// locate finds the kernel of a guest by its hint.
+func locate(tb testing.TB, s *syn.Guest) *Kernel {
+	tb.Helper()
+	k, err := Locate(tb.Context(), s.Memory(tb), Options{Hint: syn.Note})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return k
+}
 
 func TestLocateWithAndWithoutAHint(t *testing.T) {
-	s := newSynthetic(t, synFew, synFew)
+	s := syn.New(t, synFew, synFew)
 	for name, hint := range map[string]uint64{
-		"right": synNote, "none": 0, "wrong": synNote + 4096, "no RAM": 1 << 50,
+		"right": syn.Note, "none": 0, "wrong": syn.Note + 4096, "no RAM": 1 << 50,
 	} {
-		k, err := Locate(t.Context(), s.memory(t), Options{Hint: hint})
+		k, err := Locate(t.Context(), s.Memory(t), Options{Hint: hint})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if k.Release != "6.12.0-synthetic" || k.NoteAddress() != synNote {
+		if k.Release != "6.12.0-synthetic" || k.NoteAddress() != syn.Note {
 			t.Errorf("%s: %q at %#x", name, k.Release, k.NoteAddress())
 		}
 		if err := k.Check(); err != nil {
@@ -39,9 +50,9 @@ var errBroken = errors.New("read what need not be read")
 func (broken) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 
 func TestTheKernelIsFoundByItsOwnPointers(t *testing.T) {
-	s := newSynthetic(t, synFew, synFew)
+	s := syn.New(t, synFew, synFew)
 	more := physmem.Region{GPA: 1 << 45, Size: 1 << 40, Source: broken{}}
-	mem, err := physmem.New(append(s.memory(t).Regions(), more))
+	mem, err := physmem.New(append(s.Memory(t).Regions(), more))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +60,7 @@ func TestTheKernelIsFoundByItsOwnPointers(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A kernel whose variable points elsewhere is looked for everywhere.
-	s.put(synVariables, 0)
+	s.Put(syn.Variables, 0)
 	if _, err := Locate(t.Context(), mem, Options{}); !errors.Is(err, errBroken) {
 		t.Fatal(err)
 	}
@@ -59,9 +70,9 @@ func TestTheKernelIsFoundByItsOwnPointers(t *testing.T) {
 }
 
 func TestEmptyMemoryHasNoKernel(t *testing.T) {
-	s := newSynthetic(t, synFew, synFew)
-	clear(s.low)
-	if _, err := Locate(t.Context(), s.memory(t), Options{}); !errors.Is(err, ErrNotFound) {
+	s := syn.New(t, synFew, synFew)
+	clear(s.Low)
+	if _, err := Locate(t.Context(), s.Memory(t), Options{}); !errors.Is(err, ErrNotFound) {
 		t.Fatal(err)
 	}
 }
@@ -70,46 +81,46 @@ func TestEmptyMemoryHasNoKernel(t *testing.T) {
 // kernel in some distributions. It must not be believed.
 func TestForgedNotesAreNotBelieved(t *testing.T) {
 	const forged = 4 << 20 // before the true one
-	for name, forge := range map[string]func(s *synthetic, facts map[string]string){
-		"a copy": func(*synthetic, map[string]string) {},
-		"page tables of its own": func(s *synthetic, facts map[string]string) {
+	for name, forge := range map[string]func(s *syn.Guest, facts map[string]string){
+		"a copy": func(*syn.Guest, map[string]string) {},
+		"page tables of its own": func(s *syn.Guest, facts map[string]string) {
 			facts["NUMBER(phys_base)"] = "-10485760"
-			copy(s.low[6<<20:], s.image(synRoot)[:0x6000])
+			copy(s.Low[6<<20:], s.Image(syn.Root)[:0x6000])
 			// They map the same, in other tables.
 			for at := range 8 {
-				s.low[6<<20+0xff8+at] = 0
+				s.Low[6<<20+0xff8+at] = 0
 			}
-			s.low[6<<20+0xff8] = 1
+			s.Low[6<<20+0xff8] = 1
 		},
-		"symbols of its own": func(s *synthetic, facts map[string]string) {
+		"symbols of its own": func(s *syn.Guest, facts map[string]string) {
 			facts["SYMBOL(kallsyms_names)"] = "ffff888000700000"
 		},
-		"another release": func(_ *synthetic, facts map[string]string) {
+		"another release": func(_ *syn.Guest, facts map[string]string) {
 			facts["OSRELEASE"] = "6.13.0"
 		},
-		"an old release": func(_ *synthetic, facts map[string]string) {
+		"an old release": func(_ *syn.Guest, facts map[string]string) {
 			facts["OSRELEASE"] = "5.10.0"
 		},
-		"nothing in it": func(_ *synthetic, facts map[string]string) {
+		"nothing in it": func(_ *syn.Guest, facts map[string]string) {
 			clear(facts)
 			facts["OSRELEASE"] = "6.12.0"
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSynthetic(t, synFew, synFew)
-			facts := maps.Clone(s.facts)
+			s := syn.New(t, synFew, synFew)
+			facts := maps.Clone(s.Facts)
 			forge(s, facts)
-			putNote(s.low[forged:], facts)
-			k, err := Locate(t.Context(), s.memory(t), Options{})
+			syn.PutNote(s.Low[forged:], facts)
+			k, err := Locate(t.Context(), s.Memory(t), Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if k.NoteAddress() != synNote {
+			if k.NoteAddress() != syn.Note {
 				t.Fatalf("the note at %#x was believed", k.NoteAddress())
 			}
 			// Without the true one there is none.
-			clear(s.low[synNote:][:8192])
-			if k, err := Locate(t.Context(), s.memory(t), Options{Hint: forged}); err == nil {
+			clear(s.Low[syn.Note:][:8192])
+			if k, err := Locate(t.Context(), s.Memory(t), Options{Hint: forged}); err == nil {
 				t.Fatalf("the note at %#x was believed", k.NoteAddress())
 			}
 		})
@@ -118,50 +129,50 @@ func TestForgedNotesAreNotBelieved(t *testing.T) {
 
 func TestKernelsThatAreRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
-		damage func(s *synthetic)
+		damage func(s *syn.Guest)
 		want   error
 	}{
 		"before 6.0": {
-			func(s *synthetic) { s.facts["OSRELEASE"] = "5.10.0-32" }, layout.ErrUnknown,
+			func(s *syn.Guest) { s.Facts["OSRELEASE"] = "5.10.0-32" }, layout.ErrUnknown,
 		},
-		"no version": {func(s *synthetic) { s.facts["OSRELEASE"] = "FreeBSD" }, nil},
+		"no version": {func(s *syn.Guest) { s.Facts["OSRELEASE"] = "FreeBSD" }, nil},
 		"no kallsyms": {
-			func(s *synthetic) { delete(s.facts, "SYMBOL(kallsyms_names)") }, layout.ErrUnknown,
+			func(s *syn.Guest) { delete(s.Facts, "SYMBOL(kallsyms_names)") }, layout.ErrUnknown,
 		},
 		"no SPARSEMEM": {
-			func(s *synthetic) { delete(s.facts, "NUMBER(SECTION_SIZE_BITS)") }, layout.ErrUnknown,
+			func(s *syn.Guest) { delete(s.Facts, "NUMBER(SECTION_SIZE_BITS)") }, layout.ErrUnknown,
 		},
 		"huge sections": {
-			func(s *synthetic) { s.facts["NUMBER(SECTION_SIZE_BITS)"] = "63" }, layout.ErrUnknown,
+			func(s *syn.Guest) { s.Facts["NUMBER(SECTION_SIZE_BITS)"] = "63" }, layout.ErrUnknown,
 		},
 		"pages of 64 KiB": {
-			func(s *synthetic) { s.facts["PAGESIZE"] = "65536" }, layout.ErrUnknown,
+			func(s *syn.Guest) { s.Facts["PAGESIZE"] = "65536" }, layout.ErrUnknown,
 		},
 		"another page size": {
-			func(s *synthetic) { s.facts["SIZE(page)"] = "56" }, layout.ErrUnknown,
+			func(s *syn.Guest) { s.Facts["SIZE(page)"] = "56" }, layout.ErrUnknown,
 		},
 		"no BTF": {
-			func(s *synthetic) { clear(s.image(synBTF)[:24]) }, layout.ErrUnknown,
+			func(s *syn.Guest) { clear(s.Image(syn.BTF)[:24]) }, layout.ErrUnknown,
 		},
 		"ELF for BTF": {
-			func(s *synthetic) { copy(s.image(synBTF), "\x7fELF\x02\x01\x01") }, layout.ErrUnknown,
+			func(s *syn.Guest) { copy(s.Image(syn.BTF), "\x7fELF\x02\x01\x01") }, layout.ErrUnknown,
 		},
-		"no page tables": {func(s *synthetic) { clear(s.image(synRoot)[:4096]) }, ErrUnproven},
+		"no page tables": {func(s *syn.Guest) { clear(s.Image(syn.Root)[:4096]) }, ErrUnproven},
 		"another trampoline": {
-			func(s *synthetic) { s.low[synTrampoline+lastEntry*8+1] ^= 0x10 }, ErrUnproven,
+			func(s *syn.Guest) { s.Low[syn.Trampoline+lastEntry*8+1] ^= 0x10 }, ErrUnproven,
 		},
 		"another note": {
-			func(s *synthetic) { s.put(synVariables, synDirect+synNote+4096) }, ErrUnproven,
+			func(s *syn.Guest) { s.Put(syn.Variables, syn.Direct+syn.Note+4096) }, ErrUnproven,
 		},
 		"no phys_base": {
-			func(s *synthetic) { delete(s.facts, "NUMBER(phys_base)") }, layout.ErrUnknown,
+			func(s *syn.Guest) { delete(s.Facts, "NUMBER(phys_base)") }, layout.ErrUnknown,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSynthetic(t, synFew, synFew)
+			s := syn.New(t, synFew, synFew)
 			tc.damage(s)
-			s.putNote()
-			_, err := Locate(t.Context(), s.memory(t), Options{})
+			s.PutNote()
+			_, err := Locate(t.Context(), s.Memory(t), Options{})
 			if err == nil || tc.want != nil && !errors.Is(err, tc.want) {
 				t.Fatalf("got %v, want %v", err, tc.want)
 			}
@@ -171,16 +182,16 @@ func TestKernelsThatAreRefused(t *testing.T) {
 }
 
 func TestAnotherBootIsNoticed(t *testing.T) {
-	for name, change := range map[string]func(s *synthetic){
-		"its trampoline": func(s *synthetic) { clear(s.low[synTrampoline:][:4096]) },
-		"its note":       func(s *synthetic) { s.low[synNote+30]++ },
-		"a note elsewhere": func(s *synthetic) {
-			s.put(synVariables, synDirect+synNote+8192)
+	for name, change := range map[string]func(s *syn.Guest){
+		"its trampoline": func(s *syn.Guest) { clear(s.Low[syn.Trampoline:][:4096]) },
+		"its note":       func(s *syn.Guest) { s.Low[syn.Note+30]++ },
+		"a note elsewhere": func(s *syn.Guest) {
+			s.Put(syn.Variables, syn.Direct+syn.Note+8192)
 		},
-		"its page tables": func(s *synthetic) { clear(s.image(synRoot)[:4096]) },
+		"its page tables": func(s *syn.Guest) { clear(s.Image(syn.Root)[:4096]) },
 	} {
-		s := newSynthetic(t, synFew, synFew)
-		k := s.locate(t)
+		s := syn.New(t, synFew, synFew)
+		k := locate(t, s)
 		change(s)
 		if err := k.Check(); !errors.Is(err, ErrUnproven) {
 			t.Errorf("%s: %v", name, err)
@@ -189,14 +200,14 @@ func TestAnotherBootIsNoticed(t *testing.T) {
 }
 
 func TestAKernelThatEndsIsNoticed(t *testing.T) {
-	for name, change := range map[string]func(s *synthetic){
-		"it boots":             func(s *synthetic) { s.put(synVariables+synState, 0) },
-		"it restarts":          func(s *synthetic) { s.put(synVariables+synState, synRunning+3) },
-		"it crashed":           func(s *synthetic) { s.put(synVariables+synPanicCPU, 0) },
-		"it has a kexec image": func(s *synthetic) { s.put(synVariables+synKexec, synDirect+synNote) },
+	for name, change := range map[string]func(s *syn.Guest){
+		"it boots":             func(s *syn.Guest) { s.Put(syn.Variables+syn.State, 0) },
+		"it restarts":          func(s *syn.Guest) { s.Put(syn.Variables+syn.State, syn.Running+3) },
+		"it crashed":           func(s *syn.Guest) { s.Put(syn.Variables+syn.PanicCPU, 0) },
+		"it has a kexec image": func(s *syn.Guest) { s.Put(syn.Variables+syn.Kexec, syn.Direct) },
 	} {
-		s := newSynthetic(t, synFew, synFew)
-		k := s.locate(t)
+		s := syn.New(t, synFew, synFew)
+		k := locate(t, s)
 		change(s)
 		if err := k.Check(); !errors.Is(err, ErrEnding) {
 			t.Errorf("%s: %v", name, err)
@@ -205,14 +216,14 @@ func TestAKernelThatEndsIsNoticed(t *testing.T) {
 }
 
 func TestAKernelIsKeptWhenMemoryIsDescribedAnew(t *testing.T) {
-	s := newSynthetic(t, synFew, synFew)
-	k := s.locate(t)
-	if err := k.In(s.memory(t)).Check(); err != nil {
+	s := syn.New(t, synFew, synFew)
+	k := locate(t, s)
+	if err := k.In(s.Memory(t)).Check(); err != nil {
 		t.Error(err)
 	}
-	empty := newSynthetic(t, synFew, synFew)
-	clear(empty.low)
-	if err := k.In(empty.memory(t)).Check(); !errors.Is(err, ErrUnproven) {
+	empty := syn.New(t, synFew, synFew)
+	clear(empty.Low)
+	if err := k.In(empty.Memory(t)).Check(); !errors.Is(err, ErrUnproven) {
 		t.Errorf("another guest's memory: %v", err)
 	}
 	if err := k.Check(); err != nil {
@@ -231,9 +242,9 @@ func TestContent(t *testing.T) {
 		"page_poison":     {48, Content{PagePoison: true}},
 		"debug_pagealloc": {56, Content{DebugPagealloc: true}},
 	} {
-		s := newSynthetic(t, synFew, synFew)
-		s.put(synVariables+tc.variable, 1)
-		got, err := s.locate(t).Content()
+		s := syn.New(t, synFew, synFew)
+		s.Put(syn.Variables+tc.variable, 1)
+		got, err := locate(t, s).Content()
 		if err != nil || got != tc.want {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package introspecttest makes guests for the tests of introspection: memory that
+// holds a kernel as Linux lays it out, small, and written by hand.
+package introspecttest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/introspect/physmem"
+)
+
+// Addresses that the kernel's page tables begin with: __START_KERNEL_map, and what
+// the trampoline copies.
+const (
+	imageStart = 0xffffffff80000000
+	lastEntry  = 511
+	pageShift  = 12
+	noCPU      = 1<<32 - 1
+
+	sectionHasMap, sectionOnline = 1 << 1, 1 << 2
+)
+
+// Where a synthetic kernel has its things, in physical memory.
+const (
+	Trampoline = 0x9000
+	Note       = 8 << 20
+	Image      = 16 << 20 // mapped at imageStart + Image
+	MemMap     = 32 << 20
+
+	// In the image.
+	Root, ImageL3, ImageL2          = 0, 0x1000, 0x2000
+	DirectL3, MapL3, MapL2          = 0x3000, 0x4000, 0x5000 // the last is several
+	Symbols                         = 0x100000
+	BTF                             = 0x200000
+	Variables, NodeTable, ZoneNames = 0x300000, 0x301000, 0x303000
+	Node, Roots, Sections           = 0x304000, 0x310000, 0x320000
+	State, PanicCPU, Kexec          = 64, 72, 80 // among the variables
+	ImageSize                       = 4 << 20
+
+	Direct  = 0xffff888000000000 // virtual
+	Vmemmap = 0xffffea0000000000
+
+	FirstPFN   = 1 << 20 // of the memory that has struct pages
+	PageSize   = 64
+	ZoneSize   = 512
+	Orders     = 11
+	SectionPFN = 1 << 15
+)
+
+// Flags and types of a synthetic kernel, as of Linux 6.12.
+const (
+	Locked     = 1 << 0
+	Writeback  = 1 << 1
+	Uptodate   = 1 << 3
+	Dirty      = 1 << 4
+	LRU        = 1 << 5
+	Head       = 1 << 6
+	SwapCache  = 1 << 10
+	Reserved   = 1 << 13
+	SwapBacked = 1 << 17
+
+	Running = 3 // SYSTEM_RUNNING
+
+	Zone      = 2 // ZONE_NORMAL
+	ZoneFlags = Zone << 51
+
+	NoType  = 0xffffffff
+	Buddy   = 0xf0 << 24
+	Offline = 0xf1 << 24
+	Table   = 0xf2 << 24
+	Hugetlb = 0xf4 << 24
+	Slab    = 0xf5 << 24
+)
+
+// zeroes is memory that nobody wrote to.
+type zeroes struct{}
+
+func (zeroes) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
+
+// Guest is a guest with a kernel that is laid out by hand: 4 levels of page
+// tables, one node with one zone, and a memory map whose content a test
+// decides.
+type Guest struct {
+	Low   []byte            // physical memory from 0 on
+	Pages uint64            // that have struct pages, from FirstPFN on
+	Facts map[string]string // what the kernel's note says, for PutNote
+
+	mapped uint64 // struct pages that the memory map has; it repeats itself
+}
+
+// New makes a guest whose struct pages repeat after so many.
+func New(tb testing.TB, pages, mapped uint64) *Guest {
+	tb.Helper()
+	s := &Guest{Low: make([]byte, MemMap+mapped*PageSize), Pages: pages, mapped: mapped}
+	s.Facts = map[string]string{
+		"OSRELEASE": "6.12.0-synthetic", "PAGESIZE": "4096", "SIZE(page)": "64",
+		"SIZE(zone)": fmt.Sprint(ZoneSize), "SIZE(pglist_data)": fmt.Sprint(5*ZoneSize + 8),
+		"SIZE(mem_section)": "16",
+		"NUMBER(phys_base)": "0", "NUMBER(pgtable_l5_enabled)": "0",
+		"NUMBER(SECTION_SIZE_BITS)": "27", "NUMBER(MAX_PHYSMEM_BITS)": "46",
+		"LENGTH(node_data)": "1024",
+	}
+	s.putTables()
+	s.putSymbols()
+	copy(s.Image(BTF), mustBTF(tb))
+	s.putNode()
+	s.PutNote()
+	s.Set(0, Page{})
+	memMap := s.Low[MemMap:]
+	for n := PageSize; n < len(memMap); n *= 2 {
+		copy(memMap[n:], memMap[:n])
+	}
+	return s
+}
+
+// Image returns the kernel's image from an offset on.
+func (s *Guest) Image(offset int) []byte { return s.Low[Image+offset:] }
+
+// Put writes a word of the image.
+func (s *Guest) Put(offset int, word uint64) {
+	binary.LittleEndian.PutUint64(s.Image(offset), word)
+}
+
+// entry writes an entry of a page table in the image.
+func (s *Guest) entry(table int, va uint64, level int, entry uint64) {
+	s.Put(table+int(va>>(12+9*level)&511)*8, entry)
+}
+
+func (s *Guest) putTables() {
+	const present, large = 1 | 1<<5, 1<<7 | 1
+	s.entry(Root, imageStart, 3, Image+ImageL3|present)
+	s.entry(ImageL3, imageStart, 2, Image+ImageL2|present)
+	for at := uint64(0); at < ImageSize; at += 2 << 20 {
+		s.entry(ImageL2, imageStart+Image+at, 1, Image+at|large)
+	}
+	s.entry(Root, Direct, 3, Image+DirectL3|present)
+	s.entry(DirectL3, Direct, 2, large) // the first GiB
+	first := uint64(Vmemmap + FirstPFN*PageSize)
+	s.entry(Root, first, 3, Image+MapL3|present)
+	const perTable, perEntry = 1 << 30, 2 << 20
+	for at := uint64(0); at < s.Pages*PageSize; at += perEntry {
+		table := MapL2 + int((first+at)>>30-first>>30)*0x1000
+		s.entry(MapL3, first+at, 2, Image+uint64(table)|present)
+		s.entry(table, first+at, 1, MemMap+at%(s.mapped*PageSize)|large)
+	}
+	// The trampoline copies the upper half, before the processor marked it.
+	copy(s.Low[Trampoline:], s.Image(Root)[:4096])
+	binary.LittleEndian.PutUint64(s.Low[Trampoline+lastEntry*8:], Image+ImageL3|1)
+}
+
+// putSymbols writes kallsyms, with addresses relative to a base.
+func (s *Guest) putSymbols() {
+	const base = imageStart + Image
+	at := func(offset int) uint64 { return base + uint64(offset) }
+	symbols := map[string]uint64{
+		"_stext": base, "init_uts_ns": at(Variables + 0x100),
+		"vmcoreinfo_note": at(Variables), "vmemmap_base": at(Variables + 8),
+		"mem_section": at(Variables + 16), "jiffies_64": at(Variables + 24),
+		"init_on_free": at(Variables + 32), "init_on_alloc": at(Variables + 40),
+		"_page_poisoning_enabled": at(Variables + 48), "_debug_pagealloc_enabled": at(Variables + 56),
+		"system_state": at(Variables + State), "panic_cpu": at(Variables + PanicCPU),
+		"kexec_image": at(Variables + Kexec), "node_data": at(NodeTable),
+		"__start_BTF": at(BTF), "__stop_BTF": at(BTF) + uint64(len(mustBTF(nil))),
+	}
+	for name, offset := range map[string]int{
+		"kallsyms_num_syms": 0, "kallsyms_relative_base": 8, "kallsyms_token_index": 0x1000,
+		"kallsyms_token_table": 0x2000, "kallsyms_offsets": 0x4000, "kallsyms_names": 0x8000,
+	} {
+		s.fact("SYMBOL("+name+")", at(Symbols+offset))
+	}
+	s.fact("SYMBOL(_stext)", base)
+	s.fact("SYMBOL(init_uts_ns)", symbols["init_uts_ns"])
+	s.fact("SYMBOL(swapper_pg_dir)", base)
+	binary.LittleEndian.PutUint32(s.Image(Symbols), uint32(len(symbols)))
+	s.Put(Symbols+8, base)
+	for code := range 256 {
+		binary.LittleEndian.PutUint16(s.Image(Symbols + 0x1000)[2*code:], uint16(2*code))
+		s.Image(Symbols + 0x2000)[2*code] = byte(code)
+	}
+	names, i := s.Image(Symbols+0x8000), 0
+	for name, address := range symbols {
+		binary.LittleEndian.PutUint32(s.Image(Symbols + 0x4000)[4*i:], uint32(address-base))
+		names[0] = byte(len(name) + 1)
+		n := copy(names[1:], "D"+name)
+		names, i = names[1+n:], i+1
+	}
+}
+
+func (s *Guest) fact(key string, value uint64) { s.Facts[key] = fmt.Sprintf("%x", value) }
+
+func (s *Guest) putNode() {
+	const base = imageStart + Image
+	s.Put(Variables, Direct+Note)
+	s.Put(Variables+8, Vmemmap)
+	s.Put(Variables+16, base+Roots)
+	s.Put(Variables+State, Running)
+	s.Put(Variables+PanicCPU, noCPU)
+	s.Put(NodeTable, base+Node)
+	first := FirstPFN / SectionPFN
+	for n := first; uint64(n)*SectionPFN < FirstPFN+s.Pages; n++ {
+		const perRoot = 256
+		root := Sections + n/perRoot*4096
+		s.Put(Roots+n/perRoot*8, base+uint64(root))
+		s.Put(root+n%perRoot*16, Vmemmap|sectionHasMap|sectionOnline|1)
+	}
+	zone := Node + Zone*ZoneSize
+	copy(s.Image(ZoneNames), "Normal\x00")
+	for offset, word := range map[int]uint64{
+		0: base + ZoneNames, 8: FirstPFN, 16: s.Pages, 24: s.Pages, 32: s.Pages,
+	} {
+		s.Put(zone+offset, word)
+	}
+}
+
+// PutNote writes the note of the facts.
+func (s *Guest) PutNote() { PutNote(s.Low[Note:], s.Facts) }
+
+func PutNote(at []byte, facts map[string]string) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "OSRELEASE=%s\n", facts["OSRELEASE"])
+	for key, value := range facts {
+		fmt.Fprintf(&text, "%s=%s\n", key, value)
+	}
+	clear(at[:8192])
+	binary.LittleEndian.PutUint32(at, 11)
+	binary.LittleEndian.PutUint32(at[4:], uint32(text.Len()))
+	copy(at[12:], "VMCOREINFO")
+	copy(at[24:], text.String())
+}
+
+// Page is the content of a struct page.
+type Page struct {
+	Flags, Head, Mapping, Private uint64
+	Word                          uint32 // type or mapcount; 0: neither
+	Refcount                      uint32
+	Large                         uint64 // of a second page: its flags word
+}
+
+// Set writes the struct page of the n-th page.
+func (s *Guest) Set(n uint64, p Page) {
+	b := s.Low[MemMap+n*PageSize:][:PageSize]
+	clear(b)
+	if p.Word == 0 {
+		p.Word = NoType
+	}
+	binary.LittleEndian.PutUint64(b, p.Flags|p.Large|ZoneFlags)
+	binary.LittleEndian.PutUint64(b[8:], p.Head)
+	binary.LittleEndian.PutUint64(b[24:], p.Mapping)
+	binary.LittleEndian.PutUint64(b[40:], p.Private)
+	binary.LittleEndian.PutUint32(b[48:], p.Word)
+	binary.LittleEndian.PutUint32(b[52:], p.Refcount)
+	if p.Large != 0 { // of what is not mapped: counts of -1
+		binary.LittleEndian.PutUint64(b[16:], 1<<64-1)
+	}
+}
+
+func (s *Guest) SetAll(f func(n uint64) Page) {
+	for n := range s.mapped {
+		s.Set(n, f(n))
+	}
+}
+
+// SetLarge writes a compound page.
+func (s *Guest) SetLarge(n uint64, order int, head Page) {
+	head.Flags |= Head
+	s.Set(n, head)
+	for i := uint64(1); i < 1<<order && n+i < s.mapped; i++ {
+		tail := Page{Head: Vmemmap + (FirstPFN+n)*PageSize | 1}
+		if i == 1 {
+			tail.Large = uint64(order)
+		}
+		s.Set(n+i, tail)
+	}
+}
+
+// Memory returns the guest's memory: low, and that with the struct pages.
+func (s *Guest) Memory(tb testing.TB) *physmem.Memory {
+	return s.MemoryIn(tb, bytes.NewReader(s.Low))
+}
+
+// Share puts the guest's low memory into a memfd, as a guest that runs has it. It
+// returns all memory, and a function that writes a word of the low part.
+func (s *Guest) Share(tb testing.TB) (*physmem.Memory, func(gpa int64, word uint64)) {
+	tb.Helper()
+	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { unix.Close(fd) })
+	if _, err := unix.Pwrite(fd, s.Low, 0); err != nil {
+		tb.Fatal(err)
+	}
+	return s.MemoryIn(tb, physmem.FD(fd)), func(gpa int64, word uint64) {
+		if _, err := unix.Pwrite(fd, binary.LittleEndian.AppendUint64(nil, word), gpa); err != nil {
+			tb.Error(err)
+		}
+	}
+}
+
+// MemoryIn is memory whose low part is read from elsewhere.
+func (s *Guest) MemoryIn(tb testing.TB, low physmem.Source) *physmem.Memory {
+	tb.Helper()
+	m, err := physmem.New([]physmem.Region{
+		{Size: uint64(len(s.Low)), Source: low},
+		{GPA: FirstPFN << pageShift, Size: s.Pages << pageShift, Source: zeroes{}},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m
+}
+
+// mustBTF returns the types of the synthetic kernel.
+func mustBTF(tb testing.TB) []byte {
+	long := &btf.Int{Name: "unsigned long", Size: 8}
+	integer := &btf.Int{Name: "unsigned int", Size: 4}
+	field := func(name string, typ btf.Type, offset uint32) btf.Member {
+		return btf.Member{Name: name, Type: typ, Offset: btf.Bits(8 * offset)}
+	}
+	array := func(typ btf.Type, n uint32) btf.Type {
+		return &btf.Array{Index: integer, Type: typ, Nelems: n}
+	}
+	enum := func(name string, values map[string]uint64) btf.Type {
+		e := &btf.Enum{Name: name, Size: 4}
+		for value, n := range values {
+			e.Values = append(e.Values, btf.EnumValue{Name: value, Value: n})
+		}
+		return e
+	}
+	page := &btf.Struct{Name: "page", Size: 64, Members: []btf.Member{
+		field("flags", long, 0),
+		{Type: &btf.Union{Size: 40, Members: []btf.Member{
+			{
+				Type: &btf.Struct{
+					Size:    40,
+					Members: []btf.Member{field("mapping", long, 16), field("private", long, 32)},
+				},
+			},
+			{Type: &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}},
+		}}, Offset: 8 * 8},
+		field("_mapcount", integer, 48), field("_refcount", integer, 52),
+	}}
+	folio := &btf.Struct{Name: "folio", Size: 128, Members: []btf.Member{
+		field("page", page, 0), field("_flags_1", long, 64),
+		field("_large_mapcount", integer, 80), field("_entire_mapcount", integer, 84),
+	}}
+	area := &btf.Struct{
+		Name:    "free_area",
+		Size:    24,
+		Members: []btf.Member{field("nr_free", long, 16)},
+	}
+	zone := &btf.Struct{Name: "zone", Size: ZoneSize, Members: []btf.Member{
+		field("name", long, 0), field("zone_start_pfn", long, 8), field("managed_pages", long, 16),
+		field("spanned_pages", long, 24), field("present_pages", long, 32),
+		field("free_area", array(area, Orders), 40), field("vm_stat", array(long, 4), 400),
+	}}
+	node := &btf.Struct{Name: "pglist_data", Size: 5*ZoneSize + 8, Members: []btf.Member{
+		field("node_zones", array(zone, 5), 0), field("node_id", integer, 5*ZoneSize),
+	}}
+	section := &btf.Struct{
+		Name:    "mem_section",
+		Size:    16,
+		Members: []btf.Member{field("section_mem_map", long, 0)},
+	}
+	b, err := btf.NewBuilder([]btf.Type{
+		page, folio, zone, node, section,
+		enum("zone_stat_item", map[string]uint64{"NR_FREE_PAGES": 0}),
+		enum("zone_type", map[string]uint64{"__MAX_NR_ZONES": 5}),
+		enum("system_states", map[string]uint64{"SYSTEM_RUNNING": Running}),
+		enum("pageflags", map[string]uint64{
+			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
+			"PG_head":      6,
+			"PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
+		}),
+		enum("pagetype", map[string]uint64{
+			"PGTY_buddy": 0xf0, "PGTY_offline": 0xf1, "PGTY_table": 0xf2, "PGTY_guard": 0xf3,
+			"PGTY_hugetlb": 0xf4, "PGTY_slab": 0xf5,
+		}),
+	}, nil)
+	var blob []byte
+	if err == nil {
+		blob, err = b.Marshal(nil, nil)
+	}
+	if err != nil && tb != nil {
+		tb.Fatal(err)
+	}
+	return blob
+}
