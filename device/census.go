@@ -4,27 +4,29 @@ package device
 
 import (
 	"context"
-	"errors"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device/census"
+	"github.com/fbpp-project/fbpp/device/observer"
 )
 
 // ErrNoMemory says that no guest has shared its memory.
-var ErrNoMemory = errors.New("there is no guest memory: QEMU is not connected, " +
-	"or the guest has not started the device's driver")
+var ErrNoMemory = observer.ErrNoMemory
 
 // Census counts what the guest uses its memory for. It takes a while, and can be
 // called at any time, also during a migration.
 func (d *Device) Census(ctx context.Context) (*census.Census, error) {
-	d.mu.Lock()
-	m := d.memory
-	if m != nil {
-		m.Retain()
+	begun := time.Now()
+	k, release, err := d.observer.Kernel(ctx)
+	if err != nil {
+		return nil, err
 	}
-	d.mu.Unlock()
-	if m == nil {
-		return nil, ErrNoMemory
+	defer release()
+	found := time.Since(begun)
+	c, err := d.census.Take(ctx, k)
+	if err != nil {
+		return nil, err
 	}
-	defer m.Release()
-	return d.census.Take(ctx, m)
+	c.FoundUS = found.Microseconds()
+	return c, nil
 }

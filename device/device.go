@@ -4,6 +4,7 @@ package device
 
 import (
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/observer"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/device/window"
@@ -34,8 +36,10 @@ type Options struct {
 	// DefaultWindowSize.
 	WindowSize int
 
-	// More are sources to ask, in turn, where the guest's driver has no answer.
-	More []source.Source
+	// Source says whom the device asks. More are sources to ask, in turn, where
+	// those have no answer.
+	Source Policy
+	More   []source.Source
 
 	// Logger may be nil.
 	Logger *zap.Logger
@@ -50,7 +54,8 @@ type Device struct {
 	lg         *zap.Logger
 	windowSize int
 	driver     *driver.Source
-	sources    []source.Source // the driver is the first
+	observer   *observer.Observer
+	sources    []source.Source // in the order in which they are asked
 	watchers   watchers
 	census     census.Taker
 
@@ -93,7 +98,8 @@ func New(o Options) *Device {
 		Changed:     d.watchers.wake,
 		Logger:      d.lg,
 	})
-	d.sources = append([]source.Source{d.driver}, o.More...)
+	d.observer = observer.New(observer.Options{Changed: d.watchers.wake, Logger: d.lg})
+	d.sources = append(d.sourcesFor(o.Source), o.More...)
 	return d
 }
 
@@ -193,6 +199,7 @@ func (d *Device) setMemory(m *vhostuser.Memory) {
 	d.freeMu.Lock()
 	defer d.freeMu.Unlock()
 	d.free.SetMemory(ranges)
+	d.observer.SetMemory(m)
 	d.mu.Lock()
 	d.memory, m = m, d.memory
 	d.mu.Unlock()
@@ -207,8 +214,8 @@ func (d *Device) getWindow(payload []byte, files []*os.File) ([]byte, []int, err
 		f.Close()
 	}
 	features := uint64(protocol.WindowFeatureOutcome)
-	if len(d.sources) > 1 { // those beside the driver read memory that may change
-		features |= protocol.WindowFeaturePeek
+	if slices.ContainsFunc(d.sources, func(s source.Source) bool { return s != d.driver }) {
+		features |= protocol.WindowFeaturePeek // they read memory that may change
 	}
 	terms, err := window.Agree(payload, features)
 	if err != nil {

@@ -106,9 +106,8 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 
 	header.Status = protocol.StatusLockdown
 	m.must(m.dev.Refuse(header, protocol.Hello{}))
-	changed := m.dev.Changed()
 	m.fe.Close()
-	<-changed
+	m.mustDisconnect()
 	if s := m.dev.Status(); s.DriverState != "none" {
 		t.Errorf("status says %q after the frontend went", s.DriverState)
 	}

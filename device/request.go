@@ -42,7 +42,9 @@ func (d *Device) askLoop(w *window.Window) {
 		d.mu.Lock()
 		if d.window == w {
 			d.told(w.Outcome())
-			d.asked(w.Request())
+			r := w.Request()
+			d.observer.SetBoot(r.Boot)
+			d.asked(r)
 			if d.open != nil {
 				select {
 				case d.open.signal <- struct{}{}:
@@ -92,8 +94,7 @@ func (d *Device) begin(r window.Request) {
 	}
 }
 
-// ask asks the sources in turn, until one answers or says that none may. d.mu is
-// not held.
+// ask has the sources asked, and answers. d.mu is not held.
 func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	ctx, stop := context.WithDeadline(ctx, deadline)
 	defer stop()
@@ -111,32 +112,64 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	}
 	d.mu.Unlock()
 
-	var (
-		f    *source.Findings
-		name string
-		err  error
-	)
-	for _, s := range d.sources {
-		d.free.Reset()
-		f, name = &source.Findings{Free: d.free}, s.Name()
-		if err = s.Ask(ctx, r, f); err == nil {
-			break
-		}
-		var failure *source.Failure
-		if ctx.Err() != nil || errors.As(err, &failure) && failure.Final {
-			break
-		}
-	}
+	name, f, failure := d.askInTurn(ctx, r)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open != x {
 		return
 	}
-	if err != nil {
-		d.fail(err)
+	if failure != nil {
+		d.finish(failure.Status, failure.Why)
 		return
 	}
 	d.answer(name, f)
+}
+
+// askInTurn asks the sources until one answers or says that none may, and returns
+// its name and findings. Where none answers, the failure is that of the first,
+// with what the others say. freeMu is held, d.mu is not.
+func (d *Device) askInTurn(
+	ctx context.Context, r source.Request,
+) (name string, f *source.Findings, failure *source.Failure) {
+	var first *source.Failure
+	for i, s := range d.sources {
+		d.free.Reset()
+		f = &source.Findings{Free: d.free}
+		err := askOne(ctx, s, r, f, i+1 < len(d.sources))
+		if err == nil {
+			return s.Name(), f, nil
+		}
+		if !errors.As(err, &failure) {
+			failure = source.Failf(protocol.AnswerInternal, "%v", err)
+		}
+		switch {
+		case failure.Final || ctx.Err() != nil:
+			return "", nil, failure
+		case first == nil:
+			first = failure
+		default:
+			first.Why += "; " + s.Name() + ": " + failure.Why
+		}
+	}
+	if first == nil {
+		first = source.Failf(protocol.AnswerDisabled, "no source may be asked (--source=none)")
+	}
+	return "", nil, first
+}
+
+// reserve is the most that a source leaves of the time to those behind it.
+const reserve = 300 * time.Millisecond
+
+// askOne asks a source. One that others follow has to leave them some time.
+func askOne(
+	ctx context.Context, s source.Source, r source.Request, f *source.Findings, others bool,
+) error {
+	if deadline, ok := ctx.Deadline(); ok && others {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/3, reserve)))
+		defer cancel()
+	}
+	return s.Ask(ctx, r, f)
 }
 
 // written asks the frontend which pages were written, and waits for its answer.
@@ -169,15 +202,6 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 		}
 	}
 	return nil, context.Canceled
-}
-
-// fail answers the open request with a source's error.
-func (d *Device) fail(err error) {
-	failure := new(source.Failure)
-	if !errors.As(err, &failure) {
-		failure = source.Failf(protocol.AnswerInternal, "%v", err)
-	}
-	d.finish(failure.Status, failure.Why)
 }
 
 // answer answers the open request with what a source found. The caller holds

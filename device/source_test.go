@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,14 +138,73 @@ func TestARequestEndsThoughItsSourceGoesOn(t *testing.T) {
 	}
 }
 
+// The status is that of the first source; the reason is of all.
 func TestASourceWithAnErrorOfItsOwn(t *testing.T) {
-	m := mustBoot(t, device.Options{More: []source.Source{fixed{
+	broken := []source.Source{fixed{
 		func(context.Context, source.Request, *source.Findings) error { return errors.New("broken") },
-	}}})
-	m.request(patience)
-	m.expect(protocol.AnswerInternal)
-	if why := m.dev.Status().Last.Why; why != "broken" {
-		t.Errorf("why is %q", why)
+	}}
+	for policy, want := range map[device.Policy]struct {
+		status protocol.AnswerStatus
+		why    string
+	}{
+		device.PolicyNone:  {protocol.AnswerInternal, "broken"},
+		device.PolicyGuest: {protocol.AnswerNoDriver, "no driver said hello; fixed: broken"},
+	} {
+		m := mustBoot(t, device.Options{Source: policy, More: broken})
+		m.request(patience)
+		m.expect(want.status)
+		if why := m.dev.Status().Last.Why; why != want.why {
+			t.Errorf("%s: why is %q", policy, why)
+		}
+	}
+}
+
+func TestThePolicySaysWhoIsAsked(t *testing.T) {
+	for policy, want := range map[device.Policy]struct {
+		status protocol.AnswerStatus
+		why    string // begins so
+		asked  bool   // the driver was
+	}{
+		"":                      {protocol.AnswerDriverTimeout, "the driver gave no sign of life", true},
+		device.PolicyGuest:      {protocol.AnswerDriverTimeout, "the driver gave no sign of life", true},
+		device.PolicyAuto:       {protocol.AnswerDriverTimeout, "the driver gave no sign of life; introspect: ", true},
+		device.PolicyIntrospect: {protocol.AnswerRefused, "locate the kernel: ", false},
+		device.PolicyNone:       {protocol.AnswerDisabled, "no source may be asked", false},
+	} {
+		t.Run(string(policy), func(t *testing.T) {
+			m := mustBoot(t, device.Options{Source: policy})
+			m.hello(protocol.StatusOK, 0)
+			m.request(300 * time.Millisecond)
+			m.expect(want.status)
+			if why := m.dev.Status().Last.Why; !strings.HasPrefix(why, want.why) {
+				t.Errorf("why is %q", why)
+			}
+			for asked := false; ; {
+				used, ok := m.events.Poll()
+				if !ok {
+					if asked != want.asked {
+						t.Errorf("the driver was asked: %v", asked)
+					}
+					return
+				}
+				e, err := protocol.DecodeEvent(m.guest.Read(m.buffers[used.Head], protocol.EventSize))
+				m.must(err)
+				asked = asked || e.Type == protocol.EventReportFree
+			}
+		})
+	}
+}
+
+func TestPoliciesAreWords(t *testing.T) {
+	for _, want := range device.Policies() {
+		var p device.Policy
+		if err := p.Set(string(want)); err != nil || p != want || p.String() != string(want) {
+			t.Errorf("%q: %v, %v", want, p, err)
+		}
+	}
+	var p device.Policy
+	if err := p.Set("driver"); err == nil || p != "" {
+		t.Errorf("%q was taken", p)
 	}
 }
 

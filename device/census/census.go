@@ -8,14 +8,11 @@ package census
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/fbpp-project/fbpp/device/introspect"
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
-	"github.com/fbpp-project/fbpp/device/introspect/physmem"
-	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
 // Class is how many pages of a class there are. Mapped, Dirty and Clean are
@@ -53,21 +50,12 @@ type Taker struct {
 	mu sync.Mutex
 }
 
-// Take takes a census of the guest whose memory this is. It returns an error that
-// says why where the guest's kernel is not recognised, and when ctx ends.
-func (t *Taker) Take(ctx context.Context, m *vhostuser.Memory) (*Census, error) {
+// Take takes a census of a kernel's memory. It returns an error when the memory is
+// not as that kernel has it, and when ctx ends. FoundUS is the caller's.
+func (t *Taker) Take(ctx context.Context, kernel *introspect.Kernel) (*Census, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	mem, err := memory(m)
-	if err != nil {
-		return nil, err
-	}
 	begun := time.Now()
-	kernel, err := introspect.Locate(ctx, mem, introspect.Options{})
-	if err != nil {
-		return nil, err
-	}
-	found := time.Now()
 	content, err := kernel.Content()
 	if err != nil {
 		return nil, err
@@ -80,8 +68,7 @@ func (t *Taker) Take(ctx context.Context, m *vhostuser.Memory) (*Census, error) 
 		Release:        kernel.Release,
 		ContentMatters: content.Matters(),
 		Classes:        classes(scan.Total),
-		FoundUS:        found.Sub(begun).Microseconds(),
-		CountedUS:      time.Since(found).Microseconds(),
+		CountedUS:      time.Since(begun).Microseconds(),
 	}
 	for i := range scan.Zones {
 		z := &scan.Zones[i]
@@ -91,21 +78,6 @@ func (t *Taker) Take(ctx context.Context, m *vhostuser.Memory) (*Census, error) 
 		})
 	}
 	return c, nil
-}
-
-// memory describes the guest's memory by its files.
-func memory(m *vhostuser.Memory) (*physmem.Memory, error) {
-	var regions []physmem.Region
-	for _, f := range m.Files() {
-		regions = append(regions, physmem.Region{
-			GPA: f.Addr, Size: f.Size, Source: physmem.FD(f.FD), Offset: int64(f.Offset),
-		})
-	}
-	mem, err := physmem.New(regions)
-	if err != nil {
-		return nil, fmt.Errorf("take a census: %w", err)
-	}
-	return mem, nil
 }
 
 func classes(of func(pages.Class) introspect.Counts) []Class {

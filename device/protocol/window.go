@@ -51,6 +51,7 @@ const (
 	WindowAskDeadlineOffset      = 0x048
 	WindowCancelGenerationOffset = 0x050
 	WindowAskFlagsOffset         = 0x058 // PEEK
+	WindowBootOffset             = 0x05c // PEEK
 	WindowDoneGenerationOffset   = 0x080
 	WindowStatusOffset           = 0x088
 	WindowFlagsOffset            = 0x08c
@@ -114,7 +115,7 @@ const (
 	AnswerOK            AnswerStatus = 0
 	AnswerDisabled      AnswerStatus = 1 // the operator switched the optimisation off
 	AnswerNoDriver      AnswerStatus = 2 // no driver said hello, or its queues are stopped
-	AnswerRefused       AnswerStatus = 3 // the driver refuses: the guest's configuration
+	AnswerRefused       AnswerStatus = 3 // because of the guest's configuration, or kernel
 	AnswerDriverTimeout AnswerStatus = 4
 	AnswerBadReport     AnswerStatus = 5
 	AnswerCancelled     AnswerStatus = 6 // overtaken by a newer request, a reset, a disconnect

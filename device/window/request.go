@@ -10,19 +10,23 @@ type Request struct {
 	DeadlineNS int64  // CLOCK_MONOTONIC; the answer is ignored after it
 	Cancelled  uint64 // requests up to this one are no longer wanted
 	Paused     bool   // the guest does not run
+	Boot       uint32 // counts what may have put another system into the guest
 }
 
 // Request reads what the frontend wants now.
 func (w *Window) Request() Request {
 	// The generation comes first: it was stored after deadline and flags.
 	generation := w.load64(protocol.WindowAskGenerationOffset)
-	flags := w.load32(protocol.WindowAskFlagsOffset)
-	return Request{
+	r := Request{
 		Generation: generation,
 		DeadlineNS: int64(w.load64(protocol.WindowAskDeadlineOffset)),
 		Cancelled:  w.load64(protocol.WindowCancelGenerationOffset),
-		Paused:     w.CanPeek() && flags&protocol.WindowAskPaused != 0,
 	}
+	if w.CanPeek() {
+		r.Paused = w.load32(protocol.WindowAskFlagsOffset)&protocol.WindowAskPaused != 0
+		r.Boot = w.load32(protocol.WindowBootOffset)
+	}
+	return r
 }
 
 // Outcome is what the frontend says became of a migration. It is its word only.

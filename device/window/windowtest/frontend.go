@@ -112,6 +112,13 @@ func (f *Frontend) askWith(flags uint32, d time.Duration) {
 	f.Signal()
 }
 
+// Boot tells that the machine was reset.
+func (f *Frontend) Boot() {
+	f.t.Helper()
+	f.put32(protocol.WindowBootOffset, f.Word32(protocol.WindowBootOffset)+1)
+	f.Signal()
+}
+
 // Cancel gives the newest request up.
 func (f *Frontend) Cancel() {
 	f.t.Helper()

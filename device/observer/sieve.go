@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/introspect"
+)
+
+// errTables says that the page tables of the memory map changed while it was
+// read, as when memory is plugged in. Nothing that was read counts then.
+var errTables = errors.New("the page tables of the guest's memory map changed while it was read")
+
+// maxClaims bounds the blocks that wait to be proven, at 16 bytes each. What is
+// beyond is proven in turns, each of which has QEMU read the dirty log once more.
+const maxClaims = 1 << 20
+
+// sieve keeps the blocks that are free for sure: those whose evidence was not
+// written since the request.
+type sieve struct {
+	free    *freeset.Set
+	written func(ctx context.Context, pages []freeset.Range) ([]byte, error)
+	claims  []claim
+	max     int
+
+	kept, dropped, peeks uint64 // blocks, and questions to the frontend
+	peeking, sieving     time.Duration
+}
+
+// claim is a block that is free if a frame was not written. One with two frames
+// of evidence makes two claims in a row.
+type claim struct {
+	block uint64 // frame number << orderBits | order
+	frame uint64
+}
+
+const orderBits = 8
+
+func newSieve(
+	free *freeset.Set, written func(context.Context, []freeset.Range) ([]byte, error), max int,
+) *sieve {
+	return &sieve{free: free, written: written, max: max}
+}
+
+// add takes blocks that seemed to be free.
+func (s *sieve) add(ctx context.Context, blocks []introspect.Block) error {
+	for _, b := range blocks {
+		if len(s.claims)+2 > s.max {
+			if err := s.prove(ctx, nil); err != nil {
+				return err
+			}
+		}
+		block := b.PFN<<orderBits | uint64(b.Order)
+		s.claims = append(s.claims, claim{block, b.Evidence[0]})
+		if b.Evidence[1] != b.Evidence[0] {
+			s.claims = append(s.claims, claim{block, b.Evidence[1]})
+		}
+	}
+	return nil
+}
+
+// finish proves what is left, and the frames on which all of it rests. An error
+// means that none of it counts.
+func (s *sieve) finish(ctx context.Context, basis []uint64) error { return s.prove(ctx, basis) }
+
+// prove asks which frames were written and keeps the blocks of the others.
+func (s *sieve) prove(ctx context.Context, basis []uint64) error {
+	begun := time.Now()
+	wanted := slices.Clone(basis)
+	for _, c := range s.claims {
+		if n := len(wanted); n == 0 || wanted[n-1] != c.frame {
+			wanted = append(wanted, c.frame)
+		}
+	}
+	pages := asRanges(wanted)
+	if len(pages) == 0 {
+		return nil
+	}
+	asked := time.Now()
+	s.sieving += asked.Sub(begun)
+	bits, err := s.written(ctx, pages)
+	if err != nil {
+		return fmt.Errorf("ask what was written: %w", err)
+	}
+	s.peeks++
+	begun = time.Now()
+	s.peeking += begun.Sub(asked)
+	defer func() { s.sieving += time.Since(begun) }()
+
+	answer, err := newAnswer(pages, bits)
+	if err != nil {
+		return err
+	}
+	for _, frame := range basis {
+		if answer.written(frame) {
+			return errTables
+		}
+	}
+	return s.keep(answer)
+}
+
+// keep adds the blocks to the set whose evidence was not written.
+func (s *sieve) keep(a *answer) error {
+	batch := make([]freeset.Block, 0, 1024)
+	flush := func() error {
+		_, _, err := s.free.Add(batch, false)
+		batch = batch[:0]
+		return err
+	}
+	for i := 0; i < len(s.claims); {
+		block, holds := s.claims[i].block, true
+		for ; i < len(s.claims) && s.claims[i].block == block; i++ {
+			holds = holds && !a.written(s.claims[i].frame)
+		}
+		if !holds {
+			s.dropped++
+			continue
+		}
+		s.kept++
+		batch = append(batch, freeset.Block{
+			First: block >> orderBits, Count: 1 << (block & (1<<orderBits - 1)),
+		})
+		if len(batch) == cap(batch) {
+			if err := flush(); err != nil {
+				return fmt.Errorf("note free blocks: %w", err)
+			}
+		}
+	}
+	s.claims = s.claims[:0]
+	if err := flush(); err != nil {
+		return fmt.Errorf("note free blocks: %w", err)
+	}
+	return nil
+}
+
+// asRanges sorts frames and makes ranges of them. It changes its argument.
+func asRanges(numbers []uint64) []freeset.Range {
+	slices.Sort(numbers)
+	var ranges []freeset.Range
+	for _, n := range slices.Compact(numbers) {
+		if last := len(ranges) - 1; last >= 0 && ranges[last].End() == n<<freeset.FrameShift {
+			ranges[last].Length += 1 << freeset.FrameShift
+			continue
+		}
+		ranges = append(ranges, frames(n, 1))
+	}
+	return ranges
+}
+
+// answer tells which frames of some ranges were written.
+type answer struct {
+	pages  []freeset.Range
+	before []uint64 // how many frames the ranges before each have
+	bits   []byte
+	last   int // the range of the frame that was looked up last
+}
+
+func newAnswer(pages []freeset.Range, bits []byte) (*answer, error) {
+	a := &answer{pages: pages, bits: bits, before: make([]uint64, len(pages))}
+	total := uint64(0)
+	for i, r := range pages {
+		a.before[i] = total
+		total += r.Length >> freeset.FrameShift
+	}
+	if uint64(len(bits)) != (total+7)/8 {
+		return nil, fmt.Errorf("the answer to what was written of %d pages has %d bytes",
+			total, len(bits))
+	}
+	return a, nil
+}
+
+// written tells whether a frame was written. One that was not asked for counts as
+// written.
+func (a *answer) written(frame uint64) bool {
+	gpa := frame << freeset.FrameShift
+	if r := a.pages[a.last]; gpa < r.GPA || gpa >= r.End() {
+		i, found := slices.BinarySearchFunc(a.pages, gpa, func(r freeset.Range, gpa uint64) int {
+			return cmp.Compare(r.GPA, gpa)
+		})
+		if !found {
+			i--
+		}
+		if i < 0 || gpa >= a.pages[i].End() {
+			return true
+		}
+		a.last = i
+	}
+	n := a.before[a.last] + (gpa-a.pages[a.last].GPA)>>freeset.FrameShift
+	return a.bits[n/8]>>(n%8)&1 != 0
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observer
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/introspect"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
+)
+
+var _ source.Source = (*Observer)(nil)
+
+// Name implements source.Source.
+func (o *Observer) Name() string { return "introspect" }
+
+// maxWorkers bounds the processors that one scan takes.
+const maxWorkers = 4
+
+// Ask implements source.Source: it reads the guest's memory map.
+func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
+	if r.Written == nil {
+		return source.Failf(protocol.AnswerNoDriver, "this QEMU does not tell which pages were "+
+			"written, so nothing that is read of a guest can be relied on")
+	}
+	begun := time.Now()
+	k, release, err := o.ruling(ctx)
+	if err != nil {
+		return failure(ctx, err)
+	}
+	defer release()
+	content, err := k.Content()
+	if err != nil {
+		return failure(ctx, err)
+	}
+	if content.Matters() {
+		failure := source.Failf(protocol.AnswerRefused, "Linux %s checks what is in its free pages "+
+			"(page_poison, debug_pagealloc)", k.Release)
+		failure.Final = true
+		return failure
+	}
+	found := time.Now()
+	s, census, err := o.scan(ctx, k, r, f.Free)
+	if errors.Is(err, errTables) {
+		f.Free.Reset()
+		s, census, err = o.scan(ctx, k, r, f.Free)
+	}
+	if err != nil {
+		return failure(ctx, err)
+	}
+	f.Items = s.kept + s.dropped
+	f.Phases = []source.Phase{
+		{Name: "find", Time: found.Sub(begun)},
+		{Name: "scan", Time: time.Since(found) - s.peeking - s.sieving},
+		{Name: "peek", Time: s.peeking},
+		{Name: "sieve", Time: s.sieving},
+	}
+	f.Details = []source.Detail{
+		{Name: "dropped-blocks", Value: s.dropped},
+		{Name: "struct-pages", Value: census.Read},
+		{Name: "peeks", Value: s.peeks},
+	}
+	return nil
+}
+
+// scan adds to free what is free for sure.
+func (o *Observer) scan(
+	ctx context.Context, k *introspect.Kernel, r source.Request, free *freeset.Set,
+) (*sieve, *introspect.Census, error) {
+	s := newSieve(free, r.Written, o.maxClaims)
+	census, err := k.Scan(ctx, introspect.ScanOptions{
+		Workers:  min(runtime.GOMAXPROCS(0), maxWorkers),
+		FreeOnly: true,
+		Free:     func(blocks []introspect.Block) error { return s.add(ctx, blocks) },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, census, s.finish(ctx, census.Basis)
+}
+
+// failure says why there are no findings.
+func failure(ctx context.Context, err error) *source.Failure {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return source.Failf(protocol.AnswerDriverTimeout, "%v; there was no time left", err)
+	case ctx.Err() != nil:
+		return source.Failf(protocol.AnswerCancelled, "%v", context.Cause(ctx))
+	case errors.Is(err, ErrNoMemory):
+		return source.Failf(protocol.AnswerNoDriver, "%v", err)
+	}
+	return source.Failf(protocol.AnswerRefused, "%v", err)
+}
+
+// frames returns a range of whole frames.
+func frames(first, n uint64) freeset.Range {
+	return freeset.Range{GPA: first << freeset.FrameShift, Length: n << freeset.FrameShift}
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fbpp-project/fbpp/device/source"
+)
+
+// Policy says which sources a device asks. The zero value is PolicyGuest.
+type Policy string
+
+// The policies.
+const (
+	// PolicyAuto asks the guest's driver, and introspects where there is none,
+	// where it refuses for a reason that does not concern the contents of free
+	// pages, and where it does not answer.
+	PolicyAuto Policy = "auto"
+	// PolicyGuest asks the guest's driver only.
+	PolicyGuest Policy = "guest"
+	// PolicyIntrospect asks nobody in the guest.
+	PolicyIntrospect Policy = "introspect"
+	// PolicyNone asks nobody.
+	PolicyNone Policy = "none"
+)
+
+// Policies returns all policies.
+func Policies() []Policy {
+	return []Policy{PolicyAuto, PolicyGuest, PolicyIntrospect, PolicyNone}
+}
+
+// Set implements flag.Value.
+func (p *Policy) Set(word string) error {
+	if !slices.Contains(Policies(), Policy(word)) {
+		return fmt.Errorf("%q is none of %s", word, p.words())
+	}
+	*p = Policy(word)
+	return nil
+}
+
+// String implements flag.Value.
+func (p *Policy) String() string { return string(*p) }
+
+func (*Policy) words() string {
+	var words []string
+	for _, p := range Policies() {
+		words = append(words, string(p))
+	}
+	return strings.Join(words, ", ")
+}
+
+// sourcesFor returns the sources that a policy asks, in turn.
+func (d *Device) sourcesFor(p Policy) []source.Source {
+	switch p {
+	case PolicyAuto:
+		return []source.Source{d.driver, d.observer}
+	case PolicyIntrospect:
+		return []source.Source{d.observer}
+	case PolicyNone:
+		return nil
+	}
+	return []source.Source{d.driver}
+}
