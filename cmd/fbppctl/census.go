@@ -7,22 +7,78 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/control"
 )
 
-// census shows what the guest uses its memory for.
+// census shows what the guest uses its memory for, or what would come of a
+// migration.
 func (o options) census(ctx context.Context, out io.Writer) error {
 	c, err := control.NewClient(o.path).Census(ctx)
 	if err != nil {
 		return err
 	}
-	if o.asJSON {
+	switch {
+	case o.command == "estimate" && o.asJSON:
+		return json.NewEncoder(out).Encode(c.Estimate())
+	case o.command == "estimate":
+		return o.printEstimate(out, c)
+	case o.asJSON:
 		return json.NewEncoder(out).Encode(c)
 	}
 	return printCensus(out, c)
+}
+
+// links are bandwidths in Gbit/s.
+type links []float64
+
+// Set implements flag.Value.
+func (l *links) Set(list string) error {
+	*l = nil
+	for word := range strings.SplitSeq(list, ",") {
+		gbit, err := strconv.ParseFloat(word, 64)
+		if err != nil || !(gbit > 0 && gbit <= 1e6) {
+			return fmt.Errorf("%q is no bandwidth in Gbit/s, such as 10 or 2.5", word)
+		}
+		*l = append(*l, gbit)
+	}
+	return nil
+}
+
+// String implements flag.Value.
+func (l *links) String() string {
+	var words []string
+	for _, gbit := range *l {
+		words = append(words, strconv.FormatFloat(gbit, 'g', -1, 64))
+	}
+	return strings.Join(words, ",")
+}
+
+func (o options) printEstimate(out io.Writer, c *census.Census) error {
+	fmt.Fprintf(out, "%.1f MiB of memory, of which the guest has touched %.1f MiB.\n",
+		mib(c.MemoryBytes), mib(c.TouchedBytes))
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "policy\tMiB\t")
+	for _, gbit := range o.links {
+		fmt.Fprintf(w, "at %v Gbit/s\t", gbit)
+	}
+	fmt.Fprintln(w)
+	for _, e := range c.Estimate() {
+		fmt.Fprintf(w, "%s\t%.1f\t", e.Policy, mib(e.Bytes))
+		for _, gbit := range o.links {
+			fmt.Fprintf(w, "%.2f s\t", e.At(gbit*1e9).Seconds())
+		}
+		fmt.Fprintln(w)
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print the estimate: %w", err)
+	}
+	_, err := fmt.Fprintln(out, "What the guest writes meanwhile comes on top.")
+	return err
 }
 
 func printCensus(out io.Writer, c *census.Census) error {

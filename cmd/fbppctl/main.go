@@ -29,6 +29,7 @@ commands:
   disable   let migrations send all memory
   watch     show the status now and at every change
   census    show what the guest uses its memory for, as seen from the host
+  estimate  show what a migration would send now, by what it leaves out
 
 options:
 `
@@ -48,11 +49,12 @@ type options struct {
 	path    string
 	asJSON  bool
 	timeout time.Duration
+	links   links
 	command string
 }
 
 func parse(args []string, out io.Writer) (options, error) {
-	var o options
+	o := options{links: links{1, 10, 25}}
 	fs := flag.NewFlagSet("fbppctl", flag.ContinueOnError)
 	fs.Usage = func() {
 		fmt.Fprint(fs.Output(), usage)
@@ -62,7 +64,8 @@ func parse(args []string, out io.Writer) (options, error) {
 		"fbppd's control socket at `PATH` (or $FBPP_CONTROL_PATH)")
 	fs.BoolVar(&o.asJSON, "json", false, "print JSON, a document a line")
 	cli.Duration(fs, &o.timeout, "timeout", defaultTimeout, time.Millisecond, cli.NoMax,
-		"longest `time` to wait for an answer; of watch, for the first one (census: 1m)")
+		"longest `time` to wait for an answer; of watch, for the first one (census and estimate: 1m)")
+	fs.Var(&o.links, "bandwidth", "what estimate is made for, in `Gbit/s`, separated by commas")
 	if err := cli.Parse(fs, args, out); err != nil {
 		return o, err
 	}
@@ -78,11 +81,14 @@ func parse(args []string, out io.Writer) (options, error) {
 		return o, cli.Usagef("--control-path: %w", err)
 	}
 	o.command = fs.Arg(0)
-	if o.command == "census" && o.timeout == defaultTimeout {
+	if o.looks() && o.timeout == defaultTimeout {
 		o.timeout = censusTimeout
 	}
 	return o, nil
 }
+
+// looks tells whether the command has fbppd look at the guest's memory.
+func (o options) looks() bool { return o.command == "census" || o.command == "estimate" }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	o, err := parse(args, out)
@@ -99,7 +105,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return print(out, s)
 	}
-	if o.command == "census" {
+	if o.looks() {
 		err = o.census(bounded, out)
 	} else {
 		err = o.do(bounded, show)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -229,6 +230,38 @@ func TestCensusIsPrinted(t *testing.T) {
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestAnEstimateIsPrinted(t *testing.T) {
+	o, err := parse([]string{"--control-path=/x", "--bandwidth=1,2.5", "estimate"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := o.printEstimate(&out, &census.Census{
+		MemoryBytes: 4 << 30, TouchedBytes: 1e9,
+		Classes: []census.Class{{
+			Class: pages.File, Counts: introspect.Counts{Pages: 97656, Clean: 73242},
+		}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(out.String()), " ")
+	for _, want := range []string{
+		"4096.0 MiB of memory, of which the guest has touched 953.7 MiB",
+		"policy MiB at 1 Gbit/s at 2.5 Gbit/s", "all 953.7 8.00 s 3.20 s",
+		"skip-free 381.5 3.20 s 1.28 s", "skip-cache 95.4 0.80 s 0.32 s",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	for _, wrong := range []string{"", "x", "0", "-1", "1,,2", "NaN", "Inf"} {
+		_, err := parse([]string{"--control-path=/x", "--bandwidth=" + wrong, "estimate"}, io.Discard)
+		if !errors.As(err, new(cli.UsageError)) {
+			t.Errorf("bandwidth %q: %v", wrong, err)
 		}
 	}
 }

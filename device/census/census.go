@@ -35,9 +35,14 @@ type Census struct {
 	Release string `json:"release"` // of the kernel
 	// ContentMatters says that the guest relies on what is in its free pages, so
 	// that no migration may leave them out.
-	ContentMatters bool    `json:"content_matters"`
-	Classes        []Class `json:"classes"` // of all memory
-	Zones          []Zone  `json:"zones"`
+	ContentMatters bool `json:"content_matters"`
+	// MemoryBytes is the size of the guest's memory, and TouchedBytes what of it
+	// the host has given to the guest so far. The rest reads as zeroes.
+	MemoryBytes  uint64 `json:"memory_bytes"`
+	TouchedBytes uint64 `json:"touched_bytes"`
+
+	Classes []Class `json:"classes"` // of all memory
+	Zones   []Zone  `json:"zones"`
 	// FoundUS and CountedUS are how long it took to find the kernel, and then to
 	// count, in microseconds.
 	FoundUS   int64 `json:"found_us"`
@@ -64,7 +69,13 @@ func (t *Taker) Take(ctx context.Context, kernel *introspect.Kernel) (*Census, e
 	if err != nil {
 		return nil, err
 	}
+	touched, err := kernel.Memory().Touched()
+	if err != nil {
+		return nil, err
+	}
 	c := &Census{
+		MemoryBytes:    kernel.Memory().Size(),
+		TouchedBytes:   touched,
 		Release:        kernel.Release,
 		ContentMatters: content.Matters(),
 		Classes:        classes(scan.Total),

@@ -26,6 +26,9 @@ type Kernel struct {
 	memMap  memMap
 }
 
+// Memory is the memory that the kernel is read from.
+func (k *Kernel) Memory() *physmem.Memory { return k.mem }
+
 // NoteAddress returns where the kernel's note is: a hint for a later [Locate].
 func (k *Kernel) NoteAddress() uint64 { return k.note.GPA }
 

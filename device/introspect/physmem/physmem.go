@@ -88,6 +88,21 @@ func (m *Memory) Size() (bytes uint64) {
 	return bytes
 }
 
+// Touched returns how many bytes of memory the host has given to the guest so far:
+// all but the holes of its files. Where a source knows no holes that is its size.
+func (m *Memory) Touched() (bytes uint64, err error) {
+	for _, r := range m.regions {
+		err := EachData(r, func(_, size uint64) error {
+			bytes += size
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return bytes, nil
+}
+
 // find returns the region that has the address.
 func (m *Memory) find(gpa uint64) (Region, bool) {
 	i, found := slices.BinarySearchFunc(m.regions, gpa, func(r Region, gpa uint64) int {

@@ -73,6 +73,9 @@ func TestReadingAllocatesNoHoles(t *testing.T) {
 	if err != nil || len(ranges) != 1 || ranges[0] != [2]uint64{10 * page, page} {
 		t.Fatalf("data %v, %v", ranges, err)
 	}
+	if touched, err := m.Touched(); err != nil || touched != page {
+		t.Errorf("%d bytes were touched, %v", touched, err)
+	}
 	if after := blocks(t, fd); after != before || before == 0 {
 		t.Fatalf("the file grew from %d to %d blocks", before, after)
 	}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package census_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/census"
+	"github.com/fbpp-project/fbpp/device/introspect"
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
+)
+
+func TestEstimate(t *testing.T) {
+	const mib = 1 << 20
+	guest := census.Census{
+		MemoryBytes: 1024 * mib, TouchedBytes: 600 * mib,
+		Classes: []census.Class{
+			{Class: pages.Free, Counts: introspect.Counts{Pages: 800 * 256}},
+			{Class: pages.File, Counts: introspect.Counts{Pages: 100 * 256, Clean: 60 * 256}},
+			{Class: pages.Anonymous, Counts: introspect.Counts{Pages: 124 * 256}},
+		},
+	}
+	particular, small := guest, guest
+	particular.ContentMatters = true
+	small.TouchedBytes = 50 * mib
+	for name, tc := range map[string]struct {
+		census census.Census
+		want   []uint64 // MiB: all, without free pages, and without clean cache
+	}{
+		"as it is":                        {guest, []uint64{600, 224, 164}},
+		"what is in free pages matters":   {particular, []uint64{600, 600, 540}},
+		"fewer bytes than the kernel has": {small, []uint64{50, 50, 0}},
+	} {
+		var got []uint64
+		for _, e := range tc.census.Estimate() {
+			got = append(got, e.Bytes/mib)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v MiB, want %v", name, got, tc.want)
+		}
+	}
+	if at := (census.Estimate{Bytes: 125_000_000}).At(1e9); at != time.Second {
+		t.Errorf("a gigabit takes %v at a gigabit a second", at)
+	}
+}
