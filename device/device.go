@@ -98,7 +98,9 @@ func New(o Options) *Device {
 		Changed:     d.watchers.wake,
 		Logger:      d.lg,
 	})
-	d.observer = observer.New(observer.Options{Changed: d.watchers.wake, Logger: d.lg})
+	d.observer = observer.New(observer.Options{
+		Background: o.Source.introspects(), Changed: d.watchers.wake, Logger: d.lg,
+	})
 	d.sources = append(d.sourcesFor(o.Source), o.More...)
 	return d
 }

@@ -52,6 +52,8 @@ func (*Policy) words() string {
 	return strings.Join(words, ", ")
 }
 
+func (p Policy) introspects() bool { return p == PolicyAuto || p == PolicyIntrospect }
+
 // sourcesFor returns the sources that a policy asks, in turn.
 func (d *Device) sourcesFor(p Policy) []source.Source {
 	switch p {

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/observer"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/device/window"
@@ -22,6 +23,11 @@ type Status struct {
 	// when somebody does and has not said HELLO, then "ready" or "refuses".
 	DriverState string           `json:"driver_state"`
 	Driver      *driver.Identity `json:"driver,omitempty"`
+	// Sources are asked in this order.
+	Sources []string `json:"sources"`
+	// Kernel is what is known of the guest's kernel without the guest. It is there
+	// where the device may introspect.
+	Kernel *observer.Status `json:"kernel,omitempty"`
 	// Last is the request that ended last: what was reported. Migration is what
 	// QEMU says became of the newest migration, whether it asked or not: what was
 	// skipped. A QEMU of the window's version 1 says nothing.
@@ -97,6 +103,13 @@ func (d *Device) Status() Status {
 		Last:        d.lastDone,
 		Migration:   d.lastEnd,
 		Requests:    make(map[string]uint64, len(d.totals)),
+	}
+	for _, source := range d.sources {
+		s.Sources = append(s.Sources, source.Name())
+		if source == d.observer {
+			kernel := d.observer.Status()
+			s.Kernel = &kernel
+		}
 	}
 	for i, n := range d.totals {
 		s.Requests[protocol.AnswerStatus(i).String()] = n

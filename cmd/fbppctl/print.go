@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/observer"
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
@@ -26,6 +27,10 @@ func print(out io.Writer, s device.Status) error {
 		if d.Reason != "" {
 			row("reason", "%s", d.Reason)
 		}
+	}
+	row("sources", "%s", choose(len(s.Sources) > 0, strings.Join(s.Sources, ", "), "none"))
+	if k := s.Kernel; k != nil {
+		row("kernel", "%s", kernel(k))
 	}
 	if s.Asking {
 		row("request", "open")
@@ -57,6 +62,19 @@ func print(out io.Writer, s device.Status) error {
 	}
 	_, err := fmt.Fprintln(out, b.String())
 	return err
+}
+
+// kernel says what the host knows of the guest's kernel.
+func kernel(k *observer.Status) string {
+	switch {
+	case k.Release == "" && k.Why == "":
+		return "not looked for yet"
+	case k.Release == "":
+		return k.Why
+	case k.Why != "":
+		return k.Release + ": " + k.Why
+	}
+	return k.Release
 }
 
 // skipped says what a migration left out. What was reported to one that did not

@@ -50,7 +50,10 @@ type options struct {
 // parse returns the options. Where all that was asked for is printed already it
 // returns cli.ErrDone.
 func parse(args []string, stdout io.Writer) (options, error) {
-	o := options{confine: confine.Options{Sandbox: confine.SandboxLandlock, Seccomp: confine.SeccompErrno}}
+	o := options{
+		confine: confine.Options{Sandbox: confine.SandboxLandlock, Seccomp: confine.SeccompErrno},
+		device:  device.Options{Source: device.PolicyGuest},
+	}
 	fs := flag.NewFlagSet("fbppd", flag.ContinueOnError)
 	fs.Usage = func() {
 		fmt.Fprintf(fs.Output(), "usage: fbppd --socket-path=PATH|--fd=N [option]...\n\n")
@@ -63,6 +66,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		"listen for fbppctl and Prometheus on the unix socket at `PATH`")
 	fs.StringVar(&o.agentPath, "agent-socket", "",
 		"listen for the guest's serial port on the unix socket at `PATH`")
+	fs.Var(&o.device.Source, "source", "who is asked what is free: the guest's driver (`guest`), "+
+		"nobody in the guest (introspect), the one and then the other (auto), or nobody (none)")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	cli.Duration(fs, &o.device.HoldBudget, "hold-budget", driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,
 		"longest `time` that the guest holds one zone's lock")

@@ -39,6 +39,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"an abstract agent socket":        {"--socket-path=/x", "--agent-socket=@x"},
 		"a path that is too long":         {"--socket-path=/" + strings.Repeat("x", 107)},
 		"a long path of the other socket": {"--socket-path=/x", "--control-path=/" + strings.Repeat("x", 107)},
+		"an unknown source":               {"--socket-path=/x", "--source=driver"},
 		"an unknown sandbox":              {"--socket-path=/x", "--sandbox=chroot"},
 		"an unknown seccomp action":       {"--socket-path=/x", "--seccomp=maybe"},
 		"an unknown log level":            {"--socket-path=/x", "--log-level=loud"},

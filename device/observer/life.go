@@ -23,8 +23,9 @@ type life struct {
 
 // renew returns the life for a guest whose memory is described so: the same
 // where the kernel is the same, and that of the kernel it finds where it is not.
-// l may be nil. The result is nil with an error.
-func (l *life) renew(ctx context.Context, mem *physmem.Memory) (*life, error) {
+// l may be nil. The result is nil with an error. A quick look tells less of why
+// there is no kernel.
+func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*life, error) {
 	hint := uint64(0)
 	if l != nil {
 		k := l.kernel.In(mem)
@@ -37,7 +38,7 @@ func (l *life) renew(ctx context.Context, mem *physmem.Memory) (*life, error) {
 		hint = k.NoteAddress()
 	}
 	at := time.Now()
-	k, err := introspect.Locate(ctx, mem, introspect.Options{Hint: hint, Quick: true})
+	k, err := introspect.Locate(ctx, mem, introspect.Options{Hint: hint, Quick: quick})
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,10 @@ var (
 
 // Options configure an Observer. The zero value is usable.
 type Options struct {
+	// Background looks for the kernel before anybody asks, so that a request need
+	// not.
+	Background bool
+
 	// Changed is called after each change of what Status returns. It may be nil,
 	// must not block, and must not call the Observer.
 	Changed func()
@@ -44,7 +48,8 @@ type Observer struct {
 	changed func()
 	turn    chan struct{} // holds a token while somebody looks for the kernel
 	// maxClaims bounds the blocks that wait to be proven.
-	maxClaims int
+	maxClaims  int
+	background bool
 
 	mu     sync.Mutex
 	guest  *guest        // nil without memory
@@ -77,7 +82,7 @@ type Status struct {
 func New(o Options) *Observer {
 	ob := &Observer{
 		lg: o.Logger, changed: o.Changed, turn: make(chan struct{}, 1), maxClaims: maxClaims,
-		booted: make(chan struct{}),
+		background: o.Background, booted: make(chan struct{}),
 	}
 	if ob.lg == nil {
 		ob.lg = zap.NewNop()
@@ -112,8 +117,10 @@ func (o *Observer) setGuest(shared reference, mem *physmem.Memory) {
 		ctx, stop := context.WithCancel(context.Background())
 		o.guest = &guest{shared, mem, stop}
 		shared.Retain()
-		shared.Retain() // for the watcher
-		go o.watch(ctx, o.guest)
+		if o.background {
+			shared.Retain()
+			go o.watch(ctx, o.guest)
+		}
 	}
 	o.mu.Unlock()
 	if old != nil {
@@ -261,7 +268,8 @@ func (o *Observer) find(
 	if g == nil {
 		return nil, nil, ErrNoMemory
 	}
-	if l, err = l.renew(ctx, g.mem); err == nil {
+	// Where nobody has looked before, who asks wants to know why there is none.
+	if l, err = l.renew(ctx, g.mem, o.background); err == nil {
 		err = check(l)
 	} else if errors.Is(err, introspect.ErrNotFound) && why != nil {
 		err = why // which says more

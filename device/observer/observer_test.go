@@ -58,7 +58,7 @@ type setting struct {
 // newSetting has a guest whose memory map change writes.
 func newSetting(t testing.TB, change func(*syn.Guest)) *setting {
 	t.Helper()
-	s := &setting{t: t, o: New(Options{}), guest: syn.New(t, few, few), shared: newCounted(t)}
+	s := &setting{t: t, o: New(Options{Background: true}), guest: syn.New(t, few, few), shared: newCounted(t)}
 	s.guest.Put(syn.Variables+24, start)
 	change(s.guest)
 	mem, put := s.guest.Share(t)
