@@ -88,12 +88,17 @@ func TestFullMatrixLeavesOutNothingThatFits(t *testing.T) {
 			if got := rounds[benchCase{l, m, unlimited, stream}]; got != want {
 				t.Errorf("%s, %s: %d rounds, want %d", l, m, got, want)
 			}
-			if got := rounds[benchCase{l, m, gigabit, stream}]; slices.Contains(paperLoads(), l) && got != want {
+			got := rounds[benchCase{l, m, gigabit, stream}]
+			if slices.Contains(paperLoads(), l) && got != want {
 				t.Errorf("%s, %s, 1 Gib/s: %d rounds, want %d", l, m, got, want)
 			}
 		}
 	}
-	for _, c := range []benchCase{{noLoad, fbpp, unlimited, multifd}, {noLoad, fbpp, unlimited, mappedRAM}, {highLoad, stock, gigabit10, stream}} {
+	for _, c := range []benchCase{
+		{noLoad, fbpp, unlimited, multifd},
+		{noLoad, fbpp, unlimited, mappedRAM},
+		{highLoad, stock, gigabit10, stream},
+	} {
 		if rounds[c] == 0 {
 			t.Errorf("%v is left out", c)
 		}
@@ -102,7 +107,10 @@ func TestFullMatrixLeavesOutNothingThatFits(t *testing.T) {
 
 // made returns a record with figures.
 func made(l load, m method, round int, ms, bytes int64) record {
-	r := record{run: run{benchCase{l, m, unlimited, stream}, round}, TotalMS: ms, Transferred: bytes, Normal: 1, Verified: 1}
+	r := record{
+		run:     run{benchCase{l, m, unlimited, stream}, round},
+		TotalMS: ms, Transferred: bytes, Normal: 1, Verified: 1,
+	}
 	if m == fbpp {
 		r.FloorBytes = bytes * 100 / 102
 		r.FreePages, r.FreeBlocks = 1000, 100
@@ -249,7 +257,10 @@ func TestResultsAreContinued(t *testing.T) {
 }
 
 func TestReportShowsFailures(t *testing.T) {
-	dead := record{run: run{benchCase{fresh, stock, unlimited, stream}, 1}, Error: "the guest did not boot\nconsole"}
+	dead := record{
+		run:   run{benchCase{fresh, stock, unlimited, stream}, 1},
+		Error: "the guest did not boot\nconsole",
+	}
 	damaged := made(noLoad, fbpp, 1, 1, 1)
 	damaged.Mismatched = 3
 	cases := []planned{
@@ -258,13 +269,19 @@ func TestReportShowsFailures(t *testing.T) {
 	}
 	multi := made(noLoad, stock, 1, 5, 5)
 	multi.Transport = multifd
-	r := newReport(&results{Records: []record{dead, damaged, multi}, Sizes: mustSizes(t, 64<<10, 0)}, cases)
-	want := []string{"fresh, stock: round 1: the guest did not boot", "no load, fbpp: round 1: the guest found 3 damaged pages"}
+	records := []record{dead, damaged, multi}
+	r := newReport(&results{Records: records, Sizes: mustSizes(t, 64<<10, 0)}, cases)
+	want := []string{
+		"fresh, stock: round 1: the guest did not boot",
+		"no load, fbpp: round 1: the guest found 3 damaged pages",
+	}
 	if diff := cmp.Diff(want, r.failures()); diff != "" {
 		t.Error(diff)
 	}
 	text := r.markdown()
-	for _, s := range []string{"FAILED", "not run", "| 1, 1 FAILED |", "Transport: multifd", "3 of 4 migrations"} {
+	for _, s := range []string{
+		"FAILED", "not run", "| 1, 1 FAILED |", "Transport: multifd", "3 of 4 migrations",
+	} {
 		if !strings.Contains(text, s) {
 			t.Errorf("the report does not say %q:\n%s", s, text)
 		}
@@ -277,7 +294,8 @@ func TestReportShowsFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(page, []byte("<svg")) || bytes.Contains(page, []byte("<?xml")) || !bytes.Contains(page, []byte("did not boot")) {
+	has := func(s string) bool { return bytes.Contains(page, []byte(s)) }
+	if !has("<svg") || has("<?xml") || !has("did not boot") {
 		t.Error("the page lacks its pictures or its failures")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "img", "total.svg")); err != nil {
@@ -298,12 +316,14 @@ func TestOnlyAWholeMatrixWithoutFailuresSucceeds(t *testing.T) {
 		records []record
 		want    string
 	}{
-		"all is well":     {t.Context(), []record{good}, ""},
-		"one failed":      {t.Context(), []record{good, failed}, "1 migrations failed:\nno load, fbpp: round 2: the guest did not boot"},
+		"all is well": {t.Context(), []record{good}, ""},
+		"one failed": {t.Context(), []record{good, failed},
+			"1 migrations failed:\nno load, fbpp: round 2: the guest did not boot"},
 		"one interrupted": {interrupted, []record{good}, "interrupted with 1 of 1 migrations done"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newReport(&results{Records: tc.records, Sizes: mustSizes(t, 64<<10, 0)}, []planned{{good.benchCase, len(tc.records)}})
+			r := newReport(&results{Records: tc.records, Sizes: mustSizes(t, 64<<10, 0)},
+				[]planned{{good.benchCase, len(tc.records)}})
 			dir, public := t.TempDir(), filepath.Join(t.TempDir(), "docs")
 			err := conclude(tc.ctx, r, dir, public, io.Discard)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
@@ -349,11 +369,12 @@ func TestProgressExpectsWhatIsKnown(t *testing.T) {
 		c    benchCase
 		want time.Duration
 	}{
-		"the same case":                  {known.benchCase, 40 * time.Second},
-		"a slower link":                  {benchCase{noLoad, stock, gigabit, stream}, 44 * time.Second}, // 24 s for 3 GiB, not 20
-		"a link that is no limit":        {benchCase{noLoad, stock, gigabit10, stream}, 40 * time.Second},
-		"another load: the mean":         {benchCase{midLoad, stock, unlimited, stream}, 30 * time.Second},
-		"another transport, same method": {benchCase{noLoad, fbpp, unlimited, multifd}, 20 * time.Second},
+		"the same case": {known.benchCase, 40 * time.Second},
+		// 24 s for 3 GiB, not 20
+		"a slower link":            {benchCase{noLoad, stock, gigabit, stream}, 44 * time.Second},
+		"a link that is no limit":  {benchCase{noLoad, stock, gigabit10, stream}, 40 * time.Second},
+		"another load: the mean":   {benchCase{midLoad, stock, unlimited, stream}, 30 * time.Second},
+		"the same method, multifd": {benchCase{noLoad, fbpp, unlimited, multifd}, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := p.expect(tc.c); got != tc.want {
@@ -392,8 +413,9 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"-rounds=0"}, {"-rounds=-1"}, {"-rounds=some"}, {"-kernel=5.4"}, {"-kernel="}, {"extra"}, {"-only=("},
-		{"-publish=" + file}, {"-publish=" + filepath.Join(file, "below")}, {"-fast"},
+		{"-rounds=0"}, {"-rounds=-1"}, {"-rounds=some"}, {"-kernel=5.4"}, {"-kernel="},
+		{"-publish=" + file}, {"-publish=" + filepath.Join(file, "below")},
+		{"extra"}, {"-only=("}, {"-fast"},
 	} {
 		if _, err := parse(args, io.Discard); !errors.As(err, new(cli.UsageError)) {
 			t.Errorf("%q: %v, want a usage error", args, err)
@@ -407,7 +429,8 @@ func TestFlags(t *testing.T) {
 		t.Errorf("selected %v", m)
 	}
 	for _, tc := range []struct{ args, want string }{
-		{"", ""}, {"-quick", "quick"}, {"-memory=1024", "1024MiB"}, {"-quick -memory=1024", "quick/1024MiB"},
+		{"", ""}, {"-quick", "quick"},
+		{"-memory=1024", "1024MiB"}, {"-quick -memory=1024", "quick/1024MiB"},
 	} {
 		o, err := parse(strings.Fields(tc.args), io.Discard)
 		if err != nil || o.folder() != tc.want {

@@ -146,9 +146,11 @@ func (r *report) caption() string {
 	for _, row := range r.Rows {
 		rounds = max(rounds, row.Total.N)
 	}
-	text := fmt.Sprintf("Guest with %d MiB and 2 CPUs, Linux %s, under %s.", r.Sizes.Guest, r.Origin.Kernel, strings.ToUpper(r.Origin.Accel))
+	text := fmt.Sprintf("Guest with %d MiB and 2 CPUs, Linux %s, under %s.",
+		r.Sizes.Guest, r.Origin.Kernel, strings.ToUpper(r.Origin.Accel))
 	if rounds > 1 {
-		text += fmt.Sprintf(" Medians of %d migrations each; thin lines go from the lowest to the highest.", rounds)
+		text += fmt.Sprintf(" Medians of %d migrations each;"+
+			" thin lines go from the lowest to the highest.", rounds)
 	}
 	return text
 }

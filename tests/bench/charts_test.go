@@ -48,7 +48,9 @@ func TestPanelsShowFiguresAndWhereThereAreNone(t *testing.T) {
 			{method: fbpp, absent: "not run"},
 		}},
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(panel{}, bar{}), cmpopts.EquateApprox(0, 1e-9)); diff != "" {
+	diff := cmp.Diff(want, got,
+		cmp.AllowUnexported(panel{}, bar{}), cmpopts.EquateApprox(0, 1e-9))
+	if diff != "" {
 		t.Error(diff)
 	}
 	if got := allCharts()[4].panels(summarize(cases, records)); got != nil {
@@ -64,7 +66,9 @@ func TestPanelsShowFiguresAndWhereThereAreNone(t *testing.T) {
 }
 
 func TestFiguresAreShort(t *testing.T) {
-	for v, want := range map[float64]string{0.258: "0.26", 9.994: "9.99", 9.996: "10.0", 25.16: "25.2", 99.96: "100", 808.2: "808"} {
+	for v, want := range map[float64]string{
+		0.258: "0.26", 9.994: "9.99", 9.996: "10.0", 25.16: "25.2", 99.96: "100", 808.2: "808",
+	} {
 		if got := short(v); got != want {
 			t.Errorf("%v is written as %q, want %q", v, got, want)
 		}
@@ -92,7 +96,9 @@ func TestChartsAreWellFormedAndHoldTheirText(t *testing.T) {
 		if err != io.EOF {
 			t.Errorf("%s: %v", c.Name, err)
 		}
-		for _, text := range []string{c.Title, "of &lt;what&gt;", "free-page-reporting", "churning", "not run"} {
+		for _, text := range []string{
+			c.Title, "of &lt;what&gt;", "free-page-reporting", "churning", "not run",
+		} {
 			if !bytes.Contains(svg, []byte(text)) {
 				t.Errorf("%s does not say %q", c.Name, text)
 			}
@@ -128,7 +134,8 @@ func TestColours(t *testing.T) {
 }
 
 func TestPublishCopiesTheReportAndItsCharts(t *testing.T) {
-	r := newReport(&results{Records: []record{made(noLoad, fbpp, 1, 1, 1)}, Sizes: mustSizes(t, 64<<10, 0)},
+	records := []record{made(noLoad, fbpp, 1, 1, 1)}
+	r := newReport(&results{Records: records, Sizes: mustSizes(t, 64<<10, 0)},
 		plannedOnce([]load{noLoad}, []method{fbpp}))
 	dir := t.TempDir()
 	if err := r.publish(dir); err != nil {

@@ -152,7 +152,8 @@ func (d *drawing) notes(panels []panel, y vg.Length) {
 	if slices.ContainsFunc(panels, func(p panel) bool {
 		return slices.ContainsFunc(p.bars, func(b bar) bool { return b.absent == notPlanned })
 	}) {
-		d.write(notPlanned+"  not among the runs: a balloon must leave the guest what its load keeps", x, y, 8.5, faintInk, false)
+		note := "  not among the runs: a balloon must leave the guest what its load keeps"
+		d.write(notPlanned+note, x, y, 8.5, faintInk, false)
 	}
 }
 
@@ -186,7 +187,8 @@ func (d *drawing) panel(p panel, x, y, width, scale vg.Length) {
 			d.rect(x, mid-barHeight/2, max(scale*vg.Length(b.Median), 0.75), barHeight, barColor(b.method))
 		}
 		if b.Max > b.Min {
-			d.line(x+scale*vg.Length(b.Min), mid, x+scale*vg.Length(b.Max), mid, draw.LineStyle{Color: ink, Width: 0.8})
+			style := draw.LineStyle{Color: ink, Width: 0.8}
+			d.line(x+scale*vg.Length(b.Min), mid, x+scale*vg.Length(b.Max), mid, style)
 		}
 		colour := ink
 		switch {

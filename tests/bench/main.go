@@ -42,14 +42,18 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "run the few migrations that tell most")
 	flags.BoolVar(&o.anew, "anew", false, "do not continue earlier results")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each migration is run, in turn with the others")
-	flags.IntVar(&o.memory, "memory", 0, "the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
-	flags.Func("only", "run the migrations whose name, like \"no load, fbpp, 1 Gib/s\", matches `regexp`",
+	flags.IntVar(&o.memory, "memory", 0,
+		"the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
+	flags.Func("only",
+		"run the migrations whose name, like \"no load, fbpp, 1 Gib/s\", matches `regexp`",
 		func(s string) (err error) {
 			o.only, err = regexp.Compile(s)
 			return err
 		})
-	flags.StringVar(&o.publish, "publish", "", "when all is done, copy the report and its charts to `folder`")
-	flags.Var(&o.series, "kernel", fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
+	flags.StringVar(&o.publish, "publish", "",
+		"when all is done, copy the report and its charts to `folder`")
+	flags.Var(&o.series, "kernel",
+		fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
 	if err := cli.Parse(flags, args, stdout); err != nil {
 		return o, err
 	}
@@ -86,7 +90,8 @@ func (o *options) matrix(s sizes) []planned {
 	if o.quick {
 		all = quickMatrix()
 	}
-	return slices.DeleteFunc(all, func(p planned) bool { return !o.only.MatchString(p.benchCase.String()) })
+	unwanted := func(p planned) bool { return !o.only.MatchString(p.benchCase.String()) }
+	return slices.DeleteFunc(all, unwanted)
 }
 
 func bench(ctx context.Context, args []string, stdout io.Writer) error {
@@ -125,8 +130,8 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	defer os.RemoveAll(scratch)
 	if r.aside != "" {
-		fmt.Fprintf(stdout, "Earlier results are of other programs, another machine or another size of guest, "+
-			"or are not to be continued: %s\n", r.aside)
+		fmt.Fprintf(stdout, "Earlier results are of other programs, another machine"+
+			" or another size of guest, or are not to be continued: %s\n", r.aside)
 	}
 	if s.note != "" {
 		fmt.Fprintln(stdout, s.note)
@@ -155,12 +160,14 @@ func conclude(ctx context.Context, r *report, dir, publish string, stdout io.Wri
 	if err := r.write(dir); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "\nThe report is %s, the figures are in %s.\n", filepath.Join(dir, "report.html"), r.path)
+	fmt.Fprintf(stdout, "\nThe report is %s, the figures are in %s.\n",
+		filepath.Join(dir, "report.html"), r.path)
 	for _, t := range r.Targets {
 		fmt.Fprintf(stdout, "%-7s %s: %s\n", t.verdict(), t.Text, t.Seen)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted with %d of %d migrations done: the same command, without -anew, continues", r.Done, r.Planned)
+		return fmt.Errorf("interrupted with %d of %d migrations done:"+
+			" the same command, without -anew, continues", r.Done, r.Planned)
 	}
 	if failed := r.failures(); len(failed) > 0 {
 		return fmt.Errorf("%d migrations failed:\n%s", len(failed), strings.Join(failed, "\n"))

@@ -78,8 +78,9 @@ type table struct {
 }
 
 func head() []string {
-	return []string{"load", "method", "transferred", "floor", "of the floor", "total", "setup", "down", "interrupts off", "prepare",
-		"normal pages", "zero pages", "skipped pages", "source CPU", "destination memory", "rounds"}
+	return []string{"load", "method", "transferred", "floor", "of the floor", "total", "setup",
+		"down", "interrupts off", "prepare", "normal pages", "zero pages", "skipped pages",
+		"source CPU", "destination memory", "rounds"}
 }
 
 // cells writes a row for people. A case without any figures shows that.
@@ -107,15 +108,18 @@ func (r *row) cells() []string {
 		rounds += fmt.Sprintf(", %d FAILED", n)
 	}
 	return []string{
-		string(r.Load), string(r.Method), mib(r.Transferred), floor, ratio, ms(r.Total), ms(r.Setup), ms(r.Downtime), off, ms(r.Prepare),
-		count(r.Normal), count(r.Zero), count(r.Skipped), ms(r.SourceCPU), mib(r.Resident), rounds,
+		string(r.Load), string(r.Method), mib(r.Transferred), floor, ratio, ms(r.Total), ms(r.Setup),
+		ms(r.Downtime), off, ms(r.Prepare), count(r.Normal), count(r.Zero), count(r.Skipped),
+		ms(r.SourceCPU), mib(r.Resident), rounds,
 	}
 }
 
 // exchangeTable splits the time that the guest was asked.
 func (r *report) exchangeTable() table {
-	t := table{Title: "The exchange with the guest", Head: []string{"load", "exchange", "arm", "wake-up", "walk", "transfer",
-		"decode", "clear", "interrupts off", "holds", "ranges", "clear per range"}}
+	t := table{Title: "The exchange with the guest", Head: []string{
+		"load", "exchange", "arm", "wake-up", "walk", "transfer", "decode", "clear",
+		"interrupts off", "holds", "ranges", "clear per range",
+	}}
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		if len(row.hints) == 0 {
@@ -123,15 +127,20 @@ func (r *report) exchangeTable() table {
 		}
 		cells := []string{row.benchCase.String()}
 		for _, part := range []func(*record) int64{
-			func(r *record) int64 { return r.Exchange.Exchange }, func(r *record) int64 { return r.Exchange.Arm },
-			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWakeup) }, func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWalk) },
-			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseTransfer) }, func(r *record) int64 { return r.Exchange.Phase(vm.PhaseDecode) },
-			func(r *record) int64 { return r.Exchange.Clear }, func(r *record) int64 { return r.Exchange.Detail(vm.DetailHoldMax) },
+			func(r *record) int64 { return r.Exchange.Exchange },
+			func(r *record) int64 { return r.Exchange.Arm },
+			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWakeup) },
+			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWalk) },
+			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseTransfer) },
+			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseDecode) },
+			func(r *record) int64 { return r.Exchange.Clear },
+			func(r *record) int64 { return r.Exchange.Detail(vm.DetailHoldMax) },
 		} {
 			cells = append(cells, row.exchangeMS(part))
 		}
-		cells = append(cells, count(row.exchange(func(r *record) int64 { return r.Exchange.Detail(vm.DetailHolds) })),
-			count(row.exchange(func(r *record) int64 { return r.Exchange.Ranges })), row.clearPerRange())
+		holds := row.exchange(func(r *record) int64 { return r.Exchange.Detail(vm.DetailHolds) })
+		ranges := row.exchange(func(r *record) int64 { return r.Exchange.Ranges })
+		cells = append(cells, count(holds), count(ranges), row.clearPerRange())
 		t.Rows = append(t.Rows, cells)
 	}
 	return t
@@ -202,7 +211,8 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "![%s](%s)\n", c.Title, path.Join(imageDir, c.file()))
 	}
 	for _, t := range append(r.tables(), r.exchangeTable()) {
-		fmt.Fprintf(&b, "\n## %s\n\n| %s |\n|%s\n", t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
+		fmt.Fprintf(&b, "\n## %s\n\n| %s |\n|%s\n",
+			t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
 		for _, cells := range t.Rows {
 			fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
 		}
@@ -221,9 +231,10 @@ func (t target) verdict() string {
 // summary says what was run on what.
 func (r *report) summary() string {
 	o := r.Origin
-	text := fmt.Sprintf("%d of %d migrations of a guest with %d MiB and 2 CPUs, Linux %s, %s under %s. Host: %s, %d CPUs, %d MiB, Linux %s. "+
-		"Source revision %s. Command: `%s`.",
-		r.Done, r.Planned, r.Sizes.Guest, o.Kernel, o.QEMU, strings.ToUpper(o.Accel), o.CPU, o.CPUs, o.MemoryMB, o.Host, o.Commit, o.Command)
+	text := fmt.Sprintf("%d of %d migrations of a guest with %d MiB and 2 CPUs, Linux %s,\n"+
+		"%s under %s.\n", r.Done, r.Planned, r.Sizes.Guest, o.Kernel, o.QEMU, strings.ToUpper(o.Accel))
+	text += fmt.Sprintf("Host: %s, %d CPUs, %d MiB, Linux %s.\n", o.CPU, o.CPUs, o.MemoryMB, o.Host)
+	text += fmt.Sprintf("Source revision %s. Command: `%s`.", o.Commit, o.Command)
 	if r.Sizes.note != "" {
 		text += " " + r.Sizes.note
 	}
@@ -231,10 +242,11 @@ func (r *report) summary() string {
 }
 
 // legend explains the columns.
-const legend = `Figures are medians; where rounds differ, the lowest and the highest follow in parentheses. The floor is the
-least that can be sent: 4,104 bytes for each page that is neither free nor zero, 9 for each page of zeroes that is not
-free, and the state of the devices. For runs that do not know the guest's free pages it is taken from fbpp's runs of
-the same load. "Interrupts off" is the longest time that the guest held a zone's lock for the walk, by its own clock.
-"Prepare" is what a method costs before the migration begins: to inflate a balloon, or to wait until the guest has
-reported its free pages. "Source CPU" has the emulated processors in it. A balloon that would take what the load keeps is
-left out.`
+const legend = `Figures are medians; where rounds differ, the lowest and the highest follow in
+parentheses. The floor is the least that can be sent: 4,104 bytes for each page that is neither
+free nor zero, 9 for each page of zeroes that is not free, and the state of the devices. For
+runs that do not know the guest's free pages it is taken from fbpp's runs of the same load.
+"Interrupts off" is the longest time that the guest held a zone's lock for the walk, by its own
+clock. "Prepare" is what a method costs before the migration begins: to inflate a balloon, or to
+wait until the guest has reported its free pages. "Source CPU" has the emulated processors in
+it. A balloon that would take what the load keeps is left out.`

@@ -83,7 +83,8 @@ func inflate(ctx context.Context, v *vm.VM, keepMiB int) error {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("inflate the balloon: it left the guest %d MiB, not %d: %w", b.Actual>>20, keepMiB, ctx.Err())
+			return fmt.Errorf("inflate the balloon: it left the guest %d MiB, not %d: %w",
+				b.Actual>>20, keepMiB, ctx.Err())
 		}
 	}
 }

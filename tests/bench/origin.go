@@ -33,7 +33,9 @@ type origin struct {
 }
 
 // describe says where and with what the figures are made.
-func describe(ctx context.Context, parts *lab.Lab, series guest.Series, args []string) (origin, error) {
+func describe(
+	ctx context.Context, parts *lab.Lab, series guest.Series, args []string,
+) (origin, error) {
 	cpuinfo, _ := os.ReadFile("/proc/cpuinfo") // "unknown" without it
 	var info unix.Sysinfo_t
 	_ = unix.Sysinfo(&info) // fails for a bad address only
@@ -89,7 +91,8 @@ func cpuModel(cpuinfo string) string {
 // commit returns the revision of the checkout, with "+" after it when there are
 // changes.
 func commit(ctx context.Context, root string) string {
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").Output()
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "describe",
+		"--always", "--abbrev=12", "--dirty=+", "--exclude=*").Output()
 	if err != nil {
 		return "unknown"
 	}

@@ -43,7 +43,8 @@ func (p *progress) left() iter.Seq[run] {
 	return func(yield func(run) bool) {
 		first := p.total - len(p.pending)
 		for i, r := range p.pending {
-			fmt.Fprintf(p.out, "[%d/%d] %s, round %d%s\n", first+i+1, p.total, r.benchCase, r.Round, p.remaining(p.pending[i:]))
+			fmt.Fprintf(p.out, "[%d/%d] %s, round %d%s\n",
+				first+i+1, p.total, r.benchCase, r.Round, p.remaining(p.pending[i:]))
 			p.began = time.Now()
 			if !yield(r) {
 				return

@@ -79,7 +79,8 @@ func (r *runner) run(ctx context.Context, what run) record {
 }
 
 func (r *runner) measure(ctx context.Context, rec *record) (err error) {
-	kernel, err := r.lab.Kernel(r.series).WithModules(ctx, append(rec.Load.modules(), rec.Method.modules()...)...)
+	modules := append(rec.Load.modules(), rec.Method.modules()...)
+	kernel, err := r.lab.Kernel(r.series).WithModules(ctx, modules...)
 	if err != nil {
 		return err
 	}
@@ -155,7 +156,8 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	}
 	rec.Verified, rec.Mismatched = report.Verified, report.Mismatched
 	if report.Verified == 0 || report.Error != "" {
-		return fmt.Errorf("verify the guest's memory: %d pages were looked at: %s", report.Verified, report.Error)
+		return fmt.Errorf("verify the guest's memory: %d pages were looked at: %s",
+			report.Verified, report.Error)
 	}
 	if rec.Method == fbpp && rec.HintStatus != "ok" {
 		return fmt.Errorf("hints ended with status %q", rec.HintStatus)
@@ -213,7 +215,10 @@ func (r *runner) bootOnce(ctx context.Context, c vm.Config, m method) (*end, err
 }
 
 // start starts one side.
-func (r *runner) start(ctx context.Context, c vm.Config, m method, start func(context.Context, vm.Config) (*vm.VM, error)) (_ *end, err error) {
+func (r *runner) start(
+	ctx context.Context, c vm.Config, m method,
+	start func(context.Context, vm.Config) (*vm.VM, error),
+) (_ *end, err error) {
 	e := &end{}
 	if m == fbpp {
 		if e.backend, err = vm.StartBackend(ctx, r.lab.FBPPD); err != nil {

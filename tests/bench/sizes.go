@@ -33,7 +33,8 @@ func planSizes(host, wanted int) (sizes, error) {
 	}
 	note := ""
 	if g < lab.FullGuest {
-		note = fmt.Sprintf("The guest has %d MiB instead of %d: the host has %d MiB free, and two full ones want %d.",
+		note = fmt.Sprintf("The guest has %d MiB instead of %d:"+
+			" the host has %d MiB free, and two full ones want %d.",
 			g, lab.FullGuest, host, lab.FullHost)
 		if wanted != 0 {
 			note = fmt.Sprintf("The guest has %d MiB instead of %d, as it was asked for.", g, lab.FullGuest)

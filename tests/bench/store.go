@@ -62,7 +62,8 @@ func (r *results) continues(n *results) bool {
 
 // done tells whether a run has its figures already.
 func (r *results) done(wanted run) bool {
-	return slices.ContainsFunc(r.Records, func(have record) bool { return have.run == wanted && !have.failed() })
+	isDone := func(have record) bool { return have.run == wanted && !have.failed() }
+	return slices.ContainsFunc(r.Records, isDone)
 }
 
 // add keeps a record, in place of an earlier one of the same run, and writes

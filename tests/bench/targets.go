@@ -30,8 +30,10 @@ func targets(rows []row, emulated bool) []target {
 		if hint, ok := plain(noLoad, freePageHint); ok {
 			bytes := hint.Transferred.Min / ours.Transferred.Median
 			time := hint.Total.Min / ours.Total.Median
-			add(bytes >= 8, "no load: at most an eighth of the bytes of free-page-hint's best run", "%.1f times fewer", bytes)
-			add(time >= 10, "no load: at most a tenth of the time of free-page-hint's best run", "%.1f times shorter", time)
+			add(bytes >= 8, "no load: at most an eighth of the bytes of free-page-hint's best run",
+				"%.1f times fewer", bytes)
+			add(time >= 10, "no load: at most a tenth of the time of free-page-hint's best run",
+				"%.1f times shorter", time)
 		}
 	}
 	for _, l := range allLoads() {
@@ -44,8 +46,8 @@ func targets(rows []row, emulated bool) []target {
 	}
 	if ours, ok := plain(fresh, fbpp); ok {
 		if theirs, ok := plain(fresh, stock); ok {
-			add(ours.Total.Median <= theirs.Total.Median, "fresh: not slower than stock", "%.0f ms against %.0f ms",
-				ours.Total.Median, theirs.Total.Median)
+			add(ours.Total.Median <= theirs.Total.Median, "fresh: not slower than stock",
+				"%.0f ms against %.0f ms", ours.Total.Median, theirs.Total.Median)
 		}
 	}
 	if ours, ok := plain(fragmented, fbpp); ok && len(ours.hints) > 0 {
@@ -55,7 +57,8 @@ func targets(rows []row, emulated bool) []target {
 		}
 		add(share >= 0.95, "fragmented: 95 % of the free memory skipped", "%.1f %%", share*100)
 		h := ours.longestHold(emulated)
-		add(h.scaled() <= 1000, "fragmented: interrupts off for at most 1 ms at a time, at the pace of hardware", "%s", h)
+		const text = "fragmented: interrupts off for at most 1 ms at a time, at the pace of hardware"
+		add(h.scaled() <= 1000, text, "%s", h)
 	}
 	return ts
 }
@@ -96,6 +99,7 @@ func (h hold) String() string {
 	if !h.emulated {
 		return fmt.Sprintf("%.2f ms", h.us/1000)
 	}
-	return fmt.Sprintf("%.2f ms by the guest's clock, at %.0f ns for a free block; at %d ns, those blocks take %.2f ms",
+	return fmt.Sprintf("%.2f ms by the guest's clock, at %.0f ns for a free block;"+
+		" at %d ns, those blocks take %.2f ms",
 		h.us/1000, h.block, nativeBlock, h.scaled()/1000)
 }

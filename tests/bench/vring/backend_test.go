@@ -64,7 +64,8 @@ func serveEcho(path string) error {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer cancel()
-	if err := s.Serve(ctx, l); !errors.Is(err, context.Canceled) && !strings.Contains(fmt.Sprint(err), "signal") {
+	err = s.Serve(ctx, l)
+	if !errors.Is(err, context.Canceled) && !strings.Contains(fmt.Sprint(err), "signal") {
 		return err
 	}
 	return nil
