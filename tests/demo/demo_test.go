@@ -78,7 +78,10 @@ func example(t *testing.T, mismatches uint64) *results {
 	info := memory.Info{Buddy: 800}
 	r := &results{accel: "tcg", plan: plan{guestMiB: 1024}, Runs: []outcome{
 		*newOutcome(stock, "6.12", figures(900, 100, &vm.Hints{Status: "disabled"}), info, &sound),
-		*newOutcome(fbpp, "6.12", figures(152, 50, &vm.Hints{Status: "ok", Generation: 1, Skipped: 798, Exchange: 10, Phases: []vm.HintPhase{{Name: vm.PhaseWalk, Time: 4}}}), info, &damaged),
+		*newOutcome(fbpp, "6.12", figures(152, 50, &vm.Hints{
+			Status: "ok", Generation: 1, Skipped: 798, Exchange: 10,
+			Phases: []vm.HintPhase{{Name: vm.PhaseWalk, Time: 4}},
+		}), info, &damaged),
 	}}
 	r.conclude()
 	return r
@@ -135,7 +138,8 @@ func TestResultsAsJSON(t *testing.T) {
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.FloorBytes == nil || got.Integrity == nil || len(got.Runs) != 2 || got.Runs[1].Skipped != 798 ||
+	if got.FloorBytes == nil || got.Integrity == nil ||
+		len(got.Runs) != 2 || got.Runs[1].Skipped != 798 ||
 		got.Runs[0].SetupMS != 2 || got.Runs[0].TotalMS != 10 || got.Runs[0].DowntimeMS != 1 {
 		t.Fatalf("got %+v from %s", got, text)
 	}
@@ -153,7 +157,9 @@ func TestScreenIsPlainWithoutATerminal(t *testing.T) {
 	if strings.ContainsAny(text, "\r\x1b") || strings.Contains(text, "5 %") {
 		t.Errorf("got %q", text)
 	}
-	for _, want := range []string{"  … one\n  ✓ one: result (", "  ✓ two (", "hints   transferred", "5.9×", "0 do not match"} {
+	for _, want := range []string{
+		"  … one\n  ✓ one: result (", "  ✓ two (", "hints   transferred", "5.9×", "0 do not match",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in %s", want, text)
 		}

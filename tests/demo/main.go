@@ -25,8 +25,10 @@ func main() { cli.Main("demo", run) }
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	series := guest.Linux6_12
-	flags.Var(&series, "kernel", fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
-	memory := flags.Int("memory", 0, "the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
+	flags.Var(&series, "kernel",
+		fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
+	memory := flags.Int("memory", 0,
+		"the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
 	if err := cli.Parse(flags, args, stdout); err != nil {
 		return err
 	}

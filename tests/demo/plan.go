@@ -45,7 +45,8 @@ func (p plan) String() string {
 	s := fmt.Sprintf("A guest of %s fills %s and gives them back, then it is migrated.",
 		gib(p.guestMiB), gib(p.fillMiB))
 	if p.guestMiB < lab.FullGuest && !p.asked {
-		s += fmt.Sprintf("\nIt is smaller than the usual %s: this machine has %s free, and that wants %s.",
+		s += fmt.Sprintf("\nIt is smaller than the usual %s:"+
+			" this machine has %s free, and that wants %s.",
 			gib(lab.FullGuest), gib(p.hostMiB), gib(lab.FullHost))
 	}
 	return s

@@ -95,7 +95,9 @@ func (i *integrity) add(j integrity) {
 
 // newOutcome turns the figures of a migration into a result. free is what the guest
 // had free just before.
-func newOutcome(m method, release string, f *vm.Migration, free memory.Info, i *integrity) *outcome {
+func newOutcome(
+	m method, release string, f *vm.Migration, free memory.Info, i *integrity,
+) *outcome {
 	r := &outcome{
 		Method:      m,
 		Transferred: f.RAM.Transferred,
@@ -144,7 +146,8 @@ func (r *results) verdict() error {
 	var errs []error
 	for _, run := range r.Runs {
 		if run.Integrity.Mismatches != 0 {
-			errs = append(errs, fmt.Errorf("%s: the guest found %d damaged pages", run.Method, run.Integrity.Mismatches))
+			errs = append(errs, fmt.Errorf("%s: the guest found %d damaged pages",
+				run.Method, run.Integrity.Mismatches))
 		}
 	}
 	on := r.Runs[len(r.Runs)-1]

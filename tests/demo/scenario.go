@@ -118,7 +118,8 @@ func (s *scenario) boot(ctx context.Context, c vm.Config) (_ *end, release strin
 		return nil, "", err
 	}
 	if state, err := source.backend.AwaitDriver(ctx); err != nil || state != "ready" {
-		return nil, "", fmt.Errorf("start the agent: its state is %q (%v)\n%s", state, err, source.backend.Log())
+		return nil, "", fmt.Errorf("start the agent: its state is %q (%v)\n%s",
+			state, err, source.backend.Log())
 	}
 	if err := source.vm.StartIntegrity(ctx, pool()); err != nil {
 		return nil, "", err
@@ -192,7 +193,10 @@ type end struct {
 	backend *vm.Backend
 }
 
-func (s *scenario) end(ctx context.Context, c vm.Config, start func(context.Context, vm.Config) (*vm.VM, error)) (*end, error) {
+func (s *scenario) end(
+	ctx context.Context, c vm.Config,
+	start func(context.Context, vm.Config) (*vm.VM, error),
+) (*end, error) {
 	backend, err := vm.StartBackend(ctx, s.lab.FBPPD)
 	if err != nil {
 		return nil, err

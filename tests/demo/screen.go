@@ -25,7 +25,9 @@ type screen struct {
 // quiet is how long a step says nothing where there is no terminal.
 const quiet = 5 * time.Second
 
-func newScreen(out io.Writer, terminal bool) *screen { return &screen{out: out, terminal: terminal} }
+func newScreen(out io.Writer, terminal bool) *screen {
+	return &screen{out: out, terminal: terminal}
+}
 
 // isTerminal tells whether lines can be written again on f.
 func isTerminal(f *os.File) bool {

@@ -15,7 +15,9 @@ func (r *results) print(out *screen) {
 	off, on := r.Runs[0], r.Runs[len(r.Runs)-1]
 	out.line("\nLinux %s, %s, 2 CPUs, %s", on.release, gib(r.plan.guestMiB), strings.ToUpper(r.accel))
 	out.line("")
-	rows := [][]string{{"hints", "transferred", "setup", "total", "downtime", "pages skipped", "ratio"}}
+	rows := [][]string{
+		{"hints", "transferred", "setup", "total", "downtime", "pages skipped", "ratio"},
+	}
 	for _, run := range r.Runs {
 		rows = append(rows, []string{
 			run.Method.hints(), size(run.Transferred), ms(run.SetupMS), ms(run.TotalMS), ms(run.DowntimeMS),
@@ -28,24 +30,29 @@ func (r *results) print(out *screen) {
 		out.line("  %s", line)
 	}
 	f := r.Floor
-	out.line("\nThe floor is the least that could be sent: of %s pages that were not free, %s × %d B,\n"+
+	out.line("\nThe floor is the least that could be sent:"+
+		" of %s pages that were not free, %s × %d B,\n"+
 		"the others, which are zero, × %d B, and %s of device state. Hints on sent %s.",
 		thousands(f.UsedPages), thousands(f.UsedPages-f.ZeroPages), vm.PageCost, vm.ZeroPageCost,
 		size(f.DeviceState), r.distance())
 	if x := on.Exchange; x != nil {
-		out.line("\nThe exchange with the guest took %s of the setup (the published work: %s):", us(x.Total), us(exchangeLimit))
+		out.line("\nThe exchange with the guest took %s of the setup (the published work: %s):",
+			us(x.Total), us(exchangeLimit))
 		var phases strings.Builder
 		for _, p := range x.Phases {
 			fmt.Fprintf(&phases, "%s %s, ", p.Name, us(p.Time))
 		}
 		out.line("  %sclear %s, waiting for a CPU %s.", &phases, us(x.Clear), us(x.Wait))
-		out.line("  Before it, arming the dirty log took %s. The guest held a zone lock for at most %s.", us(x.Arm), us(x.HoldMax))
+		out.line("  Before it, arming the dirty log took %s. The guest held a zone lock for at most %s.",
+			us(x.Arm), us(x.HoldMax))
 	}
 	out.line("\nThe guests on their destinations:")
 	for _, run := range r.Runs {
 		i := run.Integrity
-		out.line("  hints %-3s  counted to %s before and is still counting, at %s; of %s pages it verified, %d do not match",
-			run.Method.hints(), thousands(int64(i.CountBefore)), thousands(int64(i.CountAfter)), thousands(int64(i.VerifiedPages)), i.Mismatches)
+		out.line("  hints %-3s  counted to %s before and is still counting, at %s;"+
+			" of %s pages it verified, %d do not match",
+			run.Method.hints(), thousands(int64(i.CountBefore)), thousands(int64(i.CountAfter)),
+			thousands(int64(i.VerifiedPages)), i.Mismatches)
 	}
 }
 
@@ -54,7 +61,8 @@ func (r *results) print(out *screen) {
 // kernel give up pages that were kept for single CPUs, so it can be below.
 func (r *results) distance() string {
 	if r.AboveFloor < 0 {
-		return fmt.Sprintf("%.1f %% less than that,\nas more was free than had been counted", -r.AboveFloor*100)
+		return fmt.Sprintf("%.1f %% less than that,\nas more was free than had been counted",
+			-r.AboveFloor*100)
 	}
 	return fmt.Sprintf("%.1f %% more than that", r.AboveFloor*100)
 }

@@ -22,7 +22,8 @@ func TestEveryChunkIsArmedBeforeTheGuestIsAsked(t *testing.T) {
 		options: []string{"-machine", "max-ram-below-4g=192M",
 			"-numa", "node,cpus=0,memdev=low", "-numa", "node,cpus=1,memdev=high",
 			"-global", "migration.x-clear-bitmap-shift=11",
-			"-trace", "migration_bitmap_clear_dirty", "-trace", "free_page_hints_ask", "-trace", "free_page_hints_done"},
+			"-trace", "migration_bitmap_clear_dirty",
+			"-trace", "free_page_hints_ask", "-trace", "free_page_hints_done"},
 	})
 	source := m.vm
 	requireHints(t, m.migrate(), "ok")

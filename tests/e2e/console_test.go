@@ -10,7 +10,8 @@ import (
 
 // sick is what a kernel says that found damage in its own memory. It may live on.
 // Emulated processors stall without any, so stalls and lockups do not count.
-var sick = regexp.MustCompile(`BUG: (Bad|unable|kernel|non-zero|sleeping)|Oops|general protection|Bad page|Bad rss|corrupt`)
+var sick = regexp.MustCompile(`BUG: (Bad|unable|kernel|non-zero|sleeping)|Oops|` +
+	`general protection|Bad page|Bad rss|corrupt`)
 
 // requireHealthy checks that a guest's kernel found no damage while it ran in v,
 // unless damage is to be expected.

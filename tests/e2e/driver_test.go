@@ -29,7 +29,8 @@ func TestDriverInTheGuest(t *testing.T) {
 	packages := guestPackages(t)
 	files := make(map[string]string)
 	for _, p := range packages {
-		binary, err := guest.BuildTest(t.Context(), p, guestTag, filepath.Join(parts.Root, "build", "guest"))
+		dir := filepath.Join(parts.Root, "build", "guest")
+		binary, err := guest.BuildTest(t.Context(), p, guestTag, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +120,8 @@ func guestPackages(t *testing.T) []string {
 // testFiles maps each package of the driver to the list of its test files.
 func testFiles(t *testing.T, flags ...string) map[string]string {
 	t.Helper()
-	args := append([]string{"list", "-f", "{{.ImportPath}} {{.TestGoFiles}}{{.XTestGoFiles}}"}, flags...)
+	const format = "{{.ImportPath}} {{.TestGoFiles}}{{.XTestGoFiles}}"
+	args := append([]string{"list", "-f", format}, flags...)
 	cmd := exec.CommandContext(t.Context(), "go", append(args, "./driver-ebpf/...")...)
 	cmd.Dir = parts.Root
 	out, err := cmd.Output()

@@ -20,7 +20,8 @@ import (
 func TestQEMUKilledAtRandomInstants(t *testing.T) {
 	n := rounds(6, 300)
 	r := random(t)
-	m := boot(t, setup{memoryMiB: 256, poolPages: 4096, timeout: hangTimeout + time.Duration(n)*time.Minute})
+	timeout := hangTimeout + time.Duration(n)*time.Minute
+	m := boot(t, setup{memoryMiB: 256, poolPages: 4096, timeout: timeout})
 	there, err := vm.StartBackend(m.ctx, parts.FBPPD)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +67,8 @@ func (m *machine) requireHolding(b *vm.Backend, want holdings) {
 			return
 		}
 		if m.ctx.Err() != nil {
-			m.t.Fatalf("fbppd holds %+v of a QEMU that was killed, and %+v when it never had one", have, want)
+			m.t.Fatalf("fbppd holds %+v of a QEMU that was killed, and %+v when it never had one",
+				have, want)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -112,7 +112,9 @@ func (m *machine) migrateWith(f fault, after time.Duration) *vm.Migration {
 	dst, backend := m.destination()
 	if f.strike == nil {
 		m.setDevice("hint-timeout", 1500) // whoever is alive has longer, however busy the host
-		if err := m.vm.Spawn(m.ctx, killerName, "/init", "kill", filepath.Base(lab.AgentPath), after.String()); err != nil {
+		err := m.vm.Spawn(m.ctx, killerName,
+			"/init", "kill", filepath.Base(lab.AgentPath), after.String())
+		if err != nil {
 			m.t.Fatal(err)
 		}
 		if _, err := m.vm.Tell(m.ctx, killerName, ""); err != nil {

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -29,8 +28,13 @@ func TestHintsWithOtherCapabilities(t *testing.T) {
 			Capabilities: []string{"auto-converge"},
 			Parameters:   map[string]any{"cpu-throttle-initial": 70, "cpu-throttle-increment": 25},
 		}, false},
-		{"xbzrle, for what is sent again", vm.Transfer{Bandwidth: 256 << 20, Capabilities: []string{"xbzrle"}}, false},
-		{"four channels", vm.Transfer{Capabilities: []string{"multifd"}, Parameters: map[string]any{"multifd-channels": 4}}, false},
+		{"xbzrle, for what is sent again", vm.Transfer{
+			Bandwidth: 256 << 20, Capabilities: []string{"xbzrle"},
+		}, false},
+		{"four channels", vm.Transfer{
+			Capabilities: []string{"multifd"},
+			Parameters:   map[string]any{"multifd-channels": 4},
+		}, false},
 		{"channels that compress", vm.Transfer{
 			Capabilities: []string{"multifd"},
 			Parameters:   map[string]any{"multifd-channels": 2, "multifd-compression": "zlib"},
@@ -39,9 +43,15 @@ func TestHintsWithOtherCapabilities(t *testing.T) {
 			Capabilities: []string{"multifd"},
 			Parameters:   map[string]any{"multifd-compression": "none", "zero-page-detection": "legacy"},
 		}, false},
-		{"a file with a place for each page", vm.Transfer{Capabilities: []string{"mapped-ram"}, File: file}, false},
-		{"such a file by several channels", vm.Transfer{Capabilities: []string{"mapped-ram", "multifd"}, File: file + "s"}, false},
-		{"events, and a return path", vm.Transfer{Capabilities: []string{"events", "return-path"}}, false},
+		{"a file with a place for each page", vm.Transfer{
+			Capabilities: []string{"mapped-ram"}, File: file,
+		}, false},
+		{"such a file by several channels", vm.Transfer{
+			Capabilities: []string{"mapped-ram", "multifd"}, File: file + "s",
+		}, false},
+		{"events, and a return path", vm.Transfer{
+			Capabilities: []string{"events", "return-path"},
+		}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			defer m.in(t)()
@@ -53,7 +63,8 @@ func TestHintsWithOtherCapabilities(t *testing.T) {
 			if tc.slow {
 				m.integrity("resume")
 			}
-			t.Logf("sent %d bytes in %d ms, %d passes", figures.RAM.Transferred, figures.TotalTime, figures.RAM.SyncCount)
+			t.Logf("sent %d bytes in %d ms, %d passes",
+				figures.RAM.Transferred, figures.TotalTime, figures.RAM.SyncCount)
 			for _, c := range tc.transfer.Capabilities {
 				m.capability(c, false) // the next one chooses its own
 			}
@@ -76,7 +87,9 @@ func TestCapabilitiesThatExcludeHints(t *testing.T) {
 	t.Run("x-ignore-shared", func(t *testing.T) {
 		// Both ends use one file, of which nothing is sent.
 		ram := filepath.Join(t.TempDir(), "ram")
-		m := boot(t, setup{memory: []string{fmt.Sprintf("memory-backend-file,id=ram,size=320M,share=on,mem-path=%s", ram)}})
+		m := boot(t, setup{memory: []string{
+			"memory-backend-file,id=ram,size=320M,share=on,mem-path=" + ram,
+		}})
 		for range 2 {
 			figures := m.migrateBy(vm.Transfer{Capabilities: []string{"x-ignore-shared"}})
 			requireHints(t, figures, "incompatible")
@@ -93,7 +106,8 @@ func TestCapabilitiesThatExcludeHints(t *testing.T) {
 		defer m.in(t)()
 		dst, backend := m.destination()
 		file := filepath.Join(t.TempDir(), "snapshot")
-		figures, err := m.vm.MigrateBy(m.ctx, dst, vm.Transfer{Capabilities: []string{"background-snapshot"}, File: file}, nil)
+		snapshot := vm.Transfer{Capabilities: []string{"background-snapshot"}, File: file}
+		figures, err := m.vm.MigrateBy(m.ctx, dst, snapshot, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

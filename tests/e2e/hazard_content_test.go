@@ -63,7 +63,9 @@ func TestGuestThatZeroesFreePages(t *testing.T) {
 			if _, err := m.vm.Fill(m.ctx, 160); err != nil {
 				t.Fatal(err)
 			}
-			for _, destination := range []func() (*vm.VM, *vm.Backend){m.destination, m.usedDestination, m.destination} {
+			for _, destination := range []func() (*vm.VM, *vm.Backend){
+				m.destination, m.usedDestination, m.destination,
+			} {
 				requireHints(t, m.migrateTo(destination()), "ok")
 				m.requireZeroes()
 				m.requireSound()
@@ -108,7 +110,8 @@ func (m *machine) usedDestination() (*vm.VM, *vm.Backend) {
 		m.t.Fatal(err)
 	}
 	return m.start(vm.StartIncoming, func(c *vm.Config) {
-		c.Memory = []string{fmt.Sprintf("memory-backend-file,id=ram,size=%dM,share=on,mem-path=%s", c.MemoryMiB, path)}
+		c.Memory = []string{fmt.Sprintf(
+			"memory-backend-file,id=ram,size=%dM,share=on,mem-path=%s", c.MemoryMiB, path)}
 	})
 }
 

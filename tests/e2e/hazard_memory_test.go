@@ -37,7 +37,8 @@ func TestShapesOfGuestMemory(t *testing.T) {
 					"-numa", "node,cpus=0,memdev=low", "-numa", "node,cpus=1,memdev=high"},
 				kernelLine: []string{"movablecore=96M"},
 			},
-			zones: []string{"Node 0, zone DMA", "Node 0, zone DMA32", "Node 1, zone Normal", "Node 1, zone Movable"},
+			zones: []string{"Node 0, zone DMA", "Node 0, zone DMA32",
+				"Node 1, zone Normal", "Node 1, zone Movable"},
 		},
 		{
 			name:      "huge pages of 2 MiB",
@@ -118,7 +119,10 @@ func (m *machine) plugMemory(id string) {
 		command string
 		args    map[string]any
 	}{
-		{"object-add", map[string]any{"qom-type": "memory-backend-memfd", "id": id + "ram", "size": hotplugMiB << 20, "share": true}},
+		{"object-add", map[string]any{
+			"qom-type": "memory-backend-memfd", "id": id + "ram",
+			"size": hotplugMiB << 20, "share": true,
+		}},
 		{"device_add", map[string]any{"driver": "pc-dimm", "id": id, "memdev": id + "ram"}},
 	} {
 		if err := m.vm.Execute(m.ctx, step.command, step.args, nil); err != nil {

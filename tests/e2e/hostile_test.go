@@ -16,7 +16,8 @@ const hostilePackage = "github.com/fbpp-project/fbpp/tests/guest/hostile"
 // A guest that says nonsense gets an ordinary migration, and a chance to say
 // something better the next time. One machine goes through all of them.
 func TestHostileReports(t *testing.T) {
-	binary, err := guest.BuildProgram(t.Context(), hostilePackage, filepath.Join(parts.Root, "build", "guest"))
+	dir := filepath.Join(parts.Root, "build", "guest")
+	binary, err := guest.BuildProgram(t.Context(), hostilePackage, dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,8 @@ func (m *machine) requireIdle(when string) {
 		time.Sleep(idleTime)
 		seen = append(seen, m.activity())
 		if seen[i+1] == seen[i] {
-			m.t.Logf("%s: %d threads, no context switch and no CPU time in %v", when, seen[i].Threads, idleTime)
+			m.t.Logf("%s: %d threads, no context switch and no CPU time in %v",
+				when, seen[i].Threads, idleTime)
 			return
 		}
 	}

@@ -206,7 +206,8 @@ func newWindow(size int, seals int) (_ *fakeWindow, err error) {
 	if err := unix.Ftruncate(memfd, int64(size)); err != nil {
 		return nil, err
 	}
-	if w.mem, err = unix.Mmap(memfd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	w.mem, err = unix.Mmap(memfd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
 		return nil, err
 	}
 	if _, err := unix.FcntlInt(uintptr(memfd), unix.F_ADD_SEALS, seals); err != nil {

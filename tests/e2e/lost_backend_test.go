@@ -96,7 +96,8 @@ func (m *machine) awaitSyncs(n int64) {
 func (m *machine) guestMemory(v *vm.VM, at uint64, n int) []byte {
 	m.t.Helper()
 	file := filepath.Join(m.t.TempDir(), "memory")
-	if err := v.Execute(m.ctx, "pmemsave", map[string]any{"val": at, "size": n, "filename": file}, nil); err != nil {
+	err := v.Execute(m.ctx, "pmemsave", map[string]any{"val": at, "size": n, "filename": file}, nil)
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	p, err := os.ReadFile(file)

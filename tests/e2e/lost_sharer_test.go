@@ -20,7 +20,8 @@ func TestBackendKilledDuringPostcopy(t *testing.T) {
 	m.capability("postcopy-ram", true)
 	m.parameter("max-postcopy-bandwidth", 8<<20)
 	dst, backend := m.destination()
-	if err := dst.Execute(m.ctx, "migrate-set-capabilities", capability("postcopy-ram", true), nil); err != nil {
+	err := dst.Execute(m.ctx, "migrate-set-capabilities", capability("postcopy-ram", true), nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := m.vm.StartMigration(m.ctx, dst, 8<<20); err != nil {
@@ -55,7 +56,8 @@ func TestBackendKilledDuringPostcopy(t *testing.T) {
 // parameter sets a migration parameter of the source.
 func (m *machine) parameter(name string, value any) {
 	m.t.Helper()
-	if err := m.vm.Execute(m.ctx, "migrate-set-parameters", map[string]any{name: value}, nil); err != nil {
+	err := m.vm.Execute(m.ctx, "migrate-set-parameters", map[string]any{name: value}, nil)
+	if err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -178,7 +178,9 @@ func (m *machine) in(t testing.TB) (out func()) {
 
 // start starts a QEMU and its fbppd. change, unless nil, alters its
 // configuration.
-func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), change func(*vm.Config)) (*vm.VM, *vm.Backend) {
+func (m *machine) start(
+	how func(context.Context, vm.Config) (*vm.VM, error), change func(*vm.Config),
+) (*vm.VM, *vm.Backend) {
 	m.t.Helper()
 	config := m.config
 	var backend *vm.Backend
@@ -213,8 +215,10 @@ func (m *machine) start(how func(context.Context, vm.Config) (*vm.VM, error), ch
 func requireClean(t testing.TB, said string) {
 	t.Helper()
 	for line := range strings.Lines(said) {
-		ours := strings.Contains(line, "fbpp") || strings.Contains(line, "free-page-hints") || strings.Contains(line, "migration/ram.c")
-		if strings.Contains(line, "ERROR: AddressSanitizer") || ours && strings.Contains(line, "runtime error:") {
+		ours := strings.Contains(line, "fbpp") || strings.Contains(line, "free-page-hints") ||
+			strings.Contains(line, "migration/ram.c")
+		if strings.Contains(line, "ERROR: AddressSanitizer") ||
+			ours && strings.Contains(line, "runtime error:") {
 			t.Errorf("a sanitizer found something:\n%s", said)
 			return
 		}
@@ -297,7 +301,8 @@ func (m *machine) arrive(dst *vm.VM, backend *vm.Backend) *vm.Migration {
 		m.t.Fatal(err)
 	}
 	if figures.Status != "completed" {
-		m.t.Fatalf("the migration %s: %s\ndestination: %s", figures.Status, figures.ErrorDesc, dst.Diagnosis())
+		m.t.Fatalf("the migration %s: %s\ndestination: %s",
+			figures.Status, figures.ErrorDesc, dst.Diagnosis())
 	}
 	if err := dst.Arrive(m.ctx); err != nil {
 		m.t.Fatal(err)

@@ -44,7 +44,8 @@ func random(t testing.TB) *rand.Rand {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	l, err := lab.Open(context.Background(), func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) })
+	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
+	l, err := lab.Open(context.Background(), progress)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: cannot start:", err)
 		os.Exit(1)

@@ -91,7 +91,8 @@ func TestMemoryStaysSoundThroughMigrations(t *testing.T) {
 				}
 			}
 			last := m.integrity("verify")
-			t.Logf("%d migrations skipped %d pages; %d pages written or verified in the guest, no mismatch", soundRounds, skipped, last.Count)
+			t.Logf("%d migrations skipped %d pages; %d pages written or verified in the guest,"+
+				" no mismatch", soundRounds, skipped, last.Count)
 		})
 	}
 }

@@ -190,7 +190,8 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 	m.capability("return-path", true)
 	dst, backend := m.start(vm.StartIncoming, func(c *vm.Config) { c.Backend = "" })
 	defer backend.Close()
-	if err := dst.Execute(m.ctx, "migrate-set-capabilities", capability("return-path", true), nil); err != nil {
+	err := dst.Execute(m.ctx, "migrate-set-capabilities", capability("return-path", true), nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := m.vm.StartMigration(m.ctx, dst, 0); err != nil {
@@ -216,7 +217,8 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 // from user space either: the agent says why in its own log and by the serial
 // port, and QEMU finds a device that no driver has started.
 func TestGuestUnderLockdownRefuses(t *testing.T) {
-	m := boot(t, setup{noAgent: true, agentPort: true, kernelLine: []string{"lockdown=confidentiality"}})
+	kernelLine := []string{"lockdown=confidentiality"}
+	m := boot(t, setup{noAgent: true, agentPort: true, kernelLine: kernelLine})
 	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
 		t.Fatal(err)
 	}

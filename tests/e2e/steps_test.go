@@ -32,7 +32,8 @@ func (m *machine) setDevice(property string, value any) {
 // switchBackend runs "fbppctl enable" or "fbppctl disable".
 func (m *machine) switchBackend(command string) {
 	m.t.Helper()
-	out, err := exec.CommandContext(m.ctx, parts.FBPPCtl, "--control-path="+m.backend.ControlPath, command).CombinedOutput()
+	path := "--control-path=" + m.backend.ControlPath
+	out, err := exec.CommandContext(m.ctx, parts.FBPPCtl, path, command).CombinedOutput()
 	if err != nil {
 		m.t.Fatalf("fbppctl %s: %v\n%s", command, err, out)
 	}
@@ -85,7 +86,8 @@ func (m *machine) awaitHints(status string) {
 // speedUp takes the limit off a migration that goes on.
 func (m *machine) speedUp() {
 	m.t.Helper()
-	err := m.vm.Execute(m.ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}, nil)
+	err := m.vm.Execute(m.ctx, "migrate-set-parameters",
+		map[string]any{"max-bandwidth": int64(1) << 40}, nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}

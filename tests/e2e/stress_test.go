@@ -20,7 +20,8 @@ const stressName = "stress"
 // memory of every kind, and end with an error when it is not what they wrote.
 func stressors(seconds int) []string {
 	return []string{
-		"/bin/stress-ng", "--verify", "--timeout", fmt.Sprint(seconds), "--temp-path", "/tmp", "--metrics-brief",
+		"/bin/stress-ng", "--verify", "--timeout", fmt.Sprint(seconds),
+		"--temp-path", "/tmp", "--metrics-brief",
 		"--vm", "1", "--vm-bytes", "48M", "--vm-method", "all",
 		"--vm-hang", "0", "--vm-keep",
 		"--mmap", "1", "--mmap-bytes", "32M", "--mmap-file",
@@ -49,7 +50,10 @@ func TestStressNGVerifiesThroughMigrations(t *testing.T) {
 			for path, source := range programs {
 				files["/"+path] = source
 			}
-			m := boot(t, setup{series: series, memoryMiB: 448, files: files, noIntegrity: true, timeout: hangTimeout + time.Duration(n)*time.Minute})
+			m := boot(t, setup{
+				series: series, memoryMiB: 448, files: files, noIntegrity: true,
+				timeout: hangTimeout + time.Duration(n)*time.Minute,
+			})
 			if _, err := m.vm.Fill(m.ctx, 192); err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +77,8 @@ func TestStressNGVerifiesThroughMigrations(t *testing.T) {
 func (m *machine) requireStressed() {
 	m.t.Helper()
 	const interrupt = 2 // at which it reports, as at the end of its time
-	if _, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpSignal, Name: stressName, Signal: interrupt}); err != nil {
+	order := ctl.Request{Op: ctl.OpSignal, Name: stressName, Signal: interrupt}
+	if _, err := m.vm.Guest.Do(m.ctx, order); err != nil {
 		m.t.Fatal(err)
 	}
 	r, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: stressName})

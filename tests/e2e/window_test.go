@@ -24,7 +24,8 @@ func TestHostileHintWindows(t *testing.T) {
 	underEachQEMU(t, func(t *testing.T, qemu string) {
 		l := startLiar(t)
 		l.offer(sealed(0)) // QEMU does not leave one that it likes
-		m := boot(t, setup{socket: l.socket, qemu: qemu, device: map[string]string{"hint-timeout": "2000"}})
+		device := map[string]string{"hint-timeout": "2000"}
+		m := boot(t, setup{socket: l.socket, qemu: qemu, device: device})
 		m.refuseWindows(l)
 		m.startAgentUnder(l)
 		m.refuseAnswers(l)
@@ -48,8 +49,12 @@ func (m *machine) refuseWindows(l *liar) {
 		{"a size of nothing", saysSize(0)},
 		{"a size beyond all addresses", saysSize(1 << 63)},
 		{"the largest size", saysSize(^uint64(0))},
-		{"a file that is larger than a window may be", func() (*fakeWindow, error) { return newWindow(windowMax+1<<12, allSeals) }},
-		{"a file with no room for ranges", func() (*fakeWindow, error) { return newWindow(rangeSlots, allSeals) }},
+		{"a file that is larger than a window may be", func() (*fakeWindow, error) {
+			return newWindow(windowMax+1<<12, allSeals)
+		}},
+		{"a file with no room for ranges", func() (*fakeWindow, error) {
+			return newWindow(rangeSlots, allSeals)
+		}},
 		{"another magic", says(windowMagic, magicWord^1)},
 		{"a later version", says(windowMagic, magicWord+1<<32)},
 		{"more slots than there is room for", says(windowCapacity, slots+1)},
@@ -100,8 +105,10 @@ func (m *machine) refuseAnswers(l *liar) {
 		{"a range that goes past the end", ranges(gpaRange{ramEnd - page, 2 * page}), "bad-ranges"},
 		{"all addresses there are", ranges(gpaRange{0, 1<<63 + (1<<63 - page)}), "bad-ranges"},
 		{"a range that wraps around", ranges(gpaRange{^uint64(page - 1), 2 * page}), "bad-ranges"},
-		{"a range that ends where addresses end", ranges(gpaRange{^uint64(page - 1), page}), "bad-ranges"},
-		{"lengths whose sum wraps around", ranges(gpaRange{0, 1 << 63}, gpaRange{1 << 63, 1 << 63}, first), "bad-ranges"},
+		{"a range that ends where addresses end",
+			ranges(gpaRange{^uint64(page - 1), page}), "bad-ranges"},
+		{"lengths whose sum wraps around",
+			ranges(gpaRange{0, 1 << 63}, gpaRange{1 << 63, 1 << 63}, first), "bad-ranges"},
 		{"a range of nothing", ranges(gpaRange{page, 0}), "bad-ranges"},
 		{"an address within a page", ranges(gpaRange{8, page}), "bad-ranges"},
 		{"a part of a page", ranges(gpaRange{0, 8}), "bad-ranges"},
@@ -130,8 +137,12 @@ func (m *machine) refuseAnswers(l *liar) {
 			w.put(rangeBytes, 0)
 			w.done(asked)
 		}, "ok"},
-		{"an answer to yesterday's question", func(w *fakeWindow, asked uint64) { w.answer(asked-1, answerOK, first) }, "timeout"},
-		{"an answer to next year's", func(w *fakeWindow, asked uint64) { w.answer(asked+1000, answerOK, first) }, "timeout"},
+		{"an answer to yesterday's question", func(w *fakeWindow, asked uint64) {
+			w.answer(asked-1, answerOK, first)
+		}, "timeout"},
+		{"an answer to next year's", func(w *fakeWindow, asked uint64) {
+			w.answer(asked+1000, answerOK, first)
+		}, "timeout"},
 		{"a full ask that makes QEMU wait", func(w *fakeWindow, asked uint64) {
 			jam(t, w.fds[1])
 			w.answer(asked-1, answerOK, first) // QEMU cancels, and asks again in what follows
@@ -197,7 +208,8 @@ func (m *machine) run(name string, test func()) {
 // sanitizers where that has been built: it takes long, and make soak does it.
 func underEachQEMU(t *testing.T, test func(t *testing.T, qemu string)) {
 	t.Run("as it is", func(t *testing.T) { test(t, parts.QEMU) })
-	out, err := exec.Command(filepath.Join(parts.Root, "qemu-patches", "qemu.sh"), "--sanitize", "path").Output()
+	script := filepath.Join(parts.Root, "qemu-patches", "qemu.sh")
+	out, err := exec.Command(script, "--sanitize", "path").Output()
 	if err != nil {
 		t.Log("not run with sanitizers: make qemu-build-sanitize builds a QEMU that has them")
 		return

@@ -100,13 +100,16 @@ const AgentPath = "/fbpp-agent"
 func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm.Config, error) {
 	k, ok := l.kernels[s]
 	if !ok {
-		return vm.Config{}, fmt.Errorf("boot a guest: kernel series %q is not one of %v", s, guest.AllSeries())
+		return vm.Config{}, fmt.Errorf("boot a guest: kernel series %q is not one of %v",
+			s, guest.AllSeries())
 	}
 	return l.ConfigFor(k, memoryMiB, extra)
 }
 
 // ConfigFor is Config for a kernel with modules of the caller's choice.
-func (l *Lab) ConfigFor(k *guest.Kernel, memoryMiB int, extra map[string]string) (vm.Config, error) {
+func (l *Lab) ConfigFor(
+	k *guest.Kernel, memoryMiB int, extra map[string]string,
+) (vm.Config, error) {
 	files := guest.NewInitramfs(l.init, k)
 	files[strings.TrimPrefix(AgentPath, "/")] = l.agent
 	for path, source := range extra {

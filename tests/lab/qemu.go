@@ -41,7 +41,8 @@ func target() (vm.Target, error) {
 func findQEMU(ctx context.Context, root string) (path, version string, err error) {
 	path = os.Getenv(qemuVariable)
 	if path == "" {
-		out, err := exec.CommandContext(ctx, filepath.Join(root, "qemu-patches", "qemu.sh"), "path").Output()
+		script := filepath.Join(root, "qemu-patches", "qemu.sh")
+		out, err := exec.CommandContext(ctx, script, "path").Output()
 		if err != nil {
 			return "", "", missing()
 		}
@@ -53,7 +54,8 @@ func findQEMU(ctx context.Context, root string) (path, version string, err error
 	}
 	version, _, _ = strings.Cut(string(out), "\n")
 	if !strings.Contains(version, versionMark) {
-		return "", "", fmt.Errorf("%s is not built from a series of qemu-patches: it says %q", path, version)
+		return "", "", fmt.Errorf("%s is not built from a series of qemu-patches: it says %q",
+			path, version)
 	}
 	return path, version, nil
 }

@@ -76,7 +76,8 @@ func (m *machine) checkFileSystem() {
 // it writes carries a checksum.
 func fio(file string, more ...string) []string {
 	return append([]string{
-		"/bin/fio", "--name=" + file, "--filename=" + mount + "/" + file, "--thread", "--ioengine=libaio", "--direct=1",
+		"/bin/fio", "--name=" + file, "--filename=" + mount + "/" + file,
+		"--thread", "--ioengine=libaio", "--direct=1",
 		"--rw=randrw", "--bsrange=4k-64k", "--iodepth=8", "--size=8m",
 		"--verify=crc32c", "--verify_fatal=1", "--randseed=1",
 	}, more...)
@@ -131,7 +132,8 @@ func (m *machine) endWork() {
 	m.order(ctl.Request{Op: ctl.OpSignal, Name: "work", Signal: int(syscall.SIGINT)})
 	r := m.order(ctl.Request{Op: ctl.OpWait, Name: "work"})
 	// fio's exit status tells of the signal, its report of errors.
-	if !strings.Contains(r.Output, "terminating on signal 2") || !strings.Contains(r.Output, "err= 0") {
+	if !strings.Contains(r.Output, "terminating on signal 2") ||
+		!strings.Contains(r.Output, "err= 0") {
 		m.t.Errorf("fio ended with status %d: %s", r.Exit, r.Output)
 	}
 }
@@ -144,7 +146,8 @@ func TestGuestUsesTheBackendsDisk(t *testing.T) {
 
 func testDisk(t *testing.T, k kind) {
 	blk := startBackend(t, parts.blk, "--blk-file="+newDisk(t))
-	m := boot(t, withDevices(k.series, device{name: "blk", socket: blk.socket, more: k.properties, chardev: takesUpAgain}))
+	disk := device{name: "blk", socket: blk.socket, more: k.properties, chardev: takesUpAgain}
+	m := boot(t, withDevices(k.series, disk))
 	m.makeFileSystem()
 
 	t.Run("it verifies what it wrote", func(t *testing.T) {

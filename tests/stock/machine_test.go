@@ -41,8 +41,10 @@ func withDevices(series guest.Series, devices ...device) vm.Config {
 		c.Options = append(c.Options, "-cpu", "max,-erms,-fsrm,-cx16")
 	}
 	for _, d := range devices {
-		c.Options = append(c.Options, "-chardev", fmt.Sprintf("socket,id=%s,path=%s%s", d.name, d.socket, d.chardev))
-		c.Devices = append(c.Devices, fmt.Sprintf("vhost-user-%s-pci,id=%s0,chardev=%s%s", d.name, d.name, d.name, d.more))
+		c.Options = append(c.Options, "-chardev",
+			fmt.Sprintf("socket,id=%s,path=%s%s", d.name, d.socket, d.chardev))
+		c.Devices = append(c.Devices,
+			fmt.Sprintf("vhost-user-%s-pci,id=%s0,chardev=%s%s", d.name, d.name, d.name, d.more))
 	}
 	return c
 }

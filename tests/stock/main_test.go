@@ -85,11 +85,13 @@ func newConfig(ctx context.Context, series guest.Series, init, dir string) (vm.C
 	if kernel, err = kernel.WithModules(ctx, "virtio_rng", "virtio_blk", "ext4"); err != nil {
 		return vm.Config{}, err
 	}
-	packages, err := guest.FetchPackages(ctx, series, progress, "coreutils", "mount", "util-linux", "e2fsprogs", "fio")
+	packages, err := guest.FetchPackages(ctx, series, progress,
+		"coreutils", "mount", "util-linux", "e2fsprogs", "fio")
 	if err != nil {
 		return vm.Config{}, err
 	}
-	programs, err := packages.Programs("cat", "mkdir", "od", "dmesg", "mount", "umount", "mke2fs", "e2fsck", "fio")
+	programs, err := packages.Programs(
+		"cat", "mkdir", "od", "dmesg", "mount", "umount", "mke2fs", "e2fsck", "fio")
 	if err != nil {
 		return vm.Config{}, err
 	}

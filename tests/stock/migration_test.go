@@ -24,7 +24,8 @@ func startWatched(t *testing.T, content string) (*relay.Relay, string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	program := filepath.Join(dir, "vhost-user-blk")
-	if err := writes.Inject(t.Context(), "../../vhostuser/examples/vhost-user-blk", program); err != nil {
+	err = writes.Inject(t.Context(), "../../vhostuser/examples/vhost-user-blk", program)
+	if err != nil {
 		t.Fatal(err)
 	}
 	ordersOut, orders, err := os.Pipe()
@@ -43,9 +44,12 @@ func startWatched(t *testing.T, content string) (*relay.Relay, string) {
 	}
 	t.Cleanup(func() { orders.Close(); answers.Close() })
 
-	watch := &writes.Process{PID: blk.cmd.Process.Pid, Orders: orders, Answers: bufio.NewReader(answers)}
+	watch := &writes.Process{
+		PID: blk.cmd.Process.Pid, Orders: orders, Answers: bufio.NewReader(answers),
+	}
 	if err := watch.Begin(); err != nil {
-		t.Skipf("the log cannot be checked without userfaultfd's asynchronous write protection, Linux 6.7: %v", err)
+		t.Skipf("the log cannot be checked without userfaultfd's asynchronous write protection,"+
+			" Linux 6.7: %v", err)
 	}
 	path := filepath.Join(dir, "relay.sock")
 	r, err := relay.Start(path, blk.socket, watch)
@@ -94,7 +98,8 @@ func testMigration(t *testing.T, k kind) {
 			m.logAWhile(r)
 			report := m.report(r)
 			if !tt.missing(report) {
-				t.Errorf("of %d written pages %d are missing in the log: %#x", len(report.Written), len(report.Missing), report.Missing)
+				t.Errorf("of %d written pages %d are missing in the log: %#x",
+					len(report.Written), len(report.Missing), report.Missing)
 			}
 			m.goOn()
 		})
@@ -182,7 +187,9 @@ func (m *machine) migrate(r *relay.Relay, c vm.Config) {
 	}
 	report := m.report(r)
 	if len(report.Missing) > 0 {
-		m.t.Errorf("of %d written pages these are missing in the log: %#x", len(report.Written), report.Missing)
+		m.t.Errorf("of %d written pages these are missing in the log: %#x",
+			len(report.Written), report.Missing)
 	}
-	m.t.Logf("the backend wrote %d pages, while %d MiB were sent in %d rounds", len(report.Written), figures.RAM.Transferred>>20, figures.RAM.SyncCount)
+	m.t.Logf("the backend wrote %d pages, while %d MiB were sent in %d rounds",
+		len(report.Written), figures.RAM.Transferred>>20, figures.RAM.SyncCount)
 }

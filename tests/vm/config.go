@@ -78,7 +78,8 @@ func (c *Config) args(dir string, incoming bool) []string {
 		"-chardev", "file,id=console,path=" + dir + "/" + consoleLog, "-serial", "chardev:console",
 		// QEMU connects to the test, so that no early byte is lost.
 		"-chardev", "socket,id=orders,path=" + dir + "/" + orderSocket, "-serial", "chardev:orders",
-		"-chardev", "socket,id=monitor,path=" + dir + "/" + monitorSocket, "-mon", "chardev=monitor,mode=control",
+		"-chardev", "socket,id=monitor,path=" + dir + "/" + monitorSocket,
+		"-mon", "chardev=monitor,mode=control",
 	}
 	args = append(args, c.boot()...)
 	for _, m := range c.memory() {
@@ -102,7 +103,8 @@ func (c *Config) args(dir string, incoming bool) []string {
 	}
 	if c.AgentSocket != "" {
 		args = append(args, "-chardev", "socket,id=agent,path="+c.AgentSocket+",reconnect-ms=200",
-			"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.fbpp-project.agent.0")
+			"-device", "virtio-serial-pci",
+			"-device", "virtserialport,chardev=agent,name=org.fbpp-project.agent.0")
 	}
 	args = append(args, c.Options...) // devices may refer to them
 	for _, d := range c.Devices {
@@ -120,7 +122,9 @@ func (c *Config) boot() []string {
 		return []string{"-bios", c.Firmware}
 	}
 	line := append([]string{"console=ttyS0", "panic=-1", "quiet"}, c.Append...)
-	return []string{"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(line, " ")}
+	return []string{
+		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(line, " "),
+	}
 }
 
 // memory returns the backends. They are shared, as fbppd maps the guest's

@@ -96,7 +96,8 @@ func (v *VM) Cache(ctx context.Context, paths ...string) error {
 // of its CPUs. Workers is not looked at.
 func (v *VM) StartIntegrity(ctx context.Context, o memory.PoolOptions) error {
 	return v.Spawn(ctx, integrityName, "/init", "integrity",
-		fmt.Sprintf("-pages=%d", o.Pages), fmt.Sprintf("-seed=%d", o.Seed), fmt.Sprintf("-rate=%d", o.Rate))
+		fmt.Sprintf("-pages=%d", o.Pages), fmt.Sprintf("-seed=%d", o.Seed),
+		fmt.Sprintf("-rate=%d", o.Rate))
 }
 
 // Integrity gives the integrity program an order: "status", "verify", "pause"

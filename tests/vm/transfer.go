@@ -75,7 +75,9 @@ func (v *VM) receive(ctx context.Context, uri string) error {
 // MigrateBy migrates v to dst and waits until the guest runs there. A migration
 // that ends otherwise is an error. progress, unless nil, is called with each
 // state.
-func (v *VM) MigrateBy(ctx context.Context, dst *VM, t Transfer, progress func(*Migration)) (*Migration, error) {
+func (v *VM) MigrateBy(
+	ctx context.Context, dst *VM, t Transfer, progress func(*Migration),
+) (*Migration, error) {
 	if err := t.start(ctx, v, dst); err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
@@ -84,7 +86,8 @@ func (v *VM) MigrateBy(ctx context.Context, dst *VM, t Transfer, progress func(*
 		return nil, err
 	}
 	if m.Status != "completed" {
-		return m, fmt.Errorf("migrate: it %s: %s\nsource: %sdestination: %s", m.Status, m.ErrorDesc, v.Diagnosis(), dst.Diagnosis())
+		return m, fmt.Errorf("migrate: it %s: %s\nsource: %sdestination: %s",
+			m.Status, m.ErrorDesc, v.Diagnosis(), dst.Diagnosis())
 	}
 	if t.File != "" {
 		if err := dst.receive(ctx, "file:"+t.File); err != nil {

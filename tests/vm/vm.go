@@ -93,7 +93,8 @@ func (v *VM) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
 		return conn, nil
 	}
 	if v.process.ended() {
-		return nil, fmt.Errorf("QEMU ended: %w", errors.Join(v.process.err, errors.New(strings.TrimSpace(v.process.said.String()))))
+		said := errors.New(strings.TrimSpace(v.process.said.String()))
+		return nil, fmt.Errorf("QEMU ended: %w", errors.Join(v.process.err, said))
 	}
 	return nil, errors.Join(err, context.Cause(ctx))
 }
@@ -166,7 +167,8 @@ const consoleLines = 60
 // should.
 func (v *VM) Diagnosis() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "reproduce with: %s\n", commandLine(v.Config.QEMU, v.Config.args(v.dir, v.incoming)))
+	fmt.Fprintf(&b, "reproduce with: %s\n",
+		commandLine(v.Config.QEMU, v.Config.args(v.dir, v.incoming)))
 	if v.process != nil {
 		if said := strings.TrimSpace(v.process.said.String()); said != "" {
 			fmt.Fprintf(&b, "QEMU said: %s\n", said)

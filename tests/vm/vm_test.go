@@ -36,7 +36,11 @@ func TestArgsOfTheDevice(t *testing.T) {
 	}
 	c.Backend, c.Device = "/s", map[string]string{"x-b": "2", "hints": "off"}
 	line := commandLine("q", c.args("/d", false))
-	for _, want := range []string{"id=fbpp,path=/s,reconnect-ms=200", "-device vhost-user-fbpp-pci,id=fbpp0,chardev=fbpp,hints=off,x-b=2", "-cpu host"} {
+	for _, want := range []string{
+		"id=fbpp,path=/s,reconnect-ms=200",
+		"-device vhost-user-fbpp-pci,id=fbpp0,chardev=fbpp,hints=off,x-b=2",
+		"-cpu host",
+	} {
 		if !strings.Contains(line, want) {
 			t.Errorf("%q is not in %s", want, line)
 		}
@@ -46,17 +50,22 @@ func TestArgsOfTheDevice(t *testing.T) {
 func TestArgsOfMemory(t *testing.T) {
 	c := Config{Kernel: &guest.Kernel{}, MemoryMiB: 256}
 	line := commandLine("q", c.args("/d", false))
-	if want := "-object memory-backend-memfd,id=ram,size=256M,share=on -machine memory-backend=ram"; !strings.Contains(line, want) {
+	want := "-object memory-backend-memfd,id=ram,size=256M,share=on -machine memory-backend=ram"
+	if !strings.Contains(line, want) {
 		t.Errorf("%q is not in %s", want, line)
 	}
 	c.Memory = []string{"memory-backend-memfd,id=a,size=1M", "memory-backend-memfd,id=b,size=1M"}
-	if line := commandLine("q", c.args("/d", false)); strings.Contains(line, "memory-backend=ram") || !strings.Contains(line, "id=b") {
+	line = commandLine("q", c.args("/d", false))
+	if strings.Contains(line, "memory-backend=ram") || !strings.Contains(line, "id=b") {
 		t.Errorf("backends of two nodes: %s", line)
 	}
 }
 
 func TestArgsOfAGuestThatIsNoLinux(t *testing.T) {
-	c := Config{Accel: KVM, AccelWith: "dirty-ring-size=4096", CPU: "qemu64", Firmware: "/rom", MemoryMiB: 64}
+	c := Config{
+		Accel: KVM, AccelWith: "dirty-ring-size=4096", CPU: "qemu64",
+		Firmware: "/rom", MemoryMiB: 64,
+	}
 	line := commandLine("q", c.args("/d", false))
 	for _, want := range []string{"-accel kvm,dirty-ring-size=4096 ", "-cpu qemu64 ", "-bios /rom "} {
 		if !strings.Contains(line, want) {
@@ -79,7 +88,8 @@ func TestFloor(t *testing.T) {
 	m.RAM.Total = 10 * 4096
 	m.RAM.Normal, m.RAM.Duplicate = 5, 2 // one page was sent twice
 	m.RAM.Transferred = 5*4104 + 2*9 + 100
-	if got := m.Floor(4); got != (Floor{UsedPages: 6, ZeroPages: 2, DeviceState: 100}) || got.Bytes() != 4*4104+2*9+100 {
+	got, want := m.Floor(4), Floor{UsedPages: 6, ZeroPages: 2, DeviceState: 100}
+	if got != want || got.Bytes() != 4*4104+2*9+100 {
 		t.Fatalf("got %+v, %d bytes", got, got.Bytes())
 	}
 }
@@ -101,8 +111,9 @@ func TestMonitor(t *testing.T) {
 	here, there := net.Pipe()
 	go fakeQEMU(there, map[string]string{
 		"qmp_capabilities": `{"return": {}}`,
-		"query-migrate":    `{"return": {"status": "completed", "ram": {"transferred": 7}, "free-page-hints": {"status": "ok", "skipped": 3}}}`,
-		"qom-set":          `{"error": {"class": "GenericError", "desc": "no such property"}}`,
+		"query-migrate": `{"return": {"status": "completed", "ram": {"transferred": 7}, ` +
+			`"free-page-hints": {"status": "ok", "skipped": 3}}}`,
+		"qom-set": `{"error": {"class": "GenericError", "desc": "no such property"}}`,
 	})
 	m, err := newMonitor(t.Context(), here)
 	if err != nil {
@@ -110,7 +121,8 @@ func TestMonitor(t *testing.T) {
 	}
 	v := &VM{monitor: m}
 	figures, err := v.QueryMigrate(t.Context())
-	if err != nil || !figures.Ended() || figures.RAM.Transferred != 7 || figures.HintStatus() != "ok" || figures.Hints.Skipped != 3 {
+	if err != nil || !figures.Ended() || figures.RAM.Transferred != 7 ||
+		figures.HintStatus() != "ok" || figures.Hints.Skipped != 3 {
 		t.Fatalf("got %+v, %v", figures, err)
 	}
 	var qmp *QMPError
@@ -132,7 +144,8 @@ func TestProcessEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.await(t.Context(), "its greeting", func() bool { return p.said.String() == "hello\n" }); err != nil {
+	greeted := func() bool { return p.said.String() == "hello\n" }
+	if err := p.await(t.Context(), "its greeting", greeted); err != nil {
 		t.Fatal(err)
 	}
 	if p.ended() {
@@ -154,7 +167,8 @@ func TestProcessEnds(t *testing.T) {
 func TestStartOfABrokenQEMUSaysWhy(t *testing.T) {
 	c := Config{QEMU: "/bin/false", Accel: TCG, Kernel: &guest.Kernel{}, MemoryMiB: 1}
 	_, err := Start(t.Context(), c)
-	if err == nil || !strings.Contains(err.Error(), "QEMU ended") || !strings.Contains(err.Error(), "reproduce with: /bin/false") {
+	if err == nil || !strings.Contains(err.Error(), "QEMU ended") ||
+		!strings.Contains(err.Error(), "reproduce with: /bin/false") {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -32,7 +32,9 @@ func Inject(ctx context.Context, src, out string) error {
 		return fmt.Errorf("inject: %w", err)
 	}
 	file, overlay := filepath.Join(dir, "injected.go"), filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(src, "injected.go"): file}})
+	replace, err := json.Marshal(map[string]map[string]string{
+		"Replace": {filepath.Join(src, "injected.go"): file},
+	})
 	if err != nil {
 		return fmt.Errorf("inject: %w", err)
 	}

@@ -56,7 +56,8 @@ func (p *Process) Written(inode uint64) ([]uint64, error) {
 	for line := range strings.Lines(string(maps)) {
 		var start, end, offset, file uint64
 		var mode, dev string
-		if _, err := fmt.Sscanf(line, "%x-%x %s %x %s %d", &start, &end, &mode, &offset, &dev, &file); err != nil {
+		_, err := fmt.Sscanf(line, "%x-%x %s %x %s %d", &start, &end, &mode, &offset, &dev, &file)
+		if err != nil {
 			return nil, fmt.Errorf("find shared memory in %q: %w", line, err)
 		}
 		if file != inode || mode != "rw-s" {

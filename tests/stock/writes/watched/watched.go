@@ -92,7 +92,8 @@ func openUserfault() (int, error) {
 	if errno != 0 {
 		return 0, os.NewSyscallError("userfaultfd", errno)
 	}
-	if err := ioctl(int(fd), api, &[4]uint64{version, featureShmem | featureUnpopulated | featureAsync}); err != nil {
+	features := [4]uint64{version, featureShmem | featureUnpopulated | featureAsync}
+	if err := ioctl(int(fd), api, &features); err != nil {
 		unix.Close(int(fd))
 		return 0, err
 	}
