@@ -42,7 +42,7 @@ build: go ## build fbppd, fbppctl, fbpp-agent and fbpp-conform into build/
 	@$(GO_BUILD) -o build/ ./cmd/...
 
 .PHONY: test
-test: machine lint generate-check qemu-build test-unit test-e2e ## everything: unit tests, migrations
+test: machine lint generate-check qemu-build test-unit test-e2e ## all: unit tests, migrations
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers

@@ -21,7 +21,8 @@ func backendSuite() suite {
 func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	var c backend.Config
 	fs.StringVar(&c.SocketPath, "socket-path", "", "the backend listens on the Unix socket at `PATH`")
-	device := fs.String("device", "generic", "what the backend's device is, `NAME` of these:\n"+profileList())
+	device := fs.String("device", "generic",
+		"what the backend's device is, `NAME` of these:\n"+profileList())
 	command := fs.String("start", "",
 		"start the backend by the shell `COMMAND`, again if it has ended before a rule")
 	limit := func(p *time.Duration, name string, value time.Duration, usage string) {
@@ -34,7 +35,8 @@ func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	fs.StringVar(&c.AgentPath, "agent-socket", "",
 		"fbppd's socket for the guest's serial port at `PATH`")
 	return func() (_ report.Suite, err error) {
-		for name, path := range map[string]string{"control-path": c.ControlPath, "agent-socket": c.AgentPath} {
+		paths := map[string]string{"control-path": c.ControlPath, "agent-socket": c.AgentPath}
+		for name, path := range paths {
 			if err := checkPath(name, path); path != "" && err != nil {
 				return nil, err
 			}

@@ -30,7 +30,8 @@ func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 		cli.Duration(fs, p, name, value, shortest, cli.NoMax, usage)
 	}
 	limit(&c.Wait, "wait", driver.DefaultWait, "`time` that the driver may take to come")
-	limit(&c.Patience, "patience", driver.DefaultPatience, "`time` that the driver may take to do what it must")
+	limit(&c.Patience, "patience", driver.DefaultPatience,
+		"`time` that the driver may take to do what it must")
 	limit(&c.Quiet, "quiet", driver.DefaultQuiet, "`time` to wait for what must not come")
 	limit(&c.Hold, "hold", driver.DefaultHold,
 		"`time` to leave messages unread, to see whether the guest goes on")
@@ -39,7 +40,8 @@ func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	pause := fs.String("pause", "", "shell `COMMAND` that pauses the guest's CPUs")
 	resume := fs.String("resume", "", "shell `COMMAND` that lets them run again")
 	restart := fs.String("restart-driver", "",
-		"shell `COMMAND` that makes the driver initialise the device anew; \"ask\": you do it, when you are told")
+		"shell `COMMAND` that makes the driver initialise the device anew;"+
+			" \"ask\": you do it, when you are told")
 	quiet := fs.Bool("no-progress", false, "do not tell on stderr what is being done")
 	return func() (report.Suite, error) {
 		if err := checkPath("socket-path", c.SocketPath); err != nil {

@@ -41,8 +41,11 @@ func TestDriverCommandLine(t *testing.T) {
 // Without a driver there is no verdict, and an end.
 func TestDriverThatDoesNotCome(t *testing.T) {
 	var out bytes.Buffer
-	status, err := run(t.Context(), []string{"driver", "--no-progress", "--wait=20ms", "--rule=FBPP-REP-*",
-		"--socket-path=" + filepath.Join(t.TempDir(), "device.sock")}, &out)
+	args := []string{
+		"driver", "--no-progress", "--wait=20ms", "--rule=FBPP-REP-*",
+		"--socket-path=" + filepath.Join(t.TempDir(), "device.sock"),
+	}
+	status, err := run(t.Context(), args, &out)
 	if status != report.ExitError || err == nil || !strings.Contains(err.Error(), "no driver") {
 		t.Errorf("status %d, error %v", status, err)
 	}
@@ -64,7 +67,8 @@ func TestShellCommands(t *testing.T) {
 	// A command that hangs ends with its time, with all that it started.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := shell("sleep 1000 & sleep 1000")(ctx); err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	err := shell("sleep 1000 & sleep 1000")(ctx)
+	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -74,9 +74,12 @@ func run(ctx context.Context, args []string, out io.Writer) (int, error) {
 		}
 	}
 	print := map[string]func() error{
-		"rules":     func() error { return listRules(out) },
-		"help":      func() error { _, err := fmt.Fprint(out, usage); return err },
-		"--version": func() error { _, err := fmt.Fprintln(out, version.Line("fbpp-conform")); return err },
+		"rules": func() error { return listRules(out) },
+		"help":  func() error { _, err := fmt.Fprint(out, usage); return err },
+		"--version": func() error {
+			_, err := fmt.Fprintln(out, version.Line("fbpp-conform"))
+			return err
+		},
 	}
 	switch name {
 	case "-h", "-help", "--help":

@@ -108,7 +108,8 @@ func TestFbppdKeepsItsSpecification(t *testing.T) {
 	t.Parallel()
 	path, option := socket(t)
 	ctl, agent := path+".ctl", path+".agent"
-	start := fmt.Sprintf("%s/fbppd %s --control-path=%s --agent-socket=%s --log-level=error", bin, option, ctl, agent)
+	start := fmt.Sprintf("%s/fbppd %s --control-path=%s --agent-socket=%s --log-level=error",
+		bin, option, ctl, agent)
 	status, found := conform(t, "fbpp", start, option, "--control-path", ctl, "--agent-socket", agent)
 	// It ignores writes to its configuration, as its specification says.
 	expect(t, status, found, "VHU-CFG-6")
@@ -160,24 +161,26 @@ func TestNoSuiteIsRun(t *testing.T) {
 	_, option := socket(t)
 	rng := bin + "/vhost-user-rng " + option
 	for name, args := range map[string][]string{
-		"nobody listens":                     {"backend", option},
-		"its program is missing":             {"backend", option, "--start", "/nonexistent"},
-		"its program ends":                   {"backend", option, "--start", "/bin/false"},
-		"there is no such rule":              {"backend", option, "--rule", "VHU-NO-*"},
-		"there is no such device":            {"backend", option, "--device", "toaster"},
-		"the socket is not named":            {"backend"},
-		"the command is unknown":             {"both"},
-		"an argument is left":                {"backend", option, "x"},
-		"a word after the list of rules":     {"rules", "VHU-MSG-1"},
-		"a word after help":                  {"help", "backend"},
-		"a word after the version":           {"--version", "x"},
-		"a time below nothing":               {"backend", option, "--timeout=-1s"},
-		"no patience":                        {"backend", option, "--patience=0s"},
-		"a time without a unit":              {"backend", option, "--timeout=20"},
-		"a path that is too long":            {"backend", option + strings.Repeat("x", 107)},
-		"another path that is too long":      {"backend", option, "--control-path=" + strings.Repeat("x", 108)},
-		"an abstract socket":                 {"backend", "--socket-path=@x"},
-		"a full disk for results":            {"backend", option, "--start", rng, "--rule=VHU-MSG-1", "--json=/dev/full"},
+		"nobody listens":                 {"backend", option},
+		"its program is missing":         {"backend", option, "--start", "/nonexistent"},
+		"its program ends":               {"backend", option, "--start", "/bin/false"},
+		"there is no such rule":          {"backend", option, "--rule", "VHU-NO-*"},
+		"there is no such device":        {"backend", option, "--device", "toaster"},
+		"the socket is not named":        {"backend"},
+		"the command is unknown":         {"both"},
+		"an argument is left":            {"backend", option, "x"},
+		"a word after the list of rules": {"rules", "VHU-MSG-1"},
+		"a word after help":              {"help", "backend"},
+		"a word after the version":       {"--version", "x"},
+		"a time below nothing":           {"backend", option, "--timeout=-1s"},
+		"no patience":                    {"backend", option, "--patience=0s"},
+		"a time without a unit":          {"backend", option, "--timeout=20"},
+		"a path that is too long":        {"backend", option + strings.Repeat("x", 107)},
+		"another path that is too long": {"backend", option,
+			"--control-path=" + strings.Repeat("x", 108)},
+		"an abstract socket": {"backend", "--socket-path=@x"},
+		"a full disk for results": {"backend", option, "--start", rng,
+			"--rule=VHU-MSG-1", "--json=/dev/full"},
 		"the format is unknown":              {"backend", option, "--format", "xml"},
 		"the file for results has no folder": {"backend", option, "--json", "/nonexistent/x"},
 	} {

@@ -47,7 +47,8 @@ func (o *output) sinks(out io.Writer) ([]report.Sink, func() error, error) {
 func listRules(out io.Writer) error {
 	for _, s := range suites() {
 		for _, r := range s.rules() {
-			if _, err := fmt.Fprintf(out, "%-8s %-16s %s [%s]\n", s.name, r.ID, r.Text, r.Source); err != nil {
+			_, err := fmt.Fprintf(out, "%-8s %-16s %s [%s]\n", s.name, r.ID, r.Text, r.Source)
+			if err != nil {
 				return err
 			}
 		}

@@ -24,7 +24,8 @@ var known = map[string]string{
 	"VHU-CFG-2":  "GET_CONFIG ignores the offset",
 	"VHU-CFG-3":  "GET_CONFIG ignores the offset, and reads past the end",
 	"VHU-REQ-2":  "SET_BACKEND_REQ_FD without a descriptor is acknowledged as a success",
-	"VHU-POST-3": "the frontend's acknowledgement of memory slots, which has no descriptor, ends the connection",
+	"VHU-POST-3": "the frontend's acknowledgement of memory slots, which has no descriptor," +
+		" ends the connection",
 }
 
 // sometimes are those that depend on the moment. GET_VRING_BASE does not wait
@@ -36,8 +37,9 @@ var sometimes = map[string]string{
 	"VHU-MEM-3":  "a table of 255 regions is read past its end, which may kill the process",
 	"VHU-STOP-3": "the base is ahead of the used index",
 	"VHU-STOP-4": "the used ring and data are written after the reply",
-	"VHU-STOP-5": "the connection is lost", "VHU-STOP-6": "the connection is lost", "VHU-STOP-7": "the connection is lost",
-	"VHU-LOG-9": "pages are marked after the reply", "VHU-EVT-4": "the connection is lost",
+	"VHU-STOP-5": "the connection is lost", "VHU-STOP-6": "the connection is lost",
+	"VHU-STOP-7": "the connection is lost",
+	"VHU-LOG-9":  "pages are marked after the reply", "VHU-EVT-4": "the connection is lost",
 	"VHU-RING-13": "the connection is lost", "VHU-MEM-16": "the connection is lost",
 }
 
@@ -48,8 +50,9 @@ func storageDaemon(t *testing.T, path string) string {
 	if err != nil {
 		t.Skip("qemu-storage-daemon is not installed (Debian: qemu-system-common)")
 	}
-	return fmt.Sprintf("%s --blockdev driver=file,filename=%s,node-name=d "+
-		"--export type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,addr.path=%s", program, disk(t), path)
+	return fmt.Sprintf("%s --blockdev driver=file,filename=%s,node-name=d --export "+
+		"type=vhost-user-blk,id=e,node-name=d,writable=on,addr.type=unix,addr.path=%s",
+		program, disk(t), path)
 }
 
 // TestStorageDaemon checks a backend that is not ours. What it breaks is known;

@@ -73,7 +73,8 @@ func (a *apt) unpack(ctx context.Context, name, version, dir string) error {
 	if err != nil || len(debs) != 1 {
 		return fmt.Errorf("download %s: found %q (%v)", name, debs, err)
 	}
-	if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", debs[0], dir).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", debs[0], dir).CombinedOutput()
+	if err != nil {
 		return fmt.Errorf("unpack %s: %w: %s", debs[0], err, out)
 	}
 	return os.Remove(debs[0])
@@ -82,7 +83,8 @@ func (a *apt) unpack(ctx context.Context, name, version, dir string) error {
 // downloadAll downloads packages and all that they depend on, and returns the
 // paths of their files.
 func (a *apt) downloadAll(ctx context.Context, names []string) ([]string, error) {
-	args := append([]string{"install", "--yes", "--download-only", "--no-install-recommends"}, names...)
+	args := []string{"install", "--yes", "--download-only", "--no-install-recommends"}
+	args = append(args, names...)
 	if _, err := a.run(ctx, "apt-get", args...); err != nil {
 		return nil, fmt.Errorf("download %q: %w", names, err)
 	}

@@ -115,7 +115,8 @@ func TestMakeOnceShowsNothingHalfDone(t *testing.T) {
 	}
 	all.Wait()
 	before := filled.Load()
-	if err := makeOnce(path, func(string) error { filled.Add(1); return nil }); err != nil || filled.Load() != before {
+	err := makeOnce(path, func(string) error { filled.Add(1); return nil })
+	if err != nil || filled.Load() != before {
 		t.Fatalf("what is there was made again (%v)", err)
 	}
 }

@@ -48,7 +48,9 @@ func moduleName(s string) string { return strings.ReplaceAll(s, "-", "_") }
 // loadOrder reads the wanted modules and what they depend on, each after its
 // dependencies. A name that is not available is part of the kernel image in
 // this series, as virtio_pci is since Debian 13.
-func loadOrder(ctx context.Context, available map[string]string, wanted []string) ([]module, error) {
+func loadOrder(
+	ctx context.Context, available map[string]string, wanted []string,
+) ([]module, error) {
 	var order []module
 	seen := make(map[string]bool)
 	var visit func(name string) error

@@ -31,7 +31,10 @@ func fakeModule(t *testing.T, modinfo string) []byte {
 	sections := []elf.Section64{
 		{},
 		{Name: 1, Type: uint32(elf.SHT_PROGBITS), Off: 64, Size: uint64(len(modinfo))},
-		{Name: 10, Type: uint32(elf.SHT_STRTAB), Off: uint64(64 + len(modinfo)), Size: uint64(len(names))},
+		{
+			Name: 10, Type: uint32(elf.SHT_STRTAB),
+			Off: uint64(64 + len(modinfo)), Size: uint64(len(names)),
+		},
 	}
 	var b bytes.Buffer
 	for _, part := range []any{header, []byte(modinfo), []byte(names), sections} {
@@ -72,7 +75,8 @@ func TestLoadOrderPutsDependenciesFirst(t *testing.T) {
 	for _, m := range order {
 		names = append(names, m.name)
 	}
-	if diff := cmp.Diff([]string{"virtio_ring", "virtio", "virtio_pci_dev", "virtio_pci"}, names); diff != "" {
+	want := []string{"virtio_ring", "virtio", "virtio_pci_dev", "virtio_pci"}
+	if diff := cmp.Diff(want, names); diff != "" {
 		t.Fatal(diff)
 	}
 }

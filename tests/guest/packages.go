@@ -27,7 +27,9 @@ type Packages struct {
 // kernel series, from the cache if it holds them. Setting FBPP_REFRESH_PACKAGES
 // makes it fetch Debian's current ones. progress gets a line for each slow step;
 // it may be nil.
-func FetchPackages(ctx context.Context, s Series, progress func(string), names ...string) (*Packages, error) {
+func FetchPackages(
+	ctx context.Context, s Series, progress func(string), names ...string,
+) (*Packages, error) {
 	suite, err := s.suite()
 	if err != nil {
 		return nil, err
@@ -162,7 +164,8 @@ func addLibraries(files Initramfs, path string, available map[string]string) err
 func (p *Packages) indexLibraries() (map[string]string, error) {
 	found := make(map[string]string)
 	for _, lib := range []string{"usr/lib", "lib"} {
-		err := filepath.WalkDir(filepath.Join(p.dir, lib), func(path string, d fs.DirEntry, err error) error {
+		root := filepath.Join(p.dir, lib)
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}

@@ -21,7 +21,8 @@ func TestProgramsComeWithTheirLibraries(t *testing.T) {
 		t.Errorf("the program or its linker is missing in %q", files)
 	}
 	// The linker's own opinion.
-	out, err := exec.CommandContext(t.Context(), files["lib64/ld-linux-x86-64.so.2"], "--list", files["bin/tar"]).Output()
+	linker := files["lib64/ld-linux-x86-64.so.2"]
+	out, err := exec.CommandContext(t.Context(), linker, "--list", files["bin/tar"]).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,8 @@ func TestImagesAreJoined(t *testing.T) {
 }
 
 func TestAProgramThatNoPackageHasIsMissed(t *testing.T) {
-	if _, err := machinePackages().Programs("no-such-program"); err == nil || !strings.Contains(err.Error(), "no-such-program") {
+	_, err := machinePackages().Programs("no-such-program")
+	if err == nil || !strings.Contains(err.Error(), "no-such-program") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -63,14 +65,16 @@ func TestALibraryThatNoPackageHasIsMissed(t *testing.T) {
 				without[k] = v
 			}
 		}
-		if err := addLibraries(Initramfs{}, path, without); err == nil || !strings.Contains(err.Error(), name) {
+		err := addLibraries(Initramfs{}, path, without)
+		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}
 }
 
 func TestUnknownSeriesHasNoPackages(t *testing.T) {
-	if _, err := FetchPackages(t.Context(), "2.4", nil, "fio"); err == nil || slices.Contains(AllSeries(), "2.4") {
+	_, err := FetchPackages(t.Context(), "2.4", nil, "fio")
+	if err == nil || slices.Contains(AllSeries(), "2.4") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -22,7 +22,8 @@ const (
 // whatever the commit. Without symbols, since a guest keeps it in memory.
 func BuildProgram(ctx context.Context, pkg, dir string) (string, error) {
 	out := filepath.Join(dir, filepath.Base(pkg))
-	return out, goBuild(ctx, out, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
+	return out, goBuild(ctx, out,
+		"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
 }
 
 // BuildTest builds the tests of a package, with the given build tags, as a

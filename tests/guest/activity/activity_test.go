@@ -39,7 +39,11 @@ func TestParseSwitches(t *testing.T) {
 	if got, err := parseSwitches(status); err != nil || got != 157 {
 		t.Fatalf("got %d, %v, want 157", got, err)
 	}
-	for _, bad := range []string{"", "voluntary_ctxt_switches:\t1\n", "voluntary_ctxt_switches:\tx\nnonvoluntary_ctxt_switches:\t7\n"} {
+	for _, bad := range []string{
+		"",
+		"voluntary_ctxt_switches:\t1\n",
+		"voluntary_ctxt_switches:\tx\nnonvoluntary_ctxt_switches:\t7\n",
+	} {
 		if _, err := parseSwitches(bad); err == nil {
 			t.Errorf("%q was parsed", bad)
 		}

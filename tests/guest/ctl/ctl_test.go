@@ -35,7 +35,10 @@ func patience(t *testing.T) context.Context {
 
 func TestRunReturnsOutputAndStatus(t *testing.T) {
 	c, _ := pair(t)
-	r, err := c.Do(patience(t), Request{Op: OpRun, Args: []string{"/bin/sh", "-c", "echo $WORD; echo err >&2; exit 3"}, Env: []string{"WORD=out"}})
+	script := "echo $WORD; echo err >&2; exit 3"
+	r, err := c.Do(patience(t), Request{
+		Op: OpRun, Args: []string{"/bin/sh", "-c", script}, Env: []string{"WORD=out"},
+	})
 	if err != nil || r.Exit != 3 || r.Output != "out\nerr" {
 		t.Fatalf("got %+v, %v", r, err)
 	}
@@ -60,7 +63,8 @@ func TestALongCommandDoesNotHideAShortOne(t *testing.T) {
 		r, _ := c.Do(ctx, Request{Op: OpWait, Name: "sleep"})
 		long <- r
 	}()
-	if r, err := c.Do(ctx, Request{Op: OpTell, Name: "cat", Line: "are you there"}); err != nil || r.Output != "are you there" {
+	r, err := c.Do(ctx, Request{Op: OpTell, Name: "cat", Line: "are you there"})
+	if err != nil || r.Output != "are you there" {
 		t.Fatalf("got %+v, %v", r, err)
 	}
 	select {
@@ -68,7 +72,8 @@ func TestALongCommandDoesNotHideAShortOne(t *testing.T) {
 		t.Fatalf("sleep ended first: %+v", r)
 	default:
 	}
-	if _, err := c.Do(ctx, Request{Op: OpSignal, Name: "sleep", Signal: int(syscall.SIGTERM)}); err != nil {
+	_, err = c.Do(ctx, Request{Op: OpSignal, Name: "sleep", Signal: int(syscall.SIGTERM)})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if r := <-long; r.Exit != -int(syscall.SIGTERM) {
@@ -82,13 +87,15 @@ func TestALongCommandDoesNotHideAShortOne(t *testing.T) {
 func TestOutputOfARunningProgram(t *testing.T) {
 	c, _ := pair(t)
 	ctx := patience(t)
-	_, err := c.Do(ctx, Request{Op: OpStart, Name: "x", Args: []string{"/bin/sh", "-c", "echo one; read a; echo two; cat"}})
+	script := "echo one; read a; echo two; cat"
+	_, err := c.Do(ctx, Request{Op: OpStart, Name: "x", Args: []string{"/bin/sh", "-c", script}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// "one" was not asked for, but is the next line: who asks must not speak
 	// unasked, or is asked for its output only.
-	if r, err := c.Do(ctx, Request{Op: OpTell, Name: "x", Line: "go"}); err != nil || r.Output != "one" {
+	r, err := c.Do(ctx, Request{Op: OpTell, Name: "x", Line: "go"})
+	if err != nil || r.Output != "one" {
 		t.Fatalf("got %+v, %v", r, err)
 	}
 	for {
@@ -124,14 +131,16 @@ func TestSignalEndsAProgram(t *testing.T) {
 func TestTellingAProgramThatEndedSaysWhy(t *testing.T) {
 	c, _ := pair(t)
 	ctx := patience(t)
-	_, err := c.Do(ctx, Request{Op: OpStart, Name: "x", Args: []string{"/bin/sh", "-c", "read line; echo no memory >&2; exit 1"}})
+	script := "read line; echo no memory >&2; exit 1"
+	_, err := c.Do(ctx, Request{Op: OpStart, Name: "x", Args: []string{"/bin/sh", "-c", script}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Do(ctx, Request{Op: OpTell, Name: "x", Line: "status"}); err == nil {
 		t.Fatal("a program that ended answered")
 	}
-	if r, err := c.Do(ctx, Request{Op: OpWait, Name: "x"}); err != nil || r.Exit != 1 || r.Output != "no memory" {
+	r, err := c.Do(ctx, Request{Op: OpWait, Name: "x"})
+	if err != nil || r.Exit != 1 || r.Output != "no memory" {
 		t.Fatalf("got %+v, %v", r, err)
 	}
 }

@@ -35,7 +35,8 @@ func cases() map[string]hostility {
 			return d.post(report(g, []protocol.Record{r, r}, 2))
 		}},
 		"overlapping-orders": {answer: func(d *driver, g uint64) error {
-			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0x8000, 4), protocol.MakeRecord(0x8008, 3)}, 2))
+			records := []protocol.Record{protocol.MakeRecord(0x8000, 4), protocol.MakeRecord(0x8008, 3)}
+			return d.post(report(g, records, 2))
 		}},
 		"unaligned": {answer: func(d *driver, g uint64) error {
 			return d.post(report(g, []protocol.Record{protocol.MakeRecord(0x8001, 3)}, 1))
@@ -90,7 +91,9 @@ func endless(d *driver, g uint64) error {
 	for len(records) < 500 {
 		records = append(records, d.ownRecords()...)
 	}
-	m := header(protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagResumed, Count: 500, Generation: g})
+	m := header(protocol.Header{
+		Type: protocol.MessageReport, Flags: protocol.FlagResumed, Count: 500, Generation: g,
+	})
 	for _, r := range records[:500] {
 		m = binary.LittleEndian.AppendUint64(m, uint64(r))
 	}
@@ -119,7 +122,10 @@ func hello(f protocol.Features) []byte {
 
 // report is a whole answer in one message, whose trailer says total.
 func report(g uint64, records []protocol.Record, total uint64) []byte {
-	m := header(protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Count: uint32(len(records)), Generation: g})
+	m := header(protocol.Header{
+		Type: protocol.MessageReport, Flags: protocol.FlagLast,
+		Count: uint32(len(records)), Generation: g,
+	})
 	for _, r := range records {
 		m = binary.LittleEndian.AppendUint64(m, uint64(r))
 	}

@@ -103,7 +103,8 @@ func open() (_ *driver, err error) {
 			return nil, err
 		}
 	}
-	d.dev, err = virtio.Open(found[0], id, virtio.Options{Queues: protocol.NumQueues, Log: zap.NewNop()})
+	options := virtio.Options{Queues: protocol.NumQueues, Log: zap.NewNop()}
+	d.dev, err = virtio.Open(found[0], id, options)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +121,8 @@ func open() (_ *driver, err error) {
 
 // offer gives the device an empty buffer for an event.
 func (d *driver) offer(i int) error {
-	return d.dev.Queue(protocol.EventQueue).Add(i, nil, []dma.Slice{d.events.Page(i).Slice(0, protocol.EventSize)})
+	event := d.events.Page(i).Slice(0, protocol.EventSize)
+	return d.dev.Queue(protocol.EventQueue).Add(i, nil, []dma.Slice{event})
 }
 
 // receive waits for the next event.

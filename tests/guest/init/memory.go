@@ -63,7 +63,9 @@ func hold(args []string, take func(bytes int64) (*memory.Block, error)) error {
 
 // keep touches memory and holds it.
 func keep(args []string) error {
-	return hold(args, func(bytes int64) (*memory.Block, error) { return memory.Fill(bytes, runtime.NumCPU()) })
+	return hold(args, func(bytes int64) (*memory.Block, error) {
+		return memory.Fill(bytes, runtime.NumCPU())
+	})
 }
 
 // fragment leaves the guest's free memory in small pieces, and holds the rest.

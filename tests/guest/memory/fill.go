@@ -20,13 +20,23 @@ const templateSize = 4 * PageSize
 // Fill maps the given number of bytes and writes each page of it, with as many
 // goroutines as workers says. The caller frees it.
 func Fill(bytes int64, workers int) (*Block, error) {
-	mem, err := unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := mapPrivate(int(bytes))
 	if err != nil {
-		return nil, fmt.Errorf("map %d bytes: %w", bytes, err)
+		return nil, err
 	}
 	b := &Block{mem: mem}
 	b.write(workers)
 	return b, nil
+}
+
+// mapPrivate maps memory of this process alone.
+func mapPrivate(bytes int) ([]byte, error) {
+	const prot = unix.PROT_READ | unix.PROT_WRITE
+	mem, err := unix.Mmap(-1, 0, bytes, prot, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes: %w", bytes, err)
+	}
+	return mem, nil
 }
 
 // write writes every page.

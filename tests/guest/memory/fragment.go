@@ -18,9 +18,9 @@ const longestRun = 8
 // and gives most back in short runs, with a page kept between any two, so that
 // the buddy allocator cannot merge them. The caller frees what is kept.
 func Fragment(bytes int64) (*Block, error) {
-	mem, err := unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := mapPrivate(int(bytes))
 	if err != nil {
-		return nil, fmt.Errorf("map %d bytes: %w", bytes, err)
+		return nil, err
 	}
 	b := &Block{mem: mem}
 	// EINVAL: the kernel has no huge pages to begin with.

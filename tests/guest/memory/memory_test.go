@@ -87,11 +87,17 @@ func TestFillMakesEachPageUnique(t *testing.T) {
 }
 
 func TestParseBuddyinfo(t *testing.T) {
-	const two = "Node 0, zone      DMA      1      0      2\nNode 0, zone   Normal      0      3      0\n"
+	const two = "Node 0, zone      DMA      1      0      2\n" +
+		"Node 0, zone   Normal      0      3      0\n"
 	if pages, blocks, err := parseBuddyinfo(two); err != nil || pages != 1+8+6 || blocks != 1+2+3 {
 		t.Fatalf("got %d pages in %d blocks, %v, want 15 in 6", pages, blocks, err)
 	}
-	for _, bad := range []string{"Node 0\n", "Node 0, zone DMA x\n", "Node 0, zone DMA -1\n", "nonsense of five words here\n"} {
+	for _, bad := range []string{
+		"Node 0\n",
+		"Node 0, zone DMA x\n",
+		"Node 0, zone DMA -1\n",
+		"nonsense of five words here\n",
+	} {
 		if got, _, err := parseBuddyinfo(bad); err == nil {
 			t.Errorf("%q is taken for %d pages", bad, got)
 		}

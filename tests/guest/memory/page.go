@@ -111,5 +111,6 @@ func newMismatch(page []byte, want content, offset int) Mismatch {
 		seen = fmt.Sprintf("word %#016x in a page that begins %#016x %#016x",
 			le.Uint64(page[offset:]), found.owner, found.generation)
 	}
-	return Mismatch{Address: fmt.Sprintf("%p", &page[0]), Offset: offset, Expected: want.String(), Seen: seen}
+	address := fmt.Sprintf("%p", &page[0])
+	return Mismatch{Address: address, Offset: offset, Expected: want.String(), Seen: seen}
 }

@@ -67,9 +67,9 @@ func (w *worker) step() error {
 func (w *worker) allocate() error {
 	n := minRegionPages << w.rand.IntN(7) // 16 to maxRegionPages
 	n = min(n, w.limit/4, w.limit-w.live)
-	mem, err := unix.Mmap(-1, 0, n*PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := mapPrivate(n * PageSize)
 	if err != nil {
-		return fmt.Errorf("map %d pages: %w", n, err)
+		return err
 	}
 	if w.rand.IntN(2) == 0 {
 		// A kernel without huge pages refuses, and does what is wanted.

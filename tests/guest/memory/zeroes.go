@@ -21,9 +21,9 @@ type Zeroes struct {
 // stands for none, and none comes as a part of a huge page, which the kernel
 // clears in another way.
 func CheckZeroes(bytes int64) (_ Zeroes, err error) {
-	mem, err := unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := mapPrivate(int(bytes))
 	if err != nil {
-		return Zeroes{}, fmt.Errorf("map %d bytes: %w", bytes, err)
+		return Zeroes{}, err
 	}
 	defer func() { err = errors.Join(err, unix.Munmap(mem)) }()
 	if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
