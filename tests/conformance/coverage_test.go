@@ -27,8 +27,8 @@ const (
 var binds = map[string]string{
 	"FBPP-ID-1": drv, "FBPP-FEAT-1": both,
 	"FBPP-CFG-1": device, "FBPP-CFG-2": device, "FBPP-CFG-3": drv,
-	"FBPP-INIT-1": drv, "FBPP-INIT-2": device, "FBPP-INIT-3": drv, "FBPP-INIT-4": both, "FBPP-INIT-5": drv,
-	"FBPP-INIT-6": drv, "FBPP-STARTED-1": drv,
+	"FBPP-INIT-1": drv, "FBPP-INIT-2": device, "FBPP-INIT-3": drv, "FBPP-INIT-4": both,
+	"FBPP-INIT-5": drv, "FBPP-INIT-6": drv, "FBPP-STARTED-1": drv,
 	"FBPP-EV-1": device, "FBPP-EV-2": device, "FBPP-EV-3": device, "FBPP-EV-4": device,
 	"FBPP-EV-5": drv, "FBPP-EV-6": drv, "FBPP-EV-7": drv, "FBPP-EV-8": drv,
 	// A driver sends no malformed message, a device finds it out.
@@ -36,20 +36,22 @@ var binds = map[string]string{
 	"FBPP-HELLO-1": drv, "FBPP-HELLO-2": device, "FBPP-HELLO-3": device, "FBPP-HELLO-4": drv,
 	// A device discards what a driver gets wrong in a report.
 	"FBPP-REP-1": both, "FBPP-REP-2": drv, "FBPP-REP-3": both, "FBPP-REP-4": both, "FBPP-REP-5": both,
-	"FBPP-REP-6": both, "FBPP-REP-7": both, "FBPP-REP-8": both, "FBPP-REP-9": device, "FBPP-REP-10": drv,
-	"FBPP-REP-11": drv, "FBPP-REP-12": device,
+	"FBPP-REP-6": both, "FBPP-REP-7": both, "FBPP-REP-8": both, "FBPP-REP-9": device,
+	"FBPP-REP-10": drv, "FBPP-REP-11": drv, "FBPP-REP-12": device,
 	"FBPP-PORT-1": drv, "FBPP-PORT-2": device, "FBPP-PORT-3": device,
 	"FBPP-OP-1": both, "FBPP-OP-2": device,
 	"FBPP-WIN-1": device, "FBPP-WIN-2": device, "FBPP-WIN-3": device, "FBPP-WIN-4": device,
-	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device, "FBPP-WIN-9": device,
+	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device,
+	"FBPP-WIN-9": device,
 }
 
 // unseen are rules that a suite cannot check on the side that they bind, and why.
 var unseen = map[string]string{
 	"FBPP-PORT-1 driver": "the port belongs to the machine: a vhost-user device does not see it; " +
 		"that the device takes no OK from there is FBPP-PORT-3",
-	"FBPP-REP-11 driver": "a device sees neither what a guest relies on nor what a migration makes of it: " +
-		"tests/e2e migrates guests that zero their free pages and guests that check them",
+	"FBPP-REP-11 driver": "a device sees neither what a guest relies on nor what a migration" +
+		" makes of it: tests/e2e migrates guests that zero their free pages and guests" +
+		" that check them",
 }
 
 // named finds the names of rules in the documents.
@@ -105,7 +107,8 @@ func TestEveryNamedRuleIsChecked(t *testing.T) {
 
 func TestNoRuleIsCheckedThatTheDocumentsDoNotHave(t *testing.T) {
 	names := named(t)
-	for side, rules := range map[string][]report.Rule{device: backend.AllRules(), drv: driver.AllRules()} {
+	sides := map[string][]report.Rule{device: backend.AllRules(), drv: driver.AllRules()}
+	for side, rules := range sides {
 		for id := range ids(rules) {
 			if !names[id] {
 				t.Errorf("the %s suite checks %s, which is not in the documents", side, id)
@@ -120,7 +123,8 @@ func TestNoRuleIsCheckedThatTheDocumentsDoNotHave(t *testing.T) {
 }
 
 func TestNamesOfRulesAreTheirOwn(t *testing.T) {
-	for side, rules := range map[string][]report.Rule{device: backend.AllRules(), drv: driver.AllRules()} {
+	sides := map[string][]report.Rule{device: backend.AllRules(), drv: driver.AllRules()}
+	for side, rules := range sides {
 		seen := make(map[string]bool)
 		for _, r := range rules {
 			if seen[r.ID] || r.Text == "" || r.Source == "" {

@@ -14,19 +14,25 @@ import (
 func channels() []check {
 	return []check{
 		{id: "VHU-REQ-1", source: "vhost-user.rst, VHOST_USER_SET_BACKEND_REQ_FD",
-			text: "SET_BACKEND_REQ_FD is accepted, and a later channel replaces the one before.", run: backendChannel},
+			text: "SET_BACKEND_REQ_FD is accepted, and a later channel replaces the one before.",
+			run:  backendChannel},
 		{id: "VHU-REQ-2", source: "vhost-user.rst, VHOST_USER_SET_BACKEND_REQ_FD",
 			text: "SET_BACKEND_REQ_FD without a descriptor is refused.", run: backendChannelWithoutFD},
 		{id: "VHU-REQ-3", source: "vhost-user.rst, Back-end communication",
-			text: "A frontend that closes its end of the channel does the device no harm.", run: backendChannelClosed},
+			text: "A frontend that closes its end of the channel does the device no harm.",
+			run:  backendChannelClosed},
 		{id: "VHU-INB-1", source: "vhost-user.rst, In-band notifications",
 			text: "With INBAND_NOTIFICATIONS the ring is kicked by VRING_KICK.", run: inbandKick},
 		{id: "VHU-TLB-1", source: "vhost-user.rst, VHOST_USER_IOTLB_MSG",
-			text: "With ACCESS_PLATFORM an update of the IOTLB is answered by zero, one outside of memory by another value.", run: iotlb},
+			text: "With ACCESS_PLATFORM an update of the IOTLB is answered by zero," +
+				" one outside of memory by another value.",
+			run: iotlb},
 		{id: "VHU-POST-1", source: "vhost-user.rst, VHOST_USER_POSTCOPY_ADVISE",
 			text: "With PAGEFAULT, POSTCOPY_ADVISE is answered by a userfaultfd.", run: postcopyAdvise},
 		{id: "VHU-POST-3", source: "vhost-user.rst, VHOST_USER_SET_MEM_TABLE",
-			text: "After POSTCOPY_LISTEN memory is answered with the backend's addresses of it, and POSTCOPY_END by zero.", run: postcopyMemory},
+			text: "After POSTCOPY_LISTEN memory is answered with the backend's addresses of it," +
+				" and POSTCOPY_END by zero.",
+			run: postcopyMemory},
 		{id: "VHU-POST-2", source: "vhost-user.rst, VHOST_USER_PROTOCOL_F_REPLY_ACK",
 			text: "Without PAGEFAULT, POSTCOPY_ADVISE is refused.", run: postcopyRefused},
 	}
@@ -51,19 +57,20 @@ func backendChannelClosed(s *session) {
 }
 
 func inbandKick(s *session) {
-	m := s.boot(bootOptions{stopped: true, Options: vhosttest.Options{Extra: 1 << wire.ProtocolInbandNotify}})
-	s.need(m.f.Negotiated.Has(wire.ProtocolInbandNotify), "backend does not offer INBAND_NOTIFICATIONS")
+	inband := vhosttest.Options{Extra: 1 << wire.ProtocolInbandNotify}
+	m := s.boot(bootOptions{stopped: true, Options: inband})
+	s.need(m.f.Negotiated.Has(wire.ProtocolInbandNotify),
+		"backend does not offer INBAND_NOTIFICATIONS")
 	m.configure()
 	// Without SET_VRING_KICK: a descriptor would be preferred to the message.
-	state := func(n uint32) []byte { return wire.VringState{Index: uint32(m.q.Index), Num: n}.AppendTo(nil) }
-	m.must(m.f.Tell(wire.SetVringNum, state(ringSize)), "set ring size")
-	m.must(m.f.Tell(wire.SetVringBase, state(0)), "set ring base")
+	m.must(m.f.Tell(wire.SetVringNum, m.ringState(ringSize)), "set ring size")
+	m.must(m.f.Tell(wire.SetVringBase, m.ringState(0)), "set ring base")
 	m.must(m.f.SetAddr(m.q), "set ring address")
 	m.must(m.f.SetCall(m.q), "set call descriptor")
 	m.must(m.f.Enable(m.q, true), "enable the ring")
 	for range 3 {
 		m.put(2)
-		m.must(m.f.TellSync(wire.VringKick, wire.VringState{Index: uint32(m.q.Index)}.AppendTo(nil)), "kick in band")
+		m.must(m.f.TellSync(wire.VringKick, m.ringState(0)), "kick in band")
 		m.collect(2)
 	}
 }
@@ -81,7 +88,10 @@ func iotlb(s *session) {
 		s.must(err, "reply to %v", wire.IOTLBMsg)
 		return uint64(status)
 	}
-	good := wire.IOTLB{IOVA: 1 << 40, Size: 4096, UserAddr: r.UserAddr, Perm: wire.IOTLBRead | wire.IOTLBWrite, Type: wire.IOTLBUpdate}
+	good := wire.IOTLB{
+		IOVA: 1 << 40, Size: 4096, UserAddr: r.UserAddr,
+		Perm: wire.IOTLBRead | wire.IOTLBWrite, Type: wire.IOTLBUpdate,
+	}
 	if v := send(good); v != 0 {
 		s.Failf("an update inside of memory was answered by %d", v)
 	}
@@ -140,11 +150,15 @@ func states() []check {
 	const source = "vhost-user.rst, Migrating back-end state"
 	return []check{
 		{id: "VHU-STATE-1", source: source,
-			text: "A stopped device hands its state over, ends it by closing its end, and CHECK_DEVICE_STATE is answered by zero.", run: stateSaved},
+			text: "A stopped device hands its state over, ends it by closing its end," +
+				" and CHECK_DEVICE_STATE is answered by zero.",
+			run: stateSaved},
 		{id: "VHU-STATE-2", source: source,
-			text: "A state that was saved can be loaded, before memory, features and rings are set.", run: stateLoaded},
+			text: "A state that was saved can be loaded, before memory, features and rings are set.",
+			run:  stateLoaded},
 		{id: "VHU-STATE-3", source: source,
-			text: "A state that is nonsense is found out by CHECK_DEVICE_STATE, or harmless.", run: stateNonsense},
+			text: "A state that is nonsense is found out by CHECK_DEVICE_STATE, or harmless.",
+			run:  stateNonsense},
 	}
 }
 
@@ -161,7 +175,8 @@ func stateSaved(s *session) { s.save() }
 
 func stateLoaded(s *session) {
 	state := s.save()
-	s.must(s.realizeWith(wire.ProtocolDeviceState).LoadState(state), "load a state of %d bytes", len(state))
+	f := s.realizeWith(wire.ProtocolDeviceState)
+	s.must(f.LoadState(state), "load a state of %d bytes", len(state))
 }
 
 func stateNonsense(s *session) {

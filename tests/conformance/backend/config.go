@@ -18,9 +18,11 @@ func config() []check {
 		{id: "VHU-CFG-2", source: get,
 			text: "A part of the configuration space reads as it does in the whole.", run: configParts},
 		{id: "VHU-CFG-3", source: get,
-			text: "What cannot be read is answered by an empty payload, and the connection goes on.", run: configBeyond},
+			text: "What cannot be read is answered by an empty payload, and the connection goes on.",
+			run:  configBeyond},
 		{id: "VHU-CFG-4", source: get, advice: true,
-			text: "A read that is longer than a message may be does the backend no harm.", run: configTooLong},
+			text: "A read that is longer than a message may be does the backend no harm.",
+			run:  configTooLong},
 		{id: "VHU-CFG-5", source: set,
 			text: "SET_CONFIG of a read-only field changes nothing.", run: configReadOnly},
 		{id: "VHU-CFG-6", source: set, advice: true,
@@ -54,7 +56,8 @@ func configShape(s *session) {
 		c, err := wire.DecodeConfig(m.Payload)
 		m.Close()
 		if err != nil || c.Offset != r[0] || uint32(len(c.Data)) != r[1] {
-			s.Failf("%d bytes at %d were asked for, the reply has a payload of %d bytes: %v (%v)", r[1], r[0], m.Size, c, err)
+			s.Failf("%d bytes at %d were asked for, the reply has a payload of %d bytes: %v (%v)",
+				r[1], r[0], m.Size, c, err)
 		}
 	}
 }
@@ -127,8 +130,10 @@ func configReadOnlyRefused(s *session) {
 	f, off := s.readOnly()
 	before, err := f.GetConfig(off, 4)
 	s.must(err, "read a field")
-	s.refuse(f, "another value for a read-only field", wire.SetConfig,
-		wire.Config{Offset: off, Data: []byte{^before[0], ^before[1], ^before[2], ^before[3]}}.AppendTo(nil))
+	other := wire.Config{
+		Offset: off, Data: []byte{^before[0], ^before[1], ^before[2], ^before[3]},
+	}
+	s.refuse(f, "another value for a read-only field", wire.SetConfig, other.AppendTo(nil))
 }
 
 func configShort(s *session) {

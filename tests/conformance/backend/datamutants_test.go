@@ -71,7 +71,8 @@ func dataMutants() []mutant {
 					}
 				}
 			}},
-		{defect: "the base that is set is ignored", rules: rules("VHU-RING-2", "VHU-STOP-2", "VHU-STOP-6"),
+		{defect: "the base that is set is ignored",
+			rules: rules("VHU-RING-2", "VHU-STOP-2", "VHU-STOP-6"),
 			proxy: onRequest(wire.SetVringBase, state(func(uint32) uint32 { return 0 }))},
 		{defect: "a kick before ENABLE is lost", rules: rules("VHU-RING-3"),
 			proxy: loseKick},
@@ -94,8 +95,10 @@ func dataMutants() []mutant {
 			proxy: onReply(wire.GetVringBase, state(func(n uint32) uint32 { return n + 1 }))},
 		{defect: "a ring goes on after GET_VRING_BASE", rules: rules("VHU-STOP-4", "VHU-STOP-5"),
 			kick: lateEcho, proxy: func() *proxy { return goesOn(1) }},
-		{defect: "GET_VRING_BASE does not wait for requests in flight", rules: rules("VHU-STOP-3", "VHU-STOP-4", "VHU-LOG-9"),
-			kick: lateEcho, proxy: func() *proxy { return goesOn(16) }}, // the suite makes so many available
+		{defect: "GET_VRING_BASE does not wait for requests in flight",
+			rules: rules("VHU-STOP-3", "VHU-STOP-4", "VHU-LOG-9"),
+			// The suite makes so many available.
+			kick: lateEcho, proxy: func() *proxy { return goesOn(16) }},
 		{defect: "a status of 0 makes the base 0", rules: rules("VHU-STOP-8"),
 			proxy: onBoth(onRequest(wire.SetStatus, func(c *proxied, m *wire.Message) bool {
 				if v, err := wire.DecodeU64(m.Payload); err == nil {
@@ -116,7 +119,9 @@ func dataMutants() []mutant {
 			proxy: onRequest(wire.ResetDevice, drop)},
 		{defect: "SET_LOG_BASE is not answered", rules: rules("VHU-LOG-1"),
 			proxy: onReply(wire.SetLogBase, func(*proxied, *wire.Message) bool { return false })},
-		{defect: "data is not logged", rules: rules("VHU-LOG-2", "VHU-LOG-5", "VHU-LOG-6", "VHU-LOG-7", "VHU-LOG-12", "VHU-LOGX-3", "VHU-LOGX-4"),
+		{defect: "data is not logged",
+			rules: rules("VHU-LOG-2", "VHU-LOG-5", "VHU-LOG-6", "VHU-LOG-7", "VHU-LOG-12",
+				"VHU-LOGX-3", "VHU-LOGX-4"),
 			proxy: onLog(func(c *proxied, m *wire.Message) { shadow(c, m, 0, onlyUsedRings(c)) })},
 		{defect: "the used ring is not logged", rules: rules("VHU-LOG-3", "VHU-LOG-4", "VHU-LOGX-1"),
 			proxy: onRequest(wire.SetVringAddr, addr(func(_ *proxied, a *wire.VringAddr) { a.Flags = 0 }))},
@@ -126,11 +131,13 @@ func dataMutants() []mutant {
 					a.Log = first.(uint64)
 				}
 			}))},
-		{defect: "pages are logged before they are written", rules: rules("VHU-LOG-6"), proxy: logBeforeWrite,
+		{defect: "pages are logged before they are written", rules: rules("VHU-LOG-6"),
+			proxy: logBeforeWrite,
 			tries: 4}, // it takes a look in between
 		{defect: "only the first page of a buffer is logged", rules: rules("VHU-LOG-7"),
 			proxy: onLog(func(c *proxied, m *wire.Message) { shadow(c, m, 0, firstOfRun) })},
-		{defect: "everything is logged, LOG_ALL or not", rules: rules("VHU-LOG-8", "VHU-LOG-10"), proxy: logsAlways},
+		{defect: "everything is logged, LOG_ALL or not", rules: rules("VHU-LOG-8", "VHU-LOG-10"),
+			proxy: logsAlways},
 		{defect: "marks are late", rules: rules("VHU-LOG-9"),
 			proxy: onLog(func(c *proxied, m *wire.Message) {
 				shadow(c, m, 5*time.Millisecond, func(p []uint64) []uint64 { return p })
@@ -219,7 +226,8 @@ func loseKick() *proxy {
 			}
 		case wire.SetVringEnable:
 			fd, ok := c.memory.Load("kick")
-			if v, err := wire.DecodeVringState(m.Payload); ok && err == nil && v.Index == 0 && v.Num == 1 && signalled(fd.(int)) {
+			v, err := wire.DecodeVringState(m.Payload)
+			if ok && err == nil && v.Index == 0 && v.Num == 1 && signalled(fd.(int)) {
 				return c.pretend(m)
 			}
 		}
@@ -242,16 +250,18 @@ type addrOf uint32
 func goesOn(n uint32) *proxy {
 	return &proxy{
 		request: func(c *proxied, m *wire.Message) bool {
-			if v, err := wire.DecodeVringFD(m.Payload); err == nil && wire.Request(m.Request) == wire.SetVringKick {
+			req := wire.Request(m.Request)
+			if v, err := wire.DecodeVringFD(m.Payload); err == nil && req == wire.SetVringKick {
 				c.memory.Store(v.Index, c.keep(m.FDs[0]))
 			}
-			if a, err := wire.DecodeVringAddr(m.Payload); err == nil && wire.Request(m.Request) == wire.SetVringAddr {
+			if a, err := wire.DecodeVringAddr(m.Payload); err == nil && req == wire.SetVringAddr {
 				c.memory.Store(addrOf(a.Index), a.AppendTo(nil))
 			}
 			return true
 		},
 		reply: func(c *proxied, m *wire.Message) bool {
-			if v, err := wire.DecodeVringState(m.Payload); err == nil && wire.Request(m.Request) == wire.GetVringBase {
+			v, err := wire.DecodeVringState(m.Payload)
+			if err == nil && wire.Request(m.Request) == wire.GetVringBase {
 				c.inject(wire.SetVringBase, v.AppendTo(nil))
 				if a, ok := c.memory.Load(addrOf(v.Index)); ok {
 					c.inject(wire.SetVringAddr, a.([]byte))

@@ -105,7 +105,8 @@ func leakedFDs(s *session) {
 	for range 100 {
 		f := s.realize(vhosttest.Options{})
 		call := s.event()
-		s.must(f.Tell(wire.SetVringCall, wire.VringFD{}.AppendTo(nil), call.FD), "send %v", wire.SetVringCall)
+		payload := wire.VringFD{}.AppendTo(nil)
+		s.must(f.Tell(wire.SetVringCall, payload, call.FD), "send %v", wire.SetVringCall)
 		s.must(f.Barrier(), "ask")
 		f.Close()
 		call.Close()

@@ -59,7 +59,8 @@ func TestBackendThatDiesLate(t *testing.T) {
 		Profile:    backend.Echo(),
 	}
 	found := results(t, c, "VHU-DEAD-1", "VHU-DEAD-3")
-	if r := found["VHU-DEAD-1"]; r.Outcome != report.Fail || !strings.Contains(r.Detail, "exit status 3") {
+	r := found["VHU-DEAD-1"]
+	if r.Outcome != report.Fail || !strings.Contains(r.Detail, "exit status 3") {
 		t.Errorf("a death: %v %s", r.Outcome, r.Detail)
 	}
 	if r := found["VHU-DEAD-3"]; r.Outcome != report.Pass {

@@ -19,7 +19,9 @@ func eventIdx() []check {
 		{id: "VHU-EVT-3", source: "VIRTIO 1.2, 2.7.10",
 			text: "A driver that kicks only when avail_event asks for it is never stuck.", run: availEvent},
 		{id: "VHU-EVT-4", source: "vhost-user.rst, Migration",
-			text: "What the device writes to avail_event is marked in the log, as the rest of the used ring is.", run: availEventLogged},
+			text: "What the device writes to avail_event is marked in the log," +
+				" as the rest of the used ring is.",
+			run: availEventLogged},
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 func features() []check {
 	return []check{
 		{id: "VHU-FEAT-1", source: "vhost-user.rst, VHOST_USER_GET_FEATURES",
-			text: "Whoever asks again, on this connection or a later one, is offered the same features.", run: sameFeatures},
+			text: "Whoever asks again, on this connection or a later one, is offered the same features.",
+			run:  sameFeatures},
 		{id: "VHU-FEAT-2", source: "vhost-user.rst, VHOST_USER_GET_PROTOCOL_FEATURES",
 			text: "Protocol features can be asked for and set before SET_FEATURES.", run: protocolFirst},
 		{id: "VHU-FEAT-3", source: "VIRTIO 1.2, 2.2.2", advice: true,
@@ -23,17 +24,22 @@ func features() []check {
 		{id: "VHU-FEAT-5", source: "vhost-user.rst, In-band notifications",
 			text: "INBAND_NOTIFICATIONS is offered only with BACKEND_REQ and REPLY_ACK.", run: inbandOffer},
 		{id: "VHU-FEAT-6", source: "vhost-user.rst, In-band notifications", advice: true,
-			text: "INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK is refused, or the connection closed.", run: inbandAlone},
+			text: "INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK is refused," +
+				" or the connection closed.",
+			run: inbandAlone},
 		{id: "VHU-FEAT-7", source: "vhost-user.rst, Back-end communication",
 			text: "BACKEND_SEND_FD is offered only with BACKEND_REQ.", run: sendFDOffer},
-		{id: "VHU-FEAT-8", source: "vhost-user.rst, Migration; QEMU 10.0, vhost_user_backend_init", advice: true,
-			text: "LOG_ALL and LOG_SHMFD are offered together: with one alone a guest cannot be migrated.", run: logOffer},
+		{id: "VHU-FEAT-8", source: "vhost-user.rst, Migration; QEMU 10.0, vhost_user_backend_init",
+			advice: true,
+			text:   "LOG_ALL and LOG_SHMFD are offered together: with one alone a guest cannot be migrated.",
+			run:    logOffer},
 		{id: "VHU-FEAT-9", source: "vhost-user.rst, Multiple queue support", advice: true,
 			text: "MQ is offered, whatever the number of queues.", run: mqOffer},
 		{id: "VHU-FEAT-10", source: "vhost-user.rst, VHOST_USER_SET_FEATURES",
 			text: "Features can be set again, for instance to switch logging.", run: featuresAgain},
 		{id: "VHU-FEAT-11", source: "vhost-user.rst, VHOST_USER_GET_PROTOCOL_FEATURES", advice: true,
-			text: "A guest that accepts LOG_ALL itself, with no log there, does not stop the device.", run: logAllWithoutLog},
+			text: "A guest that accepts LOG_ALL itself, with no log there, does not stop the device.",
+			run:  logAllWithoutLog},
 	}
 }
 
@@ -55,7 +61,8 @@ func sameFeatures(s *session) {
 		v, err = again.AskU64(wire.GetProtocolFeatures)
 		s.must(err, "ask for protocol features again")
 		if wire.ProtocolFeatures(v) != f.Protocol {
-			s.Failf("first the protocol features %v were offered, then %v", f.Protocol, wire.ProtocolFeatures(v))
+			s.Failf("first the protocol features %v were offered, then %v",
+				f.Protocol, wire.ProtocolFeatures(v))
 		}
 	}
 }
@@ -64,10 +71,12 @@ func protocolFirst(s *session) {
 	f := s.connect()
 	v, err := f.AskU64(wire.GetFeatures)
 	s.must(err, "ask for features")
-	s.need(wire.Features(v).Has(wire.FeatureProtocolFeatures), "backend does not offer PROTOCOL_FEATURES")
+	s.need(wire.Features(v).Has(wire.FeatureProtocolFeatures),
+		"backend does not offer PROTOCOL_FEATURES")
 	v, err = f.AskU64(wire.GetProtocolFeatures)
 	s.must(err, "ask for protocol features")
-	s.must(f.Send(wire.SetProtocolFeatures, 0, wire.U64(v&(1<<wire.ProtocolReplyAck)).AppendTo(nil)), "set protocol features")
+	payload := wire.U64(v & (1 << wire.ProtocolReplyAck)).AppendTo(nil)
+	s.must(f.Send(wire.SetProtocolFeatures, 0, payload), "set protocol features")
 	if wire.ProtocolFeatures(v).Has(wire.ProtocolReplyAck) {
 		s.accept(f, wire.SetOwner, nil) // REPLY_ACK is in force
 	}
@@ -119,8 +128,9 @@ func inbandOffer(s *session) {
 func inbandAlone(s *session) {
 	f := s.realizeWith(wire.ProtocolReplyAck)
 	s.need(f.Protocol.Has(wire.ProtocolInbandNotify), "backend does not offer INBAND_NOTIFICATIONS")
-	s.refusal(f, "SET_PROTOCOL_FEATURES with INBAND_NOTIFICATIONS and REPLY_ACK alone", wire.SetProtocolFeatures,
-		wire.U64(1<<wire.ProtocolInbandNotify|1<<wire.ProtocolReplyAck).AppendTo(nil))
+	alone := wire.U64(1<<wire.ProtocolInbandNotify | 1<<wire.ProtocolReplyAck).AppendTo(nil)
+	s.refusal(f, "SET_PROTOCOL_FEATURES with INBAND_NOTIFICATIONS and REPLY_ACK alone",
+		wire.SetProtocolFeatures, alone)
 }
 
 func sendFDOffer(s *session) {
@@ -171,7 +181,9 @@ func logAllWithoutLog(s *session) {
 func queues() []check {
 	return []check{
 		{id: "VHU-MQ-1", source: "vhost-user.rst, VHOST_USER_GET_QUEUE_NUM",
-			text: "GET_QUEUE_NUM is answered by how many queues there are, at least as many as the device's driver uses.", run: queueNum},
+			text: "GET_QUEUE_NUM is answered by how many queues there are," +
+				" at least as many as the device's driver uses.",
+			run: queueNum},
 		{id: "VHU-MQ-2", source: "vhost-user.rst, Multiple queue support",
 			text: "A queue whose number is not below GET_QUEUE_NUM is refused.", run: queueBeyond},
 		{id: "VHU-MQ-3", source: "vhost-user.rst, Ring states",
@@ -189,7 +201,9 @@ func queueNum(s *session) {
 }
 
 func queueBeyond(s *session) {
-	for _, req := range []wire.Request{wire.SetVringNum, wire.SetVringBase, wire.SetVringEnable, wire.SetVringAddr} {
+	for _, req := range []wire.Request{
+		wire.SetVringNum, wire.SetVringBase, wire.SetVringEnable, wire.SetVringAddr,
+	} {
 		f := s.realizeWith(wire.ProtocolMQ, wire.ProtocolReplyAck)
 		n, err := f.AskU64(wire.GetQueueNum)
 		s.must(err, "ask for the number of queues")

@@ -31,7 +31,10 @@ func helloRequest(g *vhosttest.Guest, alloc func(uint64) uint64, _, _ int) *Requ
 
 func helloMessage(status protocol.Status, features protocol.Features) []byte {
 	h := protocol.Header{Type: protocol.MessageHello, Status: status, PageShift: 12}
-	body := protocol.Hello{Features: features, MaxOrder: 10, RAMBytes: 2 * memBlock, Release: "fbpp-conform", Reason: "a reason"}
+	body := protocol.Hello{
+		Features: features, MaxOrder: 10, RAMBytes: 2 * memBlock,
+		Release: "fbpp-conform", Reason: "a reason",
+	}
 	p := make([]byte, protocol.HeaderSize+protocol.HelloSize)
 	h.Encode(p)
 	body.Encode(p[protocol.HeaderSize:])
@@ -59,12 +62,26 @@ func reportMessage(h protocol.Header, total int, records ...protocol.Record) []b
 
 // lastReport is a whole report.
 func lastReport(generation uint64, records ...protocol.Record) []byte {
-	return reportMessage(protocol.Header{Generation: generation, Flags: protocol.FlagLast}, len(records), records...)
+	return reportMessage(lastHeader(generation), len(records), records...)
+}
+
+// lastHeader is the header of a report's last message.
+func lastHeader(generation uint64) protocol.Header {
+	return protocol.Header{Generation: generation, Flags: protocol.FlagLast}
+}
+
+// failedReport is the answer of a driver that could not report.
+func failedReport(generation uint64) []byte {
+	h := lastHeader(generation)
+	h.Status = protocol.StatusFailed
+	return reportMessage(h, 0)
 }
 
 // block is a free block inside of the machine's memory, which has nothing else
 // at that place: 64 pages, block i of a row.
-func block(i int) protocol.Record { return protocol.MakeRecord((1<<20+memBlock)>>12+uint64(64*i), 6) }
+func block(i int) protocol.Record {
+	return protocol.MakeRecord((1<<20+memBlock)>>12+uint64(64*i), 6)
+}
 
 // blockRange is the range of block i.
 func blockRange(i int) memRange { return memRange{1<<20 + memBlock + uint64(i)<<18, 64 << 12} }
@@ -77,13 +94,17 @@ func fpDevice() []check {
 		{id: "FBPP-CFG-1", source: "spec.md, section 4",
 			text: "The device ignores writes to its configuration.", run: fpConfigReadOnly},
 		{id: "FBPP-CFG-2", source: "spec.md, section 4",
-			text: "The device sends a configuration change notification when a field changes.", run: fpConfigChange},
+			text: "The device sends a configuration change notification when a field changes.",
+			run:  fpConfigChange},
 		{id: "FBPP-INIT-2", source: "spec.md, section 5",
 			text: "The device asks for no report until it has a HELLO.", run: fpNoHello},
 		{id: "FBPP-INIT-4", source: "spec.md, section 5",
-			text: "A device that does not know its driver any more sends CHANGED with HELLO_WANTED, as soon as it has a buffer.", run: fpHelloWanted},
+			text: "A device that does not know its driver any more sends CHANGED with HELLO_WANTED," +
+				" as soon as it has a buffer.",
+			run: fpHelloWanted},
 		{id: "FBPP-OP-1", source: "spec.md, section 8",
-			text: "The device keeps running and answers the next request, whatever happened in this one.", run: fpKeepsRunning},
+			text: "The device keeps running and answers the next request, whatever happened in this one.",
+			run:  fpKeepsRunning},
 		{id: "FBPP-OP-2", source: "spec.md, section 8",
 			text: "A device that is switched off sends no REPORT_FREE.", run: fpSwitchedOff},
 	}
@@ -121,7 +142,8 @@ func fpNoHello(s *session) {
 
 func fpHelloWanted(s *session) {
 	m := s.bootDriver()
-	if e := m.restartEvents(); e.Type != protocol.EventChanged || e.Flags&protocol.EventHelloWanted == 0 {
+	e := m.restartEvents()
+	if e.Type != protocol.EventChanged || e.Flags&protocol.EventHelloWanted == 0 {
 		s.Failf("the first event of a device whose eventq was stopped is %v", e)
 	}
 }
@@ -132,11 +154,11 @@ func fpKeepsRunning(s *session) {
 		func(uint64) { m.post([]byte{1, 2, 3}) },
 		func(g uint64) { m.post(lastReport(g, protocol.MakeRecord(1, 9))) },
 		func(g uint64) {
-			m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, 99, block(0)))
+			m.post(reportMessage(lastHeader(g), 99, block(0)))
 		},
 		func(uint64) { m.cancel() },
 		func(g uint64) {
-			m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast, Status: protocol.StatusFailed}, 0))
+			m.post(failedReport(g))
 		},
 	} {
 		m.ask()
@@ -153,14 +175,18 @@ func fpKeepsRunning(s *session) {
 func fpEvents() []check {
 	const source = "spec.md, section 6"
 	return []check{
-		{id: "FBPP-EV-1", source: source, text: "The device writes exactly 32 bytes of an event.", run: fpEventSize},
+		{id: "FBPP-EV-1", source: source, text: "The device writes exactly 32 bytes of an event.",
+			run: fpEventSize},
 		{id: "FBPP-EV-2", source: source,
 			text: "A buffer of less than 32 bytes is used with length 0 and skipped.", run: fpShortBuffer},
 		{id: "FBPP-EV-3", source: source,
-			text: "The generation of REPORT_FREE is never 0, and never one that was used before.", run: fpGenerations},
-		{id: "FBPP-EV-4", source: source, text: "A new REPORT_FREE voids the one before.", run: fpOvertaken},
+			text: "The generation of REPORT_FREE is never 0, and never one that was used before.",
+			run:  fpGenerations},
+		{id: "FBPP-EV-4", source: source, text: "A new REPORT_FREE voids the one before.",
+			run: fpOvertaken},
 		{id: "VHU-LOG-15", source: "vhost-user.rst, Migration",
-			text: "An event of the free page device is marked in the log, and so is the used ring.", run: fpEventLogged},
+			text: "An event of the free page device is marked in the log, and so is the used ring.",
+			run:  fpEventLogged},
 	}
 }
 

@@ -57,9 +57,12 @@ func fpPort() []check {
 	const source = "spec.md, section 7.4"
 	return []check{
 		{id: "FBPP-PORT-2", source: source,
-			text: "A HELLO by the port has the effect of one on reportq, until a driver starts eventq.", run: fpPortHello},
+			text: "A HELLO by the port has the effect of one on reportq, until a driver starts eventq.",
+			run:  fpPortHello},
 		{id: "FBPP-PORT-3", source: source,
-			text: "At anything but a HELLO that refuses the device closes its end of the port, and opens it anew.", run: fpPortNonsense},
+			text: "At anything but a HELLO that refuses the device closes its end of the port," +
+				" and opens it anew.",
+			run: fpPortNonsense},
 	}
 }
 

@@ -55,8 +55,9 @@ type memRange struct{ GPA, Length uint64 }
 
 // bootFreePage boots up to a driver that has not said HELLO.
 func (s *session) bootFreePage() *freePageMachine {
+	window := vhosttest.Options{Extra: 1 << windowFeature}
 	m := &freePageMachine{
-		machine: s.boot(bootOptions{stopped: true, Options: vhosttest.Options{Extra: 1 << windowFeature}}),
+		machine: s.boot(bootOptions{stopped: true, Options: window}),
 		buffers: make(map[uint32]uint64),
 	}
 	s.need(m.f.Negotiated.Has(windowFeature), "backend does not offer the hint window")
@@ -86,7 +87,8 @@ func (m *freePageMachine) fetchWindow() {
 		m.Failf("the window's reply has %d bytes and %d descriptors", len(reply.Payload), len(reply.FDs))
 	}
 	size := le.Uint64(reply.Payload[8:])
-	if v, flags := le.Uint32(reply.Payload), le.Uint32(reply.Payload[4:]); v != 1 || flags != 0 || size < 8192 || size > 1<<32 {
+	v, flags := le.Uint32(reply.Payload), le.Uint32(reply.Payload[4:])
+	if v != 1 || flags != 0 || size < 8192 || size > 1<<32 {
 		m.Failf("the window's reply says version %d, flags %#x and %d bytes", v, flags, size)
 	}
 	for i := range m.fds {
@@ -256,9 +258,11 @@ func (m *freePageMachine) answer() answer {
 	for le.Uint64(m.window[winDone:]) != m.asked {
 		left := time.Until(end)
 		if left <= 0 {
-			m.Failf("request %d was not answered; done_generation is %d", m.asked, le.Uint64(m.window[winDone:]))
+			m.Failf("request %d was not answered; done_generation is %d",
+				m.asked, le.Uint64(m.window[winDone:]))
 		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fds[2]), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		done := []unix.PollFd{{Fd: int32(m.fds[2]), Events: unix.POLLIN}}
+		n, err := unix.Poll(done, int(left.Milliseconds())+1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			m.Errorf("poll done: %v", err)
 		}

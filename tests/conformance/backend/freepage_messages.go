@@ -13,13 +13,18 @@ func fpMessages() []check {
 	const source = "spec.md, section 7"
 	return []check{
 		{id: "FBPP-MSG-1", source: source,
-			text: "A chain that is shorter or longer than its header says, or has a device-writable part, is malformed.", run: fpMalformed},
+			text: "A chain that is shorter or longer than its header says," +
+				" or has a device-writable part, is malformed.",
+			run: fpMalformed},
 		{id: "FBPP-MSG-2", source: source,
-			text: "A malformed message, or one of an unknown type, ends an open request with the status bad-report.", run: fpMalformedFields},
+			text: "A malformed message, or one of an unknown type, ends an open request with the" +
+				" status bad-report.",
+			run: fpMalformedFields},
 		{id: "FBPP-MSG-3", source: source,
 			text: "A message of another generation has no effect.", run: fpOtherGeneration},
 		{id: "FBPP-HELLO-2", source: "spec.md, section 7.1",
-			text: "A guest that checks the contents of free pages is never asked, whatever its status says.", run: fpPoison},
+			text: "A guest that checks the contents of free pages is never asked, whatever its status says.",
+			run:  fpPoison},
 		{id: "FBPP-HELLO-3", source: "spec.md, section 7.1",
 			text: "A later HELLO replaces an earlier one.", run: fpLaterHello},
 	}
@@ -61,9 +66,11 @@ func fpReports() []check {
 	const discard = "; a report that breaks this is discarded."
 	return []check{
 		{id: "FBPP-REP-1", source: source,
-			text: "A request may be answered by any number of REPORT messages, up to the one with LAST.", run: fpManyReports},
+			text: "A request may be answered by any number of REPORT messages, up to the one with LAST.",
+			run:  fpManyReports},
 		{id: "FBPP-REP-3", source: source,
-			text: "A block is aligned to its size, is no larger than 1 TiB, and has class 0" + discard, run: fpBadBlocks},
+			text: "A block is aligned to its size, is no larger than 1 TiB, and has class 0" + discard,
+			run:  fpBadBlocks},
 		{id: "FBPP-REP-4", source: source,
 			text: "Two blocks do not overlap, unless RESUMED was seen" + discard, run: fpOverlap},
 		{id: "FBPP-REP-5", source: source,
@@ -71,13 +78,16 @@ func fpReports() []check {
 		{id: "FBPP-REP-6", source: source,
 			text: "LAST with a status that is not 0 ends the request, without blocks.", run: fpCannotAnswer},
 		{id: "FBPP-REP-7", source: source,
-			text: "There are at most twice as many records as 4 KiB pages of guest memory" + discard, run: fpTooMany},
+			text: "There are at most twice as many records as 4 KiB pages of guest memory" + discard,
+			run:  fpTooMany},
 		{id: "FBPP-REP-8", source: source,
 			text: "The number of records is that of the trailer" + discard, run: fpTrailer},
 		{id: "FBPP-REP-9", source: source,
-			text: "Of a request that breaks a rule none of the blocks is used, the good ones neither.", run: fpDiscardsAll},
+			text: "Of a request that breaks a rule none of the blocks is used, the good ones neither.",
+			run:  fpDiscardsAll},
 		{id: "FBPP-REP-12", source: source,
-			text: "What of a block the device does not see is left out, and the rest is used.", run: fpOutside},
+			text: "What of a block the device does not see is left out, and the rest is used.",
+			run:  fpOutside},
 	}
 }
 
@@ -93,7 +103,9 @@ func (m *freePageMachine) badReport(what string, messages func(generation uint64
 // badRecords is badReport for one message with these records.
 func (m *freePageMachine) badRecords(what string, flags uint16, records ...protocol.Record) {
 	m.badReport(what, func(g uint64) [][]byte {
-		return [][]byte{reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast | flags}, len(records), records...)}
+		h := lastHeader(g)
+		h.Flags |= flags
+		return [][]byte{reportMessage(h, len(records), records...)}
 	})
 }
 
@@ -104,7 +116,7 @@ func fpManyReports(s *session) {
 	m.post(reportMessage(protocol.Header{Generation: g}, 0, block(4)))
 	m.post(reportMessage(protocol.Header{Generation: g}, 0))
 	m.post(reportMessage(protocol.Header{Generation: g}, 0, block(0), block(2)))
-	m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, 4, block(6)))
+	m.post(reportMessage(lastHeader(g), 4, block(6)))
 	m.expectRanges(blockRange(0), blockRange(2), blockRange(4), blockRange(6))
 	m.post(lastReport(g, block(1))) // after LAST: no effect
 	m.exchange()
@@ -129,8 +141,10 @@ func fpOutside(s *session) {
 		"at the top of what a record can say": protocol.MakeRecord(1<<56-1, 0),
 	} {
 		m.ask()
-		m.post(lastReport(m.await(protocol.EventReportFree).Generation, block(1), outside, block(3)))
-		if a := m.answer(); a.status != fpOK || !slices.Equal(a.ranges, []memRange{blockRange(1), blockRange(3)}) {
+		g := m.await(protocol.EventReportFree).Generation
+		m.post(lastReport(g, block(1), outside, block(3)))
+		want := []memRange{blockRange(1), blockRange(3)}
+		if a := m.answer(); a.status != fpOK || !slices.Equal(a.ranges, want) {
 			s.Failf("with a block %s: the request ended with status %v", what, a)
 		}
 	}
@@ -146,7 +160,9 @@ func fpOverlap(s *session) {
 	m.badRecords("a block within another", 0, block(0), protocol.MakeRecord(block(0).PFN()+8, 3))
 	m.ask()
 	g := m.await(protocol.EventReportFree).Generation
-	m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast | protocol.FlagResumed}, 2, block(0), block(0)))
+	h := lastHeader(g)
+	h.Flags |= protocol.FlagResumed
+	m.post(reportMessage(h, 2, block(0), block(0)))
 	m.expectRanges(blockRange(0))
 }
 
@@ -166,7 +182,7 @@ func fpCannotAnswer(s *session) {
 	m.ask()
 	g := m.await(protocol.EventReportFree).Generation
 	m.post(reportMessage(protocol.Header{Generation: g}, 0, block(0)))
-	m.post(reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast, Status: protocol.StatusFailed}, 0))
+	m.post(failedReport(g))
 	if a := m.answer(); a.status == fpOK || len(a.ranges) > 0 {
 		s.Failf("a driver that cannot answer led to status %v", a)
 	}
@@ -188,7 +204,7 @@ func fpTrailer(s *session) {
 	m := s.bootDriver()
 	for _, n := range []int{0, 1, 3} {
 		m.badReport("a trailer that counts other than 2 records", func(g uint64) [][]byte {
-			return [][]byte{reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, n, block(0), block(1))}
+			return [][]byte{reportMessage(lastHeader(g), n, block(0), block(1))}
 		})
 	}
 	m.exchange()
@@ -199,7 +215,7 @@ func fpDiscardsAll(s *session) {
 	m.badReport("good blocks, and a bad one in a later message", func(g uint64) [][]byte {
 		return [][]byte{
 			reportMessage(protocol.Header{Generation: g}, 0, block(0), block(2)),
-			reportMessage(protocol.Header{Generation: g, Flags: protocol.FlagLast}, 3, protocol.MakeRecord(1, 5)),
+			reportMessage(lastHeader(g), 3, protocol.MakeRecord(1, 5)),
 		}
 	})
 	m.ask() // nothing of it comes back either

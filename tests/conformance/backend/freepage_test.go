@@ -31,8 +31,11 @@ func TestFreePageDeviceKeepsAllRules(t *testing.T) {
 			t.Errorf("serve control: %v", err)
 		}
 	})
-	expect(t, backend.Config{SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(), ControlPath: ctl},
-		[]string{"VHU-CFG-6"}, // it ignores writes, as its specification says
-		"ACCESS_PLATFORM", "PAGEFAULT", "userfaultfd", "DEVICE_STATE", "INFLIGHT_SHMFD", "RING_PACKED", "IN_ORDER",
-		"own process", "writes no data", "serial port")
+	c := backend.Config{
+		SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(), ControlPath: ctl,
+	}
+	// It ignores writes, as its specification says.
+	expect(t, c, []string{"VHU-CFG-6"},
+		"ACCESS_PLATFORM", "PAGEFAULT", "userfaultfd", "DEVICE_STATE", "INFLIGHT_SHMFD",
+		"RING_PACKED", "IN_ORDER", "own process", "writes no data", "serial port")
 }

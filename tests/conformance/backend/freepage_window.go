@@ -14,26 +14,37 @@ import (
 
 // fpWindow are the rules of the hint window that bind the backend.
 func fpWindow() []check {
-	const fetch, layout, exchange = "window.md, Fetching it", "window.md, Layout", "window.md, One exchange"
+	const (
+		fetch    = "window.md, Fetching it"
+		layout   = "window.md, Layout"
+		exchange = "window.md, One exchange"
+	)
 	return []check{
 		{id: "FBPP-WIN-1", source: fetch,
-			text: "The memfd has exactly the size of the reply, at least 8192 and a multiple of 4096, and is sealed.", run: fpWindowFile},
+			text: "The memfd has exactly the size of the reply, at least 8192 and a multiple of 4096," +
+				" and is sealed.",
+			run: fpWindowFile},
 		{id: "FBPP-WIN-2", source: fetch,
 			text: "Each connection has a new window.", run: fpNewWindow},
 		{id: "FBPP-WIN-3", source: layout,
 			text: "The window begins with its magic, version and capacity.", run: fpWindowHeader},
 		{id: "FBPP-WIN-4", source: layout,
-			text: "Ranges are sorted, disjoint, not adjacent, not empty, and made of whole pages.", run: fpRanges},
+			text: "Ranges are sorted, disjoint, not adjacent, not empty, and made of whole pages.",
+			run:  fpRanges},
 		{id: "FBPP-WIN-5", source: exchange,
-			text: "Every request is answered before its deadline, also when the driver is silent.", run: fpSilentDriver},
+			text: "Every request is answered before its deadline, also when the driver is silent.",
+			run:  fpSilentDriver},
 		{id: "FBPP-WIN-6", source: exchange,
 			text: "A signal without a new request is no request.", run: fpSpurious},
 		{id: "FBPP-WIN-7", source: exchange,
 			text: "A request that is given up stops, and the next one is answered.", run: fpGivenUp},
 		{id: "FBPP-WIN-8", source: exchange,
-			text: "An answer that was published is not written any more, until a newer request.", run: fpPublished},
+			text: "An answer that was published is not written any more, until a newer request.",
+			run:  fpPublished},
 		{id: "FBPP-WIN-9", source: fetch,
-			text: "A request of version 2 is answered by version 1 or 2, and by no feature that it does not name.", run: fpVersion2},
+			text: "A request of version 2 is answered by version 1 or 2," +
+				" and by no feature that it does not name.",
+			run: fpVersion2},
 	}
 }
 
@@ -50,7 +61,8 @@ func (m *machine) withWindow() *freePageMachine {
 // until asks until a request ends with that status.
 func (m *freePageMachine) until(status uint32, when string) {
 	var a answer
-	for end := time.Now().Add(m.cfg.Patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	end := time.Now().Add(m.cfg.Patience)
+	for ; time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		m.ask()
 		if a = m.answer(); a.status == status {
 			return
@@ -67,7 +79,8 @@ func fpWindowFile(s *session) {
 	if err := unix.Fstat(m.fds[0], &st); err != nil {
 		s.Failf("look at the window's file: %v", err)
 	}
-	if size := len(m.window); st.Size != int64(size) || size < 8192 || size > 256<<20 || size%4096 != 0 {
+	size := len(m.window)
+	if st.Size != int64(size) || size < 8192 || size > 256<<20 || size%4096 != 0 {
 		s.Failf("the reply says %d bytes, the file has %d", size, st.Size)
 	}
 	seals, err := unix.FcntlInt(uintptr(m.fds[0]), unix.F_GET_SEALS, 0)
@@ -98,8 +111,10 @@ func fpNewWindow(s *session) {
 
 func fpWindowHeader(s *session) {
 	m := s.boot(bootOptions{stopped: true, Options: windowOptions}).withWindow()
-	magic, version, capacity := le.Uint32(m.window), le.Uint32(m.window[4:]), le.Uint64(m.window[8:])
-	if want := (uint64(len(m.window)) - 4096) / 16; magic != 0x50504246 || version != 1 || capacity != want {
+	le32, le64 := le.Uint32, le.Uint64
+	magic, version, capacity := le32(m.window), le32(m.window[4:]), le64(m.window[8:])
+	want := (uint64(len(m.window)) - 4096) / 16
+	if magic != 0x50504246 || version != 1 || capacity != want {
 		s.Failf("magic %#x, version %d, capacity %d of %d", magic, version, capacity, want)
 	}
 }
@@ -110,7 +125,9 @@ func fpRanges(s *session) {
 	// Neighbours, in the wrong order, and of several orders.
 	pfn := block(0).PFN()
 	m.post(lastReport(m.await(protocol.EventReportFree).Generation,
-		block(9), block(8), block(3), protocol.MakeRecord(pfn, 0), protocol.MakeRecord(pfn+2, 1), protocol.MakeRecord(pfn+1, 0), protocol.MakeRecord(pfn+8, 3)))
+		block(9), block(8), block(3),
+		protocol.MakeRecord(pfn, 0), protocol.MakeRecord(pfn+2, 1),
+		protocol.MakeRecord(pfn+1, 0), protocol.MakeRecord(pfn+8, 3)))
 	a := m.answer()
 	total := uint64(0)
 	for i, r := range a.ranges {
@@ -120,7 +137,10 @@ func fpRanges(s *session) {
 			s.Failf("the ranges are %x", a.ranges)
 		}
 	}
-	want := []memRange{{pfn << 12, 4 << 12}, {(pfn + 8) << 12, 8 << 12}, blockRange(3), {blockRange(8).GPA, 128 << 12}}
+	want := []memRange{
+		{pfn << 12, 4 << 12}, {(pfn + 8) << 12, 8 << 12},
+		blockRange(3), {blockRange(8).GPA, 128 << 12},
+	}
 	if a.status != fpOK || a.bytes != total || !slices.Equal(a.ranges, want) {
 		s.Failf("the request ended with status %v and %d bytes, not 0 and %x", a, a.bytes, want)
 	}

@@ -25,8 +25,10 @@ func TestHelloThatIsWanted(t *testing.T) {
 		rules  string
 		want   report.Outcome
 	}{
-		{"a device that has just started waits for a HELLO", func(n int64) bool { return n == 1 }, "FBPP-*", report.Pass},
-		{"a device that has forgotten its driver waits for a HELLO", func(n int64) bool { return n > 1 }, "FBPP-INIT-4", report.Fail},
+		{"a device that has just started waits for a HELLO",
+			func(n int64) bool { return n == 1 }, "FBPP-*", report.Pass},
+		{"a device that has forgotten its driver waits for a HELLO",
+			func(n int64) bool { return n > 1 }, "FBPP-INIT-4", report.Fail},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -28,14 +28,16 @@ func hostileRings() []check {
 			m.q.SetDesc(0, 1<<45, 4096, vhosttest.DescWrite, 0)
 			m.q.PutAvail(0)
 		}),
-		hostile("VHU-EVIL-3", "A buffer that runs over the end of memory does no harm.", func(m *machine) {
-			m.q.SetDesc(0, m.g.End()-16, 1<<20, vhosttest.DescWrite, 0)
-			m.q.PutAvail(0)
-		}),
-		hostile("VHU-EVIL-4", "A buffer whose address and length wrap around does no harm.", func(m *machine) {
-			m.q.SetDesc(0, math.MaxUint64-15, math.MaxUint32, vhosttest.DescWrite, 0)
-			m.q.PutAvail(0)
-		}),
+		hostile("VHU-EVIL-3", "A buffer that runs over the end of memory does no harm.",
+			func(m *machine) {
+				m.q.SetDesc(0, m.g.End()-16, 1<<20, vhosttest.DescWrite, 0)
+				m.q.PutAvail(0)
+			}),
+		hostile("VHU-EVIL-4", "A buffer whose address and length wrap around does no harm.",
+			func(m *machine) {
+				m.q.SetDesc(0, math.MaxUint64-15, math.MaxUint32, vhosttest.DescWrite, 0)
+				m.q.PutAvail(0)
+			}),
 		hostile("VHU-EVIL-5", "A head that is not in the table does no harm.", func(m *machine) {
 			m.q.PutAvail(ringSize + 1000)
 		}),
@@ -43,48 +45,56 @@ func hostileRings() []check {
 			m.q.SetDesc(0, m.scratch(), 16, vhosttest.DescNext, ringSize+7)
 			m.q.PutAvail(0)
 		}),
-		hostile("VHU-EVIL-7", "An available index that jumps ahead by more than the ring does no harm.", func(m *machine) {
-			m.q.SetAvailIdx(m.q.AvailIdx() + 3*ringSize)
-		}),
+		hostile("VHU-EVIL-7",
+			"An available index that jumps ahead by more than the ring does no harm.",
+			func(m *machine) {
+				m.q.SetAvailIdx(m.q.AvailIdx() + 3*ringSize)
+			}),
 		hostile("VHU-EVIL-8", "An available index that goes back does no harm.", func(m *machine) {
 			m.work(4)
 			m.q.SetAvailIdx(m.q.AvailIdx() - 2)
 		}),
-		hostile("VHU-EVIL-9", "An indirect table of a length that is no table's does no harm.", func(m *machine) {
-			m.q.SetDesc(0, m.scratch(), 17, vhosttest.DescIndirect, 0)
-			m.q.PutAvail(0)
-		}),
+		hostile("VHU-EVIL-9", "An indirect table of a length that is no table's does no harm.",
+			func(m *machine) {
+				m.q.SetDesc(0, m.scratch(), 17, vhosttest.DescIndirect, 0)
+				m.q.PutAvail(0)
+			}),
 		hostile("VHU-EVIL-10", "An indirect table in an indirect table does no harm.", func(m *machine) {
 			table := m.scratch()
 			m.g.Write(table, vhosttest.EncodeDesc(table, 16, vhosttest.DescIndirect, 0))
 			m.q.SetDesc(0, table, 16, vhosttest.DescIndirect, 0)
 			m.q.PutAvail(0)
 		}),
-		hostile("VHU-EVIL-11", "An indirect table of 4 GiB that runs in a circle does no harm.", func(m *machine) {
-			table := m.scratch()
-			m.g.Write(table, vhosttest.EncodeDesc(table, 16, vhosttest.DescNext, 0))
-			m.q.SetDesc(0, table, math.MaxUint32&^15, vhosttest.DescIndirect, 0)
-			m.q.PutAvail(0)
-		}),
+		hostile("VHU-EVIL-11", "An indirect table of 4 GiB that runs in a circle does no harm.",
+			func(m *machine) {
+				table := m.scratch()
+				m.g.Write(table, vhosttest.EncodeDesc(table, 16, vhosttest.DescNext, 0))
+				m.q.SetDesc(0, table, math.MaxUint32&^15, vhosttest.DescIndirect, 0)
+				m.q.PutAvail(0)
+			}),
 		hostile("VHU-EVIL-12", "A chain without a byte does no harm.", func(m *machine) {
 			m.q.SetDesc(0, m.scratch(), 0, 0, 0)
 			m.q.PutAvail(0)
 		}),
-		hostile("VHU-EVIL-13", "A device-readable buffer after a device-writable one does no harm.", func(m *machine) {
-			m.q.SetDesc(0, m.scratch(), 512, vhosttest.DescWrite|vhosttest.DescNext, 1)
-			m.q.SetDesc(1, m.scratch(), 512, 0, 0)
-			m.q.PutAvail(0)
-		}),
+		hostile("VHU-EVIL-13", "A device-readable buffer after a device-writable one does no harm.",
+			func(m *machine) {
+				m.q.SetDesc(0, m.scratch(), 512, vhosttest.DescWrite|vhosttest.DescNext, 1)
+				m.q.SetDesc(1, m.scratch(), 512, 0, 0)
+				m.q.PutAvail(0)
+			}),
 		hostile("VHU-EVIL-14", "Buffers of 4 GiB each, all in one chain, do no harm.", func(m *machine) {
 			for i := range ringSize - 1 {
-				m.q.SetDesc(i, m.g.Blocks[0].Addr, math.MaxUint32, vhosttest.DescWrite|vhosttest.DescNext, uint16(i+1))
+				flags := uint16(vhosttest.DescWrite | vhosttest.DescNext)
+				m.q.SetDesc(i, m.g.Blocks[0].Addr, math.MaxUint32, flags, uint16(i+1))
 			}
 			m.q.SetDesc(ringSize-1, m.scratch(), 16, vhosttest.DescWrite, 0)
 			m.q.PutAvail(0)
 		}),
 		hostile("VHU-EVIL-15", "Random descriptors do no harm.", randomDescriptors),
 		{id: "VHU-EVIL-16", source: source, advice: true,
-			text: "A broken ring does not keep the frontend from stopping it, nor the driver from starting anew.", run: brokenRingRestarts},
+			text: "A broken ring does not keep the frontend from stopping it," +
+				" nor the driver from starting anew.",
+			run: brokenRingRestarts},
 	}
 }
 
@@ -148,7 +158,8 @@ func hostileFrontends() []check {
 		{id: "VHU-DEAD-3", source: source,
 			text: "A frontend that dies at any step of its start does no harm.", run: diesWhileStarting},
 		{id: "VHU-DEAD-4", source: "vhost-user.rst, VHOST_USER_SET_MEM_TABLE", advice: true,
-			text: "Guest memory that is truncated under the backend does not kill it.", run: truncatedMemory},
+			text: "Guest memory that is truncated under the backend does not kill it.",
+			run:  truncatedMemory},
 		{id: "VHU-DEAD-5", source: "vhost-user.rst, VHOST_USER_SET_LOG_BASE", advice: true,
 			text: "A log that is truncated under the backend does not kill it.", run: truncatedLog},
 		{id: "VHU-DEAD-6", source: source, advice: true,
@@ -179,16 +190,14 @@ func diesWhileStarting(s *session) {
 	// How many steps there are does not matter: after the last, all is set up.
 	for step := range 8 {
 		m := s.boot(bootOptions{stopped: true})
-		state := func(n uint32) []byte { return wire.VringState{Index: uint32(m.q.Index), Num: n}.AppendTo(nil) }
+		kick := wire.VringFD{Index: uint32(m.q.Index)}.AppendTo(nil)
 		steps := []func() error{
 			func() error { return m.f.SetFeatures(m.features) },
 			func() error { return m.f.SetMemory(m.g) },
-			func() error { return m.f.Tell(wire.SetVringNum, state(ringSize)) },
-			func() error { return m.f.Tell(wire.SetVringBase, state(0)) },
+			func() error { return m.f.Tell(wire.SetVringNum, m.ringState(ringSize)) },
+			func() error { return m.f.Tell(wire.SetVringBase, m.ringState(0)) },
 			func() error { return m.f.SetAddr(m.q) },
-			func() error {
-				return m.f.Tell(wire.SetVringKick, wire.VringFD{Index: uint32(m.q.Index)}.AppendTo(nil), m.q.Kick.FD)
-			},
+			func() error { return m.f.Tell(wire.SetVringKick, kick, m.q.Kick.FD) },
 			func() error { return m.f.SetCall(m.q) },
 			func() error { return m.f.Enable(m.q, true) },
 		}
@@ -256,7 +265,8 @@ func manyFDs(s *session) {
 		fds[i] = e.FD
 	}
 	f := s.connect()
-	if err := f.Send(wire.SetMemTable, 0, wire.MemTable{}.AppendTo(nil), fds...); err != nil && !closed(err) {
+	err := f.Send(wire.SetMemTable, 0, wire.MemTable{}.AppendTo(nil), fds...)
+	if err != nil && !closed(err) {
 		s.Failf("send 16 descriptors: %v", err)
 	}
 	s.serves(f, "after 16 descriptors")

@@ -16,13 +16,20 @@ func inflight() []check {
 		{id: "VHU-INF-1", source: "vhost-user.rst, VHOST_USER_GET_INFLIGHT_FD",
 			text: "GET_INFLIGHT_FD is answered by a file that has room for all queues.", run: inflightRoom},
 		{id: "VHU-INF-2", source: source,
-			text: "When all requests have been answered, none is marked as in flight, and used_idx is that of the ring.", run: inflightIdle},
+			text: "When all requests have been answered, none is marked as in flight," +
+				" and used_idx is that of the ring.",
+			run: inflightIdle},
 		{id: "VHU-INF-3", source: source,
-			text: "Requests that were in flight when a backend died are answered by the next, and each once.", run: inflightResubmitted},
+			text: "Requests that were in flight when a backend died are answered by the next," +
+				" and each once.",
+			run: inflightResubmitted},
 		{id: "VHU-INF-4", source: source,
-			text: "A batch that was on the used ring when the backend died is not done again.", run: inflightLastBatch},
+			text: "A batch that was on the used ring when the backend died is not done again.",
+			run:  inflightLastBatch},
 		{id: "VHU-INF-5", source: "vhost-user.rst, VHOST_USER_SET_INFLIGHT_FD", advice: true,
-			text: "A region that is too small for its queues, or full of nonsense, does the backend no harm.", run: inflightNonsense},
+			text: "A region that is too small for its queues, or full of nonsense," +
+				" does the backend no harm.",
+			run: inflightNonsense},
 	}
 }
 
@@ -53,7 +60,8 @@ func (m *machine) getInflight() *inflightRegion {
 	m.Cleanup(reply.Close)
 	v, err := wire.DecodeInflight(reply.Payload)
 	if err != nil || len(reply.FDs) != 1 {
-		m.Failf("GET_INFLIGHT_FD was answered by %d bytes and %d descriptors: %v", len(reply.Payload), len(reply.FDs), err)
+		m.Failf("GET_INFLIGHT_FD was answered by %d bytes and %d descriptors: %v",
+			len(reply.Payload), len(reply.FDs), err)
 	}
 	size, offset := v.MmapSize, v.MmapOffset
 	if want := uint64(n) * (inflightHeader + ringSize*inflightDesc); size < want {
@@ -65,7 +73,8 @@ func (m *machine) getInflight() *inflightRegion {
 	if err := unix.Fstat(fd, &st); err != nil || uint64(st.Size) < offset+size {
 		m.Failf("a region of %d bytes at %d is in a file of %d bytes (%v)", size, offset, st.Size, err)
 	}
-	mem, err := unix.Mmap(fd, int64(offset), int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	const prot = unix.PROT_READ | unix.PROT_WRITE
+	mem, err := unix.Mmap(fd, int64(offset), int(size), prot, unix.MAP_SHARED)
 	m.must(err, "map the inflight region")
 	m.Cleanup(func() { _ = unix.Munmap(mem) })
 	return &inflightRegion{fd: fd, mem: mem, stride: size / uint64(n)}
@@ -82,7 +91,8 @@ func (r *inflightRegion) queue(i int) []byte { return r.mem[uint64(i)*r.stride:]
 
 // bootInflight boots a machine up to where the rings would start.
 func (s *session) bootInflight() *machine {
-	m := s.boot(bootOptions{stopped: true, Options: vhosttest.Options{Extra: 1 << wire.ProtocolInflightSHMFD}})
+	inflight := vhosttest.Options{Extra: 1 << wire.ProtocolInflightSHMFD}
+	m := s.boot(bootOptions{stopped: true, Options: inflight})
 	s.need(m.f.Negotiated.Has(wire.ProtocolInflightSHMFD), "backend does not offer INFLIGHT_SHMFD")
 	m.configure()
 	return m
@@ -158,7 +168,8 @@ func inflightResubmitted(s *session) {
 	}
 	m.idles("twice")
 	if order[3] != heads[3] {
-		s.Notef("requests %v were in flight, %d was new; they were answered in the order %v", heads[:3], heads[3], order)
+		s.Notef("requests %v were in flight, %d was new; they were answered in the order %v",
+			heads[:3], heads[3], order)
 	}
 	m.work(3)
 }

@@ -11,16 +11,19 @@ import (
 func logChanges() []check {
 	const source = "vhost-user.rst, Migration"
 	return []check{
-		{id: "VHU-LOGX-1", source: "vhost-user.rst, VHOST_USER_SET_LOG_BASE; QEMU 10.0, vhost_dev_log_resize",
-			text: "After the reply to another SET_LOG_BASE only the new log is written.", run: logSwapped},
+		{id: "VHU-LOGX-1",
+			source: "vhost-user.rst, VHOST_USER_SET_LOG_BASE; QEMU 10.0, vhost_dev_log_resize",
+			text:   "After the reply to another SET_LOG_BASE only the new log is written.", run: logSwapped},
 		{id: "VHU-LOGX-2", source: source,
 			text: "A log that is swapped under load loses nothing.", run: logSwappedUnderLoad},
 		{id: "VHU-LOGX-3", source: "QEMU 10.0, vhost_commit",
-			text: "Memory that is added while logging is on is logged, without another SET_LOG_BASE.", run: addedMemoryLogged},
+			text: "Memory that is added while logging is on is logged, without another SET_LOG_BASE.",
+			run:  addedMemoryLogged},
 		{id: "VHU-LOGX-4", source: "QEMU 10.0, vhost_commit",
 			text: "A memory table that is set while logging is on is logged.", run: newTableLogged},
 		{id: "VHU-LOGX-5", source: "QEMU 10.0, vhost_dev_start",
-			text: "A device that is started while logging is on logs from its start.", run: startedWhileLogging},
+			text: "A device that is started while logging is on logs from its start.",
+			run:  startedWhileLogging},
 	}
 }
 
@@ -55,7 +58,8 @@ func logSwappedUnderLoad(s *session) {
 
 func addedMemoryLogged(s *session) {
 	l := s.migrate(bootOptions{})
-	s.need(l.f.Negotiated.Has(wire.ProtocolConfigureMemSlots), "backend does not offer CONFIGURE_MEM_SLOTS")
+	s.need(l.f.Negotiated.Has(wire.ProtocolConfigureMemSlots),
+		"backend does not offer CONFIGURE_MEM_SLOTS")
 	l.inNewMemory(func(b *vhosttest.Block) error { return l.f.AddBlock(b) })
 }
 

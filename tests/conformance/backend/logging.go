@@ -21,27 +21,34 @@ func logging() []check {
 		{id: "VHU-LOG-3", source: source,
 			text: "With VHOST_VRING_F_LOG the pages of the used ring are marked.", run: usedRingLogged},
 		{id: "VHU-LOG-4", source: source,
-			text: "Marks for the used ring go by its log address, inside of guest memory or not.", run: usedRingLogAddress},
+			text: "Marks for the used ring go by its log address, inside of guest memory or not.",
+			run:  usedRingLogAddress},
 		{id: "VHU-LOG-5", source: source,
 			text: "Data is marked without VHOST_VRING_F_LOG, too.", run: dataLoggedWithoutRingFlag},
 		{id: "VHU-LOG-6", source: source,
-			text: "A page is marked after it was written: a log that is read in between loses nothing.", run: loggedAfterWrite},
+			text: "A page is marked after it was written: a log that is read in between loses nothing.",
+			run:  loggedAfterWrite},
 		{id: "VHU-LOG-7", source: source,
 			text: "A request of several pages has all of them marked.", run: manyPagesLogged},
 		{id: "VHU-LOG-8", source: source,
 			text: "Without LOG_ALL nothing is marked.", run: nothingLoggedWithout},
 		{id: "VHU-LOG-9", source: source,
-			text: "All marks are made before the reply to GET_VRING_BASE, and none after it.", run: loggedBeforeStop},
+			text: "All marks are made before the reply to GET_VRING_BASE, and none after it.",
+			run:  loggedBeforeStop},
 		{id: "VHU-LOG-10", source: source,
 			text: "Logging can be switched off again, and the ring goes on.", run: loggingCancelled},
 		{id: "VHU-LOG-11", source: "vhost-user.rst, Log description",
 			text: "The log begins at its offset in the file.", run: logOffset},
 		{id: "VHU-LOG-12", source: "VIRTIO 1.2, 2.7.5.3; vhost-user.rst, Migration",
 			text: "What is written through an indirect table is marked.", run: indirectLogged},
-		{id: "VHU-LOG-13", source: "vhost-user.rst, Migration: the log should be large enough", advice: true,
-			text: "A log that is too small for the guest's memory is not written past its end, and does no harm.", run: logTooSmall},
+		{id: "VHU-LOG-13", source: "vhost-user.rst, Migration: the log should be large enough",
+			advice: true,
+			text: "A log that is too small for the guest's memory is not written past its end," +
+				" and does no harm.",
+			run: logTooSmall},
 		{id: "VHU-LOG-14", source: "vhost-user.rst, VHOST_USER_SET_LOG_BASE", advice: true,
-			text: "SET_LOG_BASE without a descriptor, or with a log longer than its file, is refused.", run: badLog},
+			text: "SET_LOG_BASE without a descriptor, or with a log longer than its file, is refused.",
+			run:  badLog},
 	}
 }
 
@@ -328,7 +335,8 @@ func badLog(s *session) {
 		var fds []int
 		var size uint64 = 4096
 		if withFD {
-			s.must(s.log(1<<20).Give(func(_ wire.Log, fd int) error { fds = append(fds, fd); return nil }), "take the log's descriptor")
+			keep := func(_ wire.Log, fd int) error { fds = append(fds, fd); return nil }
+			s.must(s.log(1<<20).Give(keep), "take the log's descriptor")
 			size = 1 << 40
 		}
 		m, err := f.Ask(wire.SetLogBase, wire.Log{Size: size}.AppendTo(nil), fds...)

@@ -86,6 +86,11 @@ func (s *session) bootRaw(o bootOptions) *machine {
 	return m
 }
 
+// ringState is the payload of a message that tells the ring's index and a number.
+func (m *machine) ringState(n uint32) []byte {
+	return wire.VringState{Index: uint32(m.q.Index), Num: n}.AppendTo(nil)
+}
+
 // newQueue makes a ring, and closes its eventfds with the check.
 func (m *machine) newQueue(index, size int) *vhosttest.Queue {
 	q, err := vhosttest.NewQueue(m.g, index, size)
@@ -190,7 +195,8 @@ func (m *machine) collect(n int) {
 	for i := range n {
 		u, err := m.q.Wait(m.cfg.Patience)
 		if err != nil {
-			m.Failf("request %d of %d was not answered: %v (the used index is %d)", i+1, n, err, m.q.UsedIdx())
+			m.Failf("request %d of %d was not answered: %v (the used index is %d)",
+				i+1, n, err, m.q.UsedIdx())
 		}
 		m.answered(u)
 	}
@@ -204,7 +210,8 @@ func (m *machine) answered(u vhosttest.Used) {
 	}
 	delete(m.busy, u.Head)
 	if m.length != nil && !m.length(r, u.Len) {
-		m.Failf("the device says that it wrote %d bytes into a chain with room for %d", u.Len, r.writable())
+		m.Failf("the device says that it wrote %d bytes into a chain with room for %d",
+			u.Len, r.writable())
 	}
 	m.must(r.Check(u.Len), "check an answer")
 	m.idle = append(m.idle, r)

@@ -25,21 +25,29 @@ func memory() []check {
 		{id: "VHU-MEM-5", source: "vhost-user.rst, Memory regions description",
 			text: "A region begins at its mmap offset in its file.", run: mmapOffset},
 		{id: "VHU-MEM-6", source: "vhost-user.rst, Memory regions description", advice: true,
-			text: "A region whose addresses wrap around, or that has no bytes, is refused.", run: badRegions},
+			text: "A region whose addresses wrap around, or that has no bytes, is refused.",
+			run:  badRegions},
 		{id: "VHU-MEM-7", source: "vhost-user.rst, Memory access", advice: true,
 			text: "Regions whose guest addresses overlap are refused.", run: overlap},
 		{id: "VHU-MEM-8", source: "vhost-user.rst, VHOST_USER_SET_MEM_TABLE", advice: true,
 			text: "A region that is longer than its file is refused.", run: regionPastFile},
 		{id: "VHU-MEM-9", source: "vhost-user.rst, VHOST_USER_GET_MAX_MEM_SLOTS",
-			text: "GET_MAX_MEM_SLOTS is answered by a number of slots that can indeed be filled.", run: fillSlots},
-		{id: "VHU-MEM-10", source: slots, text: "ADD_MEM_REG without a descriptor is refused.", run: addWithoutFD},
+			text: "GET_MAX_MEM_SLOTS is answered by a number of slots that can indeed be filled.",
+			run:  fillSlots},
+		{id: "VHU-MEM-10", source: slots, text: "ADD_MEM_REG without a descriptor is refused.",
+			run: addWithoutFD},
 		{id: "VHU-MEM-11", source: slots,
-			text: "REM_MEM_REG finds its region by guest address, user address and size; the mmap offset is ignored.", run: removeIgnoresOffset},
-		{id: "VHU-MEM-12", source: slots, text: "REM_MEM_REG of a region that is not there is refused.", run: removeUnknown},
+			text: "REM_MEM_REG finds its region by guest address, user address and size;" +
+				" the mmap offset is ignored.",
+			run: removeIgnoresOffset},
+		{id: "VHU-MEM-12", source: slots, text: "REM_MEM_REG of a region that is not there is refused.",
+			run: removeUnknown},
 		{id: "VHU-MEM-13", source: slots,
 			text: "A descriptor that comes with REM_MEM_REG is closed.", run: removeWithFD},
-		{id: "VHU-MEM-14", source: slots, text: "Memory that is added while a ring runs can be used at once.", run: hotAdd},
-		{id: "VHU-MEM-15", source: slots, text: "Memory that is not in use can be removed while a ring runs.", run: hotRemove},
+		{id: "VHU-MEM-14", source: slots,
+			text: "Memory that is added while a ring runs can be used at once.", run: hotAdd},
+		{id: "VHU-MEM-15", source: slots,
+			text: "Memory that is not in use can be removed while a ring runs.", run: hotRemove},
 		{id: "VHU-MEM-16", source: "vhost-user.rst, Ring states; QEMU 10.0 does not send slots again",
 			text: "The memory table outlives GET_VRING_BASE.", run: memoryOutlivesStop},
 	}
@@ -82,7 +90,8 @@ func tableFDs(s *session) {
 		g := s.guest(sizes(2, 1<<20)...)
 		t, fds := regions(g)
 		fds = append(fds, fds[0])[:n]
-		s.refuse(f, "2 regions and another number of descriptors", wire.SetMemTable, t.AppendTo(nil), fds...)
+		s.refuse(f, "2 regions and another number of descriptors",
+			wire.SetMemTable, t.AppendTo(nil), fds...)
 	}
 }
 
@@ -139,7 +148,8 @@ func mmapOffset(s *session) {
 		half := whole.Size / 2
 		low, high := whole, whole
 		low.Size = half
-		high.GuestAddr, high.UserAddr, high.MmapOffset, high.Size = whole.GuestAddr+half, whole.UserAddr+half, half, half
+		high.GuestAddr, high.UserAddr = whole.GuestAddr+half, whole.UserAddr+half
+		high.MmapOffset, high.Size = half, half
 		t, fds = append(t, high, low), append(fds, b.FD, b.FD)
 	}
 	m.must(m.f.TellSync(wire.SetMemTable, t.AppendTo(nil), fds...), "set a table with mmap offsets")
@@ -151,18 +161,24 @@ func mmapOffset(s *session) {
 }
 
 func badRegions(s *session) {
+	const lastPage = math.MaxUint64 - 0xfff
 	for _, r := range []struct {
 		what string
 		wire.MemRegion
 	}{
 		{"no bytes", wire.MemRegion{GuestAddr: 1 << 20, UserAddr: 1 << 30}},
-		{"guest addresses that wrap around", wire.MemRegion{GuestAddr: math.MaxUint64 - 0xfff, Size: 1 << 20, UserAddr: 1 << 30}},
-		{"user addresses that wrap around", wire.MemRegion{GuestAddr: 1 << 20, Size: 1 << 20, UserAddr: math.MaxUint64 - 0xfff}},
-		{"an mmap offset that wraps around", wire.MemRegion{GuestAddr: 1 << 20, Size: 1 << 20, UserAddr: 1 << 30, MmapOffset: math.MaxUint64 - 0xfff}},
+		{"guest addresses that wrap around",
+			wire.MemRegion{GuestAddr: lastPage, Size: 1 << 20, UserAddr: 1 << 30}},
+		{"user addresses that wrap around",
+			wire.MemRegion{GuestAddr: 1 << 20, Size: 1 << 20, UserAddr: lastPage}},
+		{"an mmap offset that wraps around", wire.MemRegion{
+			GuestAddr: 1 << 20, Size: 1 << 20, UserAddr: 1 << 30, MmapOffset: lastPage,
+		}},
 	} {
 		f := s.realizeWith(wire.ProtocolReplyAck)
 		_, fds := regions(s.guest(2 << 20))
-		s.refuse(f, "a region that has "+r.what, wire.SetMemTable, wire.MemTable{r.MemRegion}.AppendTo(nil), fds...)
+		table := wire.MemTable{r.MemRegion}.AppendTo(nil)
+		s.refuse(f, "a region that has "+r.what, wire.SetMemTable, table, fds...)
 	}
 }
 
@@ -238,7 +254,8 @@ func removeWithFD(s *session) {
 
 func hotAdd(s *session) {
 	m := s.boot(bootOptions{})
-	s.need(m.f.Negotiated.Has(wire.ProtocolConfigureMemSlots), "backend does not offer CONFIGURE_MEM_SLOTS")
+	s.need(m.f.Negotiated.Has(wire.ProtocolConfigureMemSlots),
+		"backend does not offer CONFIGURE_MEM_SLOTS")
 	for range 3 {
 		m.work(1)
 		b := m.addBlock(1 << 20)
@@ -249,7 +266,8 @@ func hotAdd(s *session) {
 
 func hotRemove(s *session) {
 	m := s.boot(bootOptions{})
-	s.need(m.f.Negotiated.Has(wire.ProtocolConfigureMemSlots), "backend does not offer CONFIGURE_MEM_SLOTS")
+	s.need(m.f.Negotiated.Has(wire.ProtocolConfigureMemSlots),
+		"backend does not offer CONFIGURE_MEM_SLOTS")
 	for range 3 {
 		b := m.addBlock(1 << 20)
 		m.must(m.f.AddBlock(b), "add memory")

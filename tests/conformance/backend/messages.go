@@ -19,19 +19,24 @@ const unknownRequest wire.Request = 0x7654
 func messages() []check {
 	return []check{
 		{id: "VHU-MSG-1", source: "vhost-user.rst, Header",
-			text: "The flags of a reply are 0x5: version 1 and the reply bit, and no other.", run: replyFlags},
+			text: "The flags of a reply are 0x5: version 1 and the reply bit, and no other.",
+			run:  replyFlags},
 		{id: "VHU-MSG-2", source: "vhost-user.rst, Communication",
-			text: "A reply carries the number of its request and the payload that the request's reply has.", run: replyShape},
+			text: "A reply carries the number of its request and the payload that the request's reply has.",
+			run:  replyShape},
 		{id: "VHU-MSG-3", source: "vhost-user.rst, Message Specification; the socket is a stream",
 			text: "A request that arrives in pieces is taken as one.", run: requestInPieces},
 		{id: "VHU-MSG-4", source: "vhost-user.rst, Message Specification; the socket is a stream",
-			text: "Requests that arrive together are answered one by one, in their order.", run: requestsTogether},
+			text: "Requests that arrive together are answered one by one, in their order.",
+			run:  requestsTogether},
 		{id: "VHU-MSG-5", source: "vhost-user.rst, Communication",
-			text: "A request without a reply of its own is not answered unless it asks for it.", run: noUnaskedReply},
+			text: "A request without a reply of its own is not answered unless it asks for it.",
+			run:  noUnaskedReply},
 		{id: "VHU-MSG-6", source: "vhost-user.rst, Communication", advice: true,
 			text: "An unknown request does not end the connection.", run: unknownRequestIgnored},
 		{id: "VHU-MSG-7", source: "vhost-user.rst, Header", advice: true,
-			text: "A message of another version than 1 is not taken for one of version 1.", run: otherVersion},
+			text: "A message of another version than 1 is not taken for one of version 1.",
+			run:  otherVersion},
 		{id: "VHU-MSG-8", source: "vhost-user.rst, Header", advice: true,
 			text: "A header that promises a payload of 4 GiB does the backend no harm.", run: hugePayload},
 		{id: "VHU-MSG-9", source: "vhost-user.rst, Payload", advice: true,
@@ -42,7 +47,9 @@ func messages() []check {
 }
 
 // exchange sends a request and returns what comes back, whatever it is.
-func (s *session) exchange(f *vhosttest.Frontend, req wire.Request, flags uint32, payload []byte) *wire.Message {
+func (s *session) exchange(
+	f *vhosttest.Frontend, req wire.Request, flags uint32, payload []byte,
+) *wire.Message {
 	s.must(f.Send(req, flags, payload), "send %v", req)
 	return s.reply(f, req)
 }
@@ -63,7 +70,11 @@ func (s *session) asked(f *vhosttest.Frontend) []wire.Request {
 	for _, r := range []struct {
 		bit uint
 		req wire.Request
-	}{{wire.ProtocolMQ, wire.GetQueueNum}, {wire.ProtocolConfigureMemSlots, wire.GetMaxMemSlots}, {wire.ProtocolStatus, wire.GetStatus}} {
+	}{
+		{wire.ProtocolMQ, wire.GetQueueNum},
+		{wire.ProtocolConfigureMemSlots, wire.GetMaxMemSlots},
+		{wire.ProtocolStatus, wire.GetStatus},
+	} {
 		if f.Negotiated.Has(r.bit) {
 			reqs = append(reqs, r.req)
 		}
@@ -85,14 +96,16 @@ func (s *session) negotiate() *vhosttest.Frontend {
 		f.Protocol = wire.ProtocolFeatures(number(wire.GetProtocolFeatures))
 		f.Negotiated = f.Protocol & (1<<wire.ProtocolMQ | 1<<wire.ProtocolReplyAck |
 			1<<wire.ProtocolConfigureMemSlots | 1<<wire.ProtocolStatus)
-		s.must(f.Send(wire.SetProtocolFeatures, 0, wire.U64(f.Negotiated).AppendTo(nil)), "set protocol features")
+		payload := wire.U64(f.Negotiated).AppendTo(nil)
+		s.must(f.Send(wire.SetProtocolFeatures, 0, payload), "set protocol features")
 	}
 	return f
 }
 
 // modern is the payload of SET_FEATURES that any backend accepts.
 func modern(f *vhosttest.Frontend) []byte {
-	return wire.U64(f.Offered & (1<<wire.FeatureVersion1 | 1<<wire.FeatureProtocolFeatures)).AppendTo(nil)
+	wanted := wire.Features(1<<wire.FeatureVersion1 | 1<<wire.FeatureProtocolFeatures)
+	return wire.U64(f.Offered & wanted).AppendTo(nil)
 }
 
 func replyFlags(s *session) {
@@ -105,7 +118,8 @@ func replyFlags(s *session) {
 	if !f.Negotiated.Has(wire.ProtocolReplyAck) {
 		return
 	}
-	if m := s.exchange(f, wire.SetFeatures, wire.FlagNeedReply, modern(f)); m.Flags != wire.ReplyFlags {
+	m := s.exchange(f, wire.SetFeatures, wire.FlagNeedReply, modern(f))
+	if m.Flags != wire.ReplyFlags {
 		s.Failf("the acknowledgement of %v has flags %#x", wire.SetFeatures, m.Flags)
 	}
 }
@@ -126,14 +140,15 @@ func replyShape(s *session) {
 
 func requestInPieces(s *session) {
 	f := s.negotiate()
-	for _, b := range (wire.Header{Request: uint32(wire.GetFeatures), Flags: wire.Version}).AppendTo(nil) {
+	h := wire.Header{Request: uint32(wire.GetFeatures), Flags: wire.Version}
+	for _, b := range h.AppendTo(nil) {
 		s.must(f.SendRaw([]byte{b}), "send a byte")
 		time.Sleep(time.Millisecond)
 	}
 	if m := s.reply(f, wire.GetFeatures); m.Request != uint32(wire.GetFeatures) {
 		s.Failf("the reply to %v in 12 pieces is %v", wire.GetFeatures, m.Header)
 	}
-	h := wire.Header{Request: uint32(wire.SetFeatures), Flags: wire.Version, Size: 8}
+	h = wire.Header{Request: uint32(wire.SetFeatures), Flags: wire.Version, Size: 8}
 	s.must(f.SendRaw(h.AppendTo(nil)), "send a header")
 	time.Sleep(5 * time.Millisecond)
 	s.must(f.SendRaw(modern(f)), "send a payload")
@@ -236,13 +251,16 @@ func acks() []check {
 		{id: "VHU-ACK-1", source: source,
 			text: "A request that asks for a reply and succeeds is answered by zero.", run: ackSuccess},
 		{id: "VHU-ACK-2", source: source,
-			text: "A request that asks for a reply and fails is answered by a value other than zero.", run: ackFailure},
+			text: "A request that asks for a reply and fails is answered by a value other than zero.",
+			run:  ackFailure},
 		{id: "VHU-ACK-3", source: source,
-			text: "A request that has a reply of its own gets that reply alone when it asks for one.", run: ackOnce},
+			text: "A request that has a reply of its own gets that reply alone when it asks for one.",
+			run:  ackOnce},
 		{id: "VHU-ACK-4", source: source, advice: true,
 			text: "Without REPLY_ACK no request is acknowledged.", run: ackNotNegotiated},
 		{id: "VHU-ACK-5", source: source,
-			text: "An unknown request that asks for a reply is answered by a value other than zero.", run: ackUnknown},
+			text: "An unknown request that asks for a reply is answered by a value other than zero.",
+			run:  ackUnknown},
 	}
 }
 
@@ -283,7 +301,8 @@ func ackOnce(s *session) {
 	f := s.realizeWith(wire.ProtocolReplyAck)
 	for _, req := range s.asked(f) {
 		s.exchange(f, req, wire.FlagNeedReply, nil)
-		if m := s.exchange(f, wire.GetFeatures, 0, nil); m.Request != uint32(wire.GetFeatures) || m.Flags != wire.ReplyFlags {
+		m := s.exchange(f, wire.GetFeatures, 0, nil)
+		if m.Request != uint32(wire.GetFeatures) || m.Flags != wire.ReplyFlags {
 			s.Failf("%v got a second answer: %v", req, m.Header)
 		}
 	}

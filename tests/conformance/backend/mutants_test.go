@@ -115,7 +115,10 @@ func TestDefectsAreFoundByTheirRules(t *testing.T) {
 			if m.kick != nil {
 				good.Kick = m.kick
 			}
-			c := backend.Config{SocketPath: serve(t, &good.Device), Profile: backend.Echo(), Patience: 400 * time.Millisecond}
+			c := backend.Config{
+				SocketPath: serve(t, &good.Device), Profile: backend.Echo(),
+				Patience: 400 * time.Millisecond,
+			}
 			if m.proxy != nil {
 				c.SocketPath = serveMutant(t, c.SocketPath, m.proxy())
 			}
@@ -156,15 +159,17 @@ func TestAnHonestProxyIsNoDefect(t *testing.T) {
 
 // A backend may close the connection once it has refused a request.
 func TestConnectionMayEndWithARefusal(t *testing.T) {
-	path := serveMutant(t, serve(t, &newEcho().Device), &proxy{reply: func(c *proxied, m *wire.Message) bool {
+	closesAfter := &proxy{reply: func(c *proxied, m *wire.Message) bool {
 		req := wire.Request(m.Request)
-		if v, err := wire.DecodeU64(m.Payload); err != nil || v == 0 || req != wire.SetVringNum && req.Known() {
+		v, err := wire.DecodeU64(m.Payload)
+		if err != nil || v == 0 || req != wire.SetVringNum && req.Known() {
 			return true
 		}
 		c.answer(m, m.Payload)
 		c.frontend.Close()
 		return false
-	}})
+	}}
+	path := serveMutant(t, serve(t, &newEcho().Device), closesAfter)
 	c := backend.Config{SocketPath: path, Profile: backend.Echo()}
 	for id, r := range results(t, c, "VHU-ACK-2", "VHU-ACK-5") {
 		if r.Outcome != report.Pass || len(r.Notes) == 0 {
@@ -175,12 +180,13 @@ func TestConnectionMayEndWithARefusal(t *testing.T) {
 
 // A backend that was told who owns it may refuse to be told again.
 func TestOwnerIsSetOnce(t *testing.T) {
-	path := serveMutant(t, serve(t, &newEcho().Device), onRequest(wire.SetOwner, func(c *proxied, _ *wire.Message) bool {
+	once := onRequest(wire.SetOwner, func(c *proxied, _ *wire.Message) bool {
 		if c.seen[wire.SetOwner] > 1 {
 			c.frontend.Close()
 		}
 		return true
-	})())
+	})
+	path := serveMutant(t, serve(t, &newEcho().Device), once())
 	c := backend.Config{SocketPath: path, Profile: backend.Echo()}
 	for id, r := range results(t, c, "VHU-MSG-*", "VHU-ACK-*", "VHU-FEAT-*") {
 		if r.Outcome != report.Pass && r.Outcome != report.Skip {
@@ -195,14 +201,23 @@ func messageMutants() []mutant {
 	return []mutant{
 		{defect: "replies ask for a reply", rules: rules("VHU-MSG-1"),
 			proxy: func() *proxy {
-				return &proxy{reply: func(_ *proxied, m *wire.Message) bool { m.Flags |= wire.FlagNeedReply; return true }}
+				return &proxy{reply: func(_ *proxied, m *wire.Message) bool {
+					m.Flags |= wire.FlagNeedReply
+					return true
+				}}
 			}},
 		{defect: "replies lack the reply bit", rules: rules("VHU-MSG-1"),
 			proxy: func() *proxy {
-				return &proxy{reply: func(_ *proxied, m *wire.Message) bool { m.Flags &^= wire.FlagReply; return true }}
+				return &proxy{reply: func(_ *proxied, m *wire.Message) bool {
+					m.Flags &^= wire.FlagReply
+					return true
+				}}
 			}},
 		{defect: "a reply is too short", rules: rules("VHU-MSG-2"),
-			proxy: onReply(wire.GetQueueNum, func(_ *proxied, m *wire.Message) bool { m.Payload = m.Payload[:4]; return true })},
+			proxy: onReply(wire.GetQueueNum, func(_ *proxied, m *wire.Message) bool {
+				m.Payload = m.Payload[:4]
+				return true
+			})},
 		{defect: "requests are acknowledged unasked", rules: rules("VHU-MSG-5"),
 			proxy: onRequest(wire.SetVringNum, func(c *proxied, m *wire.Message) bool {
 				if !m.NeedReply() {
@@ -221,7 +236,8 @@ func messageMutants() []mutant {
 			}},
 		{defect: "acknowledgements are forgotten", rules: rules("VHU-ACK-1"),
 			proxy: onReply(wire.SetFeatures, func(*proxied, *wire.Message) bool { return false })},
-		{defect: "acknowledgements are always zero", rules: rules("VHU-ACK-2", "VHU-MQ-2", "VHU-MEM-2", "VHU-MEM-10", "VHU-MEM-12"),
+		{defect: "acknowledgements are always zero",
+			rules: rules("VHU-ACK-2", "VHU-MQ-2", "VHU-MEM-2", "VHU-MEM-10", "VHU-MEM-12"),
 			proxy: func() *proxy {
 				return &proxy{reply: func(_ *proxied, m *wire.Message) bool {
 					switch wire.Request(m.Request) {
@@ -231,8 +247,11 @@ func messageMutants() []mutant {
 					return true
 				}}
 			}},
-		{defect: "requests are acknowledged though REPLY_ACK was not negotiated", rules: rules("VHU-ACK-4"),
-			proxy: onRequest(wire.SetFeatures, func(c *proxied, m *wire.Message) bool { return c.pretend(m) })},
+		{defect: "requests are acknowledged though REPLY_ACK was not negotiated",
+			rules: rules("VHU-ACK-4"),
+			proxy: onRequest(wire.SetFeatures, func(c *proxied, m *wire.Message) bool {
+				return c.pretend(m)
+			})},
 		{defect: "features change", rules: rules("VHU-FEAT-1"),
 			proxy: onReply(wire.GetFeatures, func(c *proxied, m *wire.Message) bool {
 				if c.seen[wire.GetFeatures] < 4 {
@@ -243,7 +262,9 @@ func messageMutants() []mutant {
 		{defect: "protocol features wait for SET_FEATURES", rules: rules("VHU-FEAT-2"),
 			proxy: onRequest(wire.SetProtocolFeatures, drop)},
 		{defect: "LOG_SHMFD is offered without LOG_ALL", rules: rules("VHU-FEAT-8"),
-			proxy: onReply(wire.GetFeatures, number(func(v uint64) uint64 { return v &^ (1 << wire.FeatureLogAll) }))},
+			proxy: onReply(wire.GetFeatures, number(func(v uint64) uint64 {
+				return v &^ (1 << wire.FeatureLogAll)
+			}))},
 		{defect: "there are no queues", rules: rules("VHU-MQ-1"),
 			proxy: onReply(wire.GetQueueNum, number(always(0)))},
 		{defect: "call descriptors are kept", rules: rules("VHU-FD-3", "VHU-FD-4"),
@@ -257,7 +278,8 @@ func messageMutants() []mutant {
 				}
 				return true
 			})},
-		{defect: "the configuration is read from its start, whatever the offset", rules: rules("VHU-CFG-2"),
+		{defect: "the configuration is read from its start, whatever the offset",
+			rules: rules("VHU-CFG-2"),
 			proxy: onBoth(onRequest(wire.GetConfig, func(c *proxied, m *wire.Message) bool {
 				c.memory.Store("offset", [4]byte(m.Payload))
 				clear(m.Payload[:4])
@@ -285,7 +307,9 @@ func messageMutants() []mutant {
 			proxy: onReply(wire.GetStatus, number(always(1)))},
 		{defect: "POSTCOPY_ADVISE is taken for a success", rules: rules("VHU-POST-2"),
 			proxy: onBoth(onRequest(wire.PostcopyAdvise, drop),
-				onReply(wire.GetProtocolFeatures, number(func(v uint64) uint64 { return v &^ (1 << wire.ProtocolPageFault) })))},
+				onReply(wire.GetProtocolFeatures, number(func(v uint64) uint64 {
+					return v &^ (1 << wire.ProtocolPageFault)
+				})))},
 		{defect: "the channel is taken without a descriptor", rules: rules("VHU-REQ-2"),
 			proxy: onRequest(wire.SetBackendReqFD, drop)},
 		{defect: "the backend serves one frontend only", rules: rules("VHU-CONN-1"),

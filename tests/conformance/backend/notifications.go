@@ -29,7 +29,8 @@ func notifications() []check {
 		{id: "VHU-NOTE-6", source: "vhost-user.rst, Support for platforms other than Linux", advice: true,
 			text: "The kick and call descriptors may be pipes.", run: pipesForEvents},
 		{id: "VHU-NOTE-7", source: "QEMU 10.0 sends SET_VRING_KICK before SET_VRING_CALL",
-			text: "A ring with requests on it may get its call descriptor after its kick descriptor.", run: callAfterKick},
+			text: "A ring with requests on it may get its call descriptor after its kick descriptor.",
+			run:  callAfterKick},
 	}
 }
 
@@ -76,7 +77,8 @@ func (m *machine) collectPolling(n int) {
 
 func noCallFD(s *session) {
 	m := s.boot(bootOptions{})
-	m.must(m.f.TellSync(wire.SetVringCall, wire.VringFD{Index: uint32(m.q.Index), NoFD: true}.AppendTo(nil)), "take the call descriptor away")
+	none := wire.VringFD{Index: uint32(m.q.Index), NoFD: true}.AppendTo(nil)
+	m.must(m.f.TellSync(wire.SetVringCall, none), "take the call descriptor away")
 	m.put(4)
 	m.kick()
 	m.collectPolling(4)
@@ -85,7 +87,8 @@ func noCallFD(s *session) {
 func noKickFD(s *session) {
 	m := s.boot(bootOptions{})
 	m.work(1)
-	m.must(m.f.TellSync(wire.SetVringKick, wire.VringFD{Index: uint32(m.q.Index), NoFD: true}.AppendTo(nil)), "take the kick descriptor away")
+	none := wire.VringFD{Index: uint32(m.q.Index), NoFD: true}.AppendTo(nil)
+	m.must(m.f.TellSync(wire.SetVringKick, none), "take the kick descriptor away")
 	m.put(4)
 	m.collect(4)
 }

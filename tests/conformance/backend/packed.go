@@ -18,10 +18,16 @@ func packed() []check {
 			text: "Each chain of a packed ring is used once, lap after lap.", run: packedWorks},
 		{id: "VHU-PACK-2", source: "VIRTIO 1.2, 2.8.8",
 			text: "An indirect table of a packed ring is followed.", run: packedIndirect},
-		{id: "VHU-PACK-3", source: "vhost-user.rst, VHOST_USER_GET_VRING_BASE; QEMU keeps both places and wrap counters in it",
-			text: "A packed ring that is stopped under load and started at its base loses nothing and repeats nothing.", run: packedStopStart},
+		{id: "VHU-PACK-3",
+			source: "vhost-user.rst, VHOST_USER_GET_VRING_BASE; QEMU keeps both places and wrap" +
+				" counters in it",
+			text: "A packed ring that is stopped under load and started at its base loses nothing and" +
+				" repeats nothing.",
+			run: packedStopStart},
 		{id: "VHU-PACK-4", source: "vhost-user.rst, Migration",
-			text: "All that is written to a packed ring and its buffers is marked before the reply to GET_VRING_BASE.", run: packedLogged},
+			text: "All that is written to a packed ring and its buffers is marked before the reply to" +
+				" GET_VRING_BASE.",
+			run: packedLogged},
 		{id: "VHU-PACK-5", source: ring + "; the guest is not trusted",
 			text: "Random descriptors in a packed ring do no harm.", run: packedRandom},
 	}
@@ -45,7 +51,9 @@ func packedWorks(s *session) {
 	}
 }
 
-func packedIndirect(s *session) { s.boot(s.withPacked(1 << wire.FeatureIndirectDesc)).followsTables() }
+func packedIndirect(s *session) {
+	s.boot(s.withPacked(1 << wire.FeatureIndirectDesc)).followsTables()
+}
 
 func packedStopStart(s *session) {
 	m := s.boot(s.withPacked(0))

@@ -90,8 +90,11 @@ const blank = 0xee
 // Echo is a test device with two queues: it copies the readable part of each
 // chain to its writable part.
 func Echo() *Profile {
-	return &Profile{Name: "echo", Does: "a test device that copies each chain's readable part to its writable part",
-		Queues: 2, ReadOnly: -1, Request: echoRequest}
+	return &Profile{
+		Name:   "echo",
+		Does:   "a test device that copies each chain's readable part to its writable part",
+		Queues: 2, ReadOnly: -1, Request: echoRequest,
+	}
 }
 
 func echoRequest(g *vhosttest.Guest, alloc func(uint64) uint64, i, n int) *Request {
@@ -114,7 +117,10 @@ func echoRequest(g *vhosttest.Guest, alloc func(uint64) uint64, i, n int) *Reque
 
 // RNG is an entropy device (VIRTIO 1.2 section 5.4).
 func RNG() *Profile {
-	return &Profile{Name: "rng", Does: "an entropy device fills buffers", Queues: 1, ReadOnly: -1, Request: rngRequest}
+	return &Profile{
+		Name: "rng", Does: "an entropy device fills buffers",
+		Queues: 1, ReadOnly: -1, Request: rngRequest,
+	}
 }
 
 func rngRequest(g *vhosttest.Guest, alloc func(uint64) uint64, _, n int) *Request {
@@ -185,7 +191,9 @@ func blockFormatRequest(g *vhosttest.Guest, alloc func(uint64) uint64, i int) *R
 	return r
 }
 
-func blockRequest(g *vhosttest.Guest, alloc func(uint64) uint64, kind uint32, i, n int) (r *Request, data, status uint64) {
+func blockRequest(
+	g *vhosttest.Guest, alloc func(uint64) uint64, kind uint32, i, n int,
+) (r *Request, data, status uint64) {
 	header, data, status := alloc(16), alloc(uint64(n)), alloc(1)
 	b := binary.LittleEndian.AppendUint32(nil, kind)
 	b = binary.LittleEndian.AppendUint32(b, 0)
@@ -209,7 +217,8 @@ func blockStatus(g *vhosttest.Guest, addr uint64) error {
 func pattern(seed uint64, n int) []byte {
 	b := make([]byte, 0, n+8)
 	for i := uint64(0); len(b) < n; i++ {
-		b = binary.LittleEndian.AppendUint64(b, (seed+1)*0x9e3779b97f4a7c15+i*0xbf58476d1ce4e5b9+0x94d049bb133111eb)
+		word := (seed+1)*0x9e3779b97f4a7c15 + i*0xbf58476d1ce4e5b9 + 0x94d049bb133111eb
+		b = binary.LittleEndian.AppendUint64(b, word)
 	}
 	return slices.Clip(b[:n])
 }

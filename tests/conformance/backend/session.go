@@ -92,7 +92,9 @@ func (s *session) accept(f *vhosttest.Frontend, req wire.Request, payload []byte
 // refuse fails unless the backend refuses a request, by its acknowledgement or
 // by closing the connection, and serves a next one. It closes f. REPLY_ACK has
 // been negotiated.
-func (s *session) refuse(f *vhosttest.Frontend, what string, req wire.Request, payload []byte, fds ...int) {
+func (s *session) refuse(
+	f *vhosttest.Frontend, what string, req wire.Request, payload []byte, fds ...int,
+) {
 	err := f.Confirm(req, payload, fds...)
 	switch {
 	case err == nil:

@@ -12,16 +12,21 @@ import (
 // sessions are the rules of one connection after another.
 func sessions() []check {
 	return []check{
-		{id: "VHU-CONN-1", source: "vhost-user.rst, Communication: a reconnection mechanism is optional", advice: true,
-			text: "After a frontend has left the backend serves the next one.", run: reconnect},
+		{id: "VHU-CONN-1", source: "vhost-user.rst, Communication: a reconnection mechanism is optional",
+			advice: true,
+			text:   "After a frontend has left the backend serves the next one.", run: reconnect},
 		{id: "VHU-CONN-2", source: "vhost-user.rst, Ring states",
-			text: "A connection begins anew: what an earlier one set up is forgotten.", run: freshConnection},
+			text: "A connection begins anew: what an earlier one set up is forgotten.",
+			run:  freshConnection},
 		{id: "VHU-CONN-3", source: "vhost-user.rst, Communication",
-			text: "A frontend that leaves with requests on the ring does the backend no harm.", run: leaveBusy},
+			text: "A frontend that leaves with requests on the ring does the backend no harm.",
+			run:  leaveBusy},
 		{id: "VHU-CONN-4", source: "vhost-user.rst, Communication",
-			text: "After a frontend has left, its guest's memory is not written any more.", run: quietAfterLeave},
-		{id: "VHU-CONN-5", source: "QEMU 10.0, vhost_user_blk_chr_event: a driver goes on with another connection",
-			text: "A driver whose frontend connects again goes on at the used index.", run: driverGoesOn},
+			text: "After a frontend has left, its guest's memory is not written any more.",
+			run:  quietAfterLeave},
+		{id: "VHU-CONN-5",
+			source: "QEMU 10.0, vhost_user_blk_chr_event: a driver goes on with another connection",
+			text:   "A driver whose frontend connects again goes on at the used index.", run: driverGoesOn},
 	}
 }
 
@@ -82,7 +87,9 @@ func quietAfterLeave(s *session) {
 	time.Sleep(quiet)
 	for i, b := range m.g.Blocks {
 		after := m.g.Read(b.Addr, b.Size())
-		if at := firstDifference(before[i], after); at >= 0 && b.Addr+uint64(at) >= m.q.UsedRing && b.Addr+uint64(at) < m.q.UsedRing+vhosttest.PageSize {
+		at := firstDifference(before[i], after)
+		addr := b.Addr + uint64(at)
+		if at >= 0 && addr >= m.q.UsedRing && addr < m.q.UsedRing+vhosttest.PageSize {
 			s.Failf("the used ring was written after the frontend had left")
 		}
 	}

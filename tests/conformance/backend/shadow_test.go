@@ -14,12 +14,15 @@ import (
 
 // shadow puts a log of the proxy's own in place of the frontend's, and copies
 // the marks that the filter lets pass, after a delay.
-func shadow(c *proxied, m *wire.Message, delay time.Duration, filter func(pages []uint64) []uint64) {
+func shadow(
+	c *proxied, m *wire.Message, delay time.Duration, filter func(pages []uint64) []uint64,
+) {
 	v, err := wire.DecodeLog(m.Payload)
 	if err != nil || len(m.FDs) != 1 {
 		return
 	}
-	real, err := unix.Mmap(m.FDs[0], int64(v.Offset), int(v.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	const prot = unix.PROT_READ | unix.PROT_WRITE
+	real, err := unix.Mmap(m.FDs[0], int64(v.Offset), int(v.Size), prot, unix.MAP_SHARED)
 	if err != nil {
 		return
 	}
@@ -92,7 +95,8 @@ func logBeforeWrite() *proxy {
 		switch wire.Request(m.Request) {
 		case wire.SetLogBase:
 			v, _ := wire.DecodeLog(m.Payload)
-			l, err := unix.Mmap(m.FDs[0], int64(v.Offset), int(v.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			const prot = unix.PROT_READ | unix.PROT_WRITE
+			l, err := unix.Mmap(m.FDs[0], int64(v.Offset), int(v.Size), prot, unix.MAP_SHARED)
 			if err != nil {
 				c.t.Error(err)
 				return true

@@ -43,9 +43,10 @@ func (c check) rule() report.Rule {
 
 // generic are the checks for any backend, in their order.
 func generic() []check {
-	return slices.Concat(messages(), features(), acks(), queues(), descriptors(), memory(), vrings(),
-		notifications(), stopping(), logging(), logChanges(), config(), resets(), inflight(), eventIdx(), packed(),
-		channels(), states(), sessions(), hostileRings(), hostileFrontends())
+	return slices.Concat(messages(), features(), acks(), queues(), descriptors(), memory(),
+		vrings(), notifications(), stopping(), logging(), logChanges(), config(), resets(),
+		inflight(), eventIdx(), packed(), channels(), states(), sessions(),
+		hostileRings(), hostileFrontends())
 }
 
 // AllRules returns the rules for any backend and those of all profiles.

@@ -19,7 +19,8 @@ func vrings() []check {
 		{id: "VHU-RING-2", source: "vhost-user.rst, VHOST_USER_SET_VRING_BASE",
 			text: "A ring starts at its base, and its indices wrap at 65536.", run: ringWraps},
 		{id: "VHU-RING-3", source: states,
-			text: "A kick that comes between SET_VRING_KICK and SET_VRING_ENABLE is not lost.", run: kickBeforeEnable},
+			text: "A kick that comes between SET_VRING_KICK and SET_VRING_ENABLE is not lost.",
+			run:  kickBeforeEnable},
 		{id: "VHU-RING-4", source: states,
 			text: "A kick that was raised before SET_VRING_KICK is not lost.", run: kickBeforeStart},
 		{id: "VHU-RING-5", source: states,
@@ -27,7 +28,8 @@ func vrings() []check {
 		{id: "VHU-RING-6", source: states,
 			text: "Without PROTOCOL_FEATURES acknowledged a ring starts enabled.", run: startsEnabled},
 		{id: "VHU-RING-7", source: states,
-			text: "A ring that is disabled and enabled under load loses nothing and repeats nothing.", run: toggled},
+			text: "A ring that is disabled and enabled under load loses nothing and repeats nothing.",
+			run:  toggled},
 		{id: "VHU-RING-8", source: "VIRTIO 1.2, 2.7.5.3",
 			text: "An indirect table is followed.", run: indirect},
 		{id: "VHU-RING-9", source: "vhost-user.rst, VHOST_USER_SET_VRING_ADDR", advice: true,
@@ -39,15 +41,19 @@ func vrings() []check {
 		{id: "VHU-RING-12", source: "VIRTIO 1.2, 2.7",
 			text: "Rings of 4 and of 128 entries work.", run: ringSizes},
 		{id: "VHU-RING-13", source: "VIRTIO 1.2, 3.1.1; the driver chooses a size at each start",
-			text: "A ring can be set up anew, elsewhere and of another size, after it was stopped.", run: ringMoves},
+			text: "A ring can be set up anew, elsewhere and of another size, after it was stopped.",
+			run:  ringMoves},
 		{id: "VHU-RING-14", source: "VIRTIO 1.2, 2.7.8.2",
-			text: "The length in the used ring is not more than the device can have written.", run: usedAtMost},
+			text: "The length in the used ring is not more than the device can have written.",
+			run:  usedAtMost},
 		{id: "VHU-RING-15", source: "VIRTIO 1.2, 2.7.9",
-			text: "With IN_ORDER chains are used in the order in which they were made available.", run: inOrder},
+			text: "With IN_ORDER chains are used in the order in which they were made available.",
+			run:  inOrder},
 		{id: "VHU-RING-16", source: "VIRTIO 1.2, 2.7.8", advice: true,
 			text: "The length in the used ring is not less than the device wrote.", run: usedAtLeast},
 		{id: "VHU-RING-17", source: "vhost-user.rst, VHOST_USER_SET_VRING_ADDR; Suspended device state",
-			text: "A ring whose address was refused is not processed at the one that it had before.", run: ringStale},
+			text: "A ring whose address was refused is not processed at the one that it had before.",
+			run:  ringStale},
 	}
 }
 
@@ -154,8 +160,10 @@ func disabledQuiet(s *session) {
 }
 
 func startsEnabled(s *session) {
-	m := s.boot(bootOptions{stopped: true, Options: vhosttest.Options{Without: ^wire.ProtocolFeatures(0)}})
-	m.must(m.f.Send(wire.SetFeatures, 0, wire.U64(m.features&^(1<<wire.FeatureProtocolFeatures)).AppendTo(nil)), "set features")
+	none := vhosttest.Options{Without: ^wire.ProtocolFeatures(0)}
+	m := s.boot(bootOptions{stopped: true, Options: none})
+	features := wire.U64(m.features &^ (1 << wire.FeatureProtocolFeatures))
+	m.must(m.f.Send(wire.SetFeatures, 0, features.AppendTo(nil)), "set features")
 	m.must(m.f.SetTable(m.g), "set memory")
 	m.startRings(false)
 	m.work(2)
@@ -182,7 +190,7 @@ func ringOutside(s *session) {
 		m := s.boot(bootOptions{stopped: true})
 		s.need(m.f.Negotiated.Has(wire.ProtocolReplyAck), "backend does not offer REPLY_ACK")
 		m.configure()
-		m.must(m.f.Tell(wire.SetVringNum, wire.VringState{Index: uint32(m.q.Index), Num: ringSize}.AppendTo(nil)), "set ring size")
+		m.must(m.f.Tell(wire.SetVringNum, m.ringState(ringSize)), "set ring size")
 		a := m.q.Addr(0)
 		switch part {
 		case "descriptor table":
@@ -203,7 +211,7 @@ func ringStale(s *session) {
 	m.work(2)
 	m.stopQueue()
 	m.put(2)
-	state := func(n uint32) []byte { return wire.VringState{Index: uint32(m.q.Index), Num: n}.AppendTo(nil) }
+	kick := wire.VringFD{Index: uint32(m.q.Index)}.AppendTo(nil)
 	a := m.q.Addr(0)
 	a.Desc, a.Avail, a.Used = 0x1000, 0x2000, 0x3000
 	for _, r := range []struct {
@@ -211,11 +219,11 @@ func ringStale(s *session) {
 		payload []byte
 		fds     []int
 	}{
-		{wire.SetVringNum, state(ringSize), nil},
-		{wire.SetVringBase, state(m.q.Base()), nil},
+		{wire.SetVringNum, m.ringState(ringSize), nil},
+		{wire.SetVringBase, m.ringState(m.q.Base()), nil},
 		{wire.SetVringAddr, a.AppendTo(nil), nil},
-		{wire.SetVringKick, wire.VringFD{Index: uint32(m.q.Index)}.AppendTo(nil), []int{m.q.Kick.FD}},
-		{wire.SetVringEnable, state(1), nil},
+		{wire.SetVringKick, kick, []int{m.q.Kick.FD}},
+		{wire.SetVringEnable, m.ringState(1), nil},
 	} {
 		if err := m.f.Send(r.req, 0, r.payload, r.fds...); closed(err) {
 			s.Notef("the backend closed the connection")

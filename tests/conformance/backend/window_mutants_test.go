@@ -35,9 +35,9 @@ type relay struct {
 
 // Offsets of docs/window.md.
 const (
-	atAsk, atCancel, atDone = 0x40, 0x50, 0x80
-	atStatus, atCount       = 0x88, 0x90
-	atWakeup, atGPA         = 0xa0, 0x1000
+	atAsk, atDeadline, atCancel = 0x40, 0x48, 0x50
+	atDone, atStatus, atCount   = 0x80, 0x88, 0x90
+	atWakeup, atGPA             = 0xa0, 0x1000
 )
 
 var le = binary.LittleEndian
@@ -139,7 +139,8 @@ func windowMutants() []mutant {
 				}
 				return true
 			})},
-		{defect: "the window is not sealed", rules: rules("FBPP-WIN-1"), proxy: relay{seals: unix.F_SEAL_SHRINK}.between},
+		{defect: "the window is not sealed", rules: rules("FBPP-WIN-1"),
+			proxy: relay{seals: unix.F_SEAL_SHRINK}.between},
 		{defect: "a second connection has the window of the first", rules: rules("FBPP-WIN-2"),
 			proxy: onReply(windowRequest, func(c *proxied, m *wire.Message) bool {
 				if first == nil {
@@ -157,11 +158,15 @@ func windowMutants() []mutant {
 				}
 				return true
 			})},
-		{defect: "ranges that touch are not joined", rules: rules("FBPP-WIN-4"), proxy: relay{done: splitRange}.between},
+		{defect: "ranges that touch are not joined", rules: rules("FBPP-WIN-4"),
+			proxy: relay{done: splitRange}.between},
 		{defect: "answers come after the deadline", rules: rules("FBPP-WIN-5"),
 			proxy: relay{done: func([]byte) { time.Sleep(500 * time.Millisecond) }}.between},
 		{defect: "the driver is given more time than there is", rules: rules("FBPP-WIN-5"),
-			proxy: relay{ask: func(d []byte) { le.PutUint64(d[0x48:], le.Uint64(d[0x48:])+uint64(time.Second)) }}.between},
+			proxy: relay{ask: func(d []byte) {
+				deadline := d[atDeadline:]
+				le.PutUint64(deadline, le.Uint64(deadline)+uint64(time.Second))
+			}}.between},
 		{defect: "features that nobody named are agreed on", rules: rules("FBPP-WIN-9"),
 			proxy: func() *proxy {
 				return &proxy{reply: func(_ *proxied, m *wire.Message) bool {
@@ -171,7 +176,8 @@ func windowMutants() []mutant {
 					return true
 				}}
 			}},
-		{defect: "each signal is a request", rules: rules("FBPP-WIN-6"), proxy: relay{always: true}.between},
+		{defect: "each signal is a request", rules: rules("FBPP-WIN-6"),
+			proxy: relay{always: true}.between},
 		{defect: "giving up is ignored", rules: rules("FBPP-WIN-7"),
 			proxy: relay{ask: func(d []byte) { le.PutUint64(d[atCancel:], 0) }}.between},
 		{defect: "a published answer changes", rules: rules("FBPP-WIN-8"),
@@ -181,9 +187,11 @@ func windowMutants() []mutant {
 					time.Sleep(2 * time.Millisecond)
 				}
 			}}.between},
-		{defect: "every request ends well", proxy: relay{done: func(f []byte) { le.PutUint32(f[atStatus:], 0) }}.between,
-			rules: rules("FBPP-INIT-2", "FBPP-MSG-1", "FBPP-MSG-2", "FBPP-HELLO-2", "FBPP-HELLO-3", "FBPP-REP-3", "FBPP-REP-4",
-				"FBPP-REP-5", "FBPP-REP-6", "FBPP-REP-7", "FBPP-REP-8", "FBPP-REP-9", "FBPP-WIN-5")},
+		{defect: "every request ends well",
+			proxy: relay{done: func(f []byte) { le.PutUint32(f[atStatus:], 0) }}.between,
+			rules: rules("FBPP-INIT-2", "FBPP-MSG-1", "FBPP-MSG-2", "FBPP-HELLO-2", "FBPP-HELLO-3",
+				"FBPP-REP-3", "FBPP-REP-4", "FBPP-REP-5", "FBPP-REP-6", "FBPP-REP-7", "FBPP-REP-8",
+				"FBPP-REP-9", "FBPP-WIN-5")},
 		{defect: "one malformed message of many is taken for good", rules: rules("FBPP-MSG-2"),
 			proxy: func() *proxy {
 				requests := 0
@@ -193,7 +201,8 @@ func windowMutants() []mutant {
 					}
 				}}.between()
 			}},
-		{defect: "a discarded report leaves a range behind", rules: rules("FBPP-REP-9", "FBPP-REP-3", "FBPP-MSG-1"),
+		{defect: "a discarded report leaves a range behind",
+			rules: rules("FBPP-REP-9", "FBPP-REP-3", "FBPP-MSG-1"),
 			proxy: relay{done: func(f []byte) {
 				if le.Uint32(f[atStatus:]) != 0 {
 					le.PutUint64(f[atCount:], 1)
@@ -227,10 +236,14 @@ func TestDefectsOfTheFreePageDeviceAreFoundByTheirRules(t *testing.T) {
 		t.Run(m.defect, func(t *testing.T) {
 			t.Parallel()
 			dev := device.New(device.Options{Logger: zap.NewNop(), WindowSize: 1 << 16})
-			c := backend.Config{SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(), Patience: time.Second}
+			c := backend.Config{
+				SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(),
+				Patience: time.Second,
+			}
 			want := report.Fail
 			if m.proxy == nil { // changes nothing: every rule of the window is kept
-				m.proxy, m.rules, want = relay{}.between, rules("FBPP-WIN-*", "FBPP-REP-*", "FBPP-MSG-*"), report.Pass
+				m.proxy, want = relay{}.between, report.Pass
+				m.rules = rules("FBPP-WIN-*", "FBPP-REP-*", "FBPP-MSG-*")
 			}
 			c.SocketPath = serveMutant(t, c.SocketPath, m.proxy())
 			for id, r := range results(t, c, m.rules...) {

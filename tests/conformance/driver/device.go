@@ -114,13 +114,15 @@ func (d *device) readConfig(p []byte, off uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if end := uint64(off) + uint64(len(p)); end > protocol.ConfigSize {
-		d.judge.broke(ruleConfig, "bytes %d to %d of the configuration were read, it has %d", off, end, protocol.ConfigSize)
+		d.judge.broke(ruleConfig, "bytes %d to %d of the configuration were read, it has %d",
+			off, end, protocol.ConfigSize)
 		return fmt.Errorf("read configuration: bytes %d to %d of %d", off, end, protocol.ConfigSize)
 	}
 	if off != 0 || len(p) != protocol.ConfigSize {
 		d.judge.saw(ruleConfig)
 	} else {
-		d.judge.skip("the frontend reads all of the configuration, and answers the driver from its copy", ruleConfig)
+		d.judge.skip("the frontend reads all of the configuration,"+
+			" and answers the driver from its copy", ruleConfig)
 	}
 	var space [protocol.ConfigSize]byte
 	d.config.Encode(space[:])
@@ -296,7 +298,8 @@ func (d *device) useKept(q *vhostuser.Queue, arrange func([]*message)) {
 	for _, m := range d.kept {
 		d.judge.saw(ruleStable)
 		if sum, err := sumOf(m.chain.Readable()); err == nil && sum != m.sum {
-			d.judge.broke(ruleStable, "the message that was read as %v, and not used yet, has changed", m.header)
+			d.judge.broke(ruleStable,
+				"the message that was read as %v, and not used yet, has changed", m.header)
 		}
 		d.use(q, m)
 	}

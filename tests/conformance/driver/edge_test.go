@@ -31,7 +31,9 @@ func TestDriverThatRefuses(t *testing.T) {
 			t.Errorf("%s: %v: %s", id, results[id].Outcome, results[id].Detail)
 		}
 	}
-	for _, id := range []string{"FBPP-INIT-1", "FBPP-INIT-3", "FBPP-INIT-4", "FBPP-EV-5", "FBPP-EV-8", "FBPP-OP-1"} {
+	for _, id := range []string{
+		"FBPP-INIT-1", "FBPP-INIT-3", "FBPP-INIT-4", "FBPP-EV-5", "FBPP-EV-8", "FBPP-OP-1",
+	} {
 		if results[id].Outcome != report.Pass {
 			t.Errorf("%s: %v: %s", id, results[id].Outcome, results[id].Detail)
 		}
@@ -45,9 +47,7 @@ func TestDriverThatIsOdd(t *testing.T) {
 		"breaks off at its deadline":      "",
 		"has spoken to an earlier device": "FBPP-INIT-1",
 	}
-	outcomes := examineAll(t, slices.Collect(maps.Keys(odd)), func(f fault) (map[string]report.Result, error) {
-		return examine(t, f, acceptedByQEMU)
-	})
+	outcomes := examineAll(t, slices.Collect(maps.Keys(odd)), examineAsQEMU(t))
 	for f, skipped := range odd {
 		t.Run(string(f), func(t *testing.T) {
 			end := <-outcomes[f]
@@ -117,7 +117,8 @@ func TestSocketThatCannotBe(t *testing.T) {
 
 // A frontend that leaves for good ends the suite, and not in a hang.
 func TestFrontendThatLeaves(t *testing.T) {
-	results, err := examine(t, "leaves", acceptedByQEMU, func(c *driver.Config) { c.Wait = time.Second })
+	hurry := func(c *driver.Config) { c.Wait = time.Second }
+	results, err := examine(t, "leaves", acceptedByQEMU, hurry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,9 +135,8 @@ func TestDriverThatTalksNonsense(t *testing.T) {
 	for _, seed := range []string{"a", "b", "c", "d"} {
 		t.Run(seed, func(t *testing.T) {
 			t.Parallel()
-			results, err := examine(t, fault("talks nonsense "+seed), acceptedByQEMU, func(c *driver.Config) {
-				c.Patience = 500 * time.Millisecond
-			})
+			hurry := func(c *driver.Config) { c.Patience = 500 * time.Millisecond }
+			results, err := examine(t, fault("talks nonsense "+seed), acceptedByQEMU, hurry)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -35,7 +35,8 @@ func (d *device) collect() {
 		}
 		d.judge.saw(ruleBuffers, ruleQueue)
 		if c.WritableLen() < protocol.EventSize || c.ReadableLen() != 0 {
-			d.judge.broke(ruleBuffers, "a buffer of eventq has %d writable and %d readable bytes", c.WritableLen(), c.ReadableLen())
+			d.judge.broke(ruleBuffers, "a buffer of eventq has %d writable and %d readable bytes",
+				c.WritableLen(), c.ReadableLen())
 		}
 		b := &buffer{chain: c, marked: mark[:min(len(mark), int(c.WritableLen()))]}
 		if _, err := c.WriteAt(b.marked, 0); err != nil {
@@ -79,7 +80,8 @@ func (d *device) check(b *buffer) {
 	d.judge.saw(ruleHandsOff)
 	for i := range found {
 		if found[i] != b.marked[i] {
-			d.judge.broke(ruleHandsOff, "byte %d of the event buffer at %#x was %#x, and has become %#x while the buffer was the device's",
+			d.judge.broke(ruleHandsOff, "byte %d of the event buffer at %#x was %#x,"+
+				" and has become %#x while the buffer was the device's",
 				i, spans(b.chain.Writable())[0].begin, b.marked[i], found[i])
 			return
 		}

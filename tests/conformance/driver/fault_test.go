@@ -9,7 +9,9 @@ import (
 )
 
 // spoil encodes a report, with what is wrong about it.
-func (s *script) spoil(h protocol.Header, records []protocol.Record, trailer *protocol.Trailer) []byte {
+func (s *script) spoil(
+	h protocol.Header, records []protocol.Record, trailer *protocol.Trailer,
+) []byte {
 	first := s.sent == 2 // after STARTED
 	last := trailer != nil
 	switch s.fault {

@@ -45,7 +45,8 @@ func (j *judge) meets(taken bool) {
 	j.stranger, j.helloDue = taken, ruleHello
 	if taken {
 		j.helloDue = noRule
-		j.skip("messages were taken from reportq before: the driver may have said HELLO to an earlier device", ruleHello)
+		j.skip("messages were taken from reportq before:"+
+			" the driver may have said HELLO to an earlier device", ruleHello)
 	}
 }
 
@@ -114,7 +115,8 @@ func (j *judge) message(h protocol.Header, c *vhostuser.Chain) error {
 		j.saw(ruleShift)
 	}
 	if r.pageShift != 0 && r.pageShift != h.PageShift {
-		j.blame(breaks(ruleShift, "%v: an earlier message of the request has page shift %d", h, r.pageShift))
+		j.blame(breaks(ruleShift, "%v: an earlier message of the request has page shift %d",
+			h, r.pageShift))
 	}
 	r.pageShift = h.PageShift
 	if h.Type == protocol.MessageStarted {
@@ -140,7 +142,8 @@ func (j *judge) hello(h protocol.Header, c *vhostuser.Chain) error {
 		return err
 	}
 	j.driver = &introduction{hello, h.Status, h.PageShift}
-	j.note("driver: hello: %q, order %d, %d bytes, features %v, reason %q", hello.Release, hello.MaxOrder, hello.RAMBytes, hello.Features, hello.Reason)
+	j.note("driver: hello: %q, order %d, %d bytes, features %v, reason %q",
+		hello.Release, hello.MaxOrder, hello.RAMBytes, hello.Features, hello.Reason)
 	j.saw(rulePoison)
 	if hello.Features&protocol.FeaturePagePoison != 0 && h.Status != protocol.StatusContentMatters {
 		return breaks(rulePoison, "hello has the feature page-poison and the status %v", h.Status)
@@ -166,7 +169,8 @@ func (j *judge) report(r *request, h protocol.Header, c *vhostuser.Chain) error 
 	j.saw(ruleMost)
 	if most := 2 * j.pages(); r.records+uint64(h.Count) > most {
 		r.lost = true
-		return breaks(ruleMost, "%v makes %d records of the request, at most %d are allowed", h, r.records+uint64(h.Count), most)
+		return breaks(ruleMost, "%v makes %d records of the request, at most %d are allowed",
+			h, r.records+uint64(h.Count), most)
 	}
 	maxOrder := uint8(protocol.MaxOrder)
 	if j.driver != nil {
@@ -199,7 +203,8 @@ func (j *judge) report(r *request, h protocol.Header, c *vhostuser.Chain) error 
 	}
 	j.saw(ruleTotal)
 	if r.trailer.Records != r.records {
-		return breaks(ruleTotal, "the trailer counts %d records, %d came in %d messages", r.trailer.Records, r.records, r.messages)
+		return breaks(ruleTotal, "the trailer counts %d records, %d came in %d messages",
+			r.trailer.Records, r.records, r.messages)
 	}
 	return nil
 }

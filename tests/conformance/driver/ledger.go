@@ -51,7 +51,8 @@ func (l *ledger) note(format string, args ...any) {
 	if len(l.trace) == traceLines {
 		l.trace = slices.Delete(l.trace, 0, 1)
 	}
-	l.trace = append(l.trace, fmt.Sprintf("%8.3fs ", l.now().Sub(l.began).Seconds())+fmt.Sprintf(format, args...))
+	stamp := fmt.Sprintf("%8.3fs ", l.now().Sub(l.began).Seconds())
+	l.trace = append(l.trace, stamp+fmt.Sprintf(format, args...))
 }
 
 // saw counts an occasion to break rules.

@@ -37,21 +37,25 @@ func parseHeader(c *vhostuser.Chain) (protocol.Header, error) {
 		return protocol.Header{}, breaks(ruleShape, "a message has a device-writable part of %d bytes", n)
 	}
 	if n := c.ReadableLen(); n < protocol.HeaderSize {
-		return protocol.Header{}, breaks(ruleShape, "a message has %d bytes, its header alone has %d", n, protocol.HeaderSize)
+		return protocol.Header{}, breaks(ruleShape,
+			"a message has %d bytes, its header alone has %d", n, protocol.HeaderSize)
 	}
 	var p [protocol.HeaderSize]byte
 	if _, err := c.ReadAt(p[:], 0); err != nil {
 		return protocol.Header{}, fmt.Errorf("read header: %w", err)
 	}
 	h, err := protocol.DecodeHeader(p[:])
-	if h.Type == protocol.MessageReport && h.Status != protocol.StatusOK && (h.Count != 0 || h.Flags&protocol.FlagLast == 0) {
-		return h, breaks(ruleRefusal, "a report with status %v has %d records and flags %#x: % x", h.Status, h.Count, h.Flags, p)
+	refuses := h.Type == protocol.MessageReport && h.Status != protocol.StatusOK
+	if refuses && (h.Count != 0 || h.Flags&protocol.FlagLast == 0) {
+		return h, breaks(ruleRefusal, "a report with status %v has %d records and flags %#x: % x",
+			h.Status, h.Count, h.Flags, p)
 	}
 	if err != nil {
 		return h, breaks(ruleFields, "%v: % x", err, p)
 	}
 	if want := h.Size(); want != uint64(c.ReadableLen()) {
-		return h, breaks(ruleShape, "a message has %d bytes, by its header it has %d: % x", c.ReadableLen(), want, p)
+		return h, breaks(ruleShape, "a message has %d bytes, by its header it has %d: % x",
+			c.ReadableLen(), want, p)
 	}
 	return h, nil
 }
@@ -83,7 +87,9 @@ func parseTrailer(h protocol.Header, c *vhostuser.Chain) (protocol.Trailer, erro
 }
 
 // eachRecord calls f with the records of a report, in order.
-func eachRecord(h protocol.Header, c *vhostuser.Chain, f func(i uint32, r protocol.Record) error) error {
+func eachRecord(
+	h protocol.Header, c *vhostuser.Chain, f func(i uint32, r protocol.Record) error,
+) error {
 	var p [4096]byte
 	for i := uint32(0); i < h.Count; {
 		n := min(h.Count-i, uint32(len(p)/protocol.RecordSize))

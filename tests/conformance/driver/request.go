@@ -58,20 +58,25 @@ func (r *request) add(record protocol.Record, memory []vhostuser.Region, maxOrde
 	number := r.records - 1
 	switch {
 	case record.Class() != protocol.ClassFree:
-		return breaks(ruleBlock, "record %d of the request has class %d: %v", number, record.Class(), record)
+		return breaks(ruleBlock, "record %d of the request has class %d: %v",
+			number, record.Class(), record)
 	case record.PFN()&(1<<record.Order()-1) != 0:
-		return breaks(ruleBlock, "record %d of the request is not aligned to its size: %v", number, record)
+		return breaks(ruleBlock, "record %d of the request is not aligned to its size: %v",
+			number, record)
 	}
 	s, ok := r.place(record)
 	if !ok || !inside(s, memory) {
-		return breaks(ruleBlock, "record %d of the request is not wholly in guest memory: %v, bytes %#x to %#x", number, record, s.begin, s.end)
+		return breaks(ruleBlock, "record %d of the request is not wholly in guest memory:"+
+			" %v, bytes %#x to %#x", number, record, s.begin, s.end)
 	}
 	if record.Order() > maxOrder {
-		return breaks(ruleMaxOrder, "record %d of the request has order %d, HELLO says at most %d: %v", number, record.Order(), maxOrder, record)
+		return breaks(ruleMaxOrder, "record %d of the request has order %d,"+
+			" HELLO says at most %d: %v", number, record.Order(), maxOrder, record)
 	}
 	for _, p := range r.pinned {
 		if s.begin < p.end && p.begin < s.end {
-			return breaks(ruleFree, "record %d of the request, %v, bytes %#x to %#x, holds the event buffer at %#x, which the device has had since before the request",
+			return breaks(ruleFree, "record %d of the request, %v, bytes %#x to %#x,"+
+				" holds the event buffer at %#x, which the device has had since before the request",
 				number, record, s.begin, s.end, p.begin)
 		}
 	}
@@ -120,7 +125,8 @@ func (r *request) overlap() error {
 			continue
 		}
 		if far != nil && b.begin < far.end {
-			return breaks(ruleOverlap, "record %d of the request, bytes %#x to %#x, overlaps record %d, bytes %#x to %#x, and no message so far had RESUMED",
+			return breaks(ruleOverlap, "record %d of the request, bytes %#x to %#x,"+
+				" overlaps record %d, bytes %#x to %#x, and no message so far had RESUMED",
 				max(b.record, far.record), b.begin, b.end, min(b.record, far.record), far.begin, far.end)
 		}
 		if far == nil || b.end > far.end {

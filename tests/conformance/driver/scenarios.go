@@ -33,16 +33,22 @@ func scenarios() []scenario {
 		{name: "deadlines, tight, unknown and far", blame: ruleUsable, asks: true, play: deadlines},
 		{name: "overtaken at once", blame: ruleUsable, asks: true, play: overtaken},
 		{name: "overtaken while the driver walks", blame: ruleUsable, asks: true, play: overtakenInWalk},
-		{name: "overtaken while messages are kept", blame: ruleUsable, asks: true, play: overtakenLate(paceKeep)},
-		{name: "overtaken while messages are in the ring", blame: ruleUsable, asks: true, play: overtakenLate(paceIgnore)},
+		{name: "overtaken while messages are kept", blame: ruleUsable, asks: true,
+			play: overtakenLate(paceKeep)},
+		{name: "overtaken while messages are in the ring", blame: ruleUsable, asks: true,
+			play: overtakenLate(paceIgnore)},
 		{name: "cancelled", blame: ruleUsable, asks: true, play: cancelled},
-		{name: "another request cancelled", blame: ruleCancel, asks: true, only: []string{ruleCancel}, play: otherCancelled},
-		{name: "messages used late", blame: ruleUsable, asks: true, only: []string{ruleStable}, play: usedLate},
+		{name: "another request cancelled", blame: ruleCancel, asks: true, only: []string{ruleCancel},
+			play: otherCancelled},
+		{name: "messages used late", blame: ruleUsable, asks: true, only: []string{ruleStable},
+			play: usedLate},
 		{name: "messages used out of order", blame: ruleUsable, asks: true, play: usedOutOfOrder},
-		{name: "messages left in the ring", blame: ruleUsable, asks: true, only: []string{ruleLocks}, play: leftInRing},
+		{name: "messages left in the ring", blame: ruleUsable, asks: true, only: []string{ruleLocks},
+			play: leftInRing},
 		{name: "unknown events", blame: ruleUnknown, only: []string{ruleUnknown}, play: unknownEvents},
 		{name: "unknown events in a request", blame: ruleUnknown, asks: true, play: unknownInRequest},
-		{name: "buffers without an event", blame: ruleNoEvent, only: []string{ruleNoEvent}, play: noEvents},
+		{name: "buffers without an event", blame: ruleNoEvent, only: []string{ruleNoEvent},
+			play: noEvents},
 		{name: "event buffers used out of order", blame: ruleUsable, asks: true, play: newestFirst},
 		{name: "interrupts for nothing", blame: ruleUsable, play: interrupts},
 		{name: "switched off and on", blame: ruleUsable, play: switched},
@@ -50,7 +56,8 @@ func scenarios() []scenario {
 		{name: "HELLO wanted", blame: ruleUsable, only: []string{ruleWanted}, play: helloWanted},
 		{name: "HELLO wanted in a request", blame: ruleUsable, asks: true, play: helloWantedInRequest},
 		{name: "the guest paused", blame: ruleUsable, waits: true, play: paused},
-		{name: "the driver restarted", blame: ruleUsable, waits: true, only: []string{ruleAgain}, play: restarted},
+		{name: "the driver restarted", blame: ruleUsable, waits: true, only: []string{ruleAgain},
+			play: restarted},
 		{name: "the connection lost", blame: ruleUsable, play: reconnected},
 	}
 }
@@ -95,7 +102,8 @@ func budgets(s *session) error {
 		longest(), {}, {BudgetUS: most, BudgetEntries: most},
 		{BudgetUS: 1, BudgetEntries: most}, {BudgetUS: most, BudgetEntries: 1},
 	} {
-		if err := s.untilDeadline(question{budget: b, deadline: min(s.c.Patience/4, 2*time.Second)}); err != nil {
+		deadline := min(s.c.Patience/4, 2*time.Second)
+		if err := s.untilDeadline(question{budget: b, deadline: deadline}); err != nil {
 			return err
 		}
 	}
@@ -227,7 +235,9 @@ func otherCancelled(s *session) error {
 		if err != nil {
 			return err
 		}
-		for _, other := range []uint64{before.generation, r.generation ^ 1<<63, r.generation ^ 1<<32, r.generation - 1, 0} {
+		for _, other := range []uint64{
+			before.generation, r.generation ^ 1<<63, r.generation ^ 1<<32, r.generation - 1, 0,
+		} {
 			if err := s.cancel(other); err != nil {
 				return err
 			}

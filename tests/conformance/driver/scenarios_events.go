@@ -32,7 +32,8 @@ func (s *session) phantom(e protocol.Event, rule string, how use) error {
 func unknownEvents(s *session) error {
 	strange := []protocol.Event{
 		{Type: 0}, {Type: 4}, {Type: 0xffff, Flags: 0xffff}, {Type: 4, Flags: protocol.EventHelloWanted},
-		{Type: protocol.EventChanged}, {Type: protocol.EventChanged, Flags: 0xffff &^ protocol.EventHelloWanted},
+		{Type: protocol.EventChanged},
+		{Type: protocol.EventChanged, Flags: 0xffff &^ protocol.EventHelloWanted},
 		{Type: 0x0100}, {Type: 0x0300, Flags: 1},
 	}
 	for i := range s.rounds() {
@@ -65,7 +66,8 @@ func unknownInRequest(s *session) error {
 // like a request.
 func noEvents(s *session) error {
 	for range s.rounds() {
-		if err := s.phantom(protocol.Event{Type: protocol.EventReportFree}, ruleNoEvent, use{empty: true}); err != nil {
+		ask := protocol.Event{Type: protocol.EventReportFree}
+		if err := s.phantom(ask, ruleNoEvent, use{empty: true}); err != nil {
 			return err
 		}
 	}

@@ -35,9 +35,11 @@ func leftInRing(s *session) error {
 		hold := time.Duration(r.trailer.HoldMaxUS) * time.Microsecond
 		switch {
 		case hold >= s.c.Hold/2:
-			s.judge.broke(ruleLocks, "the device left the messages in the ring for %v, and by the trailer a lock was held for %v", s.c.Hold, hold)
+			s.judge.broke(ruleLocks, "the device left the messages in the ring for %v,"+
+				" and by the trailer a lock was held for %v", s.c.Hold, hold)
 		case known && !active:
-			s.judge.broke(ruleLocks, "the device left the messages in the ring for %v and interrupted the driver, and no byte of the guest's memory changed", s.c.Hold)
+			s.judge.broke(ruleLocks, "the device left the messages in the ring for %v"+
+				" and interrupted the driver, and no byte of the guest's memory changed", s.c.Hold)
 		default:
 			s.judge.saw(ruleLocks)
 		}
@@ -84,11 +86,17 @@ func restarted(s *session) error {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Wait)
 	defer cancel()
-	if err := s.await(ctx, func() bool { return s.starts > starts && s.eventq != nil && s.reportq != nil }); err != nil {
+	if err := s.await(ctx, func() bool { return s.startedSince(starts) }); err != nil {
 		s.locked(func() { s.restarts = false })
 		return notPossible(fmt.Sprintf("nobody restarted the driver in %v", s.c.Wait))
 	}
 	return s.helloAfter(hellos, ruleAgain)
+}
+
+// startedSince tells whether a driver has started both queues, eventq more often
+// than the given number of times. The device's mutex is held.
+func (s *session) startedSince(starts int) bool {
+	return s.starts > starts && s.eventq != nil && s.reportq != nil
 }
 
 // reconnected plays a device whose process is restarted.
@@ -102,8 +110,9 @@ func reconnected(s *session) error {
 	})
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
 	defer cancel()
-	if err := s.await(ctx, func() bool { return s.starts > starts && s.eventq != nil && s.reportq != nil }); err != nil {
-		return notPossible(fmt.Sprintf("the frontend did not connect again in %v: QEMU does where its chardev has reconnect-ms", s.c.Patience))
+	if err := s.await(ctx, func() bool { return s.startedSince(starts) }); err != nil {
+		return notPossible(fmt.Sprintf("the frontend did not connect again in %v:"+
+			" QEMU does where its chardev has reconnect-ms", s.c.Patience))
 	}
 	s.setConfig(func(c *protocol.Config) { c.BudgetUS++ })
 	return s.wantHello(ruleWanted)

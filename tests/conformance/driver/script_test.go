@@ -58,7 +58,9 @@ type script struct {
 
 func newScript(g *guest) (*script, error) {
 	s := &script{t: g.t, fault: g.fault, memory: g.memory}
-	for i, q := range map[int]**vhosttest.Queue{protocol.EventQueue: &s.events, protocol.ReportQueue: &s.report} {
+	for i, q := range map[int]**vhosttest.Queue{
+		protocol.EventQueue: &s.events, protocol.ReportQueue: &s.report,
+	} {
 		var err error
 		if *q, err = vhosttest.NewQueue(g.memory, i, queueSize); err != nil {
 			return nil, err
@@ -200,7 +202,8 @@ func (s *script) used(used vhosttest.Used) {
 	}
 	e, err := protocol.DecodeEvent(p[:used.Len])
 	if err == nil {
-		if known := e.Type >= protocol.EventReportFree && e.Type <= protocol.EventChanged; !known && s.fault == "keeps buffers of unknown events" {
+		known := e.Type >= protocol.EventReportFree && e.Type <= protocol.EventChanged
+		if !known && s.fault == "keeps buffers of unknown events" {
 			return
 		}
 		s.event(e)
@@ -272,7 +275,9 @@ func (s *script) nonsense() []byte {
 
 // next returns the next message of the answer.
 func (s *script) next() []byte {
-	h := protocol.Header{Type: protocol.MessageStarted, Generation: s.request.Generation, PageShift: 12}
+	h := protocol.Header{
+		Type: protocol.MessageStarted, Generation: s.request.Generation, PageShift: 12,
+	}
 	switch s.fault {
 	case "has large pages":
 		h.PageShift = 16

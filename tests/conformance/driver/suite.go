@@ -218,7 +218,10 @@ func (s *session) playOne(sc scenario, refuses bool) error {
 	s.blame = sc.blame
 	err := s.attempt(sc, refuses)
 	if ctx.Err() != nil && outer.Err() == nil {
-		s.locked(func() { s.judge.broke(sc.blame, "the driver is so slow that the scenario did not end in %v", bound) })
+		s.locked(func() {
+			s.judge.broke(sc.blame,
+				"the driver is so slow that the scenario did not end in %v", bound)
+		})
 		return errBroken
 	}
 	return err

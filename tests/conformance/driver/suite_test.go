@@ -17,7 +17,9 @@ import (
 )
 
 // examine runs the suite against a scripted driver.
-func examine(t *testing.T, f fault, features uint64, change ...func(*driver.Config)) (map[string]report.Result, error) {
+func examine(
+	t *testing.T, f fault, features uint64, change ...func(*driver.Config),
+) (map[string]report.Result, error) {
 	listening := make(chan struct{}, 1)
 	c := quick(t)
 	c.Progress = func(line string) {
@@ -35,7 +37,8 @@ func examine(t *testing.T, f fault, features uint64, change ...func(*driver.Conf
 	ended := make(chan error, 1)
 	results := make(map[string]report.Result)
 	go func() {
-		ended <- driver.NewSuite(c).Run(ctx, driver.AllRules(), func(r report.Result) { results[r.ID] = r })
+		keep := func(r report.Result) { results[r.ID] = r }
+		ended <- driver.NewSuite(c).Run(ctx, driver.AllRules(), keep)
 	}()
 	<-listening
 	if err := g.start(ctx); err != nil {
@@ -73,7 +76,9 @@ func with(results map[string]report.Result, o report.Outcome) (ids []string) {
 func TestDriverThatKeepsTheRules(t *testing.T) {
 	const ring = 1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder
 	choices := []uint64{1 << wire.FeatureVersion1}
-	for _, bit := range []uint{wire.FeatureIndirectDesc, wire.FeatureEventIdx, wire.FeatureRingPacked, wire.FeatureInOrder} {
+	for _, bit := range []uint{
+		wire.FeatureIndirectDesc, wire.FeatureEventIdx, wire.FeatureRingPacked, wire.FeatureInOrder,
+	} {
 		for _, f := range choices {
 			choices = append(choices, f|1<<bit)
 		}
@@ -102,9 +107,17 @@ type outcome struct {
 	err     error
 }
 
+// examineAsQEMU examines a faulty driver with the ring features that QEMU
+// accepts.
+func examineAsQEMU(t *testing.T) func(fault) (map[string]report.Result, error) {
+	return func(f fault) (map[string]report.Result, error) { return examine(t, f, acceptedByQEMU) }
+}
+
 // examineAll runs suites side by side: they wait more than they work, so many
 // at a time, whatever the processors.
-func examineAll[T comparable](t *testing.T, what []T, examine func(T) (map[string]report.Result, error)) map[T]chan outcome {
+func examineAll[T comparable](
+	t *testing.T, what []T, examine func(T) (map[string]report.Result, error),
+) map[T]chan outcome {
 	t.Helper()
 	outcomes := make(map[T]chan outcome)
 	room := make(chan struct{}, 16)
@@ -171,9 +184,7 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"stops the guest":                         "FBPP-REP-10",
 		"is dead after a cancel":                  "FBPP-OP-1",
 	}
-	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), func(f fault) (map[string]report.Result, error) {
-		return examine(t, f, acceptedByQEMU)
-	})
+	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), examineAsQEMU(t))
 	for f, rule := range rules {
 		t.Run(string(f), func(t *testing.T) {
 			end := <-outcomes[f]

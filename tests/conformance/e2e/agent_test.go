@@ -50,7 +50,8 @@ func TestAgentKeepsTheRulesByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(m.ctx, program, "driver", "--socket-path="+m.socket, "--restart-driver=ask", "--wait=1m")
+	cmd := exec.CommandContext(m.ctx, program, "driver",
+		"--socket-path="+m.socket, "--restart-driver=ask", "--wait=1m")
 	var tap bytes.Buffer
 	cmd.Stdout = &tap
 	stderr, err := cmd.StderrPipe()
@@ -94,7 +95,8 @@ func (m *machine) examine(c driver.Config) (tap string, broken, skipped []string
 			skipped = append(skipped, r.ID)
 		}
 	})
-	if _, err := report.Run(m.ctx, "driver", driver.NewSuite(c), nil, report.NewTAP(&text), sort); err != nil {
+	_, err := report.Run(m.ctx, "driver", driver.NewSuite(c), nil, report.NewTAP(&text), sort)
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	return text.String(), broken, skipped
@@ -122,7 +124,8 @@ func (m *machine) requireVerdict(fault, rule string) {
 		m.t.Fatal(err)
 	}
 	tap, broken, _ := m.examine(driver.Config{
-		Wait: time.Minute, Patience: 3 * time.Second, Quiet: 20 * time.Millisecond, Hold: 50 * time.Millisecond,
+		Wait: time.Minute, Patience: 3 * time.Second,
+		Quiet: 20 * time.Millisecond, Hold: 50 * time.Millisecond,
 	})
 	if !slices.Contains(broken, rule) {
 		m.t.Errorf("%v are broken, want %s among them\n%s", broken, rule, tap)
@@ -130,7 +133,8 @@ func (m *machine) requireVerdict(fault, rule string) {
 }
 
 // configRead matches what QEMU tells of a read of the configuration space.
-var configRead = regexp.MustCompile(`memory_region_ops_read .* addr 0x([0-9a-f]+) .* size (\d+) name 'virtio-pci-device-`)
+var configRead = regexp.MustCompile(
+	`memory_region_ops_read .* addr 0x([0-9a-f]+) .* size (\d+) name 'virtio-pci-device-`)
 
 // requireConfigReads starts the agent, and requires that it reads nothing past
 // the end of the configuration [FBPP-CFG-3].
@@ -166,7 +170,8 @@ func (m *machine) requireConfigReads() {
 		}
 		// The structure begins at a page.
 		if end := address%4096 + size; end > protocol.ConfigSize {
-			m.t.Errorf("%s: up to byte %d of the configuration, which has %d", read[0], end, protocol.ConfigSize)
+			m.t.Errorf("%s: up to byte %d of the configuration, which has %d",
+				read[0], end, protocol.ConfigSize)
 		}
 	}
 	if len(reads) == 0 {

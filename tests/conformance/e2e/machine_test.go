@@ -24,7 +24,8 @@ const hangTimeout = 4 * time.Minute
 var parts *lab.Lab
 
 func TestMain(m *testing.M) {
-	l, err := lab.Open(context.Background(), func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) })
+	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
+	l, err := lab.Open(context.Background(), progress)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: cannot start:", err)
 		os.Exit(1)
@@ -60,7 +61,8 @@ func boot(t *testing.T, series guest.Series) *machine {
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	t.Cleanup(cancel)
 	m := &machine{ctx: ctx, t: t, socket: filepath.Join(t.TempDir(), "device.sock")}
-	hostile, err := guest.BuildProgram(ctx, hostilePackage, filepath.Join(parts.Root, "build", "guest"))
+	dir := filepath.Join(parts.Root, "build", "guest")
+	hostile, err := guest.BuildProgram(ctx, hostilePackage, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +123,8 @@ func (m *machine) agentOutput(ctx context.Context) (string, error) {
 
 // end ends the agent.
 func (m *machine) end(ctx context.Context) error {
-	_, err := m.vm.Guest.Do(ctx, ctl.Request{Op: ctl.OpSignal, Name: agentName, Signal: int(syscall.SIGTERM)})
+	order := ctl.Request{Op: ctl.OpSignal, Name: agentName, Signal: int(syscall.SIGTERM)}
+	_, err := m.vm.Guest.Do(ctx, order)
 	if err == nil {
 		_, err = m.vm.Guest.Do(ctx, ctl.Request{Op: ctl.OpWait, Name: agentName})
 	}

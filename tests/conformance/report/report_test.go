@@ -31,7 +31,9 @@ func mixed() *Checks {
 	}}
 }
 
-func run(t *testing.T, s Suite, patterns []string, newSink func(*strings.Builder) Sink) (string, Summary) {
+func run(
+	t *testing.T, s Suite, patterns []string, newSink func(*strings.Builder) Sink,
+) (string, Summary) {
 	t.Helper()
 	var out strings.Builder
 	sum, err := Run(context.Background(), "mixed", s, patterns, newSink(&out))
@@ -105,8 +107,10 @@ func TestJSON(t *testing.T) {
 	text := func(id string) line {
 		return line{Suite: "mixed", Rule: id, Text: "Text of " + id + ".", Source: "a source"}
 	}
-	want := []line{text("X-PASS-1"), text("X-FAIL-1"), text("X-FAIL-2"), text("X-SKIP-1"), text("X-ERR-1"),
-		{Suite: "mixed", Summary: &Summary{Passed: 1, Failed: 1, Advised: 1, Skipped: 1, Errors: 1}}}
+	want := []line{
+		text("X-PASS-1"), text("X-FAIL-1"), text("X-FAIL-2"), text("X-SKIP-1"), text("X-ERR-1"),
+		{Suite: "mixed", Summary: &Summary{Passed: 1, Failed: 1, Advised: 1, Skipped: 1, Errors: 1}},
+	}
 	want[0].Outcome = "pass"
 	want[1].Outcome, want[1].Detail, want[1].Notes = "fail", "saw 7 # twice", []string{`a "note"`}
 	want[2].Outcome, want[2].Detail, want[2].Advice = "fail", "not so good", true
@@ -142,8 +146,10 @@ func TestSelect(t *testing.T) {
 		want     []string
 		fails    bool
 	}{
-		"no pattern is all rules":          {nil, []string{"X-PASS-1", "X-FAIL-1", "X-FAIL-2", "X-SKIP-1", "X-ERR-1"}, false},
-		"rules come in their own order":    {[]string{"X-SKIP-1", "X-FAIL-*"}, []string{"X-FAIL-1", "X-FAIL-2", "X-SKIP-1"}, false},
+		"no pattern is all rules": {nil,
+			[]string{"X-PASS-1", "X-FAIL-1", "X-FAIL-2", "X-SKIP-1", "X-ERR-1"}, false},
+		"rules come in their own order": {[]string{"X-SKIP-1", "X-FAIL-*"},
+			[]string{"X-FAIL-1", "X-FAIL-2", "X-SKIP-1"}, false},
 		"a pattern that matches nothing":   {[]string{"X-PASS-1", "Y-*"}, nil, true},
 		"a pattern that is none":           {[]string{"X-["}, nil, true},
 		"two patterns for the same rule":   {[]string{"X-PASS-1", "X-P*"}, []string{"X-PASS-1"}, false},
@@ -177,7 +183,8 @@ func TestACheckThatHangsIsGivenUp(t *testing.T) {
 }
 
 func TestTheBoundEndsTheContextOfACheck(t *testing.T) {
-	r := check("X-1", func(t *T) { <-t.Context().Done(); t.Skipf("ended") }).Run(context.Background(), time.Millisecond)
+	ends := check("X-1", func(t *T) { <-t.Context().Done(); t.Skipf("ended") })
+	r := ends.Run(context.Background(), time.Millisecond)
 	if r.Outcome != Skip {
 		t.Errorf("got %v %q", r.Outcome, r.Detail)
 	}

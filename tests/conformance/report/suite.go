@@ -20,7 +20,9 @@ type Suite interface {
 // Run runs a suite under its name, over the rules that the patterns select,
 // and sends what it finds to all sinks. The error says why the suite could not
 // run to its end; the summary counts what was found until then.
-func Run(ctx context.Context, name string, s Suite, patterns []string, sinks ...Sink) (Summary, error) {
+func Run(
+	ctx context.Context, name string, s Suite, patterns []string, sinks ...Sink,
+) (Summary, error) {
 	selected, err := Select(s.Rules(), patterns...)
 	if err != nil {
 		return Summary{}, err
