@@ -3,8 +3,6 @@
 package introspect
 
 import (
-	"slices"
-
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
@@ -72,9 +70,6 @@ type Census struct {
 	Refused uint64
 	// Read is the number of struct pages that were looked at.
 	Read uint64
-	// Basis are the frames of memory on which all of it rests: the page tables
-	// by which the struct pages were found. They hardly ever change. Sorted.
-	Basis []uint64
 }
 
 func newCensus(zones []Zone) *Census {
@@ -110,9 +105,8 @@ func (t *tally) add(zone int, p pages.Page, n uint64) {
 	t.pages[((zone+1)*int(pages.Classes)+int(p.Class))*pages.Attrs+int(p.Attr)] += n
 }
 
-// collect adds a tally, the free blocks of each zone by order, and the frames
-// of page tables that one scanner found.
-func (c *Census) collect(t *tally, blocks [][]uint64, basis []uint64) {
+// collect adds a tally, and the free blocks of each zone by order.
+func (c *Census) collect(t *tally, blocks [][]uint64) {
 	for i, n := range t.pages {
 		if n == 0 {
 			continue
@@ -131,7 +125,4 @@ func (c *Census) collect(t *tally, blocks [][]uint64, basis []uint64) {
 	}
 	c.Refused += t.refused
 	c.Read += t.read
-	c.Basis = append(c.Basis, basis...)
-	slices.Sort(c.Basis)
-	c.Basis = slices.Compact(c.Basis)
 }

@@ -32,5 +32,7 @@
 // A struct page that is read while the guest runs can be stale or torn. Each
 // free block therefore comes with its evidence: the frames of guest memory from
 // which it was concluded that the block is free. If they were not written from
-// before the read to some later instant, the conclusion held all that time.
+// before the read to some later instant, the struct page was the same all that
+// time. It was the block's at one instant at least: the one when the page tables
+// said so (see [paging.Space.Settled]).
 package introspect

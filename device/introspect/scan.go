@@ -107,7 +107,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 	}
 	census := newCensus(zones)
 	for _, s := range scanners {
-		census.collect(s.tally, s.found, s.win.basis())
+		census.collect(s.tally, s.found)
 	}
 	return census, nil
 }

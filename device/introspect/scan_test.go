@@ -225,14 +225,6 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 		if c.Read >= synFew-3*1023 {
 			t.Fatalf("%d struct pages were read of %d", c.Read, synFew)
 		}
-		tables := []uint64{
-			syn.Image >> pageShift,
-			(syn.Image + syn.MapL3) >> pageShift,
-			(syn.Image + syn.MapL2) >> pageShift,
-		}
-		if diff := cmp.Diff(tables, c.Basis); diff != "" {
-			t.Fatal(diff)
-		}
 	}
 }
 

@@ -3,9 +3,6 @@
 package introspect
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
@@ -48,9 +45,6 @@ func newScanner(k *Kernel, zones []Zone, table *zoneTable, o ScanOptions) *scann
 	}
 	return s
 }
-
-// basis returns the frames of the page tables that were used.
-func (w *window) basis() []uint64 { return slices.Collect(maps.Keys(w.tables)) }
 
 // scan looks at the pages of a span.
 func (s *scanner) scan(sp span) error {

@@ -29,18 +29,11 @@ type window struct {
 
 	mapping paging.Mapping // of the address below
 	address uint64
-	tables  map[uint64]struct{} // frames of page tables that were used
 }
 
 func newWindow(k *Kernel) *window {
 	size := uint64(k.layout.Page.Size)
-	return &window{
-		k:      k,
-		size:   size,
-		buf:    make([]byte, manyPages*size),
-		chunk:  fewPages,
-		tables: make(map[uint64]struct{}),
-	}
+	return &window{k: k, size: size, buf: make([]byte, manyPages*size), chunk: fewPages}
 }
 
 // from returns the struct pages from a page on: at least one, and none of end
@@ -90,16 +83,11 @@ func (w *window) translate(address uint64) (paging.Mapping, error) {
 		m.GPA, m.Length = m.GPA+ahead, m.Length-ahead
 		return m, nil
 	}
-	m, err := w.k.space.Translate(address)
+	m, err := w.k.space.Settled(address)
 	if err != nil {
 		return m, err
 	}
 	w.mapping, w.address = m, address
-	for _, table := range m.Tables {
-		if table != 0 {
-			w.tables[table>>pageShift] = struct{}{}
-		}
-	}
 	return m, nil
 }
 
@@ -110,6 +98,6 @@ func (w *window) frames(pfn uint64) ([2]uint64, error) {
 	if at>>pageShift == (at+w.size-1)>>pageShift {
 		return [2]uint64{at >> pageShift, at >> pageShift}, nil
 	}
-	last, err := w.k.space.Translate(w.k.pageAddress(pfn) + w.size - 1)
+	last, err := w.k.space.Settled(w.k.pageAddress(pfn) + w.size - 1)
 	return [2]uint64{at >> pageShift, last.GPA >> pageShift}, err
 }

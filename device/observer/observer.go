@@ -173,10 +173,12 @@ func physical(m *vhostuser.Memory) (*physmem.Memory, error) {
 
 // Times of the watcher.
 const (
-	settleTime = time.Second // from a new memory table to the first look
-	keepTime   = time.Minute // between looks at a kernel that is known
-	maxRetry   = 10 * time.Minute
-	thorough   = 4 // looks in vain before every page is looked at
+	settleTime = time.Second     // from a new memory table to the first look
+	bootTime   = 4 * time.Second // the longest between looks, as long as a guest may boot
+	bootLooks  = 30
+	maxRetry   = 10 * time.Minute // and then
+	keepTime   = time.Minute      // between looks at a kernel that is known
+	thorough   = 4                // looks in vain before every page is looked at
 )
 
 // watch keeps the kernel known until ctx ends, so that a request need not search.
@@ -205,7 +207,9 @@ func (o *Observer) watch(ctx context.Context, g *guest) {
 			if looks++; looks == thorough {
 				o.explain(ctx, g.mem)
 			}
-			delay = min(2*delay, maxRetry)
+			if delay = min(2*delay, maxRetry); looks < bootLooks {
+				delay = min(delay, bootTime)
+			}
 		}
 		if now := o.Status(); now != before {
 			o.lg.Info("looked for the guest's kernel", zap.String("release", now.Release),

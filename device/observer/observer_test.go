@@ -187,20 +187,6 @@ func TestBlocksWhoseStructPageWasWrittenFall(t *testing.T) {
 	}
 }
 
-func TestWrittenPageTablesMakeAllOfItVoid(t *testing.T) {
-	s := newSetting(t, blocks)
-	s.live()
-	s.written = func(frame uint64) bool { return frame == (syn.Image+syn.MapL2)>>12 }
-	s.expect(protocol.AnswerRefused)
-	if s.asked != 2 {
-		t.Errorf("%d peeks, want a second look", s.asked)
-	}
-	s.written = func(frame uint64) bool { return frame == (syn.Image+syn.MapL2)>>12 && s.asked == 3 }
-	if got := s.found(); !slices.Equal(got, want(none)) {
-		t.Errorf("once more: found %v", got)
-	}
-}
-
 // A reset leaves a dead kernel in memory, which proves itself again.
 func TestAKernelThatWasNotSeenAliveIsNotBelieved(t *testing.T) {
 	for name, tc := range map[string]struct {

@@ -5,7 +5,6 @@ package observer
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,10 +12,6 @@ import (
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/introspect"
 )
-
-// errTables says that the page tables of the memory map changed while it was
-// read, as when memory is plugged in. Nothing that was read counts then.
-var errTables = errors.New("the page tables of the guest's memory map changed while it was read")
 
 // maxClaims bounds the blocks that wait to be proven, at 16 bytes each. What is
 // beyond is proven in turns, each of which has QEMU read the dirty log once more.
@@ -53,7 +48,7 @@ func newSieve(
 func (s *sieve) add(ctx context.Context, blocks []introspect.Block) error {
 	for _, b := range blocks {
 		if len(s.claims)+2 > s.max {
-			if err := s.prove(ctx, nil); err != nil {
+			if err := s.prove(ctx); err != nil {
 				return err
 			}
 		}
@@ -66,14 +61,11 @@ func (s *sieve) add(ctx context.Context, blocks []introspect.Block) error {
 	return nil
 }
 
-// finish proves what is left, and the frames on which all of it rests. An error
-// means that none of it counts.
-func (s *sieve) finish(ctx context.Context, basis []uint64) error { return s.prove(ctx, basis) }
-
-// prove asks which frames were written and keeps the blocks of the others.
-func (s *sieve) prove(ctx context.Context, basis []uint64) error {
+// prove asks which frames were written and keeps the blocks of the others. It is
+// to be called after the last add.
+func (s *sieve) prove(ctx context.Context) error {
 	begun := time.Now()
-	wanted := slices.Clone(basis)
+	var wanted []uint64
 	for _, c := range s.claims {
 		if n := len(wanted); n == 0 || wanted[n-1] != c.frame {
 			wanted = append(wanted, c.frame)
@@ -97,11 +89,6 @@ func (s *sieve) prove(ctx context.Context, basis []uint64) error {
 	answer, err := newAnswer(pages, bits)
 	if err != nil {
 		return err
-	}
-	for _, frame := range basis {
-		if answer.written(frame) {
-			return errTables
-		}
 	}
 	return s.keep(answer)
 }

@@ -45,10 +45,14 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 		return failure
 	}
 	found := time.Now()
-	s, census, err := o.scan(ctx, k, r, f.Free)
-	if errors.Is(err, errTables) {
-		f.Free.Reset()
-		s, census, err = o.scan(ctx, k, r, f.Free)
+	s := newSieve(f.Free, r.Written, o.maxClaims)
+	census, err := k.Scan(ctx, introspect.ScanOptions{
+		Workers:  min(runtime.GOMAXPROCS(0), maxWorkers),
+		FreeOnly: true,
+		Free:     func(blocks []introspect.Block) error { return s.add(ctx, blocks) },
+	})
+	if err == nil {
+		err = s.prove(ctx)
 	}
 	if err != nil {
 		return failure(ctx, err)
@@ -66,22 +70,6 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 		{Name: "peeks", Value: s.peeks},
 	}
 	return nil
-}
-
-// scan adds to free what is free for sure.
-func (o *Observer) scan(
-	ctx context.Context, k *introspect.Kernel, r source.Request, free *freeset.Set,
-) (*sieve, *introspect.Census, error) {
-	s := newSieve(free, r.Written, o.maxClaims)
-	census, err := k.Scan(ctx, introspect.ScanOptions{
-		Workers:  min(runtime.GOMAXPROCS(0), maxWorkers),
-		FreeOnly: true,
-		Free:     func(blocks []introspect.Block) error { return s.add(ctx, blocks) },
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	return s, census, s.finish(ctx, census.Basis)
 }
 
 // failure says why there are no findings.

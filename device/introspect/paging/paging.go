@@ -10,8 +10,11 @@ import (
 	"fmt"
 )
 
-// ErrNotMapped is wrapped by errors about addresses that have no translation.
-var ErrNotMapped = errors.New("address is not mapped")
+// Errors of a translation.
+var (
+	ErrNotMapped = errors.New("address is not mapped")
+	ErrUnsettled = errors.New("its page tables change all the time")
+)
 
 // PageSize is the smallest page, and the size of a table, in bytes.
 const PageSize = 4096
@@ -20,7 +23,8 @@ const (
 	entrySize  = 8
 	tableIndex = 1<<9 - 1
 	present    = 1 << 0
-	large      = 1 << 7 // the entry maps a page of 2 MiB or 1 GiB
+	marks      = 1<<5 | 1<<6 // accessed and dirty, which processors set
+	large      = 1 << 7      // the entry maps a page of 2 MiB or 1 GiB
 	frameMask  = (1<<52 - 1) &^ (PageSize - 1)
 )
 
@@ -29,17 +33,17 @@ type Physical interface {
 	Read(p []byte, gpa uint64) error
 }
 
-// MaxLevels is the depth of the deepest tables.
-const MaxLevels = 5
+// maxLevels is the depth of the deepest tables.
+const maxLevels = 5
 
 // Mapping is a translation.
 type Mapping struct {
 	GPA    uint64 // of the address that was asked for
 	Length uint64 // bytes from there to the end of its page, of whatever size
-	// Tables are the addresses of the tables that say so, from the root on; 0
-	// for levels that were not needed.
-	Tables [MaxLevels]uint64
 }
+
+// path are the entries that led to a mapping, without marks.
+type path [maxLevels]uint64
 
 // Space is an address space. It reads the guest's tables each time. It is safe
 // for concurrent use if its memory is.
@@ -77,33 +81,60 @@ func (s *Space) canonical(va uint64) bool {
 
 // Translate finds where an address is.
 func (s *Space) Translate(va uint64) (Mapping, error) {
-	var m Mapping
+	m, _, err := s.walk(va)
+	return m, err
+}
+
+// maxWalks bounds how often tables are walked that change.
+const maxWalks = 8
+
+// Settled finds where an address is while the guest runs: it walks the tables
+// until it finds the same entries twice. So the last entry was read while those
+// before it led to it, and not out of a table that had been given away. That the
+// dirty log calls a table unwritten is no use for this: processors mark tables as
+// written that they only walk (Intel SDM volume 3, "Accessed and Dirty Flags for EPT").
+func (s *Space) Settled(va uint64) (Mapping, error) {
+	m, entries, err := s.walk(va)
+	for range maxWalks {
+		if err != nil {
+			return m, err
+		}
+		before := entries
+		if m, entries, err = s.walk(va); err == nil && entries == before {
+			return m, nil
+		}
+	}
+	return m, fmt.Errorf("translate %#x: %w", va, ErrUnsettled)
+}
+
+// walk reads the tables once.
+func (s *Space) walk(va uint64) (m Mapping, entries path, err error) {
 	if !s.canonical(va) {
-		return m, fmt.Errorf("translate %#x: %w", va, ErrNotMapped)
+		return m, entries, fmt.Errorf("translate %#x: %w", va, ErrNotMapped)
 	}
 	table := s.root
 	for level := s.levels - 1; level >= 0; level-- {
-		m.Tables[s.levels-1-level] = table
 		shift := 12 + 9*level
 		var entry [entrySize]byte
 		if err := s.mem.Read(entry[:], table+va>>shift&tableIndex*entrySize); err != nil {
-			return m, fmt.Errorf("translate %#x: %w", va, err)
+			return m, entries, fmt.Errorf("translate %#x: %w", va, err)
 		}
 		e := binary.LittleEndian.Uint64(entry[:])
 		if e&present == 0 || (level > 2 && e&large != 0) {
-			return m, fmt.Errorf("translate %#x: %w", va, ErrNotMapped)
+			return m, entries, fmt.Errorf("translate %#x: %w", va, ErrNotMapped)
 		}
+		entries[level] = e &^ marks
 		if level == 0 || e&large != 0 {
 			size := uint64(1) << shift
 			within := va & (size - 1)
 			// Low bits of a large page's frame are flags.
 			m.GPA = e&frameMask&^(size-1) | within
 			m.Length = size - within
-			return m, nil
+			return m, entries, nil
 		}
 		table = e & frameMask
 	}
-	return m, fmt.Errorf("translate %#x: %w", va, ErrNotMapped) // not reached
+	return m, entries, fmt.Errorf("translate %#x: %w", va, ErrNotMapped) // not reached
 }
 
 // Read fills p from a virtual address on.

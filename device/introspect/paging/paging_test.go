@@ -61,11 +61,9 @@ func TestTranslate(t *testing.T) {
 			m := make(memory, 0x8000)
 			table := uint64(0x1000)
 			for level := tc.levels - 1; level > tc.leaf; level-- {
-				tc.want.Tables[tc.levels-1-level] = table
 				m.set(table, index(va, level), table+0x1000|present)
 				table += 0x1000
 			}
-			tc.want.Tables[tc.levels-1-tc.leaf] = table
 			m.set(table, index(va, tc.leaf), tc.entry)
 			s := mustSpace(t, m, tc.levels)
 			if got, err := s.Translate(va); err != nil || got != tc.want {
@@ -77,6 +75,61 @@ func TestTranslate(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// changing is memory that changes when it is read.
+type changing struct {
+	memory
+	reads  int
+	change func(m memory, reads int)
+}
+
+func (c *changing) Read(p []byte, gpa uint64) error {
+	c.reads++
+	c.change(c.memory, c.reads)
+	return c.memory.Read(p, gpa)
+}
+
+func TestSettledSeesNoTableThatWasGivenAway(t *testing.T) {
+	const va = 0xffffffff81234567
+	tables := func() memory {
+		m := make(memory, 0x9000)
+		for level := 3; level > 0; level-- {
+			m.set(uint64(4-level)<<12, index(va, level), uint64(5-level)<<12|present)
+		}
+		m.set(0x4000, index(va, 0), 0x5000|present)
+		return m
+	}
+	for name, tc := range map[string]struct {
+		change func(m memory, reads int)
+		want   uint64 // 0: no end to it
+	}{
+		"nothing": {func(memory, int) {}, 0x5567},
+		// The last table goes to another owner, after the entry that leads to it
+		// was read; what is mapped is in a new one.
+		"a table goes": {func(m memory, reads int) {
+			if reads == 4 {
+				m.set(0x3000, index(va, 1), 0x6000|present)
+				m.set(0x6000, index(va, 0), 0x5000|present)
+				m.set(0x4000, index(va, 0), 0x7000|present)
+			}
+		}, 0x5567},
+		"marks": {func(m memory, reads int) {
+			m.set(0x4000, index(va, 0), 0x5000|present|uint64(reads%4)<<5)
+		}, 0x5567},
+		"everything, always": {func(m memory, reads int) {
+			m.set(0x4000, index(va, 0), uint64(reads)<<12|present)
+		}, 0},
+	} {
+		s, err := NewSpace(&changing{memory: tables(), change: tc.change}, 0x1000, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Settled(va)
+		if tc.want == 0 && !errors.Is(err, ErrUnsettled) || tc.want != 0 && (err != nil || m.GPA != tc.want) {
+			t.Errorf("%s: %#x, %v, want %#x", name, m.GPA, err, tc.want)
+		}
 	}
 }
 
