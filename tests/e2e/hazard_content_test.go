@@ -57,22 +57,21 @@ const zeroedMiB = 80
 // since nothing was there before; and where something was, in a file that is
 // used again, QEMU zeroes it first.
 func TestGuestThatZeroesFreePages(t *testing.T) {
-	for _, series := range guest.AllSeries() {
-		t.Run(string(series), func(t *testing.T) {
-			m := boot(t, setup{series: series, kernelLine: []string{"init_on_free=1"}})
-			if _, err := m.vm.Fill(m.ctx, 160); err != nil {
-				t.Fatal(err)
-			}
-			for _, destination := range []func() (*vm.VM, *vm.Backend){
-				m.destination, m.usedDestination, m.destination,
-			} {
-				requireHints(t, m.migrateTo(destination()), "ok")
-				m.requireZeroes()
-				m.requireSound()
-				m.awaitDriver()
-			}
-		})
-	}
+	eachSource(t, func(t *testing.T, s setup) {
+		s.kernelLine = []string{"init_on_free=1"}
+		m := boot(t, s)
+		if _, err := m.vm.Fill(m.ctx, 160); err != nil {
+			t.Fatal(err)
+		}
+		for _, destination := range []func() (*vm.VM, *vm.Backend){
+			m.destination, m.usedDestination, m.destination,
+		} {
+			requireHints(t, m.migrateTo(destination()), "ok")
+			m.requireZeroes()
+			m.requireSound()
+			m.awaitDriver()
+		}
+	})
 }
 
 // requireZeroes has the guest take new memory, which has to be zero.

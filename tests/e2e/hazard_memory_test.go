@@ -47,14 +47,21 @@ func TestShapesOfGuestMemory(t *testing.T) {
 			zones:     []string{"Node 0, zone DMA", "Node 0, zone DMA32"},
 		},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			reserveHugePages(t, tc.hugePages)
-			m := boot(t, tc.setup)
-			m.requireZones(tc.zones)
-			for range 2 {
-				m.migrateAndSkipAll()
+		for _, introspect := range []bool{false, true} {
+			name := tc.name
+			if introspect {
+				name += ", introspection"
 			}
-		})
+			t.Run(name, func(t *testing.T) {
+				reserveHugePages(t, tc.hugePages)
+				tc.setup.introspect = introspect
+				m := boot(t, tc.setup)
+				m.requireZones(tc.zones)
+				for range 2 {
+					m.migrateAndSkipAll()
+				}
+			})
+		}
 	}
 }
 
@@ -64,14 +71,19 @@ const hotplugMiB = 128
 // Memory that is plugged in while the guest runs is memory like any other in
 // the next migration, and so is what is plugged in on the destination.
 func TestMemoryPluggedInBetweenBootAndMigration(t *testing.T) {
-	m := boot(t, setup{
-		memoryMiB:  256,
-		options:    []string{"-m", "256M,slots=2,maxmem=1G"},
-		kernelLine: []string{"memhp_default_state=online"},
-	})
-	for i := range 2 {
-		m.plugMemory(fmt.Sprintf("dimm%d", i))
-		m.migrateAndSkipAll()
+	for name, introspect := range map[string]bool{"driver": false, "introspection": true} {
+		t.Run(name, func(t *testing.T) {
+			m := boot(t, setup{
+				introspect: introspect,
+				memoryMiB:  256,
+				options:    []string{"-m", "256M,slots=2,maxmem=1G"},
+				kernelLine: []string{"memhp_default_state=online"},
+			})
+			for i := range 2 {
+				m.plugMemory(fmt.Sprintf("dimm%d", i))
+				m.migrateAndSkipAll()
+			}
+		})
 	}
 }
 

@@ -37,6 +37,7 @@ type setup struct {
 	accel       vm.Accel     // another accelerator than the lab's
 	memoryMiB   int          // 0: 320
 	noAgent     bool
+	introspect  bool // no agent: fbppd looks for itself
 	noDevice    bool
 	socket      string // of a backend that is not fbppd
 	noIntegrity bool
@@ -81,6 +82,10 @@ func boot(t testing.TB, s setup) *machine {
 	}
 	if s.timeout == 0 {
 		s.timeout = hangTimeout
+	}
+	if s.introspect {
+		s.noAgent = true
+		s.backendArgs = append([]string{"--source=introspect"}, s.backendArgs...)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), s.timeout)
 	t.Cleanup(cancel)
@@ -149,6 +154,11 @@ func (m *machine) bootOnce() error {
 	}
 	if !m.setup.noAgent && !m.setup.noDevice && m.setup.socket == "" {
 		if err := m.tryAgent(); err != nil {
+			return err
+		}
+	}
+	if m.setup.introspect {
+		if err := m.backend.AwaitKernel(m.ctx); err != nil {
 			return err
 		}
 	}
@@ -261,6 +271,12 @@ func (m *machine) agentOutput() (string, error) {
 // awaitDriver waits until fbppd could ask the guest.
 func (m *machine) awaitDriver() {
 	m.t.Helper()
+	if m.setup.introspect {
+		if err := m.backend.AwaitKernel(m.ctx); err != nil {
+			m.t.Fatal(err)
+		}
+		return
+	}
 	state, err := m.backend.AwaitDriver(m.ctx)
 	if err != nil || state != "ready" {
 		m.t.Fatalf("the driver is %q: %v", state, err)

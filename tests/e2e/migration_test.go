@@ -13,38 +13,51 @@ import (
 // floorMargin is how far above the floor a migration may end: 5 %.
 const floorMargin = 1.05
 
-func TestFreeMemoryIsNotSent(t *testing.T) {
+// eachSource runs a test for each kernel, with each source of what is free: the
+// agent, and the host alone.
+func eachSource(t *testing.T, f func(t *testing.T, s setup)) {
 	for _, series := range guest.AllSeries() {
-		t.Run(string(series), func(t *testing.T) {
-			m := boot(t, setup{series: series, memoryMiB: 768})
-			// What is written while it migrates is sent twice, and is not
-			// what is measured here.
-			m.integrity("pause")
-			info, err := m.vm.Fill(m.ctx, 512)
-			if err != nil {
-				t.Fatal(err)
+		for _, introspect := range []bool{false, true} {
+			name := string(series)
+			if introspect {
+				name += ", introspection"
 			}
-			figures := m.migrate()
-			requireHints(t, figures, "ok")
-			m.integrity("resume")
-			m.requireSound()
-
-			floor := figures.Floor(info.Buddy).Bytes()
-			t.Logf("sent %d bytes, the floor is %d; %+v", figures.RAM.Transferred, floor, figures.Hints)
-			if got := figures.RAM.Transferred; float64(got) > floorMargin*float64(floor) {
-				t.Errorf("sent %d bytes, more than %v times the floor of %d", got, floorMargin, floor)
-			}
-			if skipped := figures.Hints.Skipped; skipped*100 < info.Buddy*95 {
-				t.Errorf("skipped %d pages of %d that were free", skipped, info.Buddy)
-			}
-			requirePhases(t, figures.Hints)
-		})
+			t.Run(name, func(t *testing.T) { f(t, setup{series: series, introspect: introspect}) })
+		}
 	}
 }
 
-// requirePhases checks that QEMU names what the guest's driver is known to do, and
-// that this is all in the time that the exchange took.
-func requirePhases(t *testing.T, h *vm.Hints) {
+func TestFreeMemoryIsNotSent(t *testing.T) {
+	eachSource(t, func(t *testing.T, s setup) {
+		s.memoryMiB = 768
+		m := boot(t, s)
+		// What is written while it migrates is sent twice, and is not
+		// what is measured here.
+		m.integrity("pause")
+		info, err := m.vm.Fill(m.ctx, 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		figures := m.migrate()
+		requireHints(t, figures, "ok")
+		m.integrity("resume")
+		m.requireSound()
+
+		floor := figures.Floor(info.Buddy).Bytes()
+		t.Logf("sent %d bytes, the floor is %d; %+v", figures.RAM.Transferred, floor, figures.Hints)
+		if got := figures.RAM.Transferred; float64(got) > floorMargin*float64(floor) {
+			t.Errorf("sent %d bytes, more than %v times the floor of %d", got, floorMargin, floor)
+		}
+		if skipped := figures.Hints.Skipped; skipped*100 < info.Buddy*95 {
+			t.Errorf("skipped %d pages of %d that were free", skipped, info.Buddy)
+		}
+		requirePhases(t, figures.Hints, s.introspect)
+	})
+}
+
+// requirePhases checks that QEMU names what the source is known to do, and that
+// this is all in the time that the exchange took.
+func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 	t.Helper()
 	var names []string
 	sum := h.Clear
@@ -52,14 +65,25 @@ func requirePhases(t *testing.T, h *vm.Hints) {
 		names = append(names, p.Name)
 		sum += p.Time
 	}
+	source, worked := vm.SourceDriver, vm.PhaseWalk
 	want := []string{vm.PhaseWakeup, vm.PhaseWalk, vm.PhaseTransfer, vm.PhaseDecode}
+	if introspect {
+		source, worked = vm.SourceIntrospect, vm.PhaseScan
+		want = []string{vm.PhaseFind, vm.PhaseScan, vm.PhasePeek, vm.PhaseSieve}
+	}
 	// The backend may name what it does itself afterwards.
-	if h.Source != vm.SourceDriver || !slices.Equal(names[:min(len(names), len(want))], want) ||
-		h.Phase(vm.PhaseWalk) == 0 {
+	if h.Source != source || !slices.Equal(names[:min(len(names), len(want))], want) ||
+		h.Phase(worked) == 0 {
 		t.Errorf("the exchange is by %q and has the phases %v, want %v", h.Source, h.Phases, want)
 	}
 	if sum > h.Exchange {
 		t.Errorf("phases of %d µs are more than the exchange of %d µs", sum, h.Exchange)
+	}
+	if introspect {
+		if h.Detail(vm.DetailRead) == 0 {
+			t.Errorf("the details are %v", h.Details)
+		}
+		return
 	}
 	if h.Detail(vm.DetailHolds) == 0 || h.Detail(vm.DetailHoldMax) > h.Phase(vm.PhaseWalk) {
 		t.Errorf("the details are %v, of a walk of %d µs", h.Details, h.Phase(vm.PhaseWalk))
@@ -70,29 +94,27 @@ func requirePhases(t *testing.T, h *vm.Hints) {
 const soundRounds = 20
 
 func TestMemoryStaysSoundThroughMigrations(t *testing.T) {
-	for _, series := range guest.AllSeries() {
-		t.Run(string(series), func(t *testing.T) {
-			m := boot(t, setup{series: series, memoryMiB: 320})
-			// Free pages that are not zero: a page that is skipped wrongly
-			// cannot look right by chance.
-			if _, err := m.vm.Fill(m.ctx, 160); err != nil {
-				t.Fatal(err)
+	eachSource(t, func(t *testing.T, s setup) {
+		m := boot(t, s)
+		// Free pages that are not zero: a page that is skipped wrongly
+		// cannot look right by chance.
+		if _, err := m.vm.Fill(m.ctx, 160); err != nil {
+			t.Fatal(err)
+		}
+		var skipped int64
+		for round := range soundRounds {
+			figures := m.migrate()
+			requireHints(t, figures, "ok")
+			m.requireSound()
+			m.awaitDriver()
+			skipped += figures.Hints.Skipped
+			if testing.Verbose() {
+				t.Logf("round %d: sent %d MB, skipped %d pages, exchange %d µs", round+1,
+					figures.RAM.Transferred>>20, figures.Hints.Skipped, figures.Hints.Exchange)
 			}
-			var skipped int64
-			for round := range soundRounds {
-				figures := m.migrate()
-				requireHints(t, figures, "ok")
-				m.requireSound()
-				m.awaitDriver()
-				skipped += figures.Hints.Skipped
-				if testing.Verbose() {
-					t.Logf("round %d: sent %d MB, skipped %d pages, exchange %d µs", round+1,
-						figures.RAM.Transferred>>20, figures.Hints.Skipped, figures.Hints.Exchange)
-				}
-			}
-			last := m.integrity("verify")
-			t.Logf("%d migrations skipped %d pages; %d pages written or verified in the guest,"+
-				" no mismatch", soundRounds, skipped, last.Count)
-		})
-	}
+		}
+		last := m.integrity("verify")
+		t.Logf("%d migrations skipped %d pages; %d pages written or verified in the guest,"+
+			" no mismatch", soundRounds, skipped, last.Count)
+	})
 }

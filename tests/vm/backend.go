@@ -91,6 +91,15 @@ func (b *Backend) AwaitDriver(ctx context.Context) (string, error) {
 	return s.DriverState, err
 }
 
+// AwaitKernel waits until fbppd knows the guest's kernel without the guest. It has
+// to be started so that it looks.
+func (b *Backend) AwaitKernel(ctx context.Context) error {
+	return b.process.await(ctx, "the guest's kernel", func() bool {
+		s, err := b.Control.Status(ctx)
+		return err == nil && s.Kernel != nil && s.Kernel.Release != "" && s.Kernel.Why == ""
+	})
+}
+
 // AwaitRequest waits until a request to the guest is open.
 func (b *Backend) AwaitRequest(ctx context.Context) error {
 	return b.process.await(ctx, "a request", func() bool {

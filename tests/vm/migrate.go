@@ -71,6 +71,17 @@ const (
 	DetailHolds   = "holds"       // how often the guest took one
 )
 
+// SourceIntrospect is who knows what is free without the guest, and what it names.
+const (
+	SourceIntrospect = "introspect"
+	PhaseFind        = "find" // the kernel, or that it is still the same
+	PhaseScan        = "scan" // the memory map
+	PhasePeek        = "peek" // asking which pages were written
+	PhaseSieve       = "sieve"
+	DetailDropped    = "dropped-blocks"
+	DetailRead       = "struct-pages"
+)
+
 // Phase returns the time of a phase in microseconds, or 0 where there is none of
 // that name.
 func (h *Hints) Phase(name string) int64 {
