@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bare
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/tests/vm"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// What the tests peek at, and call free: memory in which only they write, and
+// which the program of writeROM can reach.
+var looked = freeset.Range{GPA: 0x20000, Length: 0x40000}
+
+// peeks returns a machine without a driver, its backend, and its migration's
+// destination, which has none.
+func peeks(t testing.TB, features uint64, change func(*vm.Config)) (*machine, *machine, *peeker) {
+	t.Helper()
+	p := startPeeker(t, features)
+	c := config(p.socket)
+	c.Device["hint-timeout"] = "60000"
+	if change != nil {
+		change(&c)
+	}
+	m := start(t, c)
+	m.fill(looked.GPA, looked.Length, 0x5a)
+	m.awaitConnectedTo(p)
+	if features&protocol.WindowFeaturePeek != 0 {
+		m.awaitSees(p, looked.GPA)
+	}
+	c.Backend = p.socket + ".nobody"
+	return m, startIncoming(t, c), p
+}
+
+// begin begins a migration, and leaves the question to the caller.
+func (m *machine) begin(dst *machine) {
+	m.t.Helper()
+	if err := m.StartMigration(m.ctx, dst.VM, 1<<40); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// end waits until a migration has come to its good end.
+func (m *machine) end(dst *machine) *vm.Migration {
+	m.t.Helper()
+	figures, err := m.WaitMigration(m.ctx, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if figures.Status != "completed" {
+		m.t.Fatalf("the migration %s: %s\n%s", figures.Status, figures.ErrorDesc, m.Messages())
+	}
+	if err := dst.Arrive(dst.ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	return figures
+}
+
+// requireSent checks that these pages, which were called free, have arrived
+// nevertheless, and that some others have been skipped.
+func (m *machine) requireSent(dst *machine, pages ...uint64) {
+	m.t.Helper()
+	here, there := m.save(looked), dst.save(looked)
+	skipped := 0
+	for at := uint64(0); at < looked.Length; at += pageSize {
+		source, got := here[at:][:pageSize], there[at:][:pageSize]
+		switch same := bytes.Equal(source, got); {
+		case !same && slices.Contains(pages, looked.GPA+at):
+			m.t.Errorf("page %#x was written and is lost", looked.GPA+at)
+		case !same:
+			skipped++
+		}
+	}
+	if skipped == 0 {
+		m.t.Error("no page was skipped: the test would not notice one that is lost")
+	}
+}
+
+// save returns a piece of the machine's memory.
+func (m *machine) save(r freeset.Range) []byte {
+	m.t.Helper()
+	file := filepath.Join(m.t.TempDir(), "memory")
+	m.execute("pmemsave", map[string]any{"val": r.GPA, "size": r.Length, "filename": file})
+	content, err := os.ReadFile(file)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return content
+}
+
+func requirePages(t testing.TB, got []uint64, want ...uint64) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("the peek says that %#x were written, want %#x", got, want)
+	}
+}
+
+// A peek tells which pages were written since the question, all of them and no
+// others, in the order of its ranges. It takes nothing with it: the next one
+// tells the same and more, and all of it is sent though it was called free.
+func TestPeekTellsWhatWasWritten(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		on   func(c *vm.Config)
+	}{
+		{"nobody runs it", nil},
+		{"TCG", func(c *vm.Config) { c.Accel = vm.TCG }},
+		{"KVM", func(c *vm.Config) { c.Accel, c.CPU = vm.KVM, kvmCPU }},
+		{"KVM with a dirty ring", func(c *vm.Config) {
+			c.Accel, c.CPU, c.AccelWith = vm.KVM, kvmCPU, "dirty-ring-size=1024"
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, dst, p := peeks(t, protocol.WindowFeaturePeek, func(c *vm.Config) {
+				if tc.on != nil {
+					c.Firmware = writeROM(t)
+					tc.on(c)
+				}
+				if c.Accel == vm.KVM {
+					needKVM(t)
+				}
+			})
+			m.touch(0x21000) // before the question, which does not count
+			m.begin(dst)
+			w := m.awaitAsked(p)
+			requirePages(t, m.written(w, looked))
+			m.touch(0x27000)
+			m.touch(0x20000)
+			requirePages(t, m.written(w, looked), 0x20000, 0x27000)
+			m.touch(0x5f000)
+			m.touch(0x30000)
+			requirePages(t, m.written(w,
+				freeset.Range{GPA: 0x20000, Length: 0x8000},
+				freeset.Range{GPA: 0x30000, Length: 0x1000},
+				freeset.Range{GPA: 0x50000, Length: 0x10000},
+			), 0x20000, 0x27000, 0x30000, 0x5f000)
+			m.touch(0x48000) // and nobody peeks
+			w.publish(protocol.AnswerOK, looked)
+			if figures := m.end(dst); figures.HintStatus() != "ok" || figures.Hints.Skipped == 0 {
+				t.Errorf("the hints ended with %q: %+v", figures.HintStatus(), figures.Hints)
+			}
+			m.requireSent(dst, 0x20000, 0x27000, 0x30000, 0x48000, 0x5f000)
+		})
+	}
+}
+
+// Not every KVM can set what this says of the processor.
+const kvmCPU = "host,-arch-capabilities"
+
+// needKVM ends a test that needs KVM where there is none, as tests/adversary does.
+func needKVM(t testing.TB) {
+	t.Helper()
+	err := os.NewSyscallError("access /dev/kvm", unix.Access("/dev/kvm", unix.R_OK|unix.W_OK))
+	switch {
+	case err == nil:
+	case os.Getenv("FBPP_REQUIRE_KVM") != "":
+		t.Fatal(err)
+	default:
+		t.Skipf("not run: %v", err)
+	}
+}
+
+// A peek that makes no sense has status 1, or no answer, and does no harm: the
+// next one is answered, and the migration goes on.
+func TestHostilePeeks(t *testing.T) {
+	page := func(gpa uint64) freeset.Range { return freeset.Range{GPA: gpa, Length: 0x1000} }
+	const slots = (smallWindow - protocol.WindowHeaderSize) / protocol.WindowRangeSize
+	full := make([]freeset.Range, slots)
+	for i := range full {
+		full[i] = page(1<<20 + uint64(i)*0x2000)
+	}
+	for _, tc := range []struct {
+		name   string
+		ranges []freeset.Range
+		count  uint64 // 0: of the ranges
+	}{
+		{name: "more ranges than slots", ranges: full, count: slots + 1},
+		{name: "ranges without end", count: 1 << 63},
+		{name: "ranges whose length overflows", count: 1<<60 + 1, ranges: full[:1]},
+		{name: "all slots, and so no room", ranges: full},
+		{name: "more pages than there is room for", ranges: []freeset.Range{{GPA: 0, Length: 1 << 40}}},
+		{name: "pages whose number overflows", ranges: []freeset.Range{
+			{GPA: 0, Length: 1<<64 - 0x1000}, {GPA: 1 << 63, Length: 0x1000},
+		}},
+		{name: "an empty range", ranges: []freeset.Range{{GPA: 0x20000}}},
+		{name: "a page and an empty range", ranges: []freeset.Range{page(0x20000), {GPA: 0x30000}}},
+		{name: "half a page", ranges: []freeset.Range{{GPA: 0x20000, Length: 0x800}}},
+		{name: "halves of pages", ranges: []freeset.Range{
+			{GPA: 0x20000, Length: 0x800}, {GPA: 0x30000, Length: 0x800},
+		}},
+		{name: "across pages", ranges: []freeset.Range{page(0x20800)}},
+		{name: "not sorted", ranges: []freeset.Range{page(0x30000), page(0x20000)}},
+		{name: "twice", ranges: []freeset.Range{page(0x20000), page(0x20000)}},
+		{name: "adjacent", ranges: []freeset.Range{page(0x20000), page(0x21000)}},
+		{name: "no RAM", ranges: []freeset.Range{page(0xd0000000)}},
+		{name: "half RAM", ranges: []freeset.Range{{GPA: 64<<20 - 0x1000, Length: 0x2000}}},
+		{name: "the end of all addresses", ranges: []freeset.Range{page(1<<64 - 0x1000)}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
+			m.begin(dst)
+			w := m.awaitAsked(p)
+			m.touch(0x27000)
+			count := tc.count
+			if count == 0 {
+				count = uint64(len(tc.ranges))
+			}
+			w.peeks++
+			w.peek(w.peeks, w.seen, count, tc.ranges...)
+			m.await("the peek is answered", func() bool { return w.answered(w.peeks) })
+			if status := w.get32(protocol.WindowPeekStatusOffset); status != 1 {
+				t.Errorf("the peek has status %d, want 1", status)
+			}
+			m.requireAnswers(dst, w)
+		})
+	}
+}
+
+// requireAnswers checks that a migration goes on as if nothing had happened. Page
+// 0x27000 was written.
+func (m *machine) requireAnswers(dst *machine, w *rawWindow) {
+	m.t.Helper()
+	requirePages(m.t, m.written(w, looked), 0x27000)
+	w.publish(protocol.AnswerOK, looked)
+	if figures := m.end(dst); figures.HintStatus() != "ok" {
+		m.t.Errorf("the hints ended with %q", figures.HintStatus())
+	}
+	m.requireSent(dst, 0x27000)
+}
+
+// A peek that does not belong to the question is not answered.
+func TestPeeksThatAreVoid(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		peek func(w *rawWindow)
+	}{
+		{"of the request before", func(w *rawWindow) { w.peeks++; w.peek(w.peeks, w.seen-1, 1, looked) }},
+		{"of the next request", func(w *rawWindow) { w.peeks++; w.peek(w.peeks, w.seen+1, 1, looked) }},
+		{"number 0", func(w *rawWindow) { w.peek(0, w.seen, 1, looked) }},
+		{"an old number", func(w *rawWindow) { w.peek(1, w.seen, 1, looked) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
+			m.begin(dst)
+			w := m.awaitAsked(p)
+			m.written(w, looked)
+			m.written(w, looked)
+			m.touch(0x27000)
+			tc.peek(w)
+			time.Sleep(aWhile)
+			if w.get64(protocol.WindowPeekAnsweredOffset) != 2 {
+				t.Errorf("QEMU answers a void peek")
+			}
+			m.requireAnswers(dst, w)
+		})
+	}
+}
+
+// A peek with the answer, or after it, keeps nothing up; one of an earlier
+// connection, or of none, is nobody's.
+func TestPeekAfterTheAnswer(t *testing.T) {
+	m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
+	m.begin(dst)
+	w := m.awaitAsked(p)
+	m.touch(0x27000)
+	w.publish(protocol.AnswerOK, looked)
+	w.peeks++
+	w.peek(w.peeks, w.seen, 1, looked)
+	m.end(dst)
+	m.requireSent(dst, 0x27000)
+	w.peeks++
+	w.peek(w.peeks, w.seen, 1, looked)
+	time.Sleep(aWhile)
+	if w.answered(w.peeks) {
+		t.Error("QEMU answers a peek after the migration")
+	}
+	m.requireSaid("free page hints: 0 MiB in 1 ranges skipped")
+}
+
+// A backend that peeks again and again gets no more time than any other.
+func TestBackendThatPeeksForEver(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		cancel bool
+		status string
+	}{
+		{"until the deadline", false, "timeout"},
+		{"until it is cancelled", true, "cancelled"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
+			if !tc.cancel {
+				if err := m.SetDevice(m.ctx, "hint-timeout", 300); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.begin(dst)
+			w := m.awaitAsked(p)
+			m.touch(0x27000)
+			cancelled := w.get64(protocol.WindowCancelGenerationOffset)
+			for n := 0; w.get64(protocol.WindowCancelGenerationOffset) == cancelled; n++ {
+				if w.answered(w.peeks) || w.peeks == 0 {
+					w.peeks++
+					w.peek(w.peeks, w.seen, 1, looked)
+				}
+				if n == 100 && tc.cancel {
+					go m.Execute(m.ctx, "migrate_cancel", nil, nil)
+				}
+				if m.ctx.Err() != nil {
+					t.Fatal("QEMU never gives up")
+				}
+				time.Sleep(time.Millisecond)
+			}
+			figures, err := m.WaitMigration(m.ctx, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if figures.HintStatus() != tc.status {
+				t.Errorf("the hints ended with %q, want %q", figures.HintStatus(), tc.status)
+			}
+			m.requireRunsOr(tc.cancel, dst)
+		})
+	}
+}
+
+// requireRunsOr checks that the machine runs where it should after a migration.
+func (m *machine) requireRunsOr(cancelled bool, dst *machine) {
+	m.t.Helper()
+	if cancelled {
+		m.requireRuns()
+		return
+	}
+	if err := dst.Arrive(dst.ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	dst.requireRuns()
+	if !bytes.Equal(m.save(looked), dst.save(looked)) {
+		m.t.Error("the destination has other memory than the source")
+	}
+}
+
+// A guest that is paused is asked about, and QEMU says that it is. It may go on
+// at any time: what it writes then is told, and sent.
+func TestPausedGuestIsAskedAbout(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		driver bool
+	}{{"without a driver", false}, {"with a driver", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
+			if tc.driver {
+				m.startDriver(low)
+			}
+			m.execute("stop", nil)
+			m.begin(dst)
+			w := m.awaitAsked(p)
+			if flags := w.get32(protocol.WindowAskFlagsOffset); flags != protocol.WindowAskPaused {
+				t.Errorf("the question has flags %#x, want %#x", flags, protocol.WindowAskPaused)
+			}
+			requirePages(t, m.written(w, looked))
+			m.execute("cont", nil)
+			m.touch(0x27000)
+			m.requireAnswers(dst, w)
+		})
+	}
+}
+
+// A guest that runs is not called paused, also when the last one was.
+func TestRunningGuestIsNotCalledPaused(t *testing.T) {
+	m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
+	m.execute("stop", nil)
+	m.begin(dst)
+	m.awaitAsked(p)
+	if err := m.CancelMigration(m.ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.execute("cont", nil)
+	again := startIncoming(t, dst.Config)
+	m.begin(again)
+	w := m.awaitAsked(p)
+	if flags := w.get32(protocol.WindowAskFlagsOffset); flags != 0 {
+		t.Errorf("the question has flags %#x, want none", flags)
+	}
+	m.touch(0x27000)
+	m.requireAnswers(again, w)
+}
+
+// A backend without PEEK has no memory before a driver starts, and is not asked
+// about a guest that is paused, nor about one without a driver.
+func TestBackendThatDoesNotPeek(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		status string
+		do     func(m *machine, p *peeker)
+	}{
+		{"paused", "not-running", func(m *machine, p *peeker) {
+			m.startDriver(low)
+			m.awaitSees(p, low)
+			m.execute("stop", nil)
+		}},
+		{"paused, and switched off", "not-running", func(m *machine, _ *peeker) {
+			if err := m.SetDevice(m.ctx, "hints", false); err != nil {
+				m.t.Fatal(err)
+			}
+			m.execute("stop", nil)
+		}},
+		{"without a driver", "no-driver", func(m *machine, p *peeker) {
+			time.Sleep(aWhile)
+			if p.sees(low) {
+				m.t.Error("the backend has memory that it has no use for")
+			}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, dst, p := peeks(t, protocol.WindowFeatureOutcome, nil)
+			tc.do(m, p)
+			if figures := m.migrate(dst, vm.Transfer{}); figures.HintStatus() != tc.status {
+				t.Errorf("the hints ended with %q, want %q", figures.HintStatus(), tc.status)
+			}
+			w := p.window.Load()
+			if w.get64(protocol.WindowAskGenerationOffset) != 0 || w.features != protocol.WindowFeatureOutcome {
+				t.Error("QEMU asks, or peeks, though it should not")
+			}
+		})
+	}
+}
+
+// The memory that a backend has without a driver is what the guest has, also when
+// some is plugged in, and when a driver has come and gone.
+func TestMemoryOfAGuestWithoutADriver(t *testing.T) {
+	p := startPeeker(t, protocol.WindowFeaturePeek)
+	c := config(p.socket)
+	c.Options = []string{"-m", "64M,slots=2,maxmem=1G"}
+	m := start(t, c)
+	m.awaitSees(p, low)
+	plug := func(id string) {
+		t.Helper()
+		m.execute("object-add", map[string]any{
+			"qom-type": "memory-backend-memfd", "id": "m" + id, "size": 64 << 20,
+		})
+		m.execute("device_add", map[string]any{"driver": "pc-dimm", "id": id, "memdev": "m" + id})
+	}
+	plug("first")
+	m.awaitSees(p, 1<<32)
+	m.startDriver(1 << 32)
+	m.stopDriver()
+	plug("second")
+	m.awaitSees(p, 1<<32+64<<20)
+	m.requireSaid()
+}
+
+// A backend that reads the guest's memory gets it at a destination when all of it
+// has arrived, and not before: with postcopy, what it read too early would be
+// zeroes for good.
+func TestMemoryOfADestination(t *testing.T) {
+	uffd, err := vhostuser.OpenUserfault()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer uffd.Close()
+	for _, tc := range []struct {
+		name     string
+		postcopy bool
+		paused   bool
+		backend  vhostuser.Option
+	}{
+		{name: "precopy"},
+		{name: "precopy of a paused guest", paused: true},
+		{name: "postcopy", postcopy: true, backend: vhostuser.WithUserfault(uffd)},
+		{name: "postcopy that the backend cannot take part in", postcopy: true, backend: vhostuser.WithoutPostcopy()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var options []vhostuser.Option
+			if tc.backend != nil {
+				options = append(options, tc.backend)
+			}
+			source, p := startFBPPD(t), startPeeker(t, protocol.WindowFeaturePeek, options...)
+			c := config(source.Socket)
+			m := start(t, c)
+			m.fill(filled, filledSize, 0x5a)
+			c.Backend = p.socket
+			dst := startIncoming(t, c)
+			dst.awaitConnectedTo(p)
+			pc := &postcopy{t: t, m: m, dst: dst}
+			if tc.paused {
+				m.execute("stop", nil)
+			}
+			if tc.postcopy {
+				pc.begin()
+			} else {
+				if err := m.StartMigration(m.ctx, dst.VM, slowly); err != nil {
+					t.Fatal(err)
+				}
+				pc.awaitStatus(dst, "active")
+			}
+			requireBlind(t, p)
+			if tc.postcopy {
+				pc.switchOver()
+				requireBlind(t, p)
+			}
+			pc.end()
+			if err := dst.Arrive(dst.ctx); err != nil {
+				t.Fatal(err)
+			}
+			dst.awaitSees(p, filled)
+			if !tc.paused {
+				pc.requireWhole()
+			}
+		})
+	}
+}
+
+func requireBlind(t testing.TB, p *peeker) {
+	t.Helper()
+	time.Sleep(aWhile)
+	if p.sees(filled) {
+		t.Fatal("the backend has memory that is still to arrive")
+	}
+}
