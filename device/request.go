@@ -27,6 +27,9 @@ type request struct {
 	paused bool
 	cancel context.CancelCauseFunc
 	signal chan struct{} // gets one when the frontend may have answered a peek
+	// peeking says that the frontend may be about to write its answer to a peek
+	// into the window, where a further peek and the answer have their ranges.
+	peeking bool
 }
 
 // askLoop passes the frontend's signals to the state machine until the window is
@@ -118,11 +121,14 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	if d.open != x {
 		return
 	}
-	if failure != nil {
+	switch {
+	case failure != nil:
 		d.finish(failure.Status, failure.Why)
-		return
+	case x.peeking:
+		d.finish(protocol.AnswerInternal, "the source did not wait for the answer to its peek")
+	default:
+		d.answer(name, f)
 	}
-	d.answer(name, f)
 }
 
 // askInTurn asks the sources until one answers or says that none may, and returns
@@ -177,6 +183,9 @@ func askOne(
 func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if x.peeking {
+		return nil, errors.New("peek: the frontend has not answered the last one")
+	}
 	for number := uint64(0); d.open == x; {
 		var (
 			answer []byte
@@ -185,8 +194,10 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 		)
 		if number == 0 {
 			number, err = d.window.Peek(x.ask, pages)
+			x.peeking = err == nil
 		} else {
 			answer, ok, err = d.window.Peeked(number)
+			x.peeking = !ok
 		}
 		if ok || err != nil {
 			return answer, err

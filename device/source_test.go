@@ -266,6 +266,34 @@ func TestAPeekEndsWithItsRequest(t *testing.T) {
 	}
 }
 
+// The frontend writes its answer to a peek where ranges of the next peek, and of
+// the answer, would be. So they wait for it.
+func TestNothingIsWrittenOverAnOpenPeek(t *testing.T) {
+	again := make(chan error, 1)
+	m := mustBoot(t, device.Options{More: []source.Source{fixed{
+		func(ctx context.Context, r source.Request, f *source.Findings) error {
+			pages := []freeset.Range{{GPA: 1 << 20, Length: 1 << 12}}
+			impatient, stop := context.WithTimeout(ctx, time.Millisecond)
+			defer stop()
+			if _, err := r.Written(impatient, pages); err == nil {
+				return errors.New("a peek that nobody answers has an answer")
+			}
+			_, err := r.Written(ctx, pages)
+			again <- err
+			return found(ctx, r, f)
+		},
+	}}})
+	m.request(patience)
+	m.window.AwaitPeek(patience)
+	if err := <-again; err == nil {
+		t.Error("a second peek has an answer")
+	}
+	m.expect(protocol.AnswerInternal)
+	if n := m.window.Word64(protocol.WindowPeekNumberOffset); n != 1 {
+		t.Errorf("%d peeks, want 1", n)
+	}
+}
+
 func TestAPausedGuestIsAskedOnlyFromOutside(t *testing.T) {
 	m := mustBoot(t, device.Options{More: []source.Source{fixed{
 		func(ctx context.Context, r source.Request, f *source.Findings) error {

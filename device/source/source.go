@@ -45,7 +45,8 @@ type Request struct {
 	// log was armed, before the request: a bit for each 4 KiB page in the order of
 	// the ranges, which are sorted, disjoint and within Memory. A page that has
 	// not been written until the answer was constant since the request, however
-	// and whenever it was read. Nil where the frontend cannot tell.
+	// and whenever it was read. Nil where the frontend cannot tell. Call it again
+	// only when it has returned an answer: after an error there is no more.
 	Written func(ctx context.Context, pages []freeset.Range) ([]byte, error)
 }
 
