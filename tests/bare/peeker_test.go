@@ -27,12 +27,18 @@ type peeker struct {
 	features uint64 // of the window
 	memory   atomic.Pointer[[]vhostuser.Region]
 	window   atomic.Pointer[rawWindow] // of the newest connection
+	ends     []func()                  // of all windows; the server's goroutine has it
 }
 
 // startPeeker starts a backend that offers these features of the window.
 func startPeeker(t testing.TB, features uint64, options ...vhostuser.Option) *peeker {
 	t.Helper()
 	p := &peeker{features: features}
+	t.Cleanup(func() { // when the server has ended
+		for _, end := range p.ends {
+			end()
+		}
+	})
 	p.socket = serve(t, &vhostuser.Device{
 		NumQueues:     protocol.NumQueues,
 		MaxQueueSize:  protocol.MaxQueueSize,
@@ -124,13 +130,13 @@ func (p *peeker) open(t testing.TB, payload []byte) ([]byte, []int, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t.Cleanup(func() { w.Close() })
+	p.ends = append(p.ends, func() { w.Close() })
 	fds := w.FDs()
 	mem, err := unix.Mmap(fds[0], 0, smallWindow, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, nil, err
 	}
-	t.Cleanup(func() { unix.Munmap(mem) })
+	p.ends = append(p.ends, func() { unix.Munmap(mem) })
 	p.window.Store(&rawWindow{t: t, mem: mem, done: fds[2], features: terms.Features})
 	return w.Reply(), fds, nil
 }
