@@ -65,9 +65,9 @@ func (p *progress) remaining(runs []run) string {
 	return fmt.Sprintf(" (about %v left)", max(d.Round(time.Minute), time.Minute))
 }
 
-// expect guesses how long a run takes: as long as the case's last one; or that
-// of the same guest and method on another link, at the pace of this one; or
-// what a run takes on average.
+// expect guesses how long a run takes: as long as the last one of its case. For
+// want of that, as long as one of the same guest and method on another link, at
+// the pace of this one. For want of that, as long as runs take on average.
 func (p *progress) expect(c benchCase) time.Duration {
 	var all, alike time.Duration
 	for _, r := range slices.Backward(p.known) {

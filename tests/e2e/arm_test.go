@@ -13,9 +13,9 @@ import (
 // property of the device for this test only.
 const clearDelay = "500"
 
-// A page that was free when the guest looked, and is written before its bit is
-// cleared, must reach the destination all the same: that is what arming the
-// dirty log before the question is for (docs/design.md).
+// A page may be free when the guest looks, and written before its bit is cleared.
+// It must reach the destination all the same. That is what the dirty log is armed
+// for before the question (docs/design.md).
 func TestPagesTakenAfterTheAnswerArrive(t *testing.T) {
 	m := boot(t, setup{device: map[string]string{"x-clear-delay": clearDelay}})
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {

@@ -214,8 +214,8 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 }
 
 // A guest whose kernel lets nobody read its memory lets nobody reach a device
-// from user space either: the agent says why in its own log and by the serial
-// port, and QEMU finds a device that no driver has started.
+// from user space either. The agent says why in its own log and by the serial
+// port. QEMU finds a device that no driver has started.
 func TestGuestUnderLockdownRefuses(t *testing.T) {
 	kernelLine := []string{"lockdown=confidentiality"}
 	m := boot(t, setup{noAgent: true, agentPort: true, kernelLine: kernelLine})

@@ -28,8 +28,8 @@ func CacheDir() (string, error) {
 }
 
 // makeOnce returns the folder at path. When there is none it has fill make the
-// content in a scratch folder beside it, and renames that: a reader never sees
-// half of it, and of two processes that do the same work one wins.
+// content in a scratch folder beside it, and renames that. So a reader never sees
+// half of it. Of two processes that do the same work one wins.
 func makeOnce(path string, fill func(dir string) error) (err error) {
 	if _, err := os.Stat(path); err == nil {
 		return nil

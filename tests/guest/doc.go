@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package guest makes what a test guest boots: an unmodified Debian cloud
-// kernel with the few modules it needs, and an initramfs whose programs are ours
-// and, where a test asks for them, those of Debian packages.
+// kernel with the few modules it needs, and an initramfs. The programs in that
+// are ours and, where a test asks for them, those of Debian packages.
 //
-// Kernels and packages come from the Debian mirror that the machine's own apt configuration
-// names, through a private sources list and state folder, so that the system's
-// are left alone; they need apt, dpkg-deb, xz and Debian's archive keyring,
-// and work on Debian 12 and 13. What was fetched stays in the project's cache
-// and is used from there without asking the network again.
+// Kernels and packages come from the Debian mirror that the machine's own apt
+// configuration names. A private sources list and state folder leave the system's
+// alone. This needs apt, dpkg-deb, xz and Debian's archive keyring, and works on
+// Debian 12 and 13. What was fetched stays in the project's cache and is used
+// from there without asking the network again.
 //
 // The initramfs is a newc archive written in Go, the same bytes for the same
 // input. Its /init, package tests/guest/init, takes orders over the second

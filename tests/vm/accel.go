@@ -48,12 +48,14 @@ const bootAttempts = 3
 var ErrHung = errors.New("the guest hangs")
 
 // RetryBoot calls boot, and again when the guest died or hung in it and is emulated.
-// While a kernel starts it patches its own code, and with several CPUs QEMU's
-// TCG now and then runs the breakpoint that guards a patch after it is gone: the
-// kernel ends in an "Oops: int3" that no real processor causes. Or, on a busy
-// host, a processor never gets another interrupt of its timer, and the kernel
-// tells of stalls for ever. lost is called with the reason before each further
-// attempt.
+//
+// Two things go wrong under emulation with several CPUs. While a kernel starts it
+// patches its own code. Now and then QEMU's TCG runs the breakpoint that guards a
+// patch after it is gone, and the kernel ends in an "Oops: int3" that no real
+// processor causes. Or, on a busy host, a processor never gets another interrupt
+// of its timer, and the kernel tells of stalls for ever.
+//
+// lost is called with the reason before each further attempt.
 func RetryBoot(a Accel, lost func(error), boot func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := boot()

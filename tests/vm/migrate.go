@@ -120,9 +120,9 @@ const PageCost = 4096 + 8
 // ZeroPageCost is what a page of zeroes costs: the header and one byte.
 const ZeroPageCost = 8 + 1
 
-// Floor is the least that a migration can send: the content of each page that
-// is neither free nor zero, a note for each page of zeroes that is not free,
-// and the state of the devices.
+// Floor is the least that a migration can send. Of the pages that are not free
+// that is the content, or a note for one of zeroes. The state of the devices
+// comes on top.
 type Floor struct {
 	UsedPages   int64 `json:"used_pages"` // not free; zero pages are among them
 	ZeroPages   int64 `json:"zero_pages"`

@@ -21,9 +21,9 @@ type process struct {
 	said Output        // its standard output and error
 }
 
-// startProcess starts a program that gets killed when this one dies: the
-// kernel does that when the thread that started it ends, and Go's threads end
-// with the process, as nobody here locks a goroutine to one.
+// startProcess starts a program that gets killed when this one dies. The kernel
+// does that when the thread that started the program ends. Go's threads end with
+// the process, as nobody here locks a goroutine to one.
 func startProcess(name, path string, args []string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said

@@ -4,11 +4,12 @@
 // checks that belong to them, and the ways to print results.
 //
 // A [Rule] is one sentence of a specification under a name. A [Suite] has rules
-// in a fixed order and gives a [Result] for each of them, exactly one: the rule
-// was kept, or broken (with what was seen), or it does not apply to this peer
-// (with the reason), or could not be checked. [Checks] is a suite made of
-// functions, one for each rule; [Check] bounds the time of each, so that
-// no peer can make a suite hang.
+// in a fixed order and gives exactly one [Result] for each of them. The rule was
+// kept, or it was broken (with what was seen), or it does not apply to this peer
+// (with the reason), or it could not be checked.
+//
+// [Checks] is a suite made of functions, one for each rule. [Check] bounds the
+// time of each, so that no peer can make a suite hang.
 //
 // Results go to a [Sink]: [NewTAP] and [NewJSON] write a line for each.
 package report

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package ctl is the order channel between a test on the host and /init in its
-// guest: one JSON object per line over a serial port, which every kernel has a
-// driver for and every migration carries along.
+// guest: one JSON object per line over a serial port. Every kernel has a driver
+// for such a port, and every migration carries it along.
 //
-// The host sends requests and the guest answers each with a reply of the same
-// id, in any order, so that a long command does not hide a short one. The
-// guest sends one unasked reply, id 0, when it is ready. A line that is no
-// JSON is noise of the port, and skipped.
+// The host sends requests. The guest answers each with a reply of the same id, in
+// any order, so that a long command does not hold up a short one. When it is
+// ready the guest sends one reply unasked, with id 0. A line that is no JSON is
+// noise of the port, and skipped.
 //
 // A character that is under way while the guest moves to another QEMU is lost.
 // So a test has no request open when a migration ends, and goes on with a new
