@@ -116,9 +116,9 @@ func held(t testing.TB, pid int) holdings {
 	return h
 }
 
-// An fbppd that is stopped, and not gone, holds up nothing for long: the exchange
-// ends at its own timeout, and QEMU's wait for the answer to the next vhost-user
-// message at backend-timeout. When it goes on it is taken up again.
+// An fbppd that is stopped, and not gone, holds up nothing for long. The exchange
+// ends at its own timeout. QEMU waits for the answer to its next vhost-user
+// message until backend-timeout. When fbppd goes on it is taken up again.
 func TestFBPPDStopped(t *testing.T) {
 	m := boot(t, setup{device: map[string]string{"hint-timeout": "1000"}})
 	m.signalAgent(syscall.SIGSTOP) // holds the request open

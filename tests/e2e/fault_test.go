@@ -92,9 +92,9 @@ func TestKilledAtRandomInstants(t *testing.T) {
 	}
 }
 
-// instant picks when to kill: every second time while the guest is asked, which
-// is the short part of a migration like whole, and else at any time of it, or
-// shortly after its end.
+// instant picks when to kill in a migration that takes as long as whole did. Half
+// of the times it is while the guest is asked, which is a short part of it. Else
+// it is at any time of the migration, or shortly after its end.
 func instant(r *rand.Rand, whole *vm.Migration) time.Duration {
 	until := whole.TotalTime + whole.TotalTime/4
 	if r.IntN(2) == 0 {

@@ -17,8 +17,8 @@ import (
 
 // A guest that looks into its free pages is never asked: at the destination
 // they would be zero. Debian builds neither feature into its kernels, so there
-// a parameter stands for it, which the agent believes; that the kernel's own
-// switches count where they exist, the tests of package preflight show.
+// a parameter stands for it, which the agent believes. The tests of package
+// preflight show that the kernel's own switches count where they exist.
 func TestGuestThatChecksFreePagesRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		series guest.Series
@@ -53,9 +53,9 @@ func TestGuestThatChecksFreePagesRefuses(t *testing.T) {
 const zeroedMiB = 80
 
 // A kernel that zeroes pages when they are freed does not do so when it hands
-// them out again. What was free at the question is zero on the destination,
-// since nothing was there before; and where something was, in a file that is
-// used again, QEMU zeroes it first.
+// them out again. What was free at the question is zero on the destination, since
+// nothing was there before. Where something was, in a file that is used again,
+// QEMU zeroes it first.
 func TestGuestThatZeroesFreePages(t *testing.T) {
 	eachSource(t, func(t *testing.T, s setup) {
 		s.kernelLine = []string{"init_on_free=1"}

@@ -111,8 +111,8 @@ func budgets(s *session) error {
 }
 
 // untilDeadline asks a question and waits for the answer, but not for longer than
-// the deadline: a small budget may take all the time there is, and a driver may
-// break off then.
+// the deadline. With a small budget the answer may take all the time there is,
+// and a driver may break off then.
 func (s *session) untilDeadline(q question) error {
 	r, err := s.ask(q)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sizes of a region in pages. The largest is two huge pages long, so that it
-// can hold a whole one wherever it begins; freeing it empties into the buddy
-// lists, as it is more than the lists per CPU hold.
+// Sizes of a region in pages. The largest is two huge pages long, so that it can
+// hold a whole one wherever it begins. It is more than the lists per CPU hold, so
+// that its pages reach the buddy lists when it is freed.
 const (
 	minRegionPages = 16
 	maxRegionPages = 1024

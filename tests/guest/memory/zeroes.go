@@ -17,8 +17,8 @@ type Zeroes struct {
 }
 
 // CheckZeroes maps the given number of bytes and counts the pages that are not
-// zero when they come. Each page is written first, since one that is only read
-// stands for none, and none comes as a part of a huge page, which the kernel
+// zero when they come. Each page is written first: one that is only read has no
+// memory of its own yet. None comes as a part of a huge page, which the kernel
 // clears in another way.
 func CheckZeroes(bytes int64) (_ Zeroes, err error) {
 	mem, err := mapPrivate(int(bytes))
