@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bare
+
+import (
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
+
+// A backend that reads the guest's memory finds after a reset what was there
+// before. So it is told of each, and of a guest that has come from elsewhere.
+func TestResetsAreTold(t *testing.T) {
+	p := startPeeker(t, protocol.WindowFeaturePeek)
+	m := start(t, config(p.socket))
+	m.awaitConnectedTo(p)
+	w := p.window.Load()
+	boot := w.get32(protocol.WindowBootOffset)
+	for range 3 {
+		m.execute("system_reset", nil)
+		m.await("the backend is told", func() bool {
+			return w.get32(protocol.WindowBootOffset) == boot+1
+		})
+		boot++
+	}
+
+	elsewhere := startPeeker(t, protocol.WindowFeaturePeek)
+	dst := startIncoming(t, config(elsewhere.socket))
+	dst.awaitConnectedTo(elsewhere)
+	w = elsewhere.window.Load()
+	boot = w.get32(protocol.WindowBootOffset)
+	m.begin(dst)
+	m.awaitAsked(p).publish(protocol.AnswerRefused)
+	m.end(dst)
+	dst.await("the backend is told", func() bool {
+		return w.get32(protocol.WindowBootOffset) != boot
+	})
+}
+
+// A backend that does not read memory is told nothing.
+func TestResetsAreNotToldWithoutPeek(t *testing.T) {
+	p := startPeeker(t, protocol.WindowFeatureOutcome)
+	m := start(t, config(p.socket))
+	m.awaitConnectedTo(p)
+	w := p.window.Load()
+	m.execute("system_reset", nil)
+	m.execute("query-status", nil) // which comes after
+	if boot := w.get32(protocol.WindowBootOffset); boot != 0 {
+		t.Errorf("boot is %d", boot)
+	}
+}
