@@ -16,6 +16,10 @@
  *   PEEK_CONSUMES    the peek takes out of the log what it tells
  *   PEEK_NO_KICK     KVM's log is read while a store's bit is under way
  *   READ_BEFORE_ARM  the host has read before it is asked
+ *   RESET_NOT_TOLD   the host takes what a reset left in memory for the system
+ *
+ * RESETS has the machine reset once, at any time: the struct pages stay as they
+ * are, and what runs then writes to any page without a word in them.
  */
 
 #define MEMMAP 1
@@ -40,9 +44,19 @@ byte holder, next_store;
 #define WRITTEN 3
 byte peek;
 
+#ifdef RESETS
+bool reset; /* the boot that the hint window counts */
+#define DEAD reset
+#define RESET_STEPS(c) \
+	:: d_step { running && !reset -> reset = true; printf("the machine is reset\n") }
+#else
+#define DEAD false
+#define RESET_STEPS(c)
+#endif
+
 /* A step of the allocator is a store to MEMMAP. */
-#define BEGINS(c) ((running || !IDLE(c)) && MAY_STORE(c, MEMMAP) && holder == 0)
-#define GOES_ON(c, what) ((running || !IDLE(c)) && MAY_STORE(c, MEMMAP) && holder == c + 1 && \
+#define BEGINS(c) (!DEAD && (running || !IDLE(c)) && MAY_STORE(c, MEMMAP) && holder == 0)
+#define GOES_ON(c, what) (!DEAD && (running || !IDLE(c)) && MAY_STORE(c, MEMMAP) && holder == c + 1 && \
 	next_store == what)
 #define WROTE(c) STORED(MEMMAP); STORE_DONE(c, MEMMAP)
 #define ENDS holder = 0; next_store = 0
@@ -92,7 +106,7 @@ byte peek;
 
 /* A CPU writes a page that somebody has; MEMMAP has more fields than those. */
 #define STORE_STEPS(p) \
-	:: d_step { (running || !IDLE(c)) && page[p] != FREE && MAY_STORE(c, p) -> \
+	:: d_step { (running || !IDLE(c)) && (DEAD || page[p] != FREE) && MAY_STORE(c, p) -> \
 		page[p] = USED; STORED(p); STORE_DONE(c, p); \
 		printf("cpu %d writes page %d\n", c, p) } \
 	LOG_STEPS(c, p)
@@ -101,6 +115,7 @@ proctype cpu(byte c) {
 end:
 	do
 	ALLOCATOR_STEPS(c)
+	RESET_STEPS(c)
 	EACH_PAGE(STORE_STEPS)
 	od
 }
@@ -132,13 +147,16 @@ end_of_request:
  * are none here. */
 proctype source() {
 	byte asked;
-	bool free, both, written, sure;
+	bool free, both, written, sure, gone;
 end:
 #ifdef READ_BEFORE_ARM
 	look();
 end_of_wait:
 #endif
 	d_step { event != 0 -> asked = event; event = 0; printf("host gets request %d\n", asked) };
+#if defined(RESETS) && !defined(RESET_NOT_TOLD)
+	d_step { gone = reset; printf("host knows of a reset: %d\n", gone) };
+#endif
 #ifdef PEEK_FIRST
 	look_for_writes();
 #endif
@@ -154,8 +172,8 @@ end_of_wait:
 #endif
 	d_step {
 		report_generation = asked;
-		report[0] = free && both && !written;
+		report[0] = free && both && !written && !gone;
 		printf("host answers: free is %d\n", report[0]);
-		asked = 0; free = false; both = false; written = false; sure = false
+		asked = 0; free = false; both = false; written = false; sure = false; gone = false
 	}
 }

@@ -41,6 +41,8 @@ func Variants() []Variant {
 			Defines: introspect("LOG_RING", atOnce)},
 		{Name: "introspect-tcg", About: "from the host, TCG",
 			Defines: introspect("LOG_TCG", atOnce)},
+		{Name: "introspect-reset", About: "from the host, KVM, the guest is reset",
+			Defines: introspect("LOG_KVM", atOnce, "RESETS")},
 		{Name: "introspect-rounds", About: "from the host, KVM, two pages a chunk, any rounds",
 			Defines: introspect("LOG_KVM", chunk)},
 
@@ -75,5 +77,7 @@ func Variants() []Variant {
 			Defines: introspect("LOG_KVM", atOnce, "PEEK_NO_KICK"), Loses: true},
 		{Name: "read-before-arm", About: "from the host, read before ARM",
 			Defines: introspect("LOG_KVM", atOnce, "READ_BEFORE_ARM"), Loses: true},
+		{Name: "reset-not-told", About: "from the host, a reset that nobody tells of",
+			Defines: introspect("LOG_KVM", atOnce, "RESETS", "RESET_NOT_TOLD"), Loses: true},
 	}
 }
