@@ -35,11 +35,15 @@ const (
 	freePageHint  method = "free-page-hint"
 	freeReporting method = "free-page-reporting"
 	fbpp          method = "fbpp"
+	introspect    method = "introspect" // fbpp without an agent
 )
 
 func allMethods() []method {
-	return []method{stock, balloon1, balloon4, freePageHint, freeReporting, fbpp}
+	return []method{stock, balloon1, balloon4, freePageHint, freeReporting, fbpp, introspect}
 }
+
+// hints tells whether the method is one of this project's.
+func (m method) hints() bool { return m == fbpp || m == introspect }
 
 // link is what a migration may use of the network, in bytes per second; 0 is
 // all there is.
@@ -101,7 +105,7 @@ type planned struct {
 
 // leadMethods are what is asked most: nothing, what there is in QEMU without a
 // cost beforehand, and this project.
-func leadMethods() []method { return []method{stock, freePageHint, fbpp} }
+func leadMethods() []method { return []method{stock, freePageHint, fbpp, introspect} }
 
 // fullMatrix is everything, what tells most first. At 10 Gib/s an emulated
 // guest's migration is slower than the link, and few methods tell as much as
@@ -133,6 +137,8 @@ func quickMatrix() []planned {
 		{benchCase{noLoad, stock, unlimited, stream}, 1},
 		{benchCase{noLoad, freePageHint, unlimited, stream}, 1},
 		{benchCase{noLoad, fbpp, unlimited, stream}, 1},
+		{benchCase{noLoad, introspect, unlimited, stream}, 1},
+		{benchCase{fragmented, introspect, unlimited, stream}, 1},
 		{benchCase{fragmented, fbpp, unlimited, stream}, 1},
 	}
 }

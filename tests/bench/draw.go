@@ -58,7 +58,7 @@ const (
 // QEMU that does nothing from the rest.
 func barColor(m method) color.Color {
 	switch m {
-	case fbpp:
+	case fbpp, introspect:
 		return rgb(0x0a846a)
 	case stock:
 		return rgb(0x6e7781)

@@ -114,34 +114,67 @@ func (r *row) cells() []string {
 	}
 }
 
-// exchangeTable splits the time that the guest was asked.
-func (r *report) exchangeTable() table {
-	t := table{Title: "The exchange with the guest", Head: []string{
-		"load", "exchange", "arm", "wake-up", "walk", "transfer", "decode", "clear",
-		"interrupts off", "holds", "ranges", "clear per range",
+// exchangeTables split the time that it took to learn what is free, by source.
+func (r *report) exchangeTables() []table {
+	phase := func(name string) figureOf {
+		return figureOf{name, func(r *record) int64 { return r.Exchange.Phase(name) }}
+	}
+	whole := []figureOf{
+		{"exchange", func(r *record) int64 { return r.Exchange.Exchange }},
+		{"arm", func(r *record) int64 { return r.Exchange.Arm }},
+	}
+	cleared := figureOf{"clear", func(r *record) int64 { return r.Exchange.Clear }}
+	hold := figureOf{"interrupts off", func(r *record) int64 {
+		return r.Exchange.Detail(vm.DetailHoldMax)
 	}}
+	ranges := figureOf{"ranges", func(r *record) int64 { return r.Exchange.Ranges }}
+	detail := func(title, name string) figureOf {
+		return figureOf{title, func(r *record) int64 { return r.Exchange.Detail(name) }}
+	}
+	return []table{
+		r.exchangeTable("The exchange with the guest", fbpp,
+			slices.Concat(whole, []figureOf{
+				phase(vm.PhaseWakeup), phase(vm.PhaseWalk), phase(vm.PhaseTransfer),
+				phase(vm.PhaseDecode), cleared, hold,
+			}),
+			[]figureOf{detail("holds", vm.DetailHolds), ranges}),
+		r.exchangeTable("The look from the host", introspect,
+			slices.Concat(whole, []figureOf{
+				phase(vm.PhaseFind), phase(vm.PhaseScan), phase(vm.PhasePeek),
+				phase(vm.PhaseSieve), cleared,
+			}),
+			[]figureOf{
+				detail("struct pages", vm.DetailRead), detail("dropped blocks", vm.DetailDropped), ranges,
+			}),
+	}
+}
+
+// figureOf is a figure of an exchange, and what it is called.
+type figureOf struct {
+	title string
+	of    func(*record) int64
+}
+
+// exchangeTable has the rows of a method: times in microseconds, and counts.
+func (r *report) exchangeTable(title string, m method, times, counts []figureOf) table {
+	t := table{Title: title, Head: []string{"load"}}
+	for _, f := range slices.Concat(times, counts) {
+		t.Head = append(t.Head, f.title)
+	}
+	t.Head = append(t.Head, "clear per range")
 	for i := range r.Rows {
 		row := &r.Rows[i]
-		if len(row.hints) == 0 {
+		if len(row.hints) == 0 || row.Method != m {
 			continue
 		}
 		cells := []string{row.benchCase.String()}
-		for _, part := range []func(*record) int64{
-			func(r *record) int64 { return r.Exchange.Exchange },
-			func(r *record) int64 { return r.Exchange.Arm },
-			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWakeup) },
-			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseWalk) },
-			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseTransfer) },
-			func(r *record) int64 { return r.Exchange.Phase(vm.PhaseDecode) },
-			func(r *record) int64 { return r.Exchange.Clear },
-			func(r *record) int64 { return r.Exchange.Detail(vm.DetailHoldMax) },
-		} {
-			cells = append(cells, row.exchangeMS(part))
+		for _, f := range times {
+			cells = append(cells, row.exchangeMS(f.of))
 		}
-		holds := row.exchange(func(r *record) int64 { return r.Exchange.Detail(vm.DetailHolds) })
-		ranges := row.exchange(func(r *record) int64 { return r.Exchange.Ranges })
-		cells = append(cells, count(holds), count(ranges), row.clearPerRange())
-		t.Rows = append(t.Rows, cells)
+		for _, f := range counts {
+			cells = append(cells, count(row.exchange(f.of)))
+		}
+		t.Rows = append(t.Rows, append(cells, row.clearPerRange()))
 	}
 	return t
 }
@@ -210,7 +243,7 @@ func (r *report) markdown() string {
 	for _, c := range r.charts() {
 		fmt.Fprintf(&b, "![%s](%s)\n", c.Title, path.Join(imageDir, c.file()))
 	}
-	for _, t := range append(r.tables(), r.exchangeTable()) {
+	for _, t := range append(r.tables(), r.exchangeTables()...) {
 		fmt.Fprintf(&b, "\n## %s\n\n| %s |\n|%s\n",
 			t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
 		for _, cells := range t.Rows {
@@ -247,6 +280,7 @@ parentheses. The floor is the least that can be sent: 4,104 bytes for each page 
 free nor zero, 9 for each page of zeroes that is not free, and the state of the devices. For
 runs that do not know the guest's free pages it is taken from fbpp's runs of the same load.
 "Interrupts off" is the longest time that the guest held a zone's lock for the walk, by its own
-clock. "Prepare" is what a method costs before the migration begins: to inflate a balloon, or to
-wait until the guest has reported its free pages. "Source CPU" has the emulated processors in
-it. A balloon that would take what the load keeps is left out.`
+clock. The phases are those of docs/window.md. "Prepare" is what a method costs before the
+migration begins: to inflate a balloon, or to wait until the guest has reported its free pages.
+"Source CPU" has the emulated processors in it. A balloon that would take what the load keeps is
+left out.`

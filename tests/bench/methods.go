@@ -14,7 +14,7 @@ import (
 // modules are what the guest's kernel needs to know.
 func (m method) modules() []string {
 	switch m {
-	case stock, fbpp:
+	case stock, fbpp, introspect:
 		return nil
 	}
 	return []string{"virtio_balloon"}
@@ -23,7 +23,7 @@ func (m method) modules() []string {
 // configure gives the guest the device that the method is about.
 func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	switch m {
-	case fbpp:
+	case fbpp, introspect:
 		c.Backend = backend.Socket
 	case balloon1, balloon4:
 		c.Devices = append(c.Devices, "virtio-balloon-pci")
@@ -37,6 +37,9 @@ func (m method) configure(c *vm.Config, backend *vm.Backend) {
 
 // begin starts what the method has in the guest.
 func (m method) begin(ctx context.Context, e *end) error {
+	if m == introspect {
+		return e.backend.AwaitKernel(ctx)
+	}
 	if m != fbpp {
 		return nil
 	}

@@ -47,7 +47,7 @@ func (r *record) setFigures(m *vm.Migration, before memory.Info) {
 		r.Skipped = m.Hints.Skipped
 	}
 	r.Repeated = max(r.Normal+r.Zero+r.Skipped-m.RAM.Total/memory.PageSize, 0)
-	if r.Method == fbpp && r.Transport == stream {
+	if r.Method.hints() && r.Transport == stream {
 		f := m.Floor(before.Buddy)
 		r.FloorBytes = f.Bytes()
 	}

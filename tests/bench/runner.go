@@ -159,7 +159,7 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 		return fmt.Errorf("verify the guest's memory: %d pages were looked at: %s",
 			report.Verified, report.Error)
 	}
-	if rec.Method == fbpp && rec.HintStatus != "ok" {
+	if rec.Method.hints() && rec.HintStatus != "ok" {
 		return fmt.Errorf("hints ended with status %q", rec.HintStatus)
 	}
 	return nil
@@ -220,8 +220,12 @@ func (r *runner) start(
 	start func(context.Context, vm.Config) (*vm.VM, error),
 ) (_ *end, err error) {
 	e := &end{}
-	if m == fbpp {
-		if e.backend, err = vm.StartBackend(ctx, r.lab.FBPPD); err != nil {
+	if m.hints() {
+		source := "--source=guest"
+		if m == introspect {
+			source = "--source=introspect"
+		}
+		if e.backend, err = vm.StartBackend(ctx, r.lab.FBPPD, source); err != nil {
 			return nil, err
 		}
 	}
