@@ -17,6 +17,10 @@
 // and the guest compares its memory with what it knows to have written. See
 // docs/design.md, section 2, for the invariant that all of this is about.
 //
+// A [Lookout] needs no driver: it reads the guest's table from the host, as a
+// source of fbppd's reads Linux's memmap, field by field while the guest allocates
+// and frees, and asks QEMU which of it was written meanwhile.
+//
 // The guest runs under TCG and under KVM, with KVM's dirty log and with its
 // dirty ring. It runs on what is not enough KVM for a whole kernel, as its code
 // has level 3 and no interrupts.
@@ -39,6 +43,7 @@
 //	verify
 //	status
 //	restart
+//	stop
 //
 // and are answered by words of the form key=number.
 package adversary

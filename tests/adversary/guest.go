@@ -4,7 +4,6 @@ package adversary
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,8 +16,11 @@ type Options struct {
 	Accel     vm.Accel
 	DirtyRing bool // KVM's dirty ring instead of its bitmap
 	NoArming  bool // QEMU clears the dirty log after the guest looked: loses pages
-	MemoryMiB int  // up to 256; 0: 64
-	CPUs      int  // 2 to 4; 0: 2
+	// Lookout is asked instead of the guest's driver, which is stopped. Its device
+	// is part of the test's process, and there is no fbppd.
+	Lookout   *Lookout
+	MemoryMiB int // up to 256; 0: 64
+	CPUs      int // 2 to 4; 0: 2
 }
 
 // defaultMiB keeps a migration short.
@@ -34,6 +36,9 @@ type Guest struct {
 	vm     *vm.VM
 	arming bool
 	table  uint64 // guest physical address of its page table
+
+	lookout *Lookout
+	unserve func() // ends the device of the Lookout
 }
 
 // tellName is what package ctl wants in an order; the guest ignores it.
@@ -64,13 +69,15 @@ func (o Options) machine(parts *lab.Lab, rom string) vm.Config {
 // Boot starts the guest from the ROM at path, and returns when its driver is
 // ready. The caller closes it.
 func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest, err error) {
-	g := &Guest{parts: parts, arming: !o.NoArming, config: o.machine(parts, rom)}
+	g := &Guest{
+		parts: parts, arming: !o.NoArming, config: o.machine(parts, rom), lookout: o.Lookout,
+	}
 	defer func() {
 		if err != nil {
 			g.Close()
 		}
 	}()
-	if g.vm, g.Backend, err = g.start(ctx, vm.Start, nil); err != nil {
+	if err := g.start(ctx, vm.Start, nil); err != nil {
 		return nil, err
 	}
 	if err := g.ready(ctx); err != nil {
@@ -80,7 +87,16 @@ func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest,
 		return nil, err
 	}
 	status, err := g.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
 	g.table = status["table"]
+	if g.lookout != nil {
+		if err := g.lookout.find(status); err != nil {
+			return nil, err
+		}
+		_, err = g.tell(ctx, "stop")
+	}
 	return g, err
 }
 
@@ -101,21 +117,36 @@ func (g *Guest) Close() {
 	if g.Backend != nil {
 		g.Backend.Close()
 	}
+	if g.unserve != nil {
+		g.unserve()
+	}
 }
 
-// start starts a QEMU and its fbppd.
-func (g *Guest) start(ctx context.Context, how func(context.Context, vm.Config) (*vm.VM, error), options []string) (*vm.VM, *vm.Backend, error) {
-	backend, err := vm.StartBackend(ctx, g.parts.FBPPD, "--log-level=info")
-	if err != nil {
-		return nil, nil, err
-	}
+// start starts a QEMU and its backend. The caller closes what is there of them.
+func (g *Guest) start(
+	ctx context.Context, how func(context.Context, vm.Config) (*vm.VM, error), options []string,
+) (err error) {
+	g.vm, g.Backend, g.unserve = nil, nil, nil
 	config := g.config
-	config.Backend, config.Options = backend.Socket, options
-	v, err := how(ctx, config)
-	if err != nil {
-		return nil, nil, errors.Join(err, backend.Close())
+	config.Options = options
+	if g.lookout != nil {
+		config.Backend, g.unserve, err = g.lookout.serve()
+	} else if g.Backend, err = vm.StartBackend(ctx, g.parts.FBPPD, "--log-level=info"); err == nil {
+		config.Backend = g.Backend.Socket
 	}
-	return v, backend, nil
+	if err != nil {
+		return err
+	}
+	g.vm, err = how(ctx, config)
+	return err
+}
+
+// backendLog is what the backend has said.
+func (g *Guest) backendLog() string {
+	if g.Backend == nil {
+		return "is in this process"
+	}
+	return g.Backend.Log()
 }
 
 // tell gives the guest an order.
@@ -133,6 +164,9 @@ func (g *Guest) Status(ctx context.Context) (map[string]uint64, error) {
 }
 
 func (g *Guest) awaitDriver(ctx context.Context) error {
+	if g.lookout != nil {
+		return nil // it needs none
+	}
 	state, err := g.Backend.AwaitDriver(ctx)
 	if err == nil && state != "ready" {
 		err = fmt.Errorf("the adversary's driver is %q", state)
@@ -171,18 +205,19 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 	if r.ClearShift != 0 {
 		options = append(options, "-global", fmt.Sprintf("migration.x-clear-bitmap-shift=%d", r.ClearShift))
 	}
-	destination, backend, err := g.start(ctx, vm.StartIncoming, options)
-	if err != nil {
-		return nil, err
-	}
 	source := *g
 	defer source.Close()
-	g.vm, g.Backend = destination, backend
+	if err := g.start(ctx, vm.StartIncoming, options); err != nil {
+		return nil, err
+	}
+	destination := g.vm
 
 	result := new(Result)
 	transfer := vm.Transfer{Bandwidth: r.Bandwidth, Capabilities: r.Capabilities}
-	if result.Migration, err = source.vm.MigrateBy(ctx, destination, transfer, measureRate(ctx, source.vm, r.DirtyRate)); err != nil {
-		return nil, fmt.Errorf("%w\nfbppd: %s", err, source.Backend.Log())
+	rate := measureRate(ctx, source.vm, r.DirtyRate)
+	var err error
+	if result.Migration, err = source.vm.MigrateBy(ctx, destination, transfer, rate); err != nil {
+		return nil, fmt.Errorf("%w\nfbppd: %s", err, source.backendLog())
 	}
 	if err := g.compare(source.vm, result); err != nil {
 		return nil, err
@@ -249,13 +284,12 @@ func (g *Guest) cancelled(ctx context.Context, r Round) error {
 	if err := g.prepare(ctx, r); err != nil {
 		return err
 	}
-	destination, backend, err := g.start(ctx, vm.StartIncoming, nil)
-	if err != nil {
+	destination := *g
+	defer destination.Close()
+	if err := destination.start(ctx, vm.StartIncoming, nil); err != nil {
 		return err
 	}
-	defer backend.Close()
-	defer destination.Close()
-	if err := g.vm.StartMigration(ctx, destination, cancelBandwidth); err != nil {
+	if err := g.vm.StartMigration(ctx, destination.vm, cancelBandwidth); err != nil {
 		return err
 	}
 	time.Sleep(r.CancelAfter) // what this meets is the point of it

@@ -224,3 +224,8 @@ bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_ord
 	fbpp_say_hello();
 	return true;
 }
+
+void fbpp_stop(void)
+{
+	virtio_begin(&device, DEVICE_ID, VIRTIO_F_VERSION_1);
+}

@@ -54,6 +54,9 @@ struct fbpp_shared {
  */
 bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher);
 
+/* Resets the device. The memory is the guest's again. */
+void fbpp_stop(void);
+
 /* Takes the next event, if there is one. */
 bool fbpp_next_event(struct fbpp_event *e);
 

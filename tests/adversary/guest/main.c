@@ -259,6 +259,8 @@ static void carry_out(const struct order *o)
 		order_status();
 	else if (order_is(o, "restart"))
 		start_driver();
+	else if (order_is(o, "stop"))
+		fbpp_stop();
 	answer_end();
 }
 

@@ -9,6 +9,9 @@ enum { WORD_PFN, WORD_GENERATION, WORD_MOMENT, WORD_CHECKSUM, WORD_BODY };
 #define MULTIPLIER 6364136223846793005ull
 #define INCREMENT  1442695040888963407ull
 
+/* What an owner has in its page's order. A page that is lent has none. */
+#define OWNERS_ORDER 1
+
 struct page *pages;
 uint32_t page_first, page_end;
 
@@ -87,7 +90,8 @@ bool page_take(uint32_t pfn, uint8_t moment)
 	lock(&table_lock);
 	free = p->state == PAGE_FREE;
 	if (free) {
-		p->state = PAGE_TAKEN;
+		store(&p->state, PAGE_TAKEN);
+		store(&p->order, OWNERS_ORDER);
 		p->generation++;
 		p->moment = moment;
 	}
@@ -109,7 +113,8 @@ void page_rewrite(uint32_t pfn, uint8_t moment)
 void page_give(uint32_t pfn)
 {
 	lock(&table_lock);
-	pages[pfn].state = PAGE_FREE;
+	store(&pages[pfn].order, 0);
+	store(&pages[pfn].state, PAGE_FREE);
 	unlock(&table_lock);
 }
 

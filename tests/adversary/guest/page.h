@@ -22,12 +22,17 @@ enum page_state {
 	PAGE_LENT,  /* the device writes it: its contents follow from nothing */
 };
 
-/* An entry of the table. The test on the host reads it, too. */
+/*
+ * An entry of the table. The test on the host reads it, too: as what became of
+ * memory, and, as a source that looks at the guest from outside, as Linux's
+ * struct page. So a free page has its block's order, which is 0 here; the owner
+ * of one that is not has what it likes there.
+ */
 struct page {
 	uint32_t generation;
 	uint8_t state;
 	uint8_t moment; /* of the last write */
-	uint16_t reserved;
+	uint16_t order;
 };
 
 /* Where a page is not what it should be. */

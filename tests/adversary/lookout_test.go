@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package adversary
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// lookoutRound is a round for a guest that is looked at from the host. Where few
+// pages are taken and freed all the time, much of the table is not written.
+func lookoutRound(d *rand.Rand, l *Lookout) Round {
+	l.StateFirst = d.IntN(2) == 0
+	l.Between = time.Duration(d.Uint64N(1<<22) >> d.IntN(16)) // ns
+	return Round{
+		Plan: Plan{
+			Seed:   d.Uint64N(1 << 60),
+			Used:   30 + d.IntN(50),
+			Strike: 1 + d.IntN(12),
+			Churn:  1 + d.Uint64N(1<<22)>>d.IntN(20),
+		},
+		ClearDelay: time.Duration(d.IntN(2)*d.IntN(20)) * time.Millisecond,
+		ClearShift: []int{0, 6, 11}[d.IntN(3)],
+	}
+}
+
+// A source that reads the guest's memory field by field, while the guest changes
+// it, loses no page, as it asks QEMU what was written.
+func TestLookoutLosesNoPage(t *testing.T) {
+	for _, m := range machines {
+		t.Run(m.name, func(t *testing.T) {
+			m.Lookout = new(Lookout)
+			g := mustBoot(t, m.Options)
+			d := rand.New(rand.NewPCG(*seed, 13))
+			dropped, skipped := uint64(0), int64(0)
+			for range 10 + *rounds {
+				r := lookoutRound(d, m.Lookout)
+				result := play(t, g, r)
+				requireWhole(t, r, result)
+				dropped += m.Lookout.Dropped()
+				skipped += result.Migration.Hints.Skipped
+			}
+			t.Logf("%d pages skipped, %d blocks dropped", skipped, dropped)
+			if dropped == 0 {
+				t.Error("no entry of a free page was written: the test shows nothing")
+			}
+		})
+	}
+}
+
+// If it does not care what QEMU says, pages are lost: those that nobody has
+// written for long, beside one that was freed. It shows that
+// TestLookoutLosesNoPage can fail.
+func TestLookoutThatIgnoresWritesLosesPages(t *testing.T) {
+	for _, m := range machines {
+		t.Run(m.name, func(t *testing.T) {
+			m.Lookout = &Lookout{IgnoreWrites: true}
+			g := mustBoot(t, m.Options)
+			d := rand.New(rand.NewPCG(*seed, 14))
+			for n := range 30 {
+				result := play(t, g, lookoutRound(d, m.Lookout))
+				if !result.Lost() {
+					continue
+				}
+				t.Logf("round %d: %d of %d pages are lost, such as %v", n, len(result.Outside),
+					result.Compared, result.Outside[0])
+				return
+			}
+			t.Fatal("no page was lost: the lookout's peeks are for nothing")
+		})
+	}
+}
