@@ -35,42 +35,39 @@ func stressors(seconds int) []string {
 // migrations with hints.
 func TestStressNGVerifiesThroughMigrations(t *testing.T) {
 	n := rounds(4, 200)
-	for _, series := range guest.AllSeries() {
-		t.Run(string(series), func(t *testing.T) {
-			progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
-			packages, err := guest.FetchPackages(t.Context(), series, progress, "stress-ng")
-			if err != nil {
-				t.Fatal(err)
+	eachSource(t, func(t *testing.T, s setup) {
+		progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
+		packages, err := guest.FetchPackages(t.Context(), s.series, progress, "stress-ng")
+		if err != nil {
+			t.Fatal(err)
+		}
+		programs, err := packages.Programs("stress-ng")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.memoryMiB, s.noIntegrity = 448, true
+		s.timeout = hangTimeout + time.Duration(n)*time.Minute
+		s.files = make(map[string]string)
+		for path, source := range programs {
+			s.files["/"+path] = source
+		}
+		m := boot(t, s)
+		if _, err := m.vm.Fill(m.ctx, 192); err != nil {
+			t.Fatal(err)
+		}
+		// It is told to end, after all the migrations.
+		if err := m.vm.Spawn(m.ctx, stressName, stressors(24*3600)...); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			m.awaitDriver()
+			requireHints(t, m.migrate(), "ok")
+			if i%25 == 24 {
+				t.Logf("%d of %d migrations", i+1, n)
 			}
-			programs, err := packages.Programs("stress-ng")
-			if err != nil {
-				t.Fatal(err)
-			}
-			files := make(map[string]string)
-			for path, source := range programs {
-				files["/"+path] = source
-			}
-			m := boot(t, setup{
-				series: series, memoryMiB: 448, files: files, noIntegrity: true,
-				timeout: hangTimeout + time.Duration(n)*time.Minute,
-			})
-			if _, err := m.vm.Fill(m.ctx, 192); err != nil {
-				t.Fatal(err)
-			}
-			// It is told to end, after all the migrations.
-			if err := m.vm.Spawn(m.ctx, stressName, stressors(24*3600)...); err != nil {
-				t.Fatal(err)
-			}
-			for i := range n {
-				m.awaitDriver()
-				requireHints(t, m.migrate(), "ok")
-				if i%25 == 24 {
-					t.Logf("%d of %d migrations", i+1, n)
-				}
-			}
-			m.requireStressed()
-		})
-	}
+		}
+		m.requireStressed()
+	})
 }
 
 // requireStressed ends stress-ng, and requires that it found nothing wrong.
