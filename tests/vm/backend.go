@@ -4,9 +4,11 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/fbpp-project/fbpp/device"
@@ -75,6 +77,22 @@ func (b *Backend) Signal(s syscall.Signal) { b.process.signal(s) }
 
 // PID returns the process id of fbppd.
 func (b *Backend) PID() int { return b.process.cmd.Process.Pid }
+
+// PeakMiB returns the most memory that fbppd has held at once so far, guest memory
+// that it has touched through its mapping included: VmHWM of proc(5).
+func (b *Backend) PeakMiB() (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.PID()))
+	if err != nil {
+		return 0, fmt.Errorf("read fbppd's peak: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			return kib >> 10, nil
+		}
+	}
+	return 0, errors.New("/proc/PID/status has no VmHWM")
+}
 
 // Log returns what all its processes printed.
 func (b *Backend) Log() string { return b.before + b.process.said.String() }
