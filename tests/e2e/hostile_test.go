@@ -25,6 +25,7 @@ func TestHostileReports(t *testing.T) {
 		noAgent: true,
 		files:   map[string]string{"/hostile": binary},
 		device:  map[string]string{"hint-timeout": "3000"},
+		timeout: 3 * hangTimeout, // twenty migrations
 	})
 	for _, tc := range []struct{ name, status string }{
 		{"silent", "driver-timeout"},
