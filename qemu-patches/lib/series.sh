@@ -97,10 +97,10 @@ make_tree() {
 }
 
 configure_build() {
-	local tree=$1 build=$2
+	local tree=$1 build=$2 name=$3
 	mkdir -p "$build"
 	(cd "$build" && run "$work/log" "$tree/configure" "${configure_flags[@]}" \
-		--with-pkgversion="$(build_name)")
+		--with-pkgversion="$name")
 }
 
 # Compiles, and shows a line for each five percent.
@@ -140,8 +140,9 @@ build_binary() {
 	clone_base "$work/src"
 	# shellcheck disable=SC2046
 	apply_patches "$work/src" $(series_patches)
+	[ "$(build_name)" = "$name" ] || die "the series has changed meanwhile; once more, please"
 	say "configuring"
-	configure_build "$work/src" "$work/build"
+	configure_build "$work/src" "$work/build" "$name"
 	compile "$work/build"
 	mkdir "$work/out"
 	cp "$work/build/qemu-system-$target" "$work/out/"
@@ -241,7 +242,7 @@ bisect_series() {
 	clone_base "$work/src"
 	for file in $(series_patches); do
 		apply_patches "$work/src" "$file"
-		[ -n "$configured" ] || configure_build "$work/src" "$work/build"
+		[ -n "$configured" ] || configure_build "$work/src" "$work/build" "$(build_name)"
 		configured=1
 		say "building after $(basename "$file")"
 		compile "$work/build"
