@@ -13,6 +13,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/history"
 	"github.com/fbpp-project/fbpp/device/observer"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
@@ -41,6 +42,10 @@ type Options struct {
 	Source Policy
 	More   []source.Source
 
+	// History takes what becomes of migrations. It stays the caller's. Nil is one
+	// in memory.
+	History *history.Log
+
 	// Logger may be nil.
 	Logger *zap.Logger
 }
@@ -58,6 +63,7 @@ type Device struct {
 	sources    []source.Source // in the order in which they are asked
 	watchers   watchers
 	census     census.Taker
+	history    *history.Log
 
 	// free is used by the request that is being answered, and by who changes the
 	// memory table, whoever holds freeMu. It is taken before mu.
@@ -84,12 +90,16 @@ func New(o Options) *Device {
 		windowSize: o.WindowSize,
 		free:       freeset.New(nil),
 		enabled:    !o.Disabled,
+		history:    o.History,
 	}
 	if d.lg == nil {
 		d.lg = zap.NewNop()
 	}
 	if d.windowSize == 0 {
 		d.windowSize = DefaultWindowSize
+	}
+	if d.history == nil {
+		d.history = new(history.Log)
 	}
 	d.driver = driver.New(driver.Options{
 		Disabled:    o.Disabled,

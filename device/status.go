@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/history"
 	"github.com/fbpp-project/fbpp/device/observer"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
@@ -78,16 +79,7 @@ func (x *Exchange) Detail(name string) uint64 {
 }
 
 // Migration describes a migration that ended, as QEMU tells it.
-type Migration struct {
-	Ended  time.Time `json:"ended"`
-	Result string    `json:"result"` // completed, failed or cancelled
-	// Hints is what query-migrate calls free-page-hints.status.
-	Hints            string `json:"hints"`
-	SkippedBytes     uint64 `json:"skipped_bytes"`
-	TransferredBytes uint64 `json:"transferred_bytes"`
-	TotalMS          uint64 `json:"total_ms"`
-	DowntimeMS       uint64 `json:"downtime_ms"`
-}
+type Migration = history.Migration
 
 // Status returns the device's state now.
 func (d *Device) Status() Status {
@@ -128,6 +120,9 @@ func driverState(identity *driver.Identity, started bool) string {
 	}
 	return "none"
 }
+
+// History returns what became of the newest migrations, the newest last.
+func (d *Device) History() []Migration { return d.history.Newest() }
 
 // Changed returns a channel that is closed at the next change of the status.
 // To miss none, call it before Status.
@@ -174,7 +169,7 @@ func (d *Device) told(o window.Outcome) {
 		return
 	}
 	d.lastTold = o.Number
-	d.lastEnd = &Migration{
+	end := Migration{
 		Ended:            time.Now(),
 		Result:           o.Result.String(),
 		Hints:            o.Hints.String(),
@@ -182,6 +177,10 @@ func (d *Device) told(o window.Outcome) {
 		TransferredBytes: o.Transferred,
 		TotalMS:          o.TotalMS,
 		DowntimeMS:       o.DowntimeMS,
+	}
+	d.lastEnd = &end
+	if err := d.history.Add(end); err != nil {
+		d.lg.Warn("the history is in memory only", zap.Error(err))
 	}
 	d.lg.Info("migration ended", zap.Stringer("result", o.Result), zap.Stringer("hints", o.Hints),
 		zap.Uint64("skipped_bytes", o.Skipped), zap.Uint64("transferred_bytes", o.Transferred),

@@ -28,6 +28,7 @@ commands:
   enable    let migrations skip the guest's free memory
   disable   let migrations send all memory
   watch     show the status now and at every change
+  history   show what became of the newest migrations
   census    show what the guest uses its memory for, as seen from the host
   estimate  show what a migration would send now, by what it leaves out
 
@@ -105,9 +106,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return print(out, s)
 	}
-	if o.looks() {
+	switch {
+	case o.looks():
 		err = o.census(bounded, out)
-	} else {
+	case o.command == "history":
+		err = o.history(bounded, out)
+	default:
 		err = o.do(bounded, show)
 	}
 	switch {

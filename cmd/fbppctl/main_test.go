@@ -234,6 +234,34 @@ func TestCensusIsPrinted(t *testing.T) {
 	}
 }
 
+func TestHistoryIsPrinted(t *testing.T) {
+	var out strings.Builder
+	if err := printHistory(&out, []device.Migration{
+		{
+			Ended: time.Unix(0, 0).UTC(), Result: "completed", Hints: "ok", SkippedBytes: 7 << 30,
+			TransferredBytes: 200 << 20, TotalMS: 400, DowntimeMS: 30,
+		},
+		{Ended: time.Unix(60, 0).UTC(), Result: "failed", Hints: "incompatible"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(out.String()), " ")
+	for _, want := range []string{
+		"1970-01-01T00:00:00Z completed ok 7168.0 MiB 200.0 MiB 400 ms 30 ms",
+		"1970-01-01T00:01:00Z failed incompatible 0.0 MiB",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	for _, args := range [][]string{{"history"}, {"--json", "history"}} {
+		err := run(t.Context(), append([]string{"--control-path", mustServe(t)}, args...), io.Discard)
+		if err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
 func TestAnEstimateIsPrinted(t *testing.T) {
 	o, err := parse([]string{"--control-path=/x", "--bandwidth=1,2.5", "estimate"}, io.Discard)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/history"
 	"github.com/fbpp-project/fbpp/vhostuser"
 	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
@@ -41,6 +42,7 @@ type options struct {
 	fd          int
 	controlPath string
 	agentPath   string
+	historyPath string
 	logLevel    string
 	logFormat   string
 	device      device.Options
@@ -66,6 +68,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		"listen for fbppctl and Prometheus on the unix socket at `PATH`")
 	fs.StringVar(&o.agentPath, "agent-socket", "",
 		"listen for the guest's serial port on the unix socket at `PATH`")
+	fs.StringVar(&o.historyPath, "history-path", "",
+		"keep what becomes of the last 100 migrations in the file at `PATH`")
 	fs.Var(&o.device.Source, "source", "who is asked what is free: the guest's driver (`guest`), "+
 		"nobody in the guest (introspect), the one and then the other (auto), or nobody (none)")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
@@ -170,6 +174,14 @@ func serve(ctx context.Context, o options, lg *zap.Logger, restrict func(confine
 	uffd, err := vhostuser.OpenUserfault()
 	if err == nil {
 		defer uffd.Close()
+	}
+	if o.historyPath != "" {
+		h, err := history.Open(o.historyPath)
+		if err != nil {
+			return fmt.Errorf("--history-path: %w", err)
+		}
+		defer h.Close()
+		o.device.History = h
 	}
 	o.device.Logger = lg
 	dev := device.New(o.device)

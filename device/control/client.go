@@ -45,16 +45,30 @@ func (c *Client) SetEnabled(ctx context.Context, on bool) (device.Status, error)
 
 // Census counts what the guest uses its memory for.
 func (c *Client) Census(ctx context.Context) (*census.Census, error) {
-	body, err := c.do(ctx, http.MethodGet, "/v1/census", nil)
-	if err != nil {
+	result := new(census.Census)
+	if err := c.get(ctx, "/v1/census", result); err != nil {
 		return nil, err
 	}
-	defer body.Close()
-	result := new(census.Census)
-	if err := json.NewDecoder(body).Decode(result); err != nil {
-		return nil, fmt.Errorf("decode the device's answer: %w", err)
-	}
 	return result, nil
+}
+
+// History returns what became of the newest migrations, the newest last.
+func (c *Client) History(ctx context.Context) ([]device.Migration, error) {
+	var result []device.Migration
+	return result, c.get(ctx, "/v1/history", &result)
+}
+
+// get asks for a document.
+func (c *Client) get(ctx context.Context, path string, result any) error {
+	body, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(result); err != nil {
+		return fmt.Errorf("decode the device's answer: %w", err)
+	}
+	return nil
 }
 
 // Watch calls f with the state now and after every change, until f returns an

@@ -6,6 +6,7 @@
 //	GET /v1/status    device.Status
 //	PUT /v1/enabled   {"enabled": bool}; answers with the new device.Status
 //	GET /v1/watch     a device.Status a line, now and at every change
+//	GET /v1/history   what became of the newest migrations, the newest last
 //	GET /v1/census    a census.Census: what the guest uses its memory for
 //	GET /metrics      Prometheus text format
 //
@@ -26,6 +27,7 @@ type Device interface {
 	Changed() <-chan struct{}
 	SetEnabled(on bool)
 	Census(ctx context.Context) (*census.Census, error)
+	History() []device.Migration
 }
 
 var _ Device = (*device.Device)(nil)

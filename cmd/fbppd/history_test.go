@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/control"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/window/windowtest"
+	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
+)
+
+// A confined fbppd may open no file. It writes the one that it has opened before,
+// and the next fbppd reads on, however the last one ended.
+func TestHistoryOutlivesFBPPD(t *testing.T) {
+	exe := mustBuild(t)
+	file := "--history-path=" + filepath.Join(t.TempDir(), "history")
+	const lives = 3
+	for life := range lives {
+		d := mustStart(t, exe, file)
+		fe := must(vhosttest.Dial(d.vhost))(t)
+		if err := fe.Realize(vhosttest.Options{Extra: 1 << protocol.WindowProtocolFeature}); err != nil {
+			t.Fatal(err)
+		}
+		reply := must(fe.Ask(protocol.WindowRequest, windowtest.Request(protocol.WindowFeatureOutcome)))(t)
+		w := windowtest.OpenReply(t, reply.Payload, reply.FDs)
+		w.Tell(0, protocol.MigrationCompleted, 0, uint64(life)<<20)
+		client := control.NewClient(d.ctl)
+		for {
+			kept := must(client.History(t.Context()))(t)
+			if len(kept) == life+1 {
+				if last := kept[life]; last.SkippedBytes != uint64(life)<<20 || last.Result != "completed" {
+					t.Errorf("the last one is %+v", last)
+				}
+				break
+			}
+			time.Sleep(time.Millisecond) // or until the test's time is up
+		}
+		reply.Close()
+		fe.Close()
+		_ = d.cmd.Process.Kill()
+		_ = d.cmd.Wait()
+	}
+}
