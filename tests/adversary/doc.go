@@ -39,7 +39,7 @@
 // allocator. Orders come over a serial port in the format of package ctl
 // (order.c):
 //
-//	plan seed=N used=N strike=N step=N churn=N per_message=N hold=N halves=N restart=N move=N late=N stale=N
+//	plan seed=N used=N strike=N step=N churn=N pairs=N per_message=N hold=N halves=N restart=N move=N late=N stale=N
 //	verify
 //	status
 //	restart

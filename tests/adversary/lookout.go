@@ -23,21 +23,29 @@ import (
 // both need not be of one instant: an owner's value counts as the order of a block
 // then, and the block's other page is somebody else's. Which pages of the table
 // were written, QEMU knows.
-//
-// Set the fields between migrations only.
 type Lookout struct {
-	// StateFirst reads all states, and then all orders; otherwise the other way.
-	StateFirst bool
-	// Between is how long it takes from the one to the other.
-	Between time.Duration
 	// IgnoreWrites peeks, and counts what was written in the meantime, too: this
 	// loses pages.
 	IgnoreWrites bool
 
 	table, first, end uint64 // address; page numbers
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
+	look    Look
 	dropped uint64 // blocks whose entries were written, of the last request
+}
+
+// Look is how the guest's table is read.
+type Look struct {
+	StateFirst bool          // all states, and then all orders; otherwise the other way
+	Between    time.Duration // from the one to the other
+}
+
+// Set says how the next request is to be answered.
+func (l *Lookout) Set(how Look) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look = how
 }
 
 // Dropped is the number of blocks that the last request found, and left out as
@@ -101,10 +109,13 @@ func (l *Lookout) Ask(ctx context.Context, r source.Request, f *source.Findings)
 	if r.Memory == nil || r.Written == nil {
 		return source.Failf(protocol.AnswerInternal, "there is nothing to look at")
 	}
+	l.mu.Lock()
+	how := l.look
+	l.mu.Unlock()
 	passes := make([][]byte, 2)
 	for i := range passes {
-		if i > 0 && l.Between > 0 {
-			time.Sleep(l.Between)
+		if i > 0 {
+			time.Sleep(how.Between)
 		}
 		passes[i] = make([]byte, l.end*entrySize)
 		if _, err := r.Memory.ReadAt(passes[i], int64(l.table)); err != nil {
@@ -112,7 +123,7 @@ func (l *Lookout) Ask(ctx context.Context, r source.Request, f *source.Findings)
 		}
 	}
 	orders, states := passes[0], passes[1]
-	if l.StateFirst {
+	if how.StateFirst {
 		orders, states = states, orders
 	}
 	written, err := l.written(ctx, r)

@@ -11,14 +11,17 @@ import (
 // lookoutRound is a round for a guest that is looked at from the host. Where few
 // pages are taken and freed all the time, much of the table is not written.
 func lookoutRound(d *rand.Rand, l *Lookout) Round {
-	l.StateFirst = d.IntN(2) == 0
-	l.Between = time.Duration(d.Uint64N(1<<22) >> d.IntN(16)) // ns
+	l.Set(Look{
+		StateFirst: d.IntN(2) == 0,
+		Between:    time.Duration(d.Uint64N(1<<22) >> d.IntN(8)), // ns
+	})
 	return Round{
 		Plan: Plan{
 			Seed:   d.Uint64N(1 << 60),
 			Used:   30 + d.IntN(50),
 			Strike: 1 + d.IntN(12),
-			Churn:  1 + d.Uint64N(1<<22)>>d.IntN(20),
+			Churn:  1 + d.Uint64N(1<<20)>>d.IntN(20),
+			Pairs:  d.IntN(4) > 0,
 		},
 		ClearDelay: time.Duration(d.IntN(2)*d.IntN(20)) * time.Millisecond,
 		ClearShift: []int{0, 6, 11}[d.IntN(3)],

@@ -16,6 +16,7 @@ type Plan struct {
 	Strike     int    // pages that each processor writes at each moment
 	Step       uint64 // cycles from the report's end to the first strike after it
 	Churn      uint64 // cycles between two pages that are written all the time; 0: none
+	Pairs      bool   // these are free ones in even places, before one in use, close together
 	PerMessage int    // records; 0: all in one message
 	Hold       uint64 // cycles between the walk and the report's end
 	Halves     bool   // post half of the report before that
@@ -27,9 +28,9 @@ type Plan struct {
 
 func (p Plan) order() string {
 	flag := map[bool]int{true: 1}
-	return fmt.Sprintf("plan seed=%d used=%d strike=%d step=%d churn=%d per_message=%d "+
+	return fmt.Sprintf("plan seed=%d used=%d strike=%d step=%d churn=%d pairs=%d per_message=%d "+
 		"hold=%d halves=%d restart=%d move=%d late=%d stale=%d",
-		p.Seed, p.Used, p.Strike, p.Step, p.Churn, p.PerMessage,
+		p.Seed, p.Used, p.Strike, p.Step, p.Churn, flag[p.Pairs], p.PerMessage,
 		p.Hold, flag[p.Halves], flag[p.Restart], flag[p.Move], flag[p.Late], flag[p.Stale])
 }
 

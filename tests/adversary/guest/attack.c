@@ -11,6 +11,13 @@ static uint32_t chosen[MAX_PAGES] NOT_ZEROED; /* free pages in random order */
 static uint32_t chosen_count;
 static uint32_t share;             /* pages for each moment and processor */
 
+/* Free pages in an even place, each before one that is in use. They are close
+ * together, so that most of the table is left in peace. */
+#define PAIRS_WITHIN 1024u
+#define PAIRS_APART  8u
+static uint32_t pairs[PAIRS_WITHIN / PAIRS_APART];
+static uint32_t pair_count;
+
 static uint32_t active;        /* whether strikes take place */
 static uint32_t resting;       /* processors that know that they do not */
 static uint32_t reached;       /* enum moment of the first processor */
@@ -78,6 +85,23 @@ static void choose(void)
 	}
 }
 
+/* Makes pairs, of a number that the other processors can share evenly. */
+static void make_pairs(void)
+{
+	uint32_t start = page_first + below(page_end - page_first - PAIRS_WITHIN);
+	uint32_t pfn = (start + 1) & ~1u;
+
+	pair_count = 0;
+	for (unsigned i = 0; i < PAIRS_WITHIN / PAIRS_APART; i++, pfn += PAIRS_APART) {
+		if (pages[pfn].state == PAGE_USED)
+			page_give(pfn);
+		page_take(pfn + 1, MOMENT_BEFORE);
+		if (pages[pfn].state == PAGE_FREE && pages[pfn + 1].state == PAGE_USED)
+			pairs[pair_count++] = pfn;
+	}
+	pair_count -= pair_count % (cpus - 1);
+}
+
 void attack_prepare(const struct attack *a, unsigned n)
 {
 	attack_end();
@@ -85,6 +109,8 @@ void attack_prepare(const struct attack *a, unsigned n)
 	cpus = n;
 	random_state = a->seed * 2 + 1;
 	balance(a->used);
+	if (a->pairs)
+		make_pairs();
 	choose();
 	/* At least half of the free pages stay free. */
 	share = chosen_count / 2 / (MOMENTS * cpus);
@@ -160,12 +186,13 @@ void attack_poll(void)
 /* Takes, writes and frees the pages of the churn, over and over. */
 static void churn(unsigned cpu)
 {
+	uint32_t count = plan.pairs ? pair_count / (cpus - 1) : share, pfn;
+	const uint32_t *list = plan.pairs ? pairs + (cpu - 1) * count : pages_of(MOMENT_CHURN, cpu);
 	struct page_damage damage;
-	uint32_t pfn;
 
-	if (!plan.churn || !share || cycles() < own[cpu].next_turn)
+	if (!plan.churn || !count || cycles() < own[cpu].next_turn)
 		return;
-	pfn = pages_of(MOMENT_CHURN, cpu)[own[cpu].turn++ % share];
+	pfn = list[own[cpu].turn++ % count];
 	/* A page that is damaged stays so, for the check that follows. */
 	if (!page_take(pfn, MOMENT_CHURN) && pages[pfn].state == PAGE_USED && page_sound(pfn, &damage))
 		page_give(pfn);

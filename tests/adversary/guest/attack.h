@@ -36,6 +36,7 @@ struct attack {
 	uint32_t strike; /* pages for each moment and processor */
 	uint64_t step;   /* cycles from LAST_USED to the first AFTER */
 	uint64_t churn;  /* cycles between two pages of the churn; 0: none */
+	bool pairs;      /* the churn is of free pages beside one that is in use */
 };
 
 /* Makes memory ready for a migration. It ends the attack that goes on. */

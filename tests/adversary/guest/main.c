@@ -192,6 +192,7 @@ static void order_plan(const struct order *o)
 		.strike = order_number(o, "strike", 32),
 		.step = order_number(o, "step", 1000),
 		.churn = order_number(o, "churn", 0),
+		.pairs = order_number(o, "pairs", 0),
 	};
 
 	manner.per_message = order_number(o, "per_message", 0);
