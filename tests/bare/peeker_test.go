@@ -106,12 +106,11 @@ func (p *peeker) sees(addr uint64) bool {
 
 // rawWindow is a hint window as the backend has it. It stays until the test ends.
 type rawWindow struct {
-	t        testing.TB
-	mem      []byte
-	done     int
-	features uint64 // that QEMU knows, too
-	seen     uint64 // the newest request
-	peeks    uint64 // the newest peek
+	t     testing.TB
+	mem   []byte
+	done  int
+	seen  uint64 // the newest request
+	peeks uint64 // the newest peek
 }
 
 // pageSize is what a peek counts in.
@@ -137,7 +136,7 @@ func (p *peeker) open(t testing.TB, payload []byte) ([]byte, []int, error) {
 		return nil, nil, err
 	}
 	p.ends = append(p.ends, func() { unix.Munmap(mem) })
-	p.window.Store(&rawWindow{t: t, mem: mem, done: fds[2], features: terms.Features})
+	p.window.Store(&rawWindow{t: t, mem: mem, done: fds[2]})
 	return w.Reply(), fds, nil
 }
 
