@@ -11,11 +11,12 @@ import (
 )
 
 func TestACensusNeedsAGuestThatItKnows(t *testing.T) {
-	if _, err := device.New(device.Options{}).Census(t.Context()); !errors.Is(err, device.ErrNoMemory) {
+	_, err := device.New(device.Options{}).Census(t.Context())
+	if !errors.Is(err, device.ErrNoMemory) {
 		t.Errorf("without a frontend: %v, want ErrNoMemory", err)
 	}
 	m := mustBoot(t, device.Options{})
-	_, err := m.dev.Census(t.Context())
+	_, err = m.dev.Census(t.Context())
 	if !errors.Is(err, introspect.ErrNotFound) && !errors.Is(err, introspect.ErrUnproven) {
 		t.Errorf("memory without a kernel: %v, want that none was found", err)
 	}

@@ -53,7 +53,8 @@ func TestConfigSpaceIsBounded(t *testing.T) {
 	m.must(err)
 	c, err := protocol.DecodeConfig(p)
 	m.must(err)
-	if want := (protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 3000, BudgetEntries: 5}); c != want {
+	want := protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 3000, BudgetEntries: 5}
+	if c != want {
 		t.Errorf("config is %+v after a write that must be ignored, want %+v", c, want)
 	}
 }

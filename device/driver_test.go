@@ -61,8 +61,10 @@ func TestRefusals(t *testing.T) {
 		status   protocol.Status
 		features protocol.Features
 	}{
-		{"the driver says that contents matter", protocol.StatusContentMatters, protocol.FeaturePagePoison},
-		{"a poisoning guest whose driver would report all the same", protocol.StatusOK, protocol.FeaturePagePoison},
+		{"the driver says that contents matter",
+			protocol.StatusContentMatters, protocol.FeaturePagePoison},
+		{"a poisoning guest whose driver would report all the same",
+			protocol.StatusOK, protocol.FeaturePagePoison},
 		{"a kernel under lockdown", protocol.StatusLockdown, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -83,7 +85,8 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.expectEvent(protocol.EventChanged) // a hello is wanted
 	m.must(m.fe.Stop(m.events, m.report))
-	header := protocol.Header{Type: protocol.MessageHello, Status: protocol.StatusLockdown, PageShift: 12}
+	header := protocol.Header{Type: protocol.MessageHello, PageShift: 12}
+	header.Status = protocol.StatusLockdown
 	m.must(m.dev.Refuse(header, protocol.Hello{Reason: "lockdown"}))
 	m.request(patience)
 	m.expect(protocol.AnswerRefused)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
-	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
@@ -32,7 +31,7 @@ func TestAnswersOfAnotherGenerationHaveNoEffect(t *testing.T) {
 	m.post(last(0, protocol.MakeRecord(1024, 10)))
 	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
 	status, ranges := m.answer()
-	if status != protocol.AnswerOK || !slices.Equal(ranges, []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}) {
+	if status != protocol.AnswerOK || !slices.Equal(ranges, block512()) {
 		t.Fatalf("answer is %v, %v: a stale report got in", status, ranges)
 	}
 }

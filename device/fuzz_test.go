@@ -31,20 +31,24 @@ func FuzzDriver(f *testing.F) {
 		return append([]byte{opDescriptor, queue, index}, vhosttest.EncodeDesc(addr, n, flags, next)...)
 	}
 	hello, ask := []byte{opHello, 0, 0}, []byte{opAsk, 100}
-	f.Add(program(hello, ask, []byte{opReport, protocol.FlagLast, 1}, record(512, 9)))
-	f.Add(program(hello, ask, []byte{opReport, protocol.FlagResumed, 2}, record(512, 9), record(300, 0), ask))
-	f.Add(program(hello, ask, []byte{opReport, protocol.FlagLast, 1}, record(1<<30, 0)))
+	report := func(flags byte, records byte) []byte { return []byte{opReport, flags, records} }
+	f.Add(program(hello, ask, report(protocol.FlagLast, 1), record(512, 9)))
+	f.Add(program(hello, ask, report(protocol.FlagResumed, 2), record(512, 9), record(300, 0), ask))
+	f.Add(program(hello, ask, report(protocol.FlagLast, 1), record(1<<30, 0)))
 	f.Add(program([]byte{opHello, 1, 1}, ask, []byte{opHello, 0, 0}, ask, []byte{opCancel}))
 	f.Add(program(hello, ask, []byte{opRaw, 40}, make([]byte, 40)))
 	// A loop, a length past the end, an address outside of memory.
-	f.Add(program(hello, ask, descriptor(1, 0, base, 32, 1, 1), descriptor(1, 1, base, 32, 1, 0), []byte{opAvail, 1, 0, 0}))
+	loop := program(descriptor(1, 0, base, 32, 1, 1), descriptor(1, 1, base, 32, 1, 0))
+	f.Add(program(hello, ask, loop, []byte{opAvail, 1, 0, 0}))
 	f.Add(program(hello, ask, descriptor(1, 0, base+4<<20-8, 4096, 0, 0), []byte{opAvail, 1, 0, 0}))
 	f.Add(program(hello, ask, descriptor(1, 0, 1<<60, ^uint32(0), 2, 0), []byte{opAvail, 1, 0, 0}))
 	f.Add(program(descriptor(0, 0, base+2<<20, 32, 4, 0), []byte{opAvail, 0, 0, 0}, hello, ask))
 	f.Add(program(hello, ask, []byte{opIndex, 1, 0xe8, 3}, []byte{opIndex, 0, 0xff, 0xff}))
-	f.Add(program(hello, ask, []byte{opRestart, 1}, []byte{opRestart, 0}, hello, ask, []byte{opReset}, ask))
-	f.Add(program([]byte{opWriteConfig, 0, 4, 1, 2, 3, 4}, []byte{opReadConfig, 0, 32}, []byte{opReadConfig, 30, 200}))
-	f.Add(program(hello, ask, []byte{opMemory}, ask, []byte{opReport, protocol.FlagLast, 1}, record(512, 9)))
+	restart := []byte{opRestart, 1, opRestart, 0}
+	f.Add(program(hello, ask, restart, hello, ask, []byte{opReset}, ask))
+	readConfig := []byte{opReadConfig, 0, 32, opReadConfig, 30, 200}
+	f.Add(program([]byte{opWriteConfig, 0, 4, 1, 2, 3, 4}, readConfig))
+	f.Add(program(hello, ask, []byte{opMemory}, ask, report(protocol.FlagLast, 1), record(512, 9)))
 	// A HELLO that is still in reportq when eventq has been stopped.
 	f.Add(program(hello, []byte{opHello, 0, 0}))
 	f.Fuzz(func(t *testing.T, program []byte) {
@@ -132,7 +136,8 @@ func (d *fuzzedDriver) step(in io.Reader) {
 		table := next(int(next(1)[0]))
 		d.guest.Write(d.scratch, table)
 		d.report.PutAvail(0)
-		d.guest.Write(d.report.Desc, vhosttest.EncodeDesc(d.scratch, uint32(len(table)), vhosttest.DescIndirect, 0))
+		indirect := vhosttest.EncodeDesc(d.scratch, uint32(len(table)), vhosttest.DescIndirect, 0)
+		d.guest.Write(d.report.Desc, indirect)
 	case opSupply:
 		n := uint32(next(1)[0])
 		if addr := d.guest.Alloc(4096); n > 0 {
@@ -245,7 +250,8 @@ func (d *fuzzedDriver) finish() {
 	d.settle()
 	d.must(d.fe.Stop(d.events, d.report))
 	if missing := d.migration.Missing(); len(missing) > 0 {
-		d.t.Fatalf("the device wrote pages %v and did not log them", slices.Sorted(slices.Values(missing)))
+		pages := slices.Sorted(slices.Values(missing))
+		d.t.Fatalf("the device wrote pages %v and did not log them", pages)
 	}
 	for _, q := range []*vhosttest.Queue{d.events, d.report} {
 		q.Reset()

@@ -22,13 +22,16 @@ func TestRecordsBecomeSortedDisjointRanges(t *testing.T) {
 	m.hello(protocol.StatusOK, 0)
 	m.request(patience)
 	e := m.expectEvent(protocol.EventReportFree)
-	if e.BudgetUS != 1000 || e.BudgetEntries != driver.DefaultHoldEntries || e.DeadlineMS == 0 || e.Generation == 0 {
+	if e.BudgetUS != 1000 || e.BudgetEntries != driver.DefaultHoldEntries ||
+		e.DeadlineMS == 0 || e.Generation == 0 {
 		t.Errorf("event says %v", e)
 	}
 	m.post(startedMessage(e.Generation))
 	// Descending, in two messages, with records that lie across buffers.
-	m.post(reportMessage(e.Generation, 0, 0, protocol.MakeRecord(2048, 10), protocol.MakeRecord(1024, 10)), 33, 3, 6)
-	m.post(reportMessage(e.Generation, protocol.FlagLast, 3, protocol.MakeRecord(300, 0)), 32, 1, 2, 3)
+	first := []protocol.Record{protocol.MakeRecord(2048, 10), protocol.MakeRecord(1024, 10)}
+	m.post(reportMessage(e.Generation, 0, 0, first...), 33, 3, 6)
+	second := protocol.MakeRecord(300, 0)
+	m.post(reportMessage(e.Generation, protocol.FlagLast, 3, second), 32, 1, 2, 3)
 
 	status, ranges := m.answer()
 	want := []freeset.Range{{GPA: 300 << 12, Length: 1 << 12}, {GPA: 1024 << 12, Length: 2048 << 12}}
@@ -63,7 +66,7 @@ func TestBlocksMayRepeatOnlyAfterResumed(t *testing.T) {
 	m.post(reportMessage(e.Generation, protocol.FlagResumed, 0, protocol.MakeRecord(512, 9)))
 	m.post(reportMessage(e.Generation, protocol.FlagLast|protocol.FlagTruncated, 2))
 	a := m.window.Answer(patience)
-	if a.Status != protocol.AnswerOK || !slices.Equal(a.Ranges, []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}) {
+	if a.Status != protocol.AnswerOK || !slices.Equal(a.Ranges, block512()) {
 		t.Fatalf("answer is %v, %v", a, a.Ranges)
 	}
 	if !a.Truncated {
@@ -80,7 +83,7 @@ func TestWhatTheDeviceDoesNotSeeIsLeftOut(t *testing.T) {
 	m.post(last(m.expectEvent(protocol.EventReportFree).Generation,
 		protocol.MakeRecord(0, 0), protocol.MakeRecord(512, 9), protocol.MakeRecord(1<<30, 3)))
 	status, ranges := m.answer()
-	if status != protocol.AnswerOK || !slices.Equal(ranges, []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}) {
+	if status != protocol.AnswerOK || !slices.Equal(ranges, block512()) {
 		t.Fatalf("answer is %v, %v; want the block that is shared", status, ranges)
 	}
 	if n := m.dev.Status().Last.Detail("outside-frames"); n != 9 {
@@ -91,6 +94,7 @@ func TestWhatTheDeviceDoesNotSeeIsLeftOut(t *testing.T) {
 // Each case is a driver that breaks a rule; the request must end without hints, and
 // the next one must work.
 func TestBadReportsAreDiscardedWhole(t *testing.T) {
+	const bad, refused = protocol.AnswerBadReport, protocol.AnswerRefused
 	ok := protocol.MakeRecord(512, 9)
 	withStatus := func(g uint64, status protocol.Status) []byte {
 		p := last(g)
@@ -102,36 +106,43 @@ func TestBadReportsAreDiscardedWhole(t *testing.T) {
 		send func(m *machine, g uint64)
 		want protocol.AnswerStatus
 	}{
-		{"overlapping blocks", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(600, 0))) }, protocol.AnswerBadReport},
-		{"the same block twice", func(m *machine, g uint64) { m.post(last(g, ok, ok)) }, protocol.AnswerBadReport},
-		{"an unaligned block", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(513+1024, 9))) }, protocol.AnswerBadReport},
-		{"a block of order 63", func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(0, 63))) }, protocol.AnswerBadReport},
-		{"a reserved class", func(m *machine, g uint64) { m.post(last(g, ok|1<<6)) }, protocol.AnswerBadReport},
-		{"a trailer that counts wrong", func(m *machine, g uint64) { m.post(reportMessage(g, protocol.FlagLast, 2, ok)) }, protocol.AnswerBadReport},
-		{"a message cut short", func(m *machine, g uint64) { m.post(last(g, ok)[:70]) }, protocol.AnswerBadReport},
-		{"a message that is too long", func(m *machine, g uint64) { m.post(append(last(g, ok), 0)) }, protocol.AnswerBadReport},
-		{"half a header", func(m *machine, g uint64) { m.post(last(g)[:16]) }, protocol.AnswerBadReport},
-		{"a type that is unknown", func(m *machine, g uint64) { m.post(append([]byte{9}, last(g)[1:]...)) }, protocol.AnswerBadReport},
+		{"overlapping blocks",
+			func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(600, 0))) }, bad},
+		{"the same block twice", func(m *machine, g uint64) { m.post(last(g, ok, ok)) }, bad},
+		{"an unaligned block",
+			func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(513+1024, 9))) }, bad},
+		{"a block of order 63",
+			func(m *machine, g uint64) { m.post(last(g, ok, protocol.MakeRecord(0, 63))) }, bad},
+		{"a reserved class", func(m *machine, g uint64) { m.post(last(g, ok|1<<6)) }, bad},
+		{"a trailer that counts wrong",
+			func(m *machine, g uint64) { m.post(reportMessage(g, protocol.FlagLast, 2, ok)) }, bad},
+		{"a message cut short", func(m *machine, g uint64) { m.post(last(g, ok)[:70]) }, bad},
+		{"a message that is too long",
+			func(m *machine, g uint64) { m.post(append(last(g, ok), 0)) }, bad},
+		{"half a header", func(m *machine, g uint64) { m.post(last(g)[:16]) }, bad},
+		{"a type that is unknown",
+			func(m *machine, g uint64) { m.post(append([]byte{9}, last(g)[1:]...)) }, bad},
 		{"pages that change their size", func(m *machine, g uint64) {
 			m.post(reportMessage(g, 0, 0, ok))
 			p := last(g)
 			p[20] = 16
 			m.post(p)
-		}, protocol.AnswerBadReport},
+		}, bad},
 		{"a message with a writable part", func(m *machine, g uint64) {
 			m.guest.Write(m.scratch, last(g, ok))
 			m.postBuffers(
 				vhosttest.Buffer{Addr: m.scratch, Len: uint32(len(last(g, ok)))},
 				vhosttest.Buffer{Addr: m.scratch + 4096, Len: 8, Write: true})
-		}, protocol.AnswerBadReport},
+		}, bad},
 		{"an endless report", func(m *machine, g uint64) {
 			p := reportMessage(g, protocol.FlagResumed, 0, slices.Repeat([]protocol.Record{ok}, 1000)...)
 			for range 9 { // the guest has 4096 pages
 				m.post(p)
 			}
-		}, protocol.AnswerBadReport},
-		{"a status that says failed", func(m *machine, g uint64) { m.post(withStatus(g, protocol.StatusFailed)) }, protocol.AnswerRefused},
-		{"a status that is unknown", func(m *machine, g uint64) { m.post(withStatus(g, 77)) }, protocol.AnswerBadReport},
+		}, bad},
+		{"a status that says failed",
+			func(m *machine, g uint64) { m.post(withStatus(g, protocol.StatusFailed)) }, refused},
+		{"a status that is unknown", func(m *machine, g uint64) { m.post(withStatus(g, 77)) }, bad},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := mustBoot(t, device.Options{})

@@ -43,19 +43,25 @@ func found(_ context.Context, r source.Request, f *source.Findings) error {
 }
 
 func TestAnotherSourceAnswersWhereTheDriverDoesNot(t *testing.T) {
+	hello := func(status protocol.Status, features protocol.Features) func(*machine) {
+		return func(m *machine) { m.hello(status, features) }
+	}
 	for _, tc := range []struct {
 		name   string
 		driver func(m *machine) // before the request
 		report bool             // nonsense, in answer to it
 		want   protocol.AnswerStatus
 	}{
-		{"no driver", func(m *machine) { m.expectEvent(protocol.EventChanged) }, false, protocol.AnswerOK},
-		{"a driver that cannot read its kernel", func(m *machine) { m.hello(protocol.StatusLockdown, 0) }, false, protocol.AnswerOK},
-		{"a guest that checks its free pages", func(m *machine) { m.hello(protocol.StatusContentMatters, 0) }, false, protocol.AnswerRefused},
-		{"a guest that does so, and a driver that does not know it", func(m *machine) {
-			m.hello(protocol.StatusOK, protocol.FeaturePagePoison)
-		}, false, protocol.AnswerRefused},
-		{"a driver whose report is nonsense", func(m *machine) { m.hello(protocol.StatusOK, 0) }, true, protocol.AnswerOK},
+		{"no driver",
+			func(m *machine) { m.expectEvent(protocol.EventChanged) }, false, protocol.AnswerOK},
+		{"a driver that cannot read its kernel",
+			hello(protocol.StatusLockdown, 0), false, protocol.AnswerOK},
+		{"a guest that checks its free pages",
+			hello(protocol.StatusContentMatters, 0), false, protocol.AnswerRefused},
+		{"a guest that does so, and a driver that does not know it",
+			hello(protocol.StatusOK, protocol.FeaturePagePoison), false, protocol.AnswerRefused},
+		{"a driver whose report is nonsense",
+			hello(protocol.StatusOK, 0), true, protocol.AnswerOK},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := mustBoot(t, device.Options{More: []source.Source{fixed{found}}})
@@ -160,14 +166,15 @@ func TestASourceWithAnErrorOfItsOwn(t *testing.T) {
 }
 
 func TestThePolicySaysWhoIsAsked(t *testing.T) {
+	const silent = "the driver gave no sign of life"
 	for policy, want := range map[device.Policy]struct {
 		status protocol.AnswerStatus
 		why    string // begins so
 		asked  bool   // the driver was
 	}{
-		"":                      {protocol.AnswerDriverTimeout, "the driver gave no sign of life", true},
-		device.PolicyGuest:      {protocol.AnswerDriverTimeout, "the driver gave no sign of life", true},
-		device.PolicyAuto:       {protocol.AnswerDriverTimeout, "the driver gave no sign of life; introspect: ", true},
+		"":                      {protocol.AnswerDriverTimeout, silent, true},
+		device.PolicyGuest:      {protocol.AnswerDriverTimeout, silent, true},
+		device.PolicyAuto:       {protocol.AnswerDriverTimeout, silent + "; introspect: ", true},
 		device.PolicyIntrospect: {protocol.AnswerRefused, "locate the kernel: ", false},
 		device.PolicyNone:       {protocol.AnswerDisabled, "no source may be asked", false},
 	} {
@@ -319,22 +326,22 @@ func TestWhatBecameOfAMigrationIsShown(t *testing.T) {
 	}
 	const incompatible = 2
 	for _, tc := range []struct {
-		result protocol.MigrationResult
-		hints  uint32
-		want   device.Migration
+		result        protocol.MigrationResult
+		hints         uint32
+		shown, status string
 	}{
-		{protocol.MigrationFailed, 0, device.Migration{Result: "failed", Hints: "ok", SkippedBytes: 4096}},
-		{protocol.MigrationCancelled, 0, device.Migration{Result: "cancelled", Hints: "ok", SkippedBytes: 4096}},
-		{protocol.MigrationCompleted, incompatible,
-			device.Migration{Result: "completed", Hints: "incompatible", SkippedBytes: 4096}},
+		{protocol.MigrationFailed, 0, "failed", "ok"},
+		{protocol.MigrationCancelled, 0, "cancelled", "ok"},
+		{protocol.MigrationCompleted, incompatible, "completed", "incompatible"},
 	} {
 		changed := m.dev.Changed()
 		m.window.Tell(1, tc.result, tc.hints, 4096)
 		<-changed
 		got := *m.dev.Status().Migration
 		got.Ended = time.Time{}
-		if got != tc.want {
-			t.Errorf("status tells %+v, want %+v", got, tc.want)
+		want := device.Migration{Result: tc.shown, Hints: tc.status, SkippedBytes: 4096}
+		if got != want {
+			t.Errorf("status tells %+v, want %+v", got, want)
 		}
 	}
 }

@@ -48,12 +48,13 @@ func mustServe(t *testing.T) (*device.Device, *Client, string) {
 func TestSwitchingOffIsSeenInTheDeviceAndInTheAnswer(t *testing.T) {
 	d, c, _ := mustServe(t)
 	for _, on := range []bool{false, false, true} {
-		s, err := c.SetEnabled(t.Context(), on)
+		answer, err := c.SetEnabled(t.Context(), on)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.Enabled != on || d.Status().Enabled != on {
-			t.Fatalf("enabled is %v in the answer and %v in the device, want %v", s.Enabled, d.Status().Enabled, on)
+		if is := d.Status(); answer.Enabled != on || is.Enabled != on {
+			t.Fatalf("enabled is %v in the answer and %v in the device, want %v",
+				answer.Enabled, is.Enabled, on)
 		}
 	}
 }
@@ -136,12 +137,15 @@ func TestClientsThatFallSilentAreCutOff(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	w := httptest.NewRecorder()
-	Handler(device.New(device.Options{Disabled: true})).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	d := device.New(device.Options{Disabled: true})
+	Handler(d).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text, err := io.ReadAll(w.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"fbpp_enabled 0\n", `fbpp_requests_total{status="bad-report"} 0`, "fbpp_driver_ready 0\n"} {
+	for _, want := range []string{
+		"fbpp_enabled 0\n", "fbpp_driver_ready 0\n", `fbpp_requests_total{status="bad-report"} 0`,
+	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("metrics lack %q:\n%s", want, text)
 		}

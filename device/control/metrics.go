@@ -37,7 +37,8 @@ func newCollector(d Device) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.enabled, c.connected, c.ready, c.requests, c.lastFree, c.lastRanges, c.lastPhases, c.lastSkipped,
+		c.enabled, c.connected, c.ready, c.requests,
+		c.lastFree, c.lastRanges, c.lastPhases, c.lastSkipped,
 	} {
 		ch <- d
 	}

@@ -57,8 +57,9 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.Status())
 	})
 	mux.HandleFunc("PUT /v1/enabled", func(w http.ResponseWriter, r *http.Request) {
-		// The server's own ReadTimeout would end a watch, too.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience)) // tests' writers have none
+		// The server's own ReadTimeout would end a watch, too. The writers of tests
+		// have no deadline.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
 		var body setEnabled
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body)
 		if err != nil || body.Enabled == nil {

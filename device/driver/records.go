@@ -31,7 +31,9 @@ const batchSize = 256
 // the guest changes meanwhile: each record is read once. It returns how many
 // frames lie in no memory of free's. The error names the record; those before
 // it were added.
-func addRecords(free *freeset.Set, p []byte, pageShift uint8, overlapOK bool) (outside uint64, err error) {
+func addRecords(
+	free *freeset.Set, p []byte, pageShift uint8, overlapOK bool,
+) (outside uint64, err error) {
 	var batch [batchSize]freeset.Block
 	for at := 0; len(p)-at >= protocol.RecordSize; {
 		n := min((len(p)-at)/protocol.RecordSize, batchSize)

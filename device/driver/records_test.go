@@ -36,11 +36,13 @@ func TestRecordsBecomeRanges(t *testing.T) {
 		want    []freeset.Range
 	}{
 		{"none", 12, nil, 0, nil},
-		{"pages of 4 KiB", 12, []protocol.Record{protocol.MakeRecord(1024, 3), protocol.MakeRecord(1032, 0)}, 0,
+		{"pages of 4 KiB", 12,
+			[]protocol.Record{protocol.MakeRecord(1024, 3), protocol.MakeRecord(1032, 0)}, 0,
 			[]freeset.Range{{GPA: 1024 * frame, Length: 9 * frame}}},
 		{"pages of 64 KiB are sixteen frames", 16, []protocol.Record{protocol.MakeRecord(1<<16, 1)}, 0,
 			[]freeset.Range{{GPA: 4 << 30, Length: 128 << 10}}},
-		{"memory that the device does not see", 12, []protocol.Record{protocol.MakeRecord(0, 9), protocol.MakeRecord(1<<30, 2)}, 256 + 4,
+		{"memory that the device does not see", 12,
+			[]protocol.Record{protocol.MakeRecord(0, 9), protocol.MakeRecord(1<<30, 2)}, 256 + 4,
 			[]freeset.Range{{GPA: 1 << 20, Length: 1 << 20}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -91,11 +93,12 @@ func TestRecordsThatAreRefused(t *testing.T) {
 func FuzzAddRecords(f *testing.F) {
 	f.Add(packed(protocol.MakeRecord(0, 0), protocol.MakeRecord(1024, 10)), uint8(12), true)
 	f.Add(packed(protocol.MakeRecord(1<<56-1, 63)), uint8(16), false)
+	memory := []freeset.Range{{GPA: 0, Length: 1 << 20}, {GPA: 1 << 30, Length: 5<<20 + 4096}}
 	f.Fuzz(func(t *testing.T, p []byte, shift uint8, overlapOK bool) {
 		if shift < protocol.MinPageShift || shift > protocol.MaxPageShift {
 			return
 		}
-		free := freeset.New([]freeset.Range{{GPA: 0, Length: 1 << 20}, {GPA: 1 << 30, Length: 5<<20 + 4096}})
+		free := freeset.New(memory)
 		_, _ = addRecords(free, p, shift, overlapOK)
 		var n uint64
 		for r := range free.Ranges(1) {

@@ -150,7 +150,8 @@ func (s *Source) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time
 			x.trailer.Records, f.Items, protocol.ErrMalformed)
 	}
 	if x.outside > 0 {
-		s.lg.Info("part of the report is about memory that is not shared with the device, and is left out",
+		s.lg.Info(
+			"part of the report is about memory that is not shared with the device, and is left out",
 			zap.Uint64("bytes", x.outside<<freeset.FrameShift))
 	}
 	s.complete(nil)

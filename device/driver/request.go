@@ -31,7 +31,9 @@ type request struct {
 
 // begin opens a request and raises the migration interrupt. s.mu is held, as in
 // all that follows.
-func (s *Source) begin(ctx context.Context, r source.Request, f *source.Findings) (*request, error) {
+func (s *Source) begin(
+	ctx context.Context, r source.Request, f *source.Findings,
+) (*request, error) {
 	switch {
 	case s.identity != nil && s.identity.Refuses(): // even one that has no queues
 		return nil, s.identity.refusal()

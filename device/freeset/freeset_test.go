@@ -84,9 +84,11 @@ func TestWhatIsNotMemoryIsLeftOut(t *testing.T) {
 		{"half past the end", Block{510, 4}, 2, []Range{{510 * frame, 2 * frame}}},
 		{"in the hole below the second area", Block{160, 1}, 1, nil},
 		{"from memory into the hole", Block{128, 64}, 32, []Range{{128 * frame, 32 * frame}}},
-		{"across the hole", Block{150, 110}, 96, []Range{{150 * frame, 10 * frame}, {256 * frame, 4 * frame}}},
+		{"across the hole", Block{150, 110}, 96,
+			[]Range{{150 * frame, 10 * frame}, {256 * frame, 4 * frame}}},
 		{"at an address beyond 64 bits", Block{1<<64 - 1, 2}, 2, nil},
-		{"all there is, and more", Block{0, 1 << 40}, 1<<40 - 416, []Range{{0, 160 * frame}, {256 * frame, 256 * frame}}},
+		{"all there is, and more", Block{0, 1 << 40}, 1<<40 - 416,
+			[]Range{{0, 160 * frame}, {256 * frame, 256 * frame}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := New([]Range{{0, 160 * frame}, {256 * frame, 256 * frame}})
@@ -109,7 +111,8 @@ func TestBlocksThatOverlapAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := New([]Range{{0, 160 * frame}, {256 * frame, 256 * frame}})
-			if done, _, err := s.Add([]Block{{300, 1}, in}, false); done != 1 || !errors.Is(err, ErrOverlap) {
+			done, _, err := s.Add([]Block{{300, 1}, in}, false)
+			if done != 1 || !errors.Is(err, ErrOverlap) {
 				t.Fatalf("%d blocks, %v; want 1, ErrOverlap", done, err)
 			}
 			if want := []Range{{300 * frame, frame}}; !slices.Equal(collect(s, 1), want) {
@@ -124,7 +127,8 @@ func TestOverlapIsMergedWhereItIsAllowed(t *testing.T) {
 	if _, _, err := s.Add([]Block{{3, 1}, {0, 8}, {4, 4}}, true); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := collect(s, 1), []Range{{0, 8 * frame}}; !slices.Equal(got, want) || s.Frames() != 8 {
+	got, want := collect(s, 1), []Range{{0, 8 * frame}}
+	if !slices.Equal(got, want) || s.Frames() != 8 {
 		t.Fatalf("got %v, %d frames; want %v, 8", got, s.Frames(), want)
 	}
 }
@@ -177,7 +181,8 @@ func TestSmallRangesCanBeLeftOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := collect(s, 2), []Range{{10 * frame, 2 * frame}, {20 * frame, 3 * frame}}; !slices.Equal(got, want) {
+	want := []Range{{10 * frame, 2 * frame}, {20 * frame, 3 * frame}}
+	if got := collect(s, 2); !slices.Equal(got, want) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
 }

@@ -71,28 +71,24 @@ func BenchmarkScan(b *testing.B) {
 			k.layout.Page.HeadMask = true
 			for _, free := range []bool{false, true} {
 				for _, workers := range []int{1, 2} {
-					b.Run(
-						fmt.Sprintf("free-only=%v/workers=%d", free, workers),
-						func(b *testing.B) {
-							var read uint64
-							before := cpuTime(b)
-							for b.Loop() {
-								c, err := k.Scan(b.Context(), ScanOptions{
-									Workers: workers, FreeOnly: free,
-									Free: func([]Block) error { return nil },
-								})
-								if err != nil {
-									b.Fatal(err)
-								}
-								read += c.Read
+					name := fmt.Sprintf("free-only=%v/workers=%d", free, workers)
+					b.Run(name, func(b *testing.B) {
+						var read uint64
+						before := cpuTime(b)
+						for b.Loop() {
+							c, err := k.Scan(b.Context(), ScanOptions{
+								Workers: workers, FreeOnly: free,
+								Free: func([]Block) error { return nil },
+							})
+							if err != nil {
+								b.Fatal(err)
 							}
-							b.ReportMetric(
-								float64(b.Elapsed().Nanoseconds())/float64(read),
-								"ns/page",
-							)
-							b.ReportMetric(float64(cpuTime(b)-before)/float64(read), "cpu-ns/page")
-						},
-					)
+							read += c.Read
+						}
+						elapsed, cpu := b.Elapsed(), cpuTime(b)-before
+						b.ReportMetric(float64(elapsed.Nanoseconds())/float64(read), "ns/page")
+						b.ReportMetric(float64(cpu)/float64(read), "cpu-ns/page")
+					})
 				}
 			}
 		})

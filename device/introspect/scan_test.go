@@ -134,21 +134,12 @@ func TestPagesAreClassified(t *testing.T) {
 
 func TestLargePages(t *testing.T) {
 	s := syn.New(t, synFew, synFew)
-	s.SetLarge(
-		0,
-		9,
-		syn.Page{Mapping: anAddress | 1, Flags: onList | syn.SwapBacked, Refcount: 512},
-	)
+	s.SetLarge(0, 9, syn.Page{Mapping: anAddress | 1, Flags: swappable, Refcount: 512})
 	s.SetLarge(512, 2, syn.Page{Mapping: anAddress, Flags: onList | syn.Dirty, Refcount: 4})
-	s.Set(
-		600,
-		syn.Page{Head: syn.Vmemmap + (syn.FirstPFN+512)*syn.PageSize | 1},
-	) // beyond that head's order
-	s.SetLarge(
-		syn.SectionPFN,
-		16,
-		syn.Page{Word: syn.Hugetlb},
-	) // of two sections, if aligned
+	// Beyond that head's order.
+	s.Set(600, syn.Page{Head: syn.Vmemmap + (syn.FirstPFN+512)*syn.PageSize | 1})
+	// Of two sections, if aligned.
+	s.SetLarge(syn.SectionPFN, 16, syn.Page{Word: syn.Hugetlb})
 	s.SetLarge(2*syn.SectionPFN, 16, syn.Page{Word: syn.Hugetlb})
 	for _, workers := range []int{1, 3} {
 		c, _ := mustScan(t, locate(t, s), workers)
@@ -213,10 +204,8 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 		if diff := cmp.Diff(want, blocks); diff != "" {
 			t.Fatalf("%d workers: %s", workers, diff)
 		}
-		if got, want := c.Zones[0].Blocks, []uint64{2, 1, 0, 0, 0, 1, 0, 0, 0, 0, 3}; !cmp.Equal(
-			got,
-			want,
-		) {
+		counted := []uint64{2, 1, 0, 0, 0, 1, 0, 0, 0, 0, 3}
+		if got := c.Zones[0].Blocks; !cmp.Equal(got, counted) {
 			t.Fatalf("blocks %v", got)
 		}
 		if c.Total(pages.Free).Pages != 3*1024+2+2+32 || c.Refused != 0 {
@@ -250,10 +239,10 @@ func TestScanEnds(t *testing.T) {
 	k := locate(t, s)
 	stop := errors.New("stop")
 	calls := 0
-	_, err := k.Scan(
-		t.Context(),
-		ScanOptions{Workers: 2, Free: func([]Block) error { calls++; return stop }},
-	)
+	_, err := k.Scan(t.Context(), ScanOptions{Workers: 2, Free: func([]Block) error {
+		calls++
+		return stop
+	}})
 	if !errors.Is(err, stop) || calls != 1 {
 		t.Fatalf("%v after %d calls", err, calls)
 	}

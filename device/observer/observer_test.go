@@ -58,7 +58,8 @@ type setting struct {
 // newSetting has a guest whose memory map change writes.
 func newSetting(t testing.TB, change func(*syn.Guest)) *setting {
 	t.Helper()
-	s := &setting{t: t, o: New(Options{Background: true}), guest: syn.New(t, few, few), shared: newCounted(t)}
+	s := &setting{t: t, o: New(Options{Background: true})}
+	s.guest, s.shared = syn.New(t, few, few), newCounted(t)
 	s.guest.Put(syn.Variables+24, start)
 	change(s.guest)
 	mem, put := s.guest.Share(t)
@@ -193,11 +194,15 @@ func TestAKernelThatWasNotSeenAliveIsNotBelieved(t *testing.T) {
 		after func(s *setting)
 		ok    bool
 	}{
-		"its clock goes on":         {func(s *setting) { s.put(clock, start+5) }, true},
-		"its clock stands still":    {func(*setting) {}, false},
-		"its clock is set back":     {func(s *setting) { s.put(clock, start-5) }, false},
-		"its clock jumps":           {func(s *setting) { s.put(clock, start+1<<20) }, false},
-		"a reset after it was seen": {func(s *setting) { s.put(clock, start+5); s.see(); s.o.SetBoot(1) }, false},
+		"its clock goes on":      {func(s *setting) { s.put(clock, start+5) }, true},
+		"its clock stands still": {func(*setting) {}, false},
+		"its clock is set back":  {func(s *setting) { s.put(clock, start-5) }, false},
+		"its clock jumps":        {func(s *setting) { s.put(clock, start+1<<20) }, false},
+		"a reset after it was seen": {func(s *setting) {
+			s.put(clock, start+5)
+			s.see()
+			s.o.SetBoot(1)
+		}, false},
 		"a life after the reset": {func(s *setting) {
 			s.o.SetBoot(1)
 			s.see()
@@ -267,17 +272,17 @@ func TestRequestsThatCannotBeAnswered(t *testing.T) {
 	}
 
 	ctx, cancel := context.WithCancelCause(t.Context())
-	err = s.o.Ask(ctx, source.Request{Written: func(ctx context.Context, _ []freeset.Range) ([]byte, error) {
+	givenUp := func(ctx context.Context, _ []freeset.Range) ([]byte, error) {
 		cancel(errors.New("given up"))
 		return nil, context.Cause(ctx)
-	}}, f)
+	}
+	err = s.o.Ask(ctx, source.Request{Written: givenUp}, f)
 	if !errors.As(err, &failure) || failure.Status != protocol.AnswerCancelled {
 		t.Errorf("cancelled: %v", err)
 	}
 
-	err = s.o.Ask(t.Context(), source.Request{
-		Written: func(context.Context, []freeset.Range) ([]byte, error) { return []byte{0}, nil },
-	}, f)
+	short := func(context.Context, []freeset.Range) ([]byte, error) { return []byte{0}, nil }
+	err = s.o.Ask(t.Context(), source.Request{Written: short}, f)
 	if !errors.As(err, &failure) || failure.Status != protocol.AnswerRefused {
 		t.Errorf("an answer that is too short: %v", err)
 	}

@@ -29,13 +29,19 @@ func TestEveryStructureRoundTrips(t *testing.T) {
 		t.Errorf("config: got %+v, %v", got, err)
 	}
 
-	event := Event{Type: EventReportFree, Flags: 1, BudgetUS: 2, Generation: 3, DeadlineMS: 4, BudgetEntries: 5}
+	event := Event{
+		Type: EventReportFree, Flags: 1, BudgetUS: 2,
+		Generation: 3, DeadlineMS: 4, BudgetEntries: 5,
+	}
 	event.Encode(p[:])
 	if got, err := DecodeEvent(p[:]); err != nil || got != event {
 		t.Errorf("event: got %+v, %v", got, err)
 	}
 
-	header := Header{Type: MessageReport, Flags: FlagLast | FlagResumed, Count: 9, Generation: 1 << 40, PageShift: 16}
+	header := Header{
+		Type: MessageReport, Flags: FlagLast | FlagResumed,
+		Count: 9, Generation: 1 << 40, PageShift: 16,
+	}
 	header.Encode(p[:])
 	if got, err := DecodeHeader(p[:]); err != nil || got != header {
 		t.Errorf("header: got %+v, %v", got, err)
@@ -47,7 +53,10 @@ func TestEveryStructureRoundTrips(t *testing.T) {
 		t.Errorf("trailer: got %+v, %v", got, err)
 	}
 
-	hello := Hello{Features: FeatureInitOnFree, MaxOrder: 10, RAMBytes: 1 << 33, Release: "Linux 6.12", Reason: "because"}
+	hello := Hello{
+		Features: FeatureInitOnFree, MaxOrder: 10, RAMBytes: 1 << 33,
+		Release: "Linux 6.12", Reason: "because",
+	}
 	hello.Encode(p[:])
 	got, err := DecodeHello(p[:])
 	if diff := cmp.Diff(hello, got); err != nil || diff != "" {

@@ -42,7 +42,8 @@ func New(size int, t Terms) (_ *Window, err error) {
 			err = errors.Join(err, w.Close())
 		}
 	}()
-	if w.fd, err = unix.MemfdCreate("fbpp-window", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err != nil {
+	w.fd, err = unix.MemfdCreate("fbpp-window", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
 		return nil, fmt.Errorf("create hint window: %w", os.NewSyscallError("memfd_create", err))
 	}
 	if err = unix.Ftruncate(w.fd, int64(size)); err != nil {
@@ -52,7 +53,8 @@ func New(size int, t Terms) (_ *Window, err error) {
 	if _, err = unix.FcntlInt(uintptr(w.fd), unix.F_ADD_SEALS, seals); err != nil {
 		return nil, fmt.Errorf("seal hint window: %w", os.NewSyscallError("fcntl", err))
 	}
-	if w.mem, err = unix.Mmap(w.fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	w.mem, err = unix.Mmap(w.fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
 		return nil, fmt.Errorf("map hint window: %w", os.NewSyscallError("mmap", err))
 	}
 	if w.askFD, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {

@@ -82,7 +82,8 @@ func TestRequestAndAnswerCrossTheWindow(t *testing.T) {
 	if err := w.WaitAsk(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := w.Request(), (Request{Generation: 7, DeadlineNS: 12345, Cancelled: 6}); got != want {
+	want := Request{Generation: 7, DeadlineNS: 12345, Cancelled: 6}
+	if got := w.Request(); got != want {
 		t.Fatalf("request %+v, want %+v", got, want)
 	}
 	ranges, bytes := w.WriteRanges(mustFree(t, freeset.Block{First: 16, Count: 16},
@@ -163,8 +164,10 @@ func TestBothSidesAgreeOnWhatBothKnow(t *testing.T) {
 		{"one that says so", []byte{0: 1, 15: 0}, Terms{Version: 1}, 16},
 		{"one of version 2", windowtest.Request(0), Terms{Version: 2}, 24},
 		{"one that tells outcomes", windowtest.Request(1), Terms{Version: 2, Features: 1}, 24},
-		{"one from the future", append([]byte{9}, windowtest.Request(1<<63 | 1)[1:]...), Terms{Version: 2, Features: 1}, 24},
-		{"one with a longer payload", append(windowtest.Request(1), 1, 2, 3), Terms{Version: 2, Features: 1}, 24},
+		{"one from the future", append([]byte{9}, windowtest.Request(1<<63 | 1)[1:]...),
+			Terms{Version: 2, Features: 1}, 24},
+		{"one with a longer payload", append(windowtest.Request(1), 1, 2, 3),
+			Terms{Version: 2, Features: 1}, 24},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := Agree(tc.request, known)
@@ -172,8 +175,9 @@ func TestBothSidesAgreeOnWhatBothKnow(t *testing.T) {
 				t.Fatalf("got %+v, %v, want %+v", got, err, tc.want)
 			}
 			w, f := mustPairOf(t, minSize, tc.request)
-			if len(w.Reply()) != tc.reply || f.Word32(4) != tc.want.Version || f.Word64(0x10) != tc.want.Features {
-				t.Errorf("a reply of %d bytes, version %d, features %#x", len(w.Reply()), f.Word32(4), f.Word64(0x10))
+			shown := Terms{Version: f.Word32(4), Features: f.Word64(0x10)}
+			if n := len(w.Reply()); n != tc.reply || shown != tc.want {
+				t.Errorf("a reply of %d bytes, %+v", n, shown)
 			}
 		})
 	}
@@ -192,7 +196,9 @@ func TestOutcomesCrossTheWindow(t *testing.T) {
 		t.Errorf("a new window has outcome %+v", got)
 	}
 	f.Tell(3, protocol.MigrationFailed, 2, 4096)
-	want := Outcome{Number: 1, Generation: 3, Result: protocol.MigrationFailed, Hints: 2, Skipped: 4096}
+	want := Outcome{
+		Number: 1, Generation: 3, Result: protocol.MigrationFailed, Hints: 2, Skipped: 4096,
+	}
 	if got := w.Outcome(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -335,28 +335,22 @@ func mustBTF(tb testing.TB) []byte {
 		}
 		return e
 	}
+	list := &btf.Struct{Size: 40, Members: []btf.Member{
+		field("mapping", long, 16), field("private", long, 32),
+	}}
+	tail := &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}
 	page := &btf.Struct{Name: "page", Size: 64, Members: []btf.Member{
 		field("flags", long, 0),
-		{Type: &btf.Union{Size: 40, Members: []btf.Member{
-			{
-				Type: &btf.Struct{
-					Size:    40,
-					Members: []btf.Member{field("mapping", long, 16), field("private", long, 32)},
-				},
-			},
-			{Type: &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}},
-		}}, Offset: 8 * 8},
+		{Offset: 64, Type: &btf.Union{Size: 40, Members: []btf.Member{{Type: list}, {Type: tail}}}},
 		field("_mapcount", integer, 48), field("_refcount", integer, 52),
 	}}
 	folio := &btf.Struct{Name: "folio", Size: 128, Members: []btf.Member{
 		field("page", page, 0), field("_flags_1", long, 64),
 		field("_large_mapcount", integer, 80), field("_entire_mapcount", integer, 84),
 	}}
-	area := &btf.Struct{
-		Name:    "free_area",
-		Size:    24,
-		Members: []btf.Member{field("nr_free", long, 16)},
-	}
+	area := &btf.Struct{Name: "free_area", Size: 24, Members: []btf.Member{
+		field("nr_free", long, 16),
+	}}
 	zone := &btf.Struct{Name: "zone", Size: ZoneSize, Members: []btf.Member{
 		field("name", long, 0), field("zone_start_pfn", long, 8), field("managed_pages", long, 16),
 		field("spanned_pages", long, 24), field("present_pages", long, 32),
@@ -365,11 +359,9 @@ func mustBTF(tb testing.TB) []byte {
 	node := &btf.Struct{Name: "pglist_data", Size: 5*ZoneSize + 8, Members: []btf.Member{
 		field("node_zones", array(zone, 5), 0), field("node_id", integer, 5*ZoneSize),
 	}}
-	section := &btf.Struct{
-		Name:    "mem_section",
-		Size:    16,
-		Members: []btf.Member{field("section_mem_map", long, 0)},
-	}
+	section := &btf.Struct{Name: "mem_section", Size: 16, Members: []btf.Member{
+		field("section_mem_map", long, 0),
+	}}
 	b, err := btf.NewBuilder([]btf.Type{
 		page, folio, zone, node, section,
 		enum("zone_stat_item", map[string]uint64{"NR_FREE_PAGES": 0}),
@@ -377,8 +369,7 @@ func mustBTF(tb testing.TB) []byte {
 		enum("system_states", map[string]uint64{"SYSTEM_RUNNING": Running}),
 		enum("pageflags", map[string]uint64{
 			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
-			"PG_head":      6,
-			"PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
+			"PG_head": 6, "PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
 		}),
 		enum("pagetype", map[string]uint64{
 			"PGTY_buddy": 0xf0, "PGTY_offline": 0xf1, "PGTY_table": 0xf2, "PGTY_guard": 0xf3,

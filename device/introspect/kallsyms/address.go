@@ -54,11 +54,8 @@ func (t *Table) chooseAddressing(note Note, witnesses []string) error {
 		}
 	})
 	if len(indices) < minWitnesses {
-		return fmt.Errorf(
-			"only %d of the symbols %q are in the table (no KALLSYMS_ALL?)",
-			len(indices),
-			witnesses,
-		)
+		return fmt.Errorf("only %d of the symbols %q are in the table (no KALLSYMS_ALL?)",
+			len(indices), witnesses)
 	}
 	for _, a := range addressings {
 		if a.based != t.based {

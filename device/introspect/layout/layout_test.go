@@ -15,16 +15,11 @@ type kernel struct {
 	enums                                  map[string]map[string]uint64
 }
 
-var long, integer, char = &btf.Int{
-	Name: "long",
-	Size: 8,
-}, &btf.Int{
-	Name: "int",
-	Size: 4,
-}, &btf.Int{
-	Name: "char",
-	Size: 1,
-}
+var (
+	long    = &btf.Int{Name: "long", Size: 8}
+	integer = &btf.Int{Name: "int", Size: 4}
+	char    = &btf.Int{Name: "char", Size: 1}
+)
 
 func field(name string, typ btf.Type, offset uint32) btf.Member {
 	return btf.Member{Name: name, Type: typ, Offset: btf.Bits(8 * offset)}
@@ -37,60 +32,41 @@ func array(typ btf.Type, n uint32) btf.Type {
 // newKernel returns types as of Linux 6.12.
 func newKernel() *kernel {
 	k := &kernel{}
+	list := &btf.Struct{Size: 40, Members: []btf.Member{
+		field("mapping", long, 16), field("private", long, 32),
+	}}
+	tail := &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}
 	k.page = &btf.Struct{Name: "page", Size: 64, Members: []btf.Member{
 		field("flags", long, 0),
-		{Offset: 64, Type: &btf.Union{Size: 40, Members: []btf.Member{
-			{
-				Type: &btf.Struct{
-					Size:    40,
-					Members: []btf.Member{field("mapping", long, 16), field("private", long, 32)},
-				},
-			},
-			{Type: &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}},
-		}}},
+		{Offset: 64, Type: &btf.Union{Size: 40, Members: []btf.Member{{Type: list}, {Type: tail}}}},
 		field("_mapcount", integer, 48), field("_refcount", integer, 52),
 	}}
 	k.folio = &btf.Struct{Name: "folio", Size: 256, Members: []btf.Member{
-		field(
-			"_flags_1",
-			long,
-			64,
-		), field("_large_mapcount", integer, 80), field("_entire_mapcount", integer, 84),
+		field("_flags_1", long, 64),
+		field("_large_mapcount", integer, 80), field("_entire_mapcount", integer, 84),
 	}}
-	k.area = &btf.Struct{
-		Name:    "free_area",
-		Size:    88,
-		Members: []btf.Member{field("nr_free", long, 80)},
-	}
+	k.area = &btf.Struct{Name: "free_area", Size: 88, Members: []btf.Member{
+		field("nr_free", long, 80),
+	}}
 	k.zone = &btf.Struct{Name: "zone", Size: 1536, Members: []btf.Member{
-		field(
-			"zone_start_pfn",
-			long,
-			144,
-		), field("managed_pages", long, 152), field("spanned_pages", long, 160),
-		field(
-			"present_pages",
-			long,
-			168,
-		), field("name", long, 184), field("free_area", array(k.area, 11), 256),
+		field("zone_start_pfn", long, 144), field("managed_pages", long, 152),
+		field("spanned_pages", long, 160), field("present_pages", long, 168),
+		field("name", long, 184), field("free_area", array(k.area, 11), 256),
 		field("vm_stat", array(long, 10), 1344),
 	}}
 	k.node = &btf.Struct{Name: "pglist_data", Size: 8000, Members: []btf.Member{
 		field("node_zones", array(k.zone, 5), 0), field("node_id", integer, 7900),
 	}}
-	k.section = &btf.Struct{
-		Name:    "mem_section",
-		Size:    16,
-		Members: []btf.Member{field("section_mem_map", long, 0)},
-	}
+	k.section = &btf.Struct{Name: "mem_section", Size: 16, Members: []btf.Member{
+		field("section_mem_map", long, 0),
+	}}
 	k.enums = map[string]map[string]uint64{
 		"zone_stat_item": {"NR_FREE_PAGES": 0},
 		"zone_type":      {"__MAX_NR_ZONES": 5},
 		"system_states":  {"SYSTEM_RUNNING": 3},
 		"pageflags": {
 			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
-			"PG_head":      6,
-			"PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
+			"PG_head": 6, "PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
 		},
 		"pagetype": {
 			"PGTY_buddy": 0xf0, "PGTY_offline": 0xf1, "PGTY_table": 0xf2, "PGTY_guard": 0xf3,

@@ -17,11 +17,8 @@ func (p *Types) load(t types, major, minor int) error {
 		return p.loadValues(t)
 	}
 	if major != 6 || minor > 8 {
-		return fmt.Errorf(
-			"no enum pagetype, and Linux %d.%d marks types in an unknown way",
-			major,
-			minor,
-		)
+		return fmt.Errorf("no enum pagetype, and Linux %d.%d marks types in an unknown way",
+			major, minor)
 	}
 	const (
 		base    = 0xf0000000

@@ -127,7 +127,11 @@ func TestSettledSeesNoTableThatWasGivenAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		m, err := s.Settled(va)
-		if tc.want == 0 && !errors.Is(err, ErrUnsettled) || tc.want != 0 && (err != nil || m.GPA != tc.want) {
+		ok := err == nil && m.GPA == tc.want
+		if tc.want == 0 {
+			ok = errors.Is(err, ErrUnsettled)
+		}
+		if !ok {
 			t.Errorf("%s: %#x, %v, want %#x", name, m.GPA, err, tc.want)
 		}
 	}
@@ -187,8 +191,8 @@ func TestReadAcrossPages(t *testing.T) {
 	if text, err := s.String(va+0xffa, 100); err != nil || text != "begin end" {
 		t.Fatalf("%q, %v", text, err)
 	}
-	if word, err := s.Uint64(va + 0xffa); err != nil ||
-		word != binary.LittleEndian.Uint64([]byte("begin en")) {
+	want := binary.LittleEndian.Uint64([]byte("begin en"))
+	if word, err := s.Uint64(va + 0xffa); err != nil || word != want {
 		t.Fatalf("%#x, %v", word, err)
 	}
 	if _, err := s.String(va+0xffa, 9); err == nil {

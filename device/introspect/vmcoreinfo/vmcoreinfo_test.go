@@ -98,11 +98,9 @@ func TestNotesThatAreNone(t *testing.T) {
 
 func mustMemory(t *testing.T, content []byte) *physmem.Memory {
 	t.Helper()
-	m, err := physmem.New(
-		[]physmem.Region{
-			{GPA: 1 << 20, Size: uint64(len(content)), Source: bytes.NewReader(content)},
-		},
-	)
+	m, err := physmem.New([]physmem.Region{
+		{GPA: 1 << 20, Size: uint64(len(content)), Source: bytes.NewReader(content)},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,17 +115,19 @@ func TestEachFindsNotesAtPages(t *testing.T) {
 	copy(content[8*pageSize:], note("OSRELEASE=5\n"))
 	m := mustMemory(t, content)
 	var found []uint64
-	err := Each(
-		t.Context(),
-		m,
-		func(n *Note) bool { found = append(found, n.GPA-1<<20); return true },
-	)
+	err := Each(t.Context(), m, func(n *Note) bool {
+		found = append(found, n.GPA-1<<20)
+		return true
+	})
 	if want := []uint64{2 * pageSize, 8 * pageSize}; err != nil || !slices.Equal(found, want) {
 		t.Fatalf("%#x, %v", found, err)
 	}
 	count := 0
-	if err := Each(t.Context(), m, func(*Note) bool { count++; return false }); err != nil ||
-		count != 1 {
+	err = Each(t.Context(), m, func(*Note) bool {
+		count++
+		return false
+	})
+	if err != nil || count != 1 {
 		t.Fatalf("%d notes, %v", count, err)
 	}
 	n, err := ReadAt(m, 1<<20+2*pageSize)

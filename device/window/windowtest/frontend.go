@@ -134,7 +134,9 @@ func (f *Frontend) Signal() {
 }
 
 // Tell tells what became of a migration that skipped so many bytes.
-func (f *Frontend) Tell(generation uint64, result protocol.MigrationResult, hints uint32, skipped uint64) {
+func (f *Frontend) Tell(
+	generation uint64, result protocol.MigrationResult, hints uint32, skipped uint64,
+) {
 	f.t.Helper()
 	f.put64(protocol.WindowOutcomeGenerationOffset, generation)
 	f.put32(protocol.WindowOutcomeMigrationOffset, uint32(result))
