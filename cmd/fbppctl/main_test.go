@@ -70,7 +70,8 @@ func TestJSONIsTheStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s device.Status
-	if err := json.Unmarshal([]byte(out.String()), &s); err != nil || !s.Enabled || s.DriverState != "none" {
+	err := json.Unmarshal([]byte(out.String()), &s)
+	if err != nil || !s.Enabled || s.DriverState != "none" {
 		t.Fatalf("printed %q: %v", out.String(), err)
 	}
 }

@@ -86,7 +86,8 @@ func skipped(m *device.Migration) string {
 	case m.Result != protocol.MigrationCompleted.String():
 		return "nothing: the migration did not complete"
 	}
-	return fmt.Sprintf("%.1f MiB, %.1f MiB sent in %d ms", mib(m.SkippedBytes), mib(m.TransferredBytes), m.TotalMS)
+	return fmt.Sprintf("%.1f MiB, %.1f MiB sent in %d ms",
+		mib(m.SkippedBytes), mib(m.TransferredBytes), m.TotalMS)
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

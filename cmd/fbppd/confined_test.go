@@ -51,13 +51,17 @@ func mustStart(t *testing.T, exe string, args ...string) *daemon {
 }
 
 // mustStartIn is mustStart with the folder of the sockets, and how to start it.
-func mustStartIn(t *testing.T, dir string, attr *syscall.SysProcAttr, exe string, args ...string) *daemon {
+func mustStartIn(
+	t *testing.T, dir string, attr *syscall.SysProcAttr, exe string, args ...string,
+) *daemon {
 	t.Helper()
+	in := func(name string) string { return filepath.Join(dir, name) }
 	d := &daemon{
-		vhost: filepath.Join(dir, "vhost"), ctl: filepath.Join(dir, "ctl"), agent: filepath.Join(dir, "agent"),
-		log: new(bytes.Buffer),
+		vhost: in("vhost"), ctl: in("ctl"), agent: in("agent"), log: new(bytes.Buffer),
 	}
-	d.cmd = exec.Command(exe, append(args, "--socket-path="+d.vhost, "--control-path="+d.ctl, "--agent-socket="+d.agent)...)
+	args = append(args,
+		"--socket-path="+d.vhost, "--control-path="+d.ctl, "--agent-socket="+d.agent)
+	d.cmd = exec.Command(exe, args...)
 	d.cmd.Stderr, d.cmd.SysProcAttr = d.log, attr
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -92,7 +96,9 @@ func TestConfined(t *testing.T) {
 	t.Run("the kernel says so", func(t *testing.T) {
 		d := mustStart(t, exe)
 		status := string(must(os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid)))(t))
-		for _, want := range []string{"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapEff:\t0000000000000000\n"} {
+		for _, want := range []string{
+			"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapEff:\t0000000000000000\n",
+		} {
 			if !strings.Contains(status, want) {
 				t.Errorf("no %q in\n%s", want, status)
 			}
@@ -201,8 +207,8 @@ func testFlood(t *testing.T, exe string) {
 		v.send(bytes.Repeat([]byte{0x5a}, 4096))
 		v.send(helloMessage(protocol.StatusOK, ""))
 	}
-	var pages []protocol.Record
-	for pfn := uint64(guestBase >> 12); pfn < (guestBase+guestSize)>>12; pfn += 2 { // no two of them touch
+	var pages []protocol.Record // no two of them touch
+	for pfn := uint64(guestBase >> 12); pfn < (guestBase+guestSize)>>12; pfn += 2 {
 		pages = append(pages, protocol.MakeRecord(pfn, 0))
 	}
 	stop()

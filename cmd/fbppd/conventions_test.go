@@ -91,9 +91,11 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 		program := filepath.Join(dir, filepath.Base(b.pkg))
 		t.Run(filepath.Base(b.pkg), func(t *testing.T) {
 			t.Run("prints its capabilities whatever else it is told", func(t *testing.T) {
-				out, err := exec.Command(program, "--fd=99", "--no-such-option", "--print-capabilities", "argument").Output()
+				args := []string{"--fd=99", "--no-such-option", "--print-capabilities", "argument"}
+				out, err := exec.Command(program, args...).Output()
 				var printed struct{ Type string }
-				if err := errors.Join(err, json.Unmarshal(out, &printed)); err != nil || printed.Type == "" {
+				err = errors.Join(err, json.Unmarshal(out, &printed))
+				if err != nil || printed.Type == "" {
 					t.Errorf("printed %q: %v", out, err)
 				}
 			})
@@ -113,8 +115,10 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 				var stderr strings.Builder
 				cmd.Stdout, cmd.Stderr = full, &stderr
 				var exit *exec.ExitError
-				if err := cmd.Run(); !errors.As(err, &exit) || !strings.Contains(stderr.String(), "no space left") {
-					t.Errorf("%v, and it said %q", err, stderr.String())
+				err = cmd.Run()
+				said := stderr.String()
+				if !errors.As(err, &exit) || !strings.Contains(said, "no space left") {
+					t.Errorf("%v, and it said %q", err, said)
 				}
 			})
 			t.Run("names a socket path that is too long", func(t *testing.T) {
@@ -125,9 +129,13 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 				}
 			})
 			t.Run("fails early on a bad command line", func(t *testing.T) {
-				for _, args := range [][]string{{}, {"--fd=3", "--socket-path=/x"}, {"--fd=99"}, {"--socket-path=/missing/socket"}} {
+				for _, args := range [][]string{
+					{}, {"--fd=3", "--socket-path=/x"}, {"--fd=99"},
+					{"--socket-path=/missing/socket"},
+				} {
+					err := exec.Command(program, append(args, b.args...)...).Run()
 					var exit *exec.ExitError
-					if err := exec.Command(program, append(args, b.args...)...).Run(); !errors.As(err, &exit) || exit.ExitCode() <= 0 {
+					if !errors.As(err, &exit) || exit.ExitCode() <= 0 {
 						t.Errorf("%q: %v", args, err)
 					}
 				}
@@ -136,7 +144,8 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "s")
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				args := append([]string{"-c", `exec "$0" "$@" <&- >&- 2>&-`, program, "--socket-path=" + path}, b.args...)
+				script := []string{"-c", `exec "$0" "$@" <&- >&- 2>&-`}
+				args := append(append(script, program, "--socket-path="+path), b.args...)
 				cmd := exec.CommandContext(ctx, "sh", args...)
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
@@ -153,7 +162,9 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 			t.Run("tells a connected descriptor from a listening one", func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "s")
 				listening, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-				if err := errors.Join(err, unix.Bind(listening, &unix.SockaddrUnix{Name: path}), unix.Listen(listening, 1)); err != nil {
+				err = errors.Join(err, unix.Bind(listening, &unix.SockaddrUnix{Name: path}),
+					unix.Listen(listening, 1))
+				if err != nil {
 					t.Fatal(err)
 				}
 				cmd := inherit(t, program, listening, b.args)

@@ -73,7 +73,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	fs.Var(&o.device.Source, "source", "who is asked what is free: the guest's driver (`guest`), "+
 		"nobody in the guest (introspect), the one and then the other (auto), or nobody (none)")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
-	cli.Duration(fs, &o.device.HoldBudget, "hold-budget", driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,
+	cli.Duration(fs, &o.device.HoldBudget, "hold-budget",
+		driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,
 		"longest `time` that the guest holds one zone's lock")
 	entries := fs.Uint("hold-entries", driver.DefaultHoldEntries,
 		"most free blocks that the guest visits in one hold of a zone's lock")
@@ -84,7 +85,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	fs.StringVar((*string)(&o.confine.Seccomp), "seccomp", string(o.confine.Seccomp),
 		"errno, kill, log or none: what becomes of a system call that fbppd does not need")
 	// Whatever else is on the command line, as the conventions have it.
-	*printIt = slices.Contains(args, "--print-capabilities") || slices.Contains(args, "-print-capabilities")
+	*printIt = slices.Contains(args, "--print-capabilities") ||
+		slices.Contains(args, "-print-capabilities")
 	if !*printIt {
 		if err := cli.Parse(fs, args, stdout); err != nil {
 			return o, err
@@ -157,7 +159,10 @@ func logger(level, format string) (*zap.Logger, error) {
 
 // serve listens, gives up by restrict what it does not need from then on, and
 // serves until ctx ends.
-func serve(ctx context.Context, o options, lg *zap.Logger, restrict func(confine.Options) (confine.Report, error)) error {
+func serve(
+	ctx context.Context, o options, lg *zap.Logger,
+	restrict func(confine.Options) (confine.Report, error),
+) error {
 	sd, err := newNotifier(os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ import (
 )
 
 func TestWrongCommandLines(t *testing.T) {
+	long := "/" + strings.Repeat("x", 107)
 	for name, args := range map[string][]string{
 		"neither a path nor a descriptor": {},
 		"both of them":                    {"--socket-path=/x", "--fd=3"},
@@ -37,8 +38,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"an abstract socket":              {"--socket-path=@x"},
 		"an abstract control socket":      {"--socket-path=/x", "--control-path=@x"},
 		"an abstract agent socket":        {"--socket-path=/x", "--agent-socket=@x"},
-		"a path that is too long":         {"--socket-path=/" + strings.Repeat("x", 107)},
-		"a long path of the other socket": {"--socket-path=/x", "--control-path=/" + strings.Repeat("x", 107)},
+		"a path that is too long":         {"--socket-path=" + long},
+		"a long path of the other socket": {"--socket-path=/x", "--control-path=" + long},
 		"an unknown source":               {"--socket-path=/x", "--source=driver"},
 		"an unknown sandbox":              {"--socket-path=/x", "--sandbox=chroot"},
 		"an unknown seccomp action":       {"--socket-path=/x", "--seccomp=maybe"},
@@ -88,9 +89,12 @@ func start(t *testing.T, ctx context.Context, o options) <-chan error {
 
 func TestServesUntilItIsToldToEnd(t *testing.T) {
 	dir := t.TempDir()
-	path, ctl, agent := filepath.Join(dir, "vhost"), filepath.Join(dir, "ctl"), filepath.Join(dir, "agent")
+	path, ctl := filepath.Join(dir, "vhost"), filepath.Join(dir, "ctl")
+	agent := filepath.Join(dir, "agent")
 	ctx, cancel := context.WithCancel(t.Context())
-	served := start(t, ctx, mustParse(t, "--socket-path="+path, "--control-path="+ctl, "--agent-socket="+agent, "--disabled"))
+	o := mustParse(t, "--disabled",
+		"--socket-path="+path, "--control-path="+ctl, "--agent-socket="+agent)
+	served := start(t, ctx, o)
 
 	client := control.NewClient(ctl)
 	var s device.Status

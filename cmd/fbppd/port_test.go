@@ -36,6 +36,8 @@ func TestReadRefusals(t *testing.T) {
 	report := protocol.Header{Type: protocol.MessageReport, PageShift: 12}
 	other := make([]byte, len(good))
 	report.Encode(other)
+	second := helloMessage(protocol.StatusFailed, "second")
+	garbage := bytes.Repeat([]byte{0xa5}, protocol.HeaderSize+protocol.HelloSize)
 	for _, tc := range []struct {
 		name   string
 		stream []byte
@@ -44,11 +46,13 @@ func TestReadRefusals(t *testing.T) {
 	}{
 		{"nothing", nil, "", nil},
 		{"one message", good, "first", nil},
-		{"a later message replaces an earlier one", slices.Concat(good, helloMessage(protocol.StatusFailed, "second")), "second", nil},
+		{"a later message replaces an earlier one", slices.Concat(good, second), "second", nil},
 		{"a message that ends early", good[:len(good)-1], "", io.ErrUnexpectedEOF},
-		{"a whole message, then half a one", slices.Concat(good, good[:40]), "first", io.ErrUnexpectedEOF},
+		{"a whole message, then half a one",
+			slices.Concat(good, good[:40]), "first", io.ErrUnexpectedEOF},
 		{"garbage", bytes.Repeat([]byte{0xa5}, 4096), "", protocol.ErrMalformed},
-		{"garbage after a message", slices.Concat(good, bytes.Repeat([]byte{0xa5}, 192), helloMessage(protocol.StatusFailed, "second")), "first", protocol.ErrMalformed},
+		{"garbage after a message",
+			slices.Concat(good, garbage, second), "first", protocol.ErrMalformed},
 		{"a message that is no hello", other, "", protocol.ErrMalformed},
 		{"a hello that does not refuse", helloMessage(protocol.StatusOK, ""), "", protocol.ErrMalformed},
 	} {
@@ -63,7 +67,8 @@ func TestReadRefusals(t *testing.T) {
 					t.Errorf("driver %+v, want none", s.Driver)
 				}
 			} else if s.DriverState != "refuses" || s.Driver.Reason != tc.reason {
-				t.Errorf("driver %q, %+v, want that it refuses because of %q", s.DriverState, s.Driver, tc.reason)
+				t.Errorf("driver %q, %+v, want that it refuses because of %q",
+					s.DriverState, s.Driver, tc.reason)
 			}
 		})
 	}
@@ -146,7 +151,8 @@ func TestAgentSocketTakesTheNextConnectionAfterGarbage(t *testing.T) {
 	bad := connect([]byte(strings.Repeat("x", 192)))
 	defer bad.Close()
 	changed := dev.Changed()
-	good := connect(helloMessage(protocol.StatusLockdown, "second")) // while the first is open at this end
+	// While the first is open at this end.
+	good := connect(helloMessage(protocol.StatusLockdown, "second"))
 	defer good.Close()
 	<-changed
 	if s := dev.Status(); s.DriverState != "refuses" || s.Driver.Reason != "second" {

@@ -67,7 +67,10 @@ func (v *vm) dial(path string) {
 	v.fe = must(vhosttest.Dial(path))(v.t)
 	v.t.Cleanup(v.fe.Close)
 	v.fe.Timeout = patience
-	v.check(v.fe.Realize(vhosttest.Options{Extra: 1 << protocol.WindowProtocolFeature, Queues: []*vhosttest.Queue{v.eventq, v.reportq}}))
+	v.check(v.fe.Realize(vhosttest.Options{
+		Extra:  1 << protocol.WindowProtocolFeature,
+		Queues: []*vhosttest.Queue{v.eventq, v.reportq},
+	}))
 	v.openWindow()
 }
 
@@ -146,7 +149,10 @@ func (v *vm) answer() (protocol.AnswerStatus, uint64) {
 // report makes a whole report of the given blocks.
 func report(generation uint64, records ...protocol.Record) []byte {
 	p := make([]byte, protocol.HeaderSize+len(records)*protocol.RecordSize+protocol.TrailerSize)
-	h := protocol.Header{Type: protocol.MessageReport, Flags: protocol.FlagLast, Count: uint32(len(records)), Generation: generation, PageShift: 12}
+	h := protocol.Header{
+		Type: protocol.MessageReport, Flags: protocol.FlagLast, Count: uint32(len(records)),
+		Generation: generation, PageShift: 12,
+	}
 	h.Encode(p)
 	for i, r := range records {
 		binary.LittleEndian.PutUint64(p[protocol.HeaderSize+i*protocol.RecordSize:], uint64(r))

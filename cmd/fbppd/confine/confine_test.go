@@ -31,12 +31,20 @@ func TestMain(m *testing.M) {
 // attempts are what a confined process tries, in this order. One that is not
 // confined comes no further than to the execution of another file.
 func attempts(dir string) []attempt {
+	in := func(name string) string { return filepath.Join(dir, "in", name) }
+	out := filepath.Join(dir, "out", "file")
+	socket := func(domain int) error {
+		_, err := unix.Socket(domain, unix.SOCK_STREAM, 0)
+		return err
+	}
 	return []attempt{
-		{"remove a file where it may", true, func() error { return os.Remove(filepath.Join(dir, "in", "socket")) }},
-		{"remove a file elsewhere", false, func() error { return os.Remove(filepath.Join(dir, "out", "file")) }},
+		{"remove a file where it may", true, func() error { return os.Remove(in("socket")) }},
+		{"remove a file elsewhere", false, func() error { return os.Remove(out) }},
 		{"open a file", false, func() error { return closed(os.Open("/etc/passwd")) }},
-		{"open a file where it may remove some", false, func() error { return closed(os.Open(filepath.Join(dir, "in", "file"))) }},
-		{"create a file where it may remove some", false, func() error { return closed(os.Create(filepath.Join(dir, "in", "new"))) }},
+		{"open a file where it may remove some", false,
+			func() error { return closed(os.Open(in("file"))) }},
+		{"create a file where it may remove some", false,
+			func() error { return closed(os.Create(in("new"))) }},
 		{"list a folder", false, func() error { _, err := os.ReadDir("/"); return err }},
 		{"execute a file", false, func() error { return unix.Exec("/bin/true", []string{"true"}, nil) }},
 		{"make a process", false, func() error {
@@ -49,8 +57,8 @@ func attempts(dir string) []attempt {
 			}
 			return nil
 		}},
-		{"make an internet socket", false, func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }},
-		{"make a unix socket", false, func() error { _, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); return err }},
+		{"make an internet socket", false, func() error { return socket(unix.AF_INET) }},
+		{"make a unix socket", false, func() error { return socket(unix.AF_UNIX) }},
 		{"trace its parent", false, func() error { return unix.PtraceAttach(unix.Getppid()) }},
 		{"signal its parent", false, func() error { return unix.Kill(unix.Getppid(), 0) }},
 		{"map memory to execute it", false, func() error {
@@ -196,7 +204,10 @@ func TestAConfinedProcessHasWhatItNeedsAndNoMore(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "CapInh:\t0000000000000000\n"} {
+		for _, want := range []string{
+			"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapPrm:\t0000000000000000\n",
+			"CapEff:\t0000000000000000\n", "CapInh:\t0000000000000000\n",
+		} {
 			if !strings.Contains(string(text), want) {
 				t.Errorf("%s lacks %q", task, want)
 			}

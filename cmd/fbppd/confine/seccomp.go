@@ -23,7 +23,8 @@ var allowed = [...]string{
 
 	// Go's poller, and descriptors that are open
 	"epoll_ctl", "epoll_pwait", "epoll_create1", "ppoll", "eventfd2", "pipe2",
-	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv2", "close", "fcntl", "dup", "dup3", "fstat", "lseek",
+	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv2", "lseek",
+	"close", "fcntl", "dup", "dup3", "fstat",
 
 	// sockets that listen or are connected
 	"accept4", "recvmsg", "recvfrom", "sendmsg", "sendto", "shutdown",
@@ -48,10 +49,19 @@ func restricted() []seccomp.NameWithConditions {
 		// Go's runtime names its memory (prctl(2), PR_SET_VMA).
 		setVMA = unix.PR_SET_VMA
 		// include/uapi/linux/userfaultfd.h; uffdNew is of /dev/userfaultfd.
-		uffdNew, uffdAPI, uffdRegister, uffdUnregister, uffdWake = 0xaa00, 0xc018aa3f, 0xc020aa00, 0x8010aa01, 0x8010aa02
+		uffdNew        = 0xaa00
+		uffdAPI        = 0xc018aa3f
+		uffdRegister   = 0xc020aa00
+		uffdUnregister = 0x8010aa01
+		uffdWake       = 0x8010aa02
 	)
-	when := func(name string, arg uint32, op seccomp.Operation, value uint64) seccomp.NameWithConditions {
-		return seccomp.NameWithConditions{Name: name, Conditions: []seccomp.Condition{{Argument: arg, Operation: op, Value: value}}}
+	when := func(
+		name string, arg uint32, op seccomp.Operation, value uint64,
+	) seccomp.NameWithConditions {
+		condition := seccomp.Condition{Argument: arg, Operation: op, Value: value}
+		return seccomp.NameWithConditions{
+			Name: name, Conditions: []seccomp.Condition{condition},
+		}
 	}
 	cs := []seccomp.NameWithConditions{
 		when("clone", 0, seccomp.BitsSet, cloneThread), // threads, no processes
