@@ -69,7 +69,8 @@ case $command in
 build) build_series ;;
 path)
 	binary=$(built_binary)
-	[ -x "$binary" ] || die "QEMU is not built yet: run $here/qemu.sh${operator:+ --operator}${sanitize:+ --sanitize} build"
+	options="${operator:+ --operator}${sanitize:+ --sanitize}"
+	[ -x "$binary" ] || die "QEMU is not built yet: run $here/qemu.sh$options build"
 	echo "$binary"
 	;;
 check) check_series ;;

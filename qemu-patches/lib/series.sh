@@ -53,7 +53,8 @@ prepare_base() {
 	run "$work/log" git -C "$work/base" init -b base
 	# Some of Debian's files match the source's .gitignore.
 	run "$work/log" git -C "$work/base" add -Af .
-	GIT_AUTHOR_DATE=2000-01-01T00:00:00Z GIT_COMMITTER_DATE=2000-01-01T00:00:00Z run "$work/log" as_committer \
+	local date=2000-01-01T00:00:00Z
+	GIT_AUTHOR_DATE=$date GIT_COMMITTER_DATE=$date run "$work/log" as_committer \
 		git -C "$work/base" commit -m "$(base_field package) $(base_field version)"
 	mv -T "$work/base" "$base_repo" 2>/dev/null || [ -d "$base_repo" ] # another was faster
 }
