@@ -477,10 +477,8 @@ func TestMemoryOfADestination(t *testing.T) {
 		{name: "precopy"},
 		{name: "precopy of a paused guest", paused: true},
 		{name: "postcopy", postcopy: true, backend: vhostuser.WithUserfault(uffd)},
-		{
-			name: "postcopy that the backend cannot take part in", postcopy: true,
-			backend: vhostuser.WithoutPostcopy(),
-		},
+		{name: "postcopy that the backend cannot take part in", postcopy: true,
+			backend: vhostuser.WithoutPostcopy()},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var options []vhostuser.Option

@@ -22,7 +22,8 @@ var sources embed.FS
 const source = "fbpp.pml"
 
 // ErrNoSpin says that the model checker is not installed.
-var ErrNoSpin = errors.New("spin is not installed: run tests/scripts/machine.sh, or install Debian's package spin")
+var ErrNoSpin = errors.New(
+	"spin is not installed: run tests/scripts/machine.sh, or install Debian's package spin")
 
 // Result is what the search found.
 type Result struct {
@@ -44,11 +45,13 @@ func Check(ctx context.Context, v Variant, dir string) (Result, error) {
 	if err := os.CopyFS(dir, sources); err != nil {
 		return Result{}, fmt.Errorf("copy the model: %w", err)
 	}
-	var defines []string
-	for _, d := range v.Defines {
-		defines = append(defines, "-D"+d)
+	spin := func(options ...string) (string, error) {
+		for _, d := range v.Defines {
+			options = append(options, "-D"+d)
+		}
+		return run(ctx, dir, "spin", append(options, source)...)
 	}
-	if _, err := run(ctx, dir, "spin", append(append([]string{"-a"}, defines...), source)...); err != nil {
+	if _, err := spin("-a"); err != nil {
 		return Result{}, err
 	}
 	compile, search := []string{"-DSAFETY"}, []string{"-w22", "-m1000000"}
@@ -58,7 +61,8 @@ func Check(ctx context.Context, v Variant, dir string) (Result, error) {
 	case v.Loses: // in breadth, to find the shortest way
 		compile = append(compile, "-DBFS")
 	}
-	if _, err := run(ctx, dir, "gcc", append(compile, "-w", "-O1", "-o", "pan", "pan.c")...); err != nil {
+	compile = append(compile, "-w", "-O1", "-o", "pan", "pan.c")
+	if _, err := run(ctx, dir, "gcc", compile...); err != nil {
 		return Result{}, err
 	}
 	out, err := run(ctx, dir, filepath.Join(dir, "pan"), search...)
@@ -69,7 +73,7 @@ func Check(ctx context.Context, v Variant, dir string) (Result, error) {
 	if err != nil || !failed {
 		return r, err
 	}
-	steps, err := run(ctx, dir, "spin", append(append([]string{"-T", "-k", source + ".trail"}, defines...), source)...)
+	steps, err := spin("-T", "-k", source+".trail")
 	if err != nil {
 		return r, err
 	}
@@ -97,7 +101,9 @@ var (
 // parse reads what pan printed.
 func parse(out string) (r Result, failed bool, err error) {
 	f, s := found.FindStringSubmatch(out), states.FindStringSubmatch(out)
-	for _, incomplete := range []string{"Search not completed", "max search depth too small", "out of memory"} {
+	for _, incomplete := range []string{
+		"Search not completed", "max search depth too small", "out of memory",
+	} {
 		if strings.Contains(out, incomplete) && (f == nil || f[1] == "0") {
 			return r, false, fmt.Errorf("the search is incomplete:\n%s", out)
 		}

@@ -55,9 +55,9 @@ bool reset; /* the boot that the hint window counts */
 #endif
 
 /* A step of the allocator is a store to MEMMAP. */
-#define BEGINS(c) (!DEAD && (running || !IDLE(c)) && MAY_STORE(c, MEMMAP) && holder == 0)
-#define GOES_ON(c, what) (!DEAD && (running || !IDLE(c)) && MAY_STORE(c, MEMMAP) && holder == c + 1 && \
-	next_store == what)
+#define MAY_STEP(c) (!DEAD && (running || !IDLE(c)) && MAY_STORE(c, MEMMAP))
+#define BEGINS(c) (MAY_STEP(c) && holder == 0)
+#define GOES_ON(c, what) (MAY_STEP(c) && holder == c + 1 && next_store == what)
 #define WROTE(c) STORED(MEMMAP); STORE_DONE(c, MEMMAP)
 #define ENDS holder = 0; next_store = 0
 #define THEN(c, what) holder = c + 1; next_store = what

@@ -22,7 +22,8 @@ bool queued;             /* a flush, when the log started [tcg_commit] */
 #define NOT_IN_STORE(p) (!IN_STORE(0, p) && !IN_STORE(1, p))
 #define IDLE(c) (step[c] == 0)
 
-#define MAY_STORE(c, p) (step[c] == 0 && DIRTY(c, p) || IN_STORE(c, p) && (step[c] == 2 || !flag[p]))
+#define MAY_STORE(c, p) (step[c] == 0 && DIRTY(c, p) || \
+	IN_STORE(c, p) && (step[c] == 2 || !flag[p]))
 #define STORE_DONE(c, p) DIRTY(c, p) = DIRTY(c, p) || step[c] == 2; step[c] = 0; where[c] = 0
 
 /* [notdirty_write: cpu_physical_memory_set_dirty_range and

@@ -114,6 +114,7 @@ func show(stdout io.Writer, variants []model.Variant, traces [][]string) {
 		}
 	}
 	if best >= 0 {
-		fmt.Fprintf(stdout, "\nThe shortest: %s.\n\n    %s\n", variants[best].About, strings.Join(traces[best], "\n    "))
+		fmt.Fprintf(stdout, "\nThe shortest: %s.\n\n    %s\n",
+			variants[best].About, strings.Join(traces[best], "\n    "))
 	}
 }
