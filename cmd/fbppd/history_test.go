@@ -25,7 +25,8 @@ func TestHistoryOutlivesFBPPD(t *testing.T) {
 		if err := fe.Realize(vhosttest.Options{Extra: 1 << protocol.WindowProtocolFeature}); err != nil {
 			t.Fatal(err)
 		}
-		reply := must(fe.Ask(protocol.WindowRequest, windowtest.Request(protocol.WindowFeatureOutcome)))(t)
+		outcomes := windowtest.Request(protocol.WindowFeatureOutcome)
+		reply := must(fe.Ask(protocol.WindowRequest, outcomes))(t)
 		w := windowtest.OpenReply(t, reply.Payload, reply.FDs)
 		w.Tell(0, protocol.MigrationCompleted, 0, uint64(life)<<20)
 		client := control.NewClient(d.ctl)
