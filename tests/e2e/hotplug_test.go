@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// hotplugPort is the PCIe root port that the device is plugged into.
+const hotplugPort = "port0"
+
+// A VM that was started without the device gets it while it runs, and may be
+// migrated from then on with hints. Without it again, it moves to a QEMU that
+// does not have it either, and gets it back there.
+func TestDeviceIsPluggedInAndUnplugged(t *testing.T) {
+	for name, source := range map[string]string{
+		"the agent": "guest", "introspection": "introspect",
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := boot(t, setup{
+				noDevice: true, backendArgs: []string{"--source=" + source},
+				devices: []string{"pcie-root-port,chassis=1,id=" + hotplugPort},
+			})
+			m.setup.introspect = source == "introspect"
+			if !m.setup.introspect {
+				m.requireAgentEndsWithoutDevice()
+			}
+			m.plug()
+			if !m.setup.introspect {
+				m.startAgent() // what systemd does, every 30 s
+			}
+			m.awaitDriver()
+			requireHints(t, m.migrate(), "ok")
+			m.requireSound()
+
+			m.unplug()
+			if figures := m.migrate(); figures.Hints != nil {
+				t.Errorf("hints without the device: %+v", figures.Hints)
+			}
+			m.requireSound()
+
+			m.plug()
+			m.awaitDriver() // the agent has waited for it
+			requireHints(t, m.migrate(), "ok")
+			m.requireSound()
+		})
+	}
+}
+
+// requireAgentEndsWithoutDevice checks that an agent which has never seen the
+// device ends, and says why.
+func (m *machine) requireAgentEndsWithoutDevice() {
+	m.t.Helper()
+	said, err := m.vm.Run(m.ctx, lab.AgentPath)
+	const why = "find the virtio-fbpp device"
+	if err == nil || !strings.Contains(said+err.Error(), why) {
+		m.t.Fatalf("the agent said %q, %v; want %q", said, err, why)
+	}
+}
+
+// plug plugs the device in, with an fbppd of its own. The next destinations have
+// it from the beginning.
+func (m *machine) plug() {
+	m.t.Helper()
+	var err error
+	if m.backend, err = vm.StartBackend(m.ctx, parts.FBPPD, m.setup.backendArgs...); err != nil {
+		m.t.Fatal(err)
+	}
+	backend := m.backend
+	m.closers = append(m.closers, func() { backend.Close() })
+	address := map[string]any{"type": "unix", "data": map[string]any{"path": backend.Socket}}
+	socket := map[string]any{"server": false, "reconnect-ms": 200, "addr": address}
+	err = errors.Join(
+		m.vm.Execute(m.ctx, "chardev-add", map[string]any{
+			"id": "fbpp", "backend": map[string]any{"type": "socket", "data": socket},
+		}, nil),
+		m.vm.Execute(m.ctx, "device_add", map[string]any{
+			"driver": "vhost-user-fbpp-pci", "id": "fbpp0", "bus": hotplugPort,
+			"chardev": "fbpp", "hint-timeout": 20000,
+		}, nil))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.setup.noDevice = false
+	m.config.Port, m.config.Devices = hotplugPort, nil
+}
+
+// unplug asks the guest to give the device up, and waits until it has. The next
+// destinations do not have it.
+func (m *machine) unplug() {
+	m.t.Helper()
+	device := map[string]any{"id": "fbpp0"}
+	if err := m.vm.Execute(m.ctx, "device_del", device, nil); err != nil {
+		m.t.Fatal(err)
+	}
+	for m.hasDevice() { // until DEVICE_DELETED, or the test's time is up
+		time.Sleep(10 * time.Millisecond)
+	}
+	// It lets go of its connection a little later (QEMU finalizes it after RCU's
+	// grace period).
+	chardev := map[string]any{"id": "fbpp"}
+	for {
+		err := m.vm.Execute(m.ctx, "chardev-remove", chardev, nil)
+		if err == nil {
+			break
+		}
+		if !strings.Contains(err.Error(), "is busy") {
+			m.t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	m.setup.noDevice = true
+	m.config.Port, m.config.Devices = "", m.setup.devices
+}
+
+// hasDevice tells whether QEMU has the device.
+func (m *machine) hasDevice() bool {
+	m.t.Helper()
+	var devices []struct{ Name string }
+	path := map[string]any{"path": "/machine/peripheral"}
+	if err := m.vm.Execute(m.ctx, "qom-list", path, &devices); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, d := range devices {
+		if d.Name == "fbpp0" {
+			return true
+		}
+	}
+	return false
+}
