@@ -16,6 +16,7 @@ func TestResetsAreTold(t *testing.T) {
 	m.awaitConnectedTo(p)
 	w := p.window.Load()
 	boot := w.get32(protocol.WindowBootOffset)
+	m.execute("set-action", map[string]any{"reboot": "reset"}) // and not the end of QEMU
 	for range 3 {
 		m.execute("system_reset", nil)
 		m.await("the backend is told", func() bool {
@@ -43,6 +44,7 @@ func TestResetsAreNotToldWithoutPeek(t *testing.T) {
 	m := start(t, config(p.socket))
 	m.awaitConnectedTo(p)
 	w := p.window.Load()
+	m.execute("set-action", map[string]any{"reboot": "reset"})
 	m.execute("system_reset", nil)
 	m.execute("query-status", nil) // which comes after
 	if boot := w.get32(protocol.WindowBootOffset); boot != 0 {

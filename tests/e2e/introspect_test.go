@@ -107,6 +107,11 @@ func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
 	m := boot(t, setup{introspect: true, noIntegrity: true})
 	random := random(t)
 	for range rounds(6, 60) {
+		// Otherwise a reset is the end of QEMU.
+		reset := map[string]any{"reboot": "reset"}
+		if err := m.vm.Execute(m.ctx, "set-action", reset, nil); err != nil {
+			t.Fatal(err)
+		}
 		m.execute("system_reset")
 		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 		figures := m.migrate()
