@@ -112,9 +112,14 @@ func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
 		if err := m.vm.Execute(m.ctx, "set-action", reset, nil); err != nil {
 			t.Fatal(err)
 		}
+		// It says that it has booted to the QEMU in which it is then.
+		dst, backend := m.destination()
 		m.execute("system_reset")
 		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
-		figures := m.migrate()
+		if err := m.vm.StartMigration(m.ctx, dst, 0); err != nil {
+			t.Fatal(err)
+		}
+		figures := m.arrive(dst, backend)
 		// Whoever boots now has memory that is not damaged, or it does not come up.
 		if _, err := m.vm.Boot(m.ctx); err != nil {
 			t.Fatal(err)
