@@ -4,13 +4,12 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
+	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -53,7 +52,7 @@ func TestShapesOfGuestMemory(t *testing.T) {
 				name += ", introspection"
 			}
 			t.Run(name, func(t *testing.T) {
-				reserveHugePages(t, tc.hugePages)
+				lab.ReserveHugePages(t, tc.hugePages)
 				tc.setup.introspect = introspect
 				m := boot(t, tc.setup)
 				m.requireZones(tc.zones)
@@ -209,40 +208,4 @@ func (m *machine) requireZones(zones []string) {
 // memfd is a memory backend of its own file.
 func memfd(id string, mib int) string {
 	return fmt.Sprintf("memory-backend-memfd,id=%s,size=%dM,share=on", id, mib)
-}
-
-// reserveHugePages has the host keep so many more huge pages until the test ends.
-func reserveHugePages(t *testing.T, n int) {
-	t.Helper()
-	if n == 0 {
-		return
-	}
-	const (
-		file   = "/proc/sys/vm/nr_hugepages"
-		unused = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
-	)
-	read := func(file string) int {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		have, err := strconv.Atoi(strings.TrimSpace(string(text)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return have
-	}
-	before := read(file)
-	// An earlier run may have been killed before it gave its own back.
-	n = max(0, n-read(unused))
-	write := func(n int) {
-		if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0o644); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(func() { write(before) })
-	write(before + n)
-	if have := read(file); have < before+n {
-		t.Fatalf("the host gave %d huge pages of the %d that the test needs", have-before, n)
-	}
 }

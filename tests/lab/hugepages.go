@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// ReserveHugePages has the host keep so many more huge pages of 2 MiB until the test
+// ends. It needs root, and tests that use it one after the other.
+func ReserveHugePages(t testing.TB, n int) {
+	t.Helper()
+	if n == 0 {
+		return
+	}
+	const (
+		file   = "/proc/sys/vm/nr_hugepages"
+		unused = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
+	)
+	read := func(file string) int {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		have, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return have
+	}
+	before := read(file)
+	// An earlier run may have been killed before it gave its own back.
+	n = max(0, n-read(unused))
+	write := func(n int) {
+		if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(func() { write(before) })
+	write(before + n)
+	if have := read(file); have < before+n {
+		t.Fatalf("the host gave %d huge pages of the %d that the test needs", have-before, n)
+	}
+}
