@@ -26,8 +26,9 @@ type peeker struct {
 	socket   string
 	features uint64 // of the window
 	memory   atomic.Pointer[[]vhostuser.Region]
-	window   atomic.Pointer[rawWindow] // of the newest connection
-	ends     []func()                  // of all windows; the server's goroutine has it
+	kept     atomic.Pointer[vhostuser.Memory] // the newest one, which stays until the next
+	window   atomic.Pointer[rawWindow]        // of the newest connection
+	ends     []func()                         // of all windows; the server's goroutine has it
 }
 
 // startPeeker starts a backend that offers these features of the window.
@@ -37,6 +38,9 @@ func startPeeker(t testing.TB, features uint64, options ...vhostuser.Option) *pe
 	t.Cleanup(func() { // when the server has ended
 		for _, end := range p.ends {
 			end()
+		}
+		if m := p.kept.Load(); m != nil {
+			m.Release()
 		}
 	})
 	p.socket = serve(t, &vhostuser.Device{
@@ -90,6 +94,10 @@ func serve(t testing.TB, d *vhostuser.Device, options ...vhostuser.Option) (sock
 func (p *peeker) memoryChanged(m *vhostuser.Memory) {
 	regions := m.Regions()
 	p.memory.Store(&regions)
+	m.Retain()
+	if earlier := p.kept.Swap(m); earlier != nil {
+		earlier.Release()
+	}
 }
 
 // sees says whether the backend has an address of the guest.

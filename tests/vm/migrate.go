@@ -25,6 +25,7 @@ type Migration struct {
 		Duplicate   int64 `json:"duplicate"` // zero pages
 		Normal      int64 `json:"normal"`    // pages sent with their content
 		SyncCount   int64 `json:"dirty-sync-count"`
+		Requests    int64 `json:"postcopy-requests"` // pages that the destination asked for
 	} `json:"ram"`
 	Hints *Hints `json:"free-page-hints"` // nil without the device
 }

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bare
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// link is the network of a migration, which can change a word of what is said,
+// and fail.
+type link struct {
+	near  string    // the source connects to this socket
+	far   string    // the destination listens on this one
+	there [2]string // what the source says, and the destination hears; as long
+	back  [2]string // what the destination says, and the source hears
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// startLink starts a network that ends with the test.
+func startLink(t testing.TB) *link {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "fbpp-link-") // short, for a socket's name
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{near: filepath.Join(dir, "near"), far: filepath.Join(dir, "far")}
+	listen, err := net.Listen("unix", l.near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			near, err := listen.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			far, err := net.Dial("unix", l.far)
+			if err != nil {
+				near.Close()
+				continue
+			}
+			l.mu.Lock()
+			l.conns = append(l.conns, near, far)
+			l.mu.Unlock()
+			done.Go(func() { carry(ctx, near, far, l.there) })
+			done.Go(func() { carry(ctx, far, near, l.back) })
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		listen.Close()
+		l.cut()
+		done.Wait()
+		os.RemoveAll(dir)
+	})
+	return l
+}
+
+// cut ends all connections.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		c.Close()
+	}
+	l.conns = nil
+}
+
+// carry carries what one side says until a side ends the connection. A word that
+// is to change is in one piece, as QEMU sends what has it by itself.
+func carry(ctx context.Context, from, to net.Conn, change [2]string) {
+	defer from.Close()
+	defer to.Close()
+	buf := make([]byte, 256<<10)
+	for ctx.Err() == nil {
+		n, err := from.Read(buf)
+		piece := buf[:n]
+		if change[0] != "" {
+			piece = bytes.ReplaceAll(piece, []byte(change[0]), []byte(change[1]))
+		}
+		if _, werr := to.Write(piece); err != nil || werr != nil {
+			return
+		}
+	}
+}

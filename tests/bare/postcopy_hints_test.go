@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bare
+
+import (
+	"bytes"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// Memory that is not zero, and is called free.
+var (
+	free = freeset.Range{GPA: filled + 8<<20, Length: 8 << 20}
+	// rewritten is a page of it that is written after the answer. With huge pages all
+	// that is around it is sent.
+	rewritten = free.GPA + free.Length - pageSize
+)
+
+// What is not free, and is asked for. The source goes on from there.
+const (
+	used     = filled + 24<<20
+	usedMore = filled + 28<<20
+)
+
+// Where more memory is, if there is a module.
+const module = 1 << 32
+
+// In postcopy the destination knows what was skipped. It is zero there, whoever
+// needs it, and nobody asks the source for it. What was written since is sent.
+func TestHintsWithPostcopy(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		change       func(c *vm.Config)
+		hugePages    int
+		module       bool // the memory in question is in one
+		capabilities []string
+		running      func(s *skipping) // the destination runs, without most of its memory
+	}{
+		{name: "memfd"},
+		{name: "a file", change: func(c *vm.Config) {
+			c.Memory = []string{"memory-backend-file,id=ram,size=64M,share=on,mem-path=/dev/shm"}
+		}},
+		{name: "huge pages", hugePages: 64, change: func(c *vm.Config) {
+			c.Memory = []string{"memory-backend-memfd,id=ram,size=64M,share=on,hugetlb=on,hugetlbsize=2M"}
+		}},
+		{name: "anonymous memory", module: true, change: withModule("memory-backend-ram")},
+		{name: "a private memfd", module: true, change: withModule("memory-backend-memfd,share=off")},
+		{name: "preempt", capabilities: []string{"postcopy-preempt"}},
+		{name: "release-ram", capabilities: []string{"release-ram"}},
+		{name: "xbzrle", capabilities: []string{"xbzrle"}},
+		{name: "a backend that needs it", running: (*skipping).backendReads},
+		{
+			name:         "a backend that needs it, with preempt",
+			capabilities: []string{"postcopy-preempt"},
+			running:      (*skipping).backendReads,
+		},
+		{name: "huge pages that a backend needs", hugePages: 64, change: func(c *vm.Config) {
+			c.Memory = []string{"memory-backend-memfd,id=ram,size=64M,share=on,hugetlb=on,hugetlbsize=2M"}
+		}, running: (*skipping).backendReads},
+		{name: "a network that fails", running: (*skipping).fails},
+		{
+			name:         "a network that fails, with preempt",
+			capabilities: []string{"postcopy-preempt"},
+			running:      (*skipping).fails,
+		},
+		{name: "a network that fails, with huge pages", hugePages: 64, change: func(c *vm.Config) {
+			c.Memory = []string{"memory-backend-memfd,id=ram,size=64M,share=on,hugetlb=on,hugetlbsize=2M"}
+		}, running: (*skipping).fails},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			lab.ReserveHugePages(t, tc.hugePages)
+			s := newSkipping(t, tc.module, tc.change, tc.capabilities)
+			s.begin()
+			s.answer()
+			s.switchOver()
+			s.dst.awaitSees(s.there, low)
+			if tc.running != nil {
+				tc.running(s)
+			}
+			s.requireUnasked(func() { s.requireZero(s.dst, 0, free.Length/2) })
+			if got := s.dst.do("read %#x 1", s.at(rewritten)); got != "0xa5" {
+				t.Errorf("a page that was called free, and written, begins with %s", got)
+			}
+			s.requireAsked()
+			s.end()
+			requireHint(t, s.m, "ok")
+			s.requireArrived()
+		})
+	}
+}
+
+// A migration that may become postcopy, and does not.
+func TestHintsWithPostcopyThatDoesNotCome(t *testing.T) {
+	s := newSkipping(t, false, nil, nil)
+	s.begin()
+	s.answer()
+	s.end()
+	if err := s.dst.Arrive(s.dst.ctx); err != nil {
+		t.Fatal(err)
+	}
+	requireHint(t, s.m, "ok")
+	s.requireArrived()
+}
+
+// A destination that does not know of skipped pages in postcopy, or does not say
+// so in time: nothing is skipped, and the migration is an ordinary one.
+func TestHintsWithPostcopyToAnOlderQEMU(t *testing.T) {
+	const ping, pong, other = "fbpq", "fbpr", "fbpz"
+	for _, tc := range []struct {
+		name        string
+		there, back [2]string // what one side says, and the other hears
+		timeout     int
+	}{
+		{"returns the ping", [2]string{ping, other}, [2]string{other, ping}, 60000},
+		{"does not answer", [2]string{ping, other}, [2]string{}, 300},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSkipping(t, false, nil, nil)
+			if err := s.m.SetDevice(s.m.ctx, "hint-timeout", tc.timeout); err != nil {
+				t.Fatal(err)
+			}
+			s.link.there, s.link.back = tc.there, tc.back
+			s.begin()
+			s.m.await("there are no hints", func() bool {
+				return hintStatus(t, s.m) != ""
+			})
+			requireHint(t, s.m, "incompatible")
+			s.switchOver()
+			s.end()
+			s.requireWhole()
+		})
+	}
+}
+
+// skipping is a postcopy migration of which the source skips some memory.
+type skipping struct {
+	*postcopy
+	here, there  *peeker // the backends
+	link         *link
+	module       uint64 // what is to be added to an address
+	capabilities []string
+}
+
+func withModule(memory string) func(c *vm.Config) {
+	return func(c *vm.Config) {
+		c.Options = []string{"-m", "64M,slots=2,maxmem=1G", "-object", memory + ",id=more,size=64M"}
+		c.Devices = []string{"pc-dimm,id=dimm,memdev=more"}
+	}
+}
+
+// newSkipping makes two machines, each with a backend, and a driver.
+func newSkipping(
+	t testing.TB, inModule bool, change func(*vm.Config), capabilities []string,
+) *skipping {
+	t.Helper()
+	uffd, err := vhostuser.OpenUserfault()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { uffd.Close() })
+	s := &skipping{capabilities: append([]string{"postcopy-ram"}, capabilities...)}
+	if inModule {
+		s.module = module
+	}
+	s.here = startPeeker(t, protocol.WindowFeatureOutcome, vhostuser.WithUserfault(uffd))
+	s.there = startPeeker(t, protocol.WindowFeatureOutcome, vhostuser.WithUserfault(uffd))
+	c := config(s.here.socket)
+	c.Device["hint-timeout"] = "60000"
+	if change != nil {
+		change(&c)
+	}
+	m := start(t, c)
+	m.fill(s.at(filled), filledSize, 0x5a)
+	m.startDriver(low)
+	m.awaitSees(s.here, low)
+	c.Backend = s.there.socket
+	s.postcopy = &postcopy{t: t, m: m, dst: startIncoming(t, c)}
+	s.dst.awaitConnectedTo(s.there)
+	s.link = startLink(t)
+	return s
+}
+
+// at is where an address is meant to be.
+func (s *skipping) at(addr uint64) uint64 { return s.module + addr }
+
+// begin begins to migrate.
+func (s *skipping) begin() {
+	s.t.Helper()
+	var states []map[string]any
+	for _, c := range s.capabilities {
+		states = append(states, map[string]any{"capability": c, "state": true})
+	}
+	for _, m := range []*machine{s.m, s.dst} {
+		m.execute("migrate-set-capabilities", map[string]any{"capabilities": states})
+	}
+	s.m.execute("migrate-set-parameters", map[string]any{
+		"max-bandwidth": slowly, "max-postcopy-bandwidth": slowly / 4,
+	})
+	s.dst.execute("migrate-incoming", map[string]any{"uri": "unix:" + s.link.far})
+	s.m.execute("migrate", map[string]any{"uri": "unix:" + s.link.near})
+	s.awaitStatus(s.m, "active")
+}
+
+// answer calls memory free, of which a page is written.
+func (s *skipping) answer() {
+	s.t.Helper()
+	w := s.m.awaitAsked(s.here)
+	w.publish(protocol.AnswerOK, freeset.Range{GPA: s.at(free.GPA), Length: free.Length})
+	s.m.fill(s.at(rewritten), pageSize, 0xa5)
+	s.m.await("the answer is used", func() bool { return hintStatus(s.t, s.m) != "" })
+	requireHint(s.t, s.m, "ok")
+}
+
+// requireUnasked checks that something happens without a request to the source.
+func (s *skipping) requireUnasked(do func()) {
+	s.t.Helper()
+	before := s.requests()
+	do()
+	if n := s.requests() - before; n != 0 {
+		s.t.Errorf("%d requests for what was skipped", n)
+	}
+}
+
+// requireAsked checks that what was not skipped is asked for.
+func (s *skipping) requireAsked() {
+	s.t.Helper()
+	before := s.requests()
+	if got := s.dst.do("read %#x 1", s.at(used)); got != "0x5a" {
+		s.t.Errorf("a page that is used begins with %s", got)
+	}
+	if s.requests() == before {
+		s.t.Error("there is no request for what is not there: the test would notice none")
+	}
+}
+
+func (s *skipping) requests() int64 {
+	s.t.Helper()
+	figures, err := s.m.QueryMigrate(s.m.ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return figures.RAM.Requests
+}
+
+// requireZero checks a part of what was called free, as the processor sees it.
+func (s *skipping) requireZero(m *machine, from, to uint64) {
+	s.t.Helper()
+	const step = 1 << 20
+	for at := from; at < to; at += step {
+		text := strings.TrimPrefix(m.do("read %#x %#x", s.at(free.GPA)+at, step), "0x")
+		got, err := hex.DecodeString(text)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		requireZeroes(s.t, got)
+	}
+}
+
+func requireZeroes(t testing.TB, got []byte) {
+	t.Helper()
+	if i := bytes.IndexFunc(got, func(r rune) bool { return r != 0 }); i >= 0 {
+		t.Errorf("what was skipped is %#x at %d", got[i], i)
+	}
+}
+
+// backendReads has the destination's backend read what was skipped.
+func (s *skipping) backendReads() {
+	s.t.Helper()
+	memory := s.there.kept.Load()
+	if memory == nil {
+		s.t.Fatal("the backend has no memory")
+	}
+	read := make(chan error, 1)
+	got := make([]byte, 2<<20)
+	s.requireUnasked(func() {
+		go func() {
+			_, err := memory.ReadAt(got, int64(free.GPA+1<<20))
+			read <- err
+		}()
+		s.dst.await("the backend has read", func() bool { return len(read) > 0 })
+	})
+	if err := <-read; err != nil {
+		s.t.Fatal(err)
+	}
+	requireZeroes(s.t, got)
+	// And what was not skipped, for which it has to wait.
+	one := make([]byte, 1)
+	go func() {
+		_, err := memory.ReadAt(one, usedMore)
+		read <- err
+	}()
+	s.dst.await("the backend has read what is used", func() bool { return len(read) > 0 })
+	if err := <-read; err != nil || one[0] != 0x5a {
+		s.t.Errorf("the backend reads %#x of a page that is used: %v", one, err)
+	}
+}
+
+// fails has the network fail, and postcopy recover.
+func (s *skipping) fails() {
+	s.t.Helper()
+	s.requireZero(s.dst, 0, 1<<20) // some of it is there already
+	s.link.cut()
+	s.awaitStatus(s.m, "postcopy-paused")
+	s.awaitStatus(s.dst, "postcopy-paused")
+	s.link.far += "-again"
+	s.dst.execute("migrate-recover", map[string]any{"uri": "unix:" + s.link.far})
+	s.m.execute("migrate", map[string]any{"uri": "unix:" + s.link.near, "resume": true})
+	s.awaitStatus(s.m, "postcopy-active")
+}
+
+// requireArrived checks all of the memory in question.
+func (s *skipping) requireArrived() {
+	s.t.Helper()
+	s.dst.requireRuns()
+	got := s.dst.save(freeset.Range{GPA: s.at(filled), Length: filledSize})
+	zero, content, later := page(0), page(0x5a), page(0xa5)
+	skipped := 0
+	for at := uint64(0); at < filledSize; at += pageSize {
+		addr, want := filled+at, content
+		isFree := addr >= free.GPA && addr-free.GPA < free.Length
+		if addr == rewritten {
+			want = later
+		}
+		switch p := got[at:][:pageSize]; {
+		case bytes.Equal(p, want): // with huge pages also what is around rewritten
+		case isFree && addr != rewritten && bytes.Equal(p, zero):
+			skipped++
+		default:
+			s.t.Fatalf("page %#x is lost: it begins with % x", addr, p[:8])
+		}
+	}
+	if least := int(free.Length/pageSize) - 512; skipped < least {
+		s.t.Errorf("%d pages were skipped, want %d at least", skipped, least)
+	}
+}
+
+func page(b byte) []byte { return bytes.Repeat([]byte{b}, pageSize) }
+
+func hintStatus(t testing.TB, m *machine) string {
+	t.Helper()
+	figures, err := m.QueryMigrate(m.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return figures.HintStatus()
+}
+
+func requireHint(t testing.TB, m *machine, want string) {
+	t.Helper()
+	if got := hintStatus(t, m); got != want {
+		t.Errorf("the hints ended with %q, want %q", got, want)
+	}
+}
