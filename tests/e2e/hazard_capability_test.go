@@ -49,6 +49,9 @@ func TestHintsWithOtherCapabilities(t *testing.T) {
 		{"such a file by several channels", vm.Transfer{
 			Capabilities: []string{"mapped-ram", "multifd"}, File: file + "s",
 		}, false},
+		{"postcopy-ram, without the switch", vm.Transfer{
+			Capabilities: []string{"postcopy-ram"},
+		}, false},
 		{"events, and a return path", vm.Transfer{
 			Capabilities: []string{"events", "return-path"},
 		}, false},
@@ -116,18 +119,6 @@ func TestCapabilitiesThatExcludeHints(t *testing.T) {
 		m.moveTo(dst, backend)
 		m.requireSound() // and this is how it was
 		m.capability("background-snapshot", false)
-	})
-	t.Run("postcopy-ram", func(t *testing.T) {
-		defer m.in(t)()
-		m.startAgent()
-		postcopy := vm.Transfer{Capabilities: []string{"postcopy-ram"}}
-		requireHints(t, m.migrateBy(postcopy), "incompatible")
-		m.requireSound()
-		m.capability("postcopy-ram", false)
-
-		m.awaitDriver()
-		requireHints(t, m.migrate(), "ok")
-		m.requireSound()
 	})
 }
 

@@ -77,7 +77,13 @@ func TestGuestThatZeroesFreePages(t *testing.T) {
 // requireZeroes has the guest take new memory, which has to be zero.
 func (m *machine) requireZeroes() {
 	m.t.Helper()
-	z, err := m.vm.Zeroes(m.ctx, zeroedMiB)
+	m.requireNewZeroes(m.vm)
+}
+
+// requireNewZeroes does so where the guest is before all of it has arrived.
+func (m *machine) requireNewZeroes(at *vm.VM) {
+	m.t.Helper()
+	z, err := at.Zeroes(m.ctx, zeroedMiB)
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -360,9 +360,15 @@ func (m *machine) requireSound() {
 
 func (m *machine) integrity(order string) memory.Report {
 	m.t.Helper()
-	r, err := m.vm.Integrity(m.ctx, order)
+	return m.integrityAt(m.vm, order)
+}
+
+// integrityAt does so where the guest is before all of it has arrived.
+func (m *machine) integrityAt(v *vm.VM, order string) memory.Report {
+	m.t.Helper()
+	r, err := v.Integrity(m.ctx, order)
 	if err != nil {
-		m.t.Fatalf("%v\n%s", err, m.vm.Diagnosis())
+		m.t.Fatalf("%v\n%s", err, v.Diagnosis())
 	}
 	return r
 }
