@@ -139,6 +139,21 @@ func TestHintsWithPostcopyToAnOlderQEMU(t *testing.T) {
 	}
 }
 
+// Who waits for the destination's word does not keep a migration from being cancelled.
+func TestCancelledBeforeTheDestinationSaysThatItKnows(t *testing.T) {
+	s := newSkipping(t, false, nil, nil)
+	if err := s.m.SetDevice(s.m.ctx, "hint-timeout", 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	s.link.there = [2]string{"fbpq", "fbpz"} // no ping, and so no pong
+	s.begin()
+	if err := s.m.CancelMigration(s.m.ctx); err != nil {
+		t.Fatal(err)
+	}
+	requireHint(t, s.m, "cancelled")
+	s.m.requireRuns()
+}
+
 // skipping is a postcopy migration of which the source skips some memory.
 type skipping struct {
 	*postcopy
