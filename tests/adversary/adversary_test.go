@@ -62,14 +62,17 @@ func play(t *testing.T, g *Guest, r Round) *Result {
 		t.Fatalf("%v\n%v", r, err)
 	}
 	hints := result.Migration.Hints
-	if hints == nil || !slices.Contains(r.statuses(), hints.Status) || (hints.Status == "ok") != (hints.Skipped > 0) {
+	if hints == nil || !slices.Contains(r.statuses(), hints.Status) ||
+		(hints.Status == "ok") != (hints.Skipped > 0) {
 		t.Fatalf("%v\nthe exchange ended with %+v, want one of %q", r, hints, r.statuses())
 	}
 	if result.Compared == 0 || result.Verified == 0 {
-		t.Fatalf("%v\n%d pages were compared from outside, %d by the guest", r, result.Compared, result.Verified)
+		t.Fatalf("%v\n%d pages were compared from outside, %d by the guest",
+			r, result.Compared, result.Verified)
 	}
-	if uint64(len(result.Outside)) != result.Inside {
-		t.Errorf("%v\n%d pages are lost as seen from outside, %d as seen by the guest", r, len(result.Outside), result.Inside)
+	if n := len(result.Outside); uint64(n) != result.Inside {
+		t.Errorf("%v\n%d pages are lost as seen from outside, %d as seen by the guest",
+			r, n, result.Inside)
 	}
 	return result
 }
@@ -154,7 +157,8 @@ func TestWithoutArmingPagesAreLost(t *testing.T) {
 				if n := result.LostAt[momentBefore]; n > 0 {
 					t.Errorf("%d pages are lost that were written before the guest was asked", n)
 				}
-				t.Logf("%d of %d pages are lost, such as %v", len(result.Outside), result.Compared, result.Outside[0])
+				lost := result.Outside
+				t.Logf("%d of %d pages are lost, such as %v", len(lost), result.Compared, lost[0])
 				return
 			}
 			t.Fatal("no page was lost: the adversary does not tell an armed migration from another")
@@ -194,8 +198,10 @@ func TestDriverIsSwitchedOffAndOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		requireWhole(t, r, result)
-		if status := map[bool]string{false: "backend-disabled", true: "ok"}[on]; result.Migration.HintStatus() != status {
-			t.Errorf("enabled %v: the hints ended with %+v, want %s", on, result.Migration.Hints, status)
+		status := map[bool]string{false: "backend-disabled", true: "ok"}[on]
+		if result.Migration.HintStatus() != status {
+			t.Errorf("enabled %v: the hints ended with %+v, want %s",
+				on, result.Migration.Hints, status)
 		}
 	}
 }

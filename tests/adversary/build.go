@@ -53,8 +53,8 @@ func Build(ctx context.Context, root string) (string, error) {
 	if err := run(ctx, "gcc", append(compile, code...)...); err != nil {
 		return "", err
 	}
-	err = run(ctx, "objcopy", "-O", "binary", "-j", ".payload", "-j", ".boot", "-j", ".reset", elf, image)
-	if err != nil {
+	extract := []string{"-O", "binary", "-j", ".payload", "-j", ".boot", "-j", ".reset"}
+	if err := run(ctx, "objcopy", append(extract, elf, image)...); err != nil {
 		return "", err
 	}
 	rom := filepath.Join(out, "adversary.rom")

@@ -35,7 +35,10 @@ func TestDriverKeepsTheRules(t *testing.T) {
 	if err := g.ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	plan := Plan{Seed: 1, Used: 25, PerMessage: 64, Halves: true, Churn: 50_000, Strike: 16, Step: 1000}
+	plan := Plan{
+		Seed: 1, Used: 25, PerMessage: 64, Halves: true,
+		Churn: 50_000, Strike: 16, Step: 1000,
+	}
 	if _, err := g.tell(ctx, plan.order()); err != nil {
 		t.Fatal(err)
 	}
@@ -57,9 +60,8 @@ func TestDriverKeepsTheRules(t *testing.T) {
 	})
 	var tap bytes.Buffer
 	var skipped []string
-	sum, err := report.Run(ctx, "driver", suite, nil, report.NewTAP(&tap), onSkip(func(r report.Result) {
-		skipped = append(skipped, r.ID)
-	}))
+	noted := onSkip(func(r report.Result) { skipped = append(skipped, r.ID) })
+	sum, err := report.Run(ctx, "driver", suite, nil, report.NewTAP(&tap), noted)
 	if err != nil || sum.Failed+sum.Errors > 0 {
 		t.Errorf("%v; %v\n%s", sum, err, tap.String())
 	}

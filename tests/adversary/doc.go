@@ -37,9 +37,10 @@
 // first processor (main.c) carries out orders and drives the device: pci.c,
 // virtio.c and fbpp.c. The others strike meanwhile (attack.c). page.c is the
 // allocator. Orders come over a serial port in the format of package ctl
-// (order.c):
+// (order.c), each on one line:
 //
-//	plan seed=N used=N strike=N step=N churn=N pairs=N per_message=N hold=N halves=N restart=N move=N late=N stale=N
+//	plan seed=N used=N strike=N step=N churn=N pairs=N per_message=N hold=N
+//	     halves=N restart=N move=N late=N stale=N
 //	verify
 //	status
 //	restart

@@ -203,7 +203,8 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 	// It stays as it arrived until both memories were compared.
 	options := []string{"-S"}
 	if r.ClearShift != 0 {
-		options = append(options, "-global", fmt.Sprintf("migration.x-clear-bitmap-shift=%d", r.ClearShift))
+		shift := fmt.Sprintf("migration.x-clear-bitmap-shift=%d", r.ClearShift)
+		options = append(options, "-global", shift)
 	}
 	source := *g
 	defer source.Close()
@@ -264,7 +265,8 @@ func (g *Guest) prepare(ctx context.Context, r Round) error {
 	for _, c := range capabilities {
 		off = append(off, map[string]any{"capability": c, "state": false})
 	}
-	if err := g.vm.Execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": off}, nil); err != nil {
+	args := map[string]any{"capabilities": off}
+	if err := g.vm.Execute(ctx, "migrate-set-capabilities", args, nil); err != nil {
 		return err
 	}
 	for property, value := range map[string]any{

@@ -34,7 +34,8 @@ func (l Loss) String() string {
 	if l.Lent {
 		written = "lent to the device"
 	}
-	return fmt.Sprintf("page %#x, generation %d, %s: %d bytes differ, from %#x on", l.PFN, l.Generation, written, l.Bytes, l.Offset)
+	return fmt.Sprintf("page %#x, generation %d, %s: %d bytes differ, from %#x on",
+		l.PFN, l.Generation, written, l.Bytes, l.Offset)
 }
 
 // ram is the memory of a QEMU process, seen from outside.
@@ -50,7 +51,8 @@ func openRAM(pid, size int) (ram, error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if to, err := os.Readlink(path); err != nil || !strings.HasPrefix(to, "/memfd:memory-backend-memfd") {
+		to, err := os.Readlink(path)
+		if err != nil || !strings.HasPrefix(to, "/memfd:memory-backend-memfd") {
 			continue
 		}
 		f, err := os.Open(path)
@@ -85,7 +87,11 @@ const (
 // entry returns what the guest's table says of a page.
 func (r ram) entry(table, pfn uint64) (state byte, l Loss) {
 	e := r[table+pfn*entrySize:][:entrySize]
-	return e[4], Loss{PFN: pfn, Generation: binary.LittleEndian.Uint32(e), Moment: int(e[5]), Lent: e[4] == stateLent}
+	state = e[4]
+	return state, Loss{
+		PFN: pfn, Generation: binary.LittleEndian.Uint32(e),
+		Moment: int(e[5]), Lent: state == stateLent,
+	}
 }
 
 // compare returns the pages that differ and have contents in the source's

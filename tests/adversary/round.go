@@ -42,7 +42,9 @@ type Round struct {
 	CancelAfter  time.Duration // cancel a first migration after that; 0: there is none
 	Bandwidth    int64         // bytes per second; 0: no limit
 	Capabilities []string      // of the migration, out of capabilities
-	DirtyRate    time.Duration // have QEMU measure the dirty rate for so long meanwhile, by the same log; 0: not
+	// DirtyRate has QEMU measure the dirty rate for so long meanwhile, by the
+	// same log. 0: it does not.
+	DirtyRate time.Duration
 	// ClearShift is the log2 of the pages in a chunk of clear_bmap. It is for
 	// the QEMU that the guest moves to, and so for the round after this. 0:
 	// QEMU's choice, 1 GiB.
@@ -53,9 +55,10 @@ type Round struct {
 var capabilities = []string{"auto-converge", "multifd", "xbzrle"}
 
 func (r Round) String() string {
-	return fmt.Sprintf("%s; clear-delay %v hint-timeout %v cancel-after %v bandwidth %d capabilities %v "+
-		"dirty-rate %v clear-shift %d",
-		r.order(), r.ClearDelay, r.HintTimeout, r.CancelAfter, r.Bandwidth, r.Capabilities, r.DirtyRate, r.ClearShift)
+	return fmt.Sprintf("%s; clear-delay %v hint-timeout %v cancel-after %v bandwidth %d "+
+		"capabilities %v dirty-rate %v clear-shift %d",
+		r.order(), r.ClearDelay, r.HintTimeout, r.CancelAfter, r.Bandwidth, r.Capabilities,
+		r.DirtyRate, r.ClearShift)
 }
 
 // statuses returns how the exchange with the guest may end.
@@ -106,7 +109,9 @@ func Sweep() []Round {
 	add(func(r *Round) { r.Stale, r.ClearDelay = true, 5*time.Millisecond })
 	add(func(r *Round) { r.Hold, r.HintTimeout = lateHold, lateTimeout })
 	add(func(r *Round) { r.Hold, r.HintTimeout, r.Late = lateHold, lateTimeout, true })
-	add(func(r *Round) { r.CancelAfter, r.ClearDelay, r.Stale = 20*time.Millisecond, 100*time.Millisecond, true })
+	add(func(r *Round) {
+		r.CancelAfter, r.ClearDelay, r.Stale = 20*time.Millisecond, 100*time.Millisecond, true
+	})
 	return rounds
 }
 

@@ -86,7 +86,9 @@ static unsigned begin(uint16_t type, uint64_t generation)
 		s++;
 	slots[s].busy = true;
 	busy++;
-	slots[s].header = (struct header){ .type = type, .generation = generation, .page_shift = PAGE_SHIFT };
+	slots[s].header = (struct header){
+		.type = type, .generation = generation, .page_shift = PAGE_SHIFT
+	};
 	describe(s * SLOT_DESCRIPTORS, &slots[s].header, sizeof(struct header), 0);
 	return s;
 }
@@ -121,7 +123,8 @@ void fbpp_say_started(uint64_t generation)
 	virtq_kick(&shared->reportq);
 }
 
-void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, uint32_t per_message, uint32_t total)
+void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count,
+		 uint32_t per_message, uint32_t total)
 {
 	uint32_t at = 0;
 
@@ -198,7 +201,8 @@ static void supply_events(struct virtq *q)
 	}
 }
 
-bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher)
+bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_order,
+		fbpp_watcher *watcher)
 {
 	static const char release[] = "fbpp adversary";
 
@@ -215,7 +219,8 @@ bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_ord
 		return false;
 	shared = memory;
 	zero(shared, sizeof(*shared));
-	if (!virtio_queue(&device, &shared->eventq, EVENTQ) || !virtio_queue(&device, &shared->reportq, REPORTQ))
+	if (!virtio_queue(&device, &shared->eventq, EVENTQ) ||
+	    !virtio_queue(&device, &shared->reportq, REPORTQ))
 		return false;
 	slot_count = shared->reportq.size / SLOT_DESCRIPTORS;
 	supply_events(&shared->eventq);

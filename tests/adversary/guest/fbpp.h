@@ -52,7 +52,8 @@ struct fbpp_shared {
  * Starts the device, or resets it and starts it again, and says hello. The
  * memory is the device's until the next start.
  */
-bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_order, fbpp_watcher *watcher);
+bool fbpp_start(struct fbpp_shared *memory, uint64_t ram_bytes, unsigned max_order,
+		fbpp_watcher *watcher);
 
 /* Resets the device. The memory is the guest's again. */
 void fbpp_stop(void);
@@ -69,7 +70,8 @@ void fbpp_say_started(uint64_t generation);
  * A report may come in several calls: the one that ends it says how many
  * records there were in all, the others say FBPP_MORE.
  */
-void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count, uint32_t per_message, uint32_t total);
+void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count,
+		 uint32_t per_message, uint32_t total);
 
 #define FBPP_MORE UINT32_MAX
 

@@ -141,7 +141,8 @@ static bool start_driver(void)
 		shared_pfn = block;
 	}
 	seen.starts++;
-	return fbpp_start((struct fbpp_shared *)((uint64_t)shared_pfn * PAGE_SIZE), ram_bytes, MAX_ORDER, watch_step);
+	return fbpp_start((struct fbpp_shared *)((uint64_t)shared_pfn * PAGE_SIZE),
+			  ram_bytes, MAX_ORDER, watch_step);
 }
 
 /* Posts a report that is taken, in one or two steps. */

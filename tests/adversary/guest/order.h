@@ -29,7 +29,7 @@ uint64_t order_number(const struct order *o, const char *key, uint64_t otherwise
 void answer_ready(const char *name);
 void answer_begin(const struct order *o);
 void answer_number(const char *key, uint64_t number);
-void answer_indexed(const char *key, unsigned index, uint64_t number); /* key.index=number, unless 0 */
+void answer_indexed(const char *key, unsigned index, uint64_t number); /* unless it is 0 */
 void answer_end(void);
 
 #endif

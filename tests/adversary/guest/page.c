@@ -54,7 +54,8 @@ bool page_sound(uint32_t pfn, struct page_damage *damage)
 	volatile uint64_t *w = words(pfn);
 	struct page p = pages[pfn];
 	uint64_t v = body_start(pfn, p), sum = 0;
-	bool sound = w[WORD_PFN] == pfn && w[WORD_GENERATION] == p.generation && w[WORD_MOMENT] == p.moment;
+	bool sound = w[WORD_PFN] == pfn && w[WORD_GENERATION] == p.generation &&
+		     w[WORD_MOMENT] == p.moment;
 
 	for (unsigned i = WORD_BODY; i < PAGE_WORDS; i++) {
 		v = body_next(v);

@@ -117,7 +117,8 @@ bool virtio_queue(struct virtio *v, struct virtq *q, uint16_t index)
 		*reg16(v, QUEUE_SIZE) = q->size = VIRTQ_MAX;
 	q->index = index;
 	q->avail.flags = AVAIL_NO_INTERRUPT;
-	q->doorbell = (volatile uint16_t *)(v->notify + *reg16(v, QUEUE_NOTIFY_OFF) * v->notify_multiplier);
+	q->doorbell = (volatile uint16_t *)(v->notify +
+					    *reg16(v, QUEUE_NOTIFY_OFF) * v->notify_multiplier);
 	write_address(v, QUEUE_DESC, q->desc);
 	write_address(v, QUEUE_DRIVER, &q->avail);
 	write_address(v, QUEUE_DEVICE, &q->used);
