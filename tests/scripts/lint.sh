@@ -39,22 +39,6 @@ too_long() {
 	wc -l "${written[@]}" | awk '$1 >= 500 && $2 != "total" { print $2 ": " $1 " lines" }'
 }
 
-# The lines of folders that have more long ones than long-lines.txt lets them.
-too_wide() {
-	./tests/scripts/columns.pl "${written[@]}" "${others[@]}" | awk '
-		NR == FNR && /^[^#]/ { may[$1] = $2 }
-		NR == FNR { next }
-		{
-			folder = $1
-			sub(/:.*/, "", folder)
-			while (!(folder in may) && sub(/\/?[^\/]*$/, "", folder) && folder != "") ;
-			lines[folder] = lines[folder] $0 "\n"
-			if (++n[folder] > may[folder] + 0)
-				over[folder] = 1
-		}
-		END { for (f in over) printf "%s", lines[f] }' tests/scripts/long-lines.txt -
-}
-
 # Imports that imports.txt does not allow.
 wrong_way() {
 	local module
@@ -100,7 +84,7 @@ expect_none "not formatted by gofmt" gofmt -l "${go_files[@]}"
 expect_none "no licence line" grep -L 'SPDX-License-Identifier:' "${written[@]}" "${scripts[@]}"
 expect_none "unsafe outside of *_unsafe.go" unsafe_elsewhere
 expect_none "500 lines or more" too_long
-expect_none "more than 100 columns, in more lines than long-lines.txt lets the folder have" too_wide
+expect_none "more than 100 columns" ./tests/scripts/columns.pl "${written[@]}" "${others[@]}"
 expect_none "imports that imports.txt does not allow" wrong_way
 expect_none "programs without --version" without_version
 expect_none "commit subjects of more than 72 characters" long_subjects
