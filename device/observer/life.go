@@ -86,9 +86,10 @@ func (l *life) check(ctx context.Context) error {
 	}
 }
 
-// goneOn tells whether the clock has gone on as a clock does. What a boot loader
-// happens to write there is seldom a little more than what was there, and a
-// kernel's image has the time of its start.
+// goneOn tells whether the clock has gone on as a clock does: by no more ticks than
+// there was time for. Whatever a boot loader writes there is seldom just that, and
+// a kernel's image that it loads has the time at which a clock starts, which is
+// earlier.
 func (l *life) goneOn(ticks uint64, since time.Duration) bool {
 	return ticks > l.ticks && ticks-l.ticks <= uint64(since.Seconds()*maxHZ)+maxHZ
 }

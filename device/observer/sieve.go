@@ -65,7 +65,7 @@ func (s *sieve) add(ctx context.Context, blocks []introspect.Block) error {
 // to be called after the last add.
 func (s *sieve) prove(ctx context.Context) error {
 	begun := time.Now()
-	var wanted []uint64
+	var wanted []uint64 // neighbours often share a frame
 	for _, c := range s.claims {
 		if n := len(wanted); n == 0 || wanted[n-1] != c.frame {
 			wanted = append(wanted, c.frame)
@@ -128,15 +128,17 @@ func (s *sieve) keep(a *answer) error {
 }
 
 // asRanges sorts frames and makes ranges of them. It changes its argument.
-func asRanges(numbers []uint64) []freeset.Range {
-	slices.Sort(numbers)
+func asRanges(frames []uint64) []freeset.Range {
+	const size = 1 << freeset.FrameShift
+	slices.Sort(frames)
 	var ranges []freeset.Range
-	for _, n := range slices.Compact(numbers) {
-		if last := len(ranges) - 1; last >= 0 && ranges[last].End() == n<<freeset.FrameShift {
-			ranges[last].Length += 1 << freeset.FrameShift
+	for _, n := range slices.Compact(frames) {
+		gpa := n << freeset.FrameShift
+		if last := len(ranges) - 1; last >= 0 && ranges[last].End() == gpa {
+			ranges[last].Length += size
 			continue
 		}
-		ranges = append(ranges, frames(n, 1))
+		ranges = append(ranges, freeset.Range{GPA: gpa, Length: size})
 	}
 	return ranges
 }

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/introspect"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
@@ -39,10 +38,10 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 		return failure(ctx, err)
 	}
 	if content.Matters() {
-		failure := source.Failf(protocol.AnswerRefused, "Linux %s checks what is in its free pages "+
+		refusal := source.Failf(protocol.AnswerRefused, "Linux %s checks what is in its free pages "+
 			"(page_poison, debug_pagealloc)", k.Release)
-		failure.Final = true
-		return failure
+		refusal.Final = true
+		return refusal
 	}
 	found := time.Now()
 	s := newSieve(f.Free, r.Written, o.maxClaims)
@@ -83,9 +82,4 @@ func failure(ctx context.Context, err error) *source.Failure {
 		return source.Failf(protocol.AnswerNoDriver, "%v", err)
 	}
 	return source.Failf(protocol.AnswerRefused, "%v", err)
-}
-
-// frames returns a range of whole frames.
-func frames(first, n uint64) freeset.Range {
-	return freeset.Range{GPA: first << freeset.FrameShift, Length: n << freeset.FrameShift}
 }
