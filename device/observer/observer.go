@@ -132,20 +132,37 @@ func (o *Observer) setGuest(shared reference, mem *physmem.Memory) {
 
 // SetBoot says how often the machine was reset by now, or its memory replaced.
 func (o *Observer) SetBoot(n uint32) {
+	o.learn(func() {
+		if n == o.boot {
+			return
+		}
+		o.boot, o.life, o.why = n, nil, nil
+		close(o.booted)
+		o.booted = make(chan struct{})
+	})
+}
+
+// learn has change note what was learned, with o.mu held, and tells of news.
+func (o *Observer) learn(change func()) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if n == o.boot {
-		return
+	before := o.status()
+	change()
+	now := o.status()
+	o.mu.Unlock()
+	if now != before {
+		o.changed()
 	}
-	o.boot, o.life, o.why = n, nil, nil
-	close(o.booted)
-	o.booted = make(chan struct{})
 }
 
 // Status returns what is known now.
 func (o *Observer) Status() Status {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.status()
+}
+
+// status is Status with o.mu held.
+func (o *Observer) status() Status {
 	var s Status
 	if o.life != nil {
 		s.Release = o.life.kernel.Release
@@ -186,15 +203,14 @@ const (
 func (o *Observer) watch(ctx context.Context, g *guest) {
 	defer g.shared.Release()
 	delay, looks := settleTime, 0
+	booted := o.nextBoot()
 	for {
-		o.mu.Lock()
-		booted := o.booted
-		o.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
-		case <-booted:
+		case <-booted: // a reset in the middle of a look is seen here, too
 			delay, looks = settleTime, 0
+			booted = o.nextBoot()
 			continue
 		case <-time.After(delay):
 		}
@@ -214,9 +230,15 @@ func (o *Observer) watch(ctx context.Context, g *guest) {
 		if now := o.Status(); now != before {
 			o.lg.Info("looked for the guest's kernel", zap.String("release", now.Release),
 				zap.String("why_not", now.Why))
-			o.changed()
 		}
 	}
+}
+
+// nextBoot returns what is closed at the next change of boot.
+func (o *Observer) nextBoot() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.booted
 }
 
 // explain looks at every page for a kernel that is refused, to say why.
@@ -225,11 +247,11 @@ func (o *Observer) explain(ctx context.Context, mem *physmem.Memory) {
 	boot := o.boot
 	o.mu.Unlock()
 	_, err := introspect.Locate(ctx, mem, introspect.Options{})
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if err != nil && ctx.Err() == nil && boot == o.boot && o.life == nil {
-		o.why = err
-	}
+	o.learn(func() {
+		if err != nil && ctx.Err() == nil && boot == o.boot && o.life == nil {
+			o.why = err
+		}
+	})
 }
 
 // Kernel returns the guest's kernel, which it may have to look for: one that has
@@ -253,7 +275,7 @@ func (o *Observer) ruling(ctx context.Context) (k *introspect.Kernel, release fu
 }
 
 // find looks for the kernel, one caller at a time, has it checked, and keeps what
-// comes of it.
+// comes of it unless the guest is another by then. The caller releases the memory.
 func (o *Observer) find(
 	ctx context.Context, check func(*life) error,
 ) (_ *life, release func(), err error) {
@@ -278,11 +300,11 @@ func (o *Observer) find(
 	} else if errors.Is(err, introspect.ErrNotFound) && why != nil {
 		err = why // which says more
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if boot == o.boot && g == o.guest && ctx.Err() == nil {
-		o.life, o.why = l, err
-	}
+	o.learn(func() {
+		if boot == o.boot && g == o.guest && ctx.Err() == nil {
+			o.life, o.why = l, err
+		}
+	})
 	if err != nil {
 		g.shared.Release()
 		return nil, nil, err

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observer
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// afterLook is a reference to memory. It calls look when a look has ended.
+type afterLook struct {
+	reference
+	look func()
+}
+
+func (a afterLook) Release() {
+	a.reference.Release()
+	a.look()
+}
+
+// A watcher that has just found a kernel waits for long, but not for the kernel
+// after a reset that it has not seen yet.
+func TestAResetDuringALookIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetting(t, blocks)
+		reset := func() { s.o.SetBoot(1) }
+		s.o.setGuest(afterLook{s.shared, reset}, s.o.guest.mem)
+		time.Sleep(settleTime + lifePoll/2) // it waits for a sign of life now
+		s.put(clock, start+1)
+		time.Sleep(lifePoll)
+		synctest.Wait()
+		if got := s.o.Status(); got.Release != "" {
+			t.Fatalf("there was no reset: %+v", got)
+		}
+		time.Sleep(settleTime + 2*lifePatience)
+		synctest.Wait()
+		if got := s.o.Status(); got.Release == "" {
+			t.Errorf("nobody has looked for the kernel after the reset: %+v", got)
+		}
+	})
+}
+
+func TestNewsAreTold(t *testing.T) {
+	s := newSetting(t, blocks)
+	told := 0
+	o := New(Options{Changed: func() { told++ }})
+	look := func() {
+		if _, release, err := o.Kernel(t.Context()); err == nil {
+			release()
+		}
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+		news int
+	}{
+		{"memory", func() { o.setGuest(s.shared, s.o.guest.mem) }, 1},
+		{"a kernel", look, 1},
+		{"the same one", look, 0},
+		{"a reset", func() { o.SetBoot(1) }, 1},
+		{"the same one", func() { o.SetBoot(1) }, 0},
+		{"another, with no kernel known", func() { o.SetBoot(2) }, 0},
+		{"no memory", func() { o.setGuest(nil, nil) }, 1},
+	} {
+		told = 0
+		step.do()
+		if told != step.news {
+			t.Errorf("%s: told %d times, want %d", step.name, told, step.news)
+		}
+	}
+}
