@@ -11,6 +11,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/paging"
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 	"github.com/fbpp-project/fbpp/device/introspect/vmcoreinfo"
+	"github.com/fbpp-project/fbpp/device/protocol/cmdline"
 )
 
 // Kernel is what stays true of a guest's kernel while it runs. It is plain data,
@@ -141,7 +142,7 @@ func (k *Kernel) Content() (Content, error) {
 			if err != nil {
 				return c, err
 			}
-			*s.on = asksFor(line, s.parameter)
+			*s.on = cmdline.AsksFor(line, s.parameter)
 			continue
 		}
 		if err != nil {

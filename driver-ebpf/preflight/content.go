@@ -6,9 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/protocol/cmdline"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
@@ -39,12 +39,12 @@ var switches = []struct {
 // was built without the feature, and the feature can be on without a
 // parameter. Where there is no key of that name the kernel has no such feature,
 // or has renamed it: then a parameter that asks for it is believed.
-func contentFeatures(v variables, cmdline string) (protocol.Features, error) {
+func contentFeatures(v variables, line string) (protocol.Features, error) {
 	var features protocol.Features
 	for _, s := range switches {
 		on, err := staticKey(v, s.key)
 		if errors.Is(err, kernel.ErrNoSymbol) {
-			on, err = asksFor(cmdline, s.parameter), nil
+			on, err = cmdline.AsksFor(line, s.parameter), nil
 		}
 		if err != nil {
 			return 0, err
@@ -67,22 +67,4 @@ func staticKey(v variables, name string) (bool, error) {
 		return false, fmt.Errorf("read static key %s: %w", name, err)
 	}
 	return binary.NativeEndian.Uint32(enabled[:]) != 0, nil
-}
-
-// asksFor tells whether a kernel command line switches a parameter on, as
-// kstrtobool reads it. The last one counts.
-func asksFor(cmdline, parameter string) (on bool) {
-	for _, word := range strings.Fields(cmdline) {
-		if word == "--" {
-			break
-		}
-		name, value, _ := strings.Cut(word, "=")
-		if strings.ReplaceAll(name, "-", "_") != parameter {
-			continue
-		}
-		value = strings.ToLower(strings.Trim(value, `"`))
-		on = strings.HasPrefix(value, "1") || strings.HasPrefix(value, "y") ||
-			strings.HasPrefix(value, "t") || strings.HasPrefix(value, "on")
-	}
-	return on
 }

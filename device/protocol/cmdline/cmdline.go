@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package introspect
+// Package cmdline reads the command line of a guest's Linux kernel. Both ends
+// decide by it whether free pages may be left out: the guest's driver, and the
+// host that looks for itself.
+package cmdline
 
 import "strings"
 
-// asksFor tells whether a kernel command line switches a parameter on, as
-// kstrtobool reads it. The last one counts.
-func asksFor(line, parameter string) (on bool) {
+// AsksFor tells whether a kernel command line switches a parameter on, as
+// kstrtobool (lib/kstrtox.c) reads it. The last one counts.
+func AsksFor(line, parameter string) (on bool) {
 	for _, word := range strings.Fields(line) {
 		if word == "--" {
 			break
