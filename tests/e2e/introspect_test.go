@@ -49,7 +49,7 @@ func TestPausedGuestIsLookedAt(t *testing.T) {
 }
 
 // The agent is asked where it is there and able; where it is not, the host looks
-// for itself.
+// for itself. Each case goes on where the one before ended.
 func TestAutoAsksTheAgentFirst(t *testing.T) {
 	m := boot(t, setup{
 		noAgent: true, backendArgs: []string{"--source=auto"},
@@ -80,8 +80,7 @@ func TestAutoAsksTheAgentFirst(t *testing.T) {
 	}
 }
 
-// What forbids to leave free pages out is seen from outside, too, and then nobody
-// is asked any more.
+// What forbids to leave free pages out is seen from outside, too.
 func TestGuestThatChecksFreePagesIsNotLookedAt(t *testing.T) {
 	for _, source := range []string{"introspect", "auto"} {
 		t.Run(source, func(t *testing.T) {
@@ -107,7 +106,7 @@ func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
 	m := boot(t, setup{introspect: true, noIntegrity: true})
 	random := random(t)
 	for range rounds(6, 60) {
-		// Otherwise a reset is the end of QEMU.
+		// This QEMU was started with -no-reboot: a reset would be its end.
 		reset := map[string]any{"reboot": "reset"}
 		if err := m.vm.Execute(m.ctx, "set-action", reset, nil); err != nil {
 			t.Fatal(err)
@@ -124,6 +123,7 @@ func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
 		if _, err := m.vm.Boot(m.ctx); err != nil {
 			t.Fatal(err)
 		}
+		// Whether there were any depends on how far the next kernel was.
 		t.Logf("hints: %s", figures.HintStatus())
 		m.awaitDriver()
 	}
