@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
+
+// A guest of 2 TiB in 256 modules, which are told of one by one, with free memory
+// everywhere: fbppd stays below the limit that its unit sets.
+func TestAGuestOfManyModulesFitsIntoTheUnit(t *testing.T) {
+	const (
+		modules, size = 256, 8 << 30
+		most          = 256 << 20 // MemoryMax= of contrib/fbppd@.service
+		order         = 10
+	)
+	d := mustStart(t, mustBuild(t))
+	v := mustRun(t, d.vhost)
+	var records []protocol.Record
+	for range modules {
+		at := (v.guest.End() + size - 1) / size * size
+		b := must(v.guest.AddBlock(at, size))(t)
+		v.check(v.fe.AddBlock(b))
+		for gib := at; gib < at+size; gib += 1 << 30 { // in each part of the free set
+			records = append(records, protocol.MakeRecord(gib>>12, order))
+		}
+	}
+	v.send(report(v.open(), records...))
+	const want = modules * size >> 30 << (12 + order)
+	if status, bytes := v.answer(); status != protocol.AnswerOK || bytes != want {
+		t.Fatalf("the answer is %v with %d bytes, want %d", status, bytes, uint64(want))
+	}
+	peak := d.peak(t)
+	t.Logf("the peak is %d MiB", peak>>20)
+	if peak > most {
+		t.Errorf("fbppd has held %d MiB, more than the %d of its unit", peak>>20, most>>20)
+	}
+}
