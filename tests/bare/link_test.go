@@ -44,7 +44,10 @@ func startLink(t testing.TB) *link {
 			if err != nil {
 				return // the test is over
 			}
-			far, err := net.Dial("unix", l.far)
+			l.mu.Lock()
+			path, there, back := l.far, l.there, l.back
+			l.mu.Unlock()
+			far, err := net.Dial("unix", path)
 			if err != nil {
 				near.Close()
 				continue
@@ -52,8 +55,8 @@ func startLink(t testing.TB) *link {
 			l.mu.Lock()
 			l.conns = append(l.conns, near, far)
 			l.mu.Unlock()
-			done.Go(func() { carry(ctx, near, far, l.there) })
-			done.Go(func() { carry(ctx, far, near, l.back) })
+			done.Go(func() { carry(ctx, near, far, there) })
+			done.Go(func() { carry(ctx, far, near, back) })
 		}
 	})
 	t.Cleanup(func() {
@@ -64,6 +67,13 @@ func startLink(t testing.TB) *link {
 		os.RemoveAll(dir)
 	})
 	return l
+}
+
+// set changes what holds for connections from now on.
+func (l *link) set(change func(l *link)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(l)
 }
 
 // cut ends all connections.

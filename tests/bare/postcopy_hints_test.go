@@ -126,7 +126,7 @@ func TestHintsWithPostcopyToAnOlderQEMU(t *testing.T) {
 			if err := s.m.SetDevice(s.m.ctx, "hint-timeout", tc.timeout); err != nil {
 				t.Fatal(err)
 			}
-			s.link.there, s.link.back = tc.there, tc.back
+			s.link.set(func(l *link) { l.there, l.back = tc.there, tc.back })
 			s.begin()
 			s.m.await("there are no hints", func() bool {
 				return hintStatus(t, s.m) != ""
@@ -145,7 +145,8 @@ func TestCancelledBeforeTheDestinationSaysThatItKnows(t *testing.T) {
 	if err := s.m.SetDevice(s.m.ctx, "hint-timeout", 1<<30); err != nil {
 		t.Fatal(err)
 	}
-	s.link.there = [2]string{"fbpq", "fbpz"} // no ping, and so no pong
+	// No ping, and so no pong.
+	s.link.set(func(l *link) { l.there = [2]string{"fbpq", "fbpz"} })
 	s.begin()
 	if err := s.m.CancelMigration(s.m.ctx); err != nil {
 		t.Fatal(err)
@@ -324,7 +325,7 @@ func (s *skipping) fails() {
 	s.link.cut()
 	s.awaitStatus(s.m, "postcopy-paused")
 	s.awaitStatus(s.dst, "postcopy-paused")
-	s.link.far += "-again"
+	s.link.set(func(l *link) { l.far += "-again" })
 	s.dst.execute("migrate-recover", map[string]any{"uri": "unix:" + s.link.far})
 	s.m.execute("migrate", map[string]any{"uri": "unix:" + s.link.near, "resume": true})
 	s.awaitStatus(s.m, "postcopy-active")
