@@ -10,11 +10,13 @@ import (
 	"github.com/fbpp-project/fbpp/device/observer"
 )
 
-// ErrNoMemory says that no guest has shared its memory.
+// ErrNoMemory says that no frontend has shared a guest's memory.
 var ErrNoMemory = observer.ErrNoMemory
 
-// Census counts what the guest uses its memory for. It takes a while, and can be
-// called at any time, also during a migration.
+// Census counts the guest's pages by what they are used for, as the host sees
+// them. It reads the descriptor of every page, which takes a while. It may be
+// called at any time, also during a migration. It fails with ErrNoMemory, when it
+// finds no Linux kernel, and when ctx ends.
 func (d *Device) Census(ctx context.Context) (*census.Census, error) {
 	begun := time.Now()
 	k, release, err := d.observer.Kernel(ctx)

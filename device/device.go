@@ -37,13 +37,13 @@ type Options struct {
 	// DefaultWindowSize.
 	WindowSize int
 
-	// Source says whom the device asks. More are sources to ask, in turn, where
-	// those have no answer.
+	// Source says which of the built-in sources the device asks. The sources in
+	// More are asked after these, in order, when none of them has an answer.
 	Source Policy
 	More   []source.Source
 
-	// History takes what becomes of migrations. It stays the caller's. Nil is one
-	// in memory.
+	// History receives the outcome of each migration. The caller closes it. Nil
+	// keeps the outcomes in memory only.
 	History *history.Log
 
 	// Logger may be nil.
@@ -65,8 +65,8 @@ type Device struct {
 	census     census.Taker
 	history    *history.Log
 
-	// free is used by the request that is being answered, and by who changes the
-	// memory table, whoever holds freeMu. It is taken before mu.
+	// freeMu guards free: for the request that is being answered, and for changes
+	// of the memory table. It is taken before mu.
 	freeMu sync.Mutex
 	free   *freeset.Set
 
@@ -116,11 +116,11 @@ func New(o Options) *Device {
 }
 
 // VhostUser describes the device to a vhostuser.Server. Serve it with one
-// server at a time. The queues and the config space are the guest driver's
-// affair; the device has the frontend, its memory table, and the window.
+// server at a time. Package driver handles the queues and the config space. The
+// device itself handles the connection, the memory table and the window.
 func (d *Device) VhostUser() *vhostuser.Device {
 	return &vhostuser.Device{
-		// The library keeps both promises; a driver may do without either.
+		// vhostuser implements both; a driver need not accept either.
 		Features:      1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder,
 		NumQueues:     protocol.NumQueues,
 		MaxQueueSize:  protocol.MaxQueueSize,
@@ -144,8 +144,8 @@ func (d *Device) VhostUser() *vhostuser.Device {
 	}
 }
 
-// SetEnabled switches the optimisation on or off, at any time, also during an
-// exchange.
+// SetEnabled switches the optimisation on or off. Switching it off during an
+// exchange ends the exchange.
 func (d *Device) SetEnabled(on bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -163,8 +163,9 @@ func (d *Device) SetEnabled(on bool) {
 	d.watchers.wake()
 }
 
-// Refuse takes the HELLO of a guest whose driver cannot reach the device and says
-// by another way why [FBPP-PORT-1]. One that does not refuse is an error.
+// Refuse takes a HELLO that did not come through the device: the guest's agent
+// cannot reach it, and gives the reason by the serial port [FBPP-PORT-1]. A HELLO
+// with StatusOK is an error.
 func (d *Device) Refuse(h protocol.Header, body protocol.Hello) error {
 	return d.driver.Refuse(h, body)
 }
@@ -176,8 +177,8 @@ func (d *Device) connected(b *vhostuser.Backend) {
 	d.watchers.wake()
 }
 
-// disconnected forgets all that belongs to the frontend and its guest: the next
-// frontend may run another guest.
+// disconnected drops all state of the frontend and its guest: the next frontend
+// may run another guest.
 func (d *Device) disconnected(*vhostuser.Backend, error) {
 	d.driver.Disconnected()
 	d.mu.Lock()
@@ -198,8 +199,8 @@ func (d *Device) memoryChanged(m *vhostuser.Memory) {
 	d.setMemory(m)
 }
 
-// setMemory replaces the guest's memory, once no source uses the old one. nil is
-// no memory.
+// setMemory waits until no source uses the guest's memory, and replaces it. nil
+// means that there is no memory.
 func (d *Device) setMemory(m *vhostuser.Memory) {
 	var ranges []freeset.Range
 	if m != nil {
@@ -227,7 +228,8 @@ func (d *Device) getWindow(payload []byte, files []*os.File) ([]byte, []int, err
 	}
 	features := uint64(protocol.WindowFeatureOutcome)
 	if slices.ContainsFunc(d.sources, func(s source.Source) bool { return s != d.driver }) {
-		features |= protocol.WindowFeaturePeek // they read memory that may change
+		// A source that reads guest memory has to know which pages changed.
+		features |= protocol.WindowFeaturePeek
 	}
 	terms, err := window.Agree(payload, features)
 	if err != nil {

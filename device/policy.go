@@ -15,15 +15,15 @@ type Policy string
 
 // The policies.
 const (
-	// PolicyAuto asks the guest's driver, and introspects where there is none,
-	// where it refuses for a reason that does not concern the contents of free
-	// pages, and where it does not answer.
+	// PolicyAuto asks the guest's driver first, and introspects when the driver
+	// has no answer: it is missing, refuses, is late or fails. It does not
+	// introspect when the guest relies on the contents of its free pages.
 	PolicyAuto Policy = "auto"
 	// PolicyGuest asks the guest's driver only.
 	PolicyGuest Policy = "guest"
-	// PolicyIntrospect asks nobody in the guest.
+	// PolicyIntrospect reads guest memory from the host and asks no driver.
 	PolicyIntrospect Policy = "introspect"
-	// PolicyNone asks nobody.
+	// PolicyNone asks neither.
 	PolicyNone Policy = "none"
 )
 
@@ -54,7 +54,7 @@ func (*Policy) words() string {
 
 func (p Policy) introspects() bool { return p == PolicyAuto || p == PolicyIntrospect }
 
-// sourcesFor returns the sources that a policy asks, in turn.
+// sourcesFor returns the sources that a policy asks, in order.
 func (d *Device) sourcesFor(p Policy) []source.Source {
 	switch p {
 	case PolicyAuto:

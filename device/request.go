@@ -26,9 +26,9 @@ type request struct {
 	begun  time.Time
 	paused bool
 	cancel context.CancelCauseFunc
-	signal chan struct{} // gets one when the frontend may have answered a peek
-	// peeking says that the frontend may be about to write its answer to a peek
-	// into the window, where a further peek and the answer have their ranges.
+	signal chan struct{} // receives when the frontend may have answered a peek
+	// peeking says that a peek has no answer yet. The frontend may then write to
+	// the window's ranges at any time, so the device must not.
 	peeking bool
 }
 
@@ -101,13 +101,14 @@ func (d *Device) begin(r window.Request) {
 func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	ctx, stop := context.WithDeadline(ctx, deadline)
 	defer stop()
-	d.freeMu.Lock() // until whoever was asked before has let go of it
+	d.freeMu.Lock() // waits for the source of an earlier request
 	defer d.freeMu.Unlock()
 	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return // cancelled, and answered so, while it waited
+		return // finish cancelled and answered the request meanwhile
 	}
 	d.mu.Lock()
-	r := source.Request{Memory: d.memory, Paused: x.paused} // it stays while freeMu is held
+	// The memory stays valid while freeMu is held.
+	r := source.Request{Memory: d.memory, Paused: x.paused}
 	if d.open == x && d.window.CanPeek() {
 		r.Written = func(ctx context.Context, pages []freeset.Range) ([]byte, error) {
 			return d.written(ctx, x, pages)
@@ -131,9 +132,10 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	}
 }
 
-// askInTurn asks the sources until one answers or says that none may, and returns
-// its name and findings. Where none answers, the failure is that of the first,
-// with what the others say. freeMu is held, d.mu is not.
+// askInTurn asks the sources in order until one answers, and returns its name and
+// findings. A final failure ends the search. When no source answers, it returns
+// the first source's failure with the reasons of the others appended. freeMu is
+// held, d.mu is not.
 func (d *Device) askInTurn(
 	ctx context.Context, r source.Request,
 ) (name string, f *source.Findings, failure *source.Failure) {
@@ -163,10 +165,11 @@ func (d *Device) askInTurn(
 	return "", nil, first
 }
 
-// reserve is the most that a source leaves of the time to those behind it.
+// reserve is the most time that a source must leave for the sources after it.
 const reserve = 300 * time.Millisecond
 
-// askOne asks a source. One that others follow has to leave them some time.
+// askOne asks one source. others says that more sources follow: then it gets an
+// earlier deadline, so that they have some time left.
 func askOne(
 	ctx context.Context, s source.Source, r source.Request, f *source.Findings, others bool,
 ) error {
@@ -178,8 +181,7 @@ func askOne(
 	return s.Ask(ctx, r, f)
 }
 
-// written asks the frontend which pages were written, and waits for its answer.
-// d.mu is not held.
+// written implements source.Request.Written by a peek. d.mu is not held.
 func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -215,8 +217,7 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 	return nil, context.Canceled
 }
 
-// answer answers the open request with what a source found. The caller holds
-// freeMu, too.
+// answer answers the open request with a source's findings. freeMu is held, too.
 func (d *Device) answer(name string, f *source.Findings) {
 	x := d.open
 	d.open = nil
@@ -231,8 +232,8 @@ func (d *Device) answer(name string, f *source.Findings) {
 	d.record(x, a, f.Items, "")
 }
 
-// finish ends the open request without an answer of a source, if there is one:
-// it answers the frontend, and has the source stop.
+// finish ends the open request, if there is one, without findings: it answers the
+// frontend with status and cancels the source.
 func (d *Device) finish(status protocol.AnswerStatus, why string) {
 	x := d.open
 	if x == nil {

@@ -20,18 +20,19 @@ type Status struct {
 	Enabled   bool `json:"enabled"`
 	Connected bool `json:"frontend_connected"`
 	Asking    bool `json:"asking"` // a request is open
-	// DriverState is "none" while nobody drives the device in the guest, "starting"
-	// when somebody does and has not said HELLO, then "ready" or "refuses".
+	// DriverState is "none" without a driver in the guest, "starting" when the
+	// event queue runs but no HELLO has come, then "ready" or "refuses".
 	DriverState string           `json:"driver_state"`
 	Driver      *driver.Identity `json:"driver,omitempty"`
 	// Sources are asked in this order.
 	Sources []string `json:"sources"`
-	// Kernel is what is known of the guest's kernel without the guest. It is there
-	// where the device may introspect.
+	// Kernel is what introspection knows of the guest's kernel. It is nil where
+	// the policy does not introspect.
 	Kernel *observer.Status `json:"kernel,omitempty"`
-	// Last is the request that ended last: what was reported. Migration is what
-	// QEMU says became of the newest migration, whether it asked or not: what was
-	// skipped. A QEMU of the window's version 1 says nothing.
+	// Last is the request that ended last, with what the device reported.
+	// Migration is the newest migration's outcome as QEMU tells it, with what QEMU
+	// skipped, also for a migration that made no request. It stays nil with a
+	// frontend that does not tell outcomes, as with version 1 of the window.
 	Last      *Exchange  `json:"last,omitempty"`
 	Migration *Migration `json:"migration,omitempty"`
 	// Requests counts the requests that ended, by status.
@@ -43,7 +44,7 @@ type Exchange struct {
 	Ended     time.Time       `json:"ended"`
 	Status    string          `json:"status"`
 	Why       string          `json:"why,omitempty"`
-	Source    string          `json:"source,omitempty"` // who answered
+	Source    string          `json:"source,omitempty"` // name of the source that answered
 	Records   uint64          `json:"records"`
 	Ranges    int             `json:"ranges"`
 	FreeBytes uint64          `json:"free_bytes"`
@@ -52,7 +53,7 @@ type Exchange struct {
 	Details   []source.Detail `json:"details,omitempty"`
 }
 
-// Phase is a named part of an exchange, which follows the one before.
+// Phase is a named part of an exchange. Phases follow one another in time.
 type Phase struct {
 	Name         string `json:"name"`
 	Microseconds uint64 `json:"us"`
@@ -121,11 +122,11 @@ func driverState(identity *driver.Identity, started bool) string {
 	return "none"
 }
 
-// History returns what became of the newest migrations, the newest last.
+// History returns the outcomes of the newest migrations, the newest last.
 func (d *Device) History() []Migration { return d.history.Newest() }
 
-// Changed returns a channel that is closed at the next change of the status.
-// To miss none, call it before Status.
+// Changed returns a channel that is closed at the next change of the status. Call
+// it before Status, or a change between the two calls is missed.
 func (d *Device) Changed() <-chan struct{} { return d.watchers.wait() }
 
 // record keeps and logs how a request ended. d.mu is held.
@@ -163,7 +164,7 @@ func (d *Device) record(x *request, a window.Answer, items uint64, why string) {
 	d.lg.Info("free memory reported", fields...)
 }
 
-// told takes what the frontend says became of a migration. d.mu is held.
+// told records an outcome that the frontend wrote, once. d.mu is held.
 func (d *Device) told(o window.Outcome) {
 	if o.Number == d.lastTold {
 		return

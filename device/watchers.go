@@ -4,11 +4,12 @@ package device
 
 import "sync"
 
-// watchers wakes those who wait for a change of the status. Its lock is taken
-// last: wake may be called under any other. The zero value is usable.
+// watchers wakes the goroutines that wait for a change of the status. Its lock is
+// taken last, so wake may be called with any other lock held. The zero value is
+// usable.
 type watchers struct {
 	mu      sync.Mutex
-	changed chan struct{} // closed at the next change; nil when nobody waits
+	changed chan struct{} // closed at the next change; nil without waiters
 }
 
 // wait returns a channel that is closed at the next change.
@@ -21,7 +22,6 @@ func (w *watchers) wait() <-chan struct{} {
 	return w.changed
 }
 
-// wake says that something has changed.
 func (w *watchers) wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
