@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package source says what a source of page classes is: something that knows,
-// when a migration begins, what the guest does with its memory. The guest's own
-// driver is one; another may look at the guest from the host.
+// Package source is the interface between the device and its sources of page
+// classes. A source finds out, when a migration begins, what the guest uses its
+// memory for. The guest's own driver is a source (package driver); the observer,
+// which reads guest memory from the host, is another (package observer).
 //
-// The device asks its sources in turn and knows nothing else of them. A source
-// knows no other source, and neither QEMU nor the hint window.
+// The device asks its sources in order and knows only this interface. A source
+// knows neither the other sources nor QEMU nor the hint window.
 package source
 
 import (
@@ -25,16 +26,17 @@ type Source interface {
 	Name() string
 
 	// Ask finds out what is free and adds it to f. It returns nil when the
-	// findings are whole, or a [Failure], after which nothing in f counts; any
-	// other error counts as one with AnswerInternal. It returns promptly when
-	// ctx ends, and does not touch f afterwards. The deadline of ctx is when the
-	// answer has to be there.
+	// findings are complete, or else a [Failure]; any other error counts as a
+	// Failure with AnswerInternal. The device ignores f after an error. Ask returns
+	// promptly when ctx ends, and does not touch f after it has returned. The
+	// deadline of ctx is when the answer is due.
 	Ask(ctx context.Context, r Request, f *Findings) error
 }
 
 // Request is what a source may need to answer.
 type Request struct {
-	// Memory is the guest's. It is valid until Ask returns.
+	// Memory is the guest's memory, or nil before the first memory table. It is
+	// valid until Ask returns.
 	Memory *vhostuser.Memory
 
 	// Paused says that the guest did not run when the request was made. It may
@@ -42,31 +44,32 @@ type Request struct {
 	Paused bool
 
 	// Written tells which pages of the given ranges were written since the dirty
-	// log was armed, before the request: a bit for each 4 KiB page in the order of
-	// the ranges, which are sorted, disjoint and within Memory. A page that has
-	// not been written until the answer was constant since the request, however
-	// and whenever it was read. Nil where the frontend cannot tell. Call it again
-	// only when it has returned an answer: after an error there is no more.
+	// log was armed, which was before the request. The ranges are sorted, disjoint
+	// and within Memory. The result has a bit for each 4 KiB page, in the order of
+	// the ranges. A page whose bit is clear has not changed from the request until
+	// the answer, so what was read of it in between is consistent. Written is nil
+	// where the frontend cannot tell. After an error, do not call it again.
 	Written func(ctx context.Context, pages []freeset.Range) ([]byte, error)
 }
 
-// Findings are what a source found out. Pages that it says nothing of are in
-// use. The device gives the findings empty, and reads them after Ask.
+// Findings are what a source found out. Pages that are not in Free count as in
+// use. The device passes the findings empty, and reads them after Ask.
 type Findings struct {
-	// Free has the pages whose contents nobody needs: every one of them was
-	// free at some instant since the request, and all writes since then reach
-	// the destination. An error here costs data, so this is no place for guesses.
+	// Free has the pages whose contents nobody needs. Each of them was free at
+	// some instant since the request, and all writes since then reach the
+	// destination. A page that is here by mistake loses data: add only what is
+	// proven.
 	Free *freeset.Set
 
 	// Truncated says that some free memory is not in Free.
 	Truncated bool
 
-	// Items counts what the source went through, in units of its own.
+	// Items counts what the source went through, in its own unit.
 	Items uint64
 
-	// Phases are the parts of the time from the request to the return of Ask,
-	// one after the other. Details are other figures for the operator. A source
-	// chooses the names of both, under the rule of Source.Name.
+	// Phases are consecutive parts of the time from the request to the return of
+	// Ask. Details are other figures for the operator. A source chooses the names
+	// of both, by the rule of Source.Name.
 	Phases  []Phase
 	Details []Detail
 }
@@ -88,12 +91,12 @@ type Failure struct {
 	Status protocol.AnswerStatus // not AnswerOK
 	Why    string                // one line for the operator
 
-	// Final says that no other source may be asked either: what the guest does
-	// with its memory forbids to leave any of it out.
+	// Final says that no other source may be asked either: the guest relies on the
+	// contents of its free pages.
 	Final bool
 }
 
-// Failf makes a Failure that is not final.
+// Failf returns a Failure that is not final.
 func Failf(status protocol.AnswerStatus, format string, args ...any) *Failure {
 	return &Failure{Status: status, Why: fmt.Sprintf(format, args...)}
 }
