@@ -17,7 +17,7 @@ func (s *Source) sendEvent(e protocol.Event) bool {
 	}
 	var p [protocol.EventSize]byte
 	e.Encode(p[:])
-	for range protocol.MaxQueueSize { // of short buffers a driver may have no end
+	for range protocol.MaxQueueSize { // a driver may add short buffers without end
 		c, err := q.Pop()
 		if c == nil || err != nil {
 			if err != nil {
@@ -29,7 +29,7 @@ func (s *Source) sendEvent(e protocol.Event) bool {
 		if c.WritableLen() >= protocol.EventSize {
 			if _, err := c.WriteAt(p[:], 0); err != nil {
 				s.eventqError(err)
-				_ = q.Push(c, 0) // the queue's own error is the one that matters
+				_ = q.Push(c, 0) // the error of WriteAt is already handled
 				return false
 			}
 			written = protocol.EventSize
@@ -50,7 +50,7 @@ func (s *Source) sendEvent(e protocol.Event) bool {
 	return false
 }
 
-// eventqError gives the event queue up until it is started anew.
+// eventqError stops using the event queue until the frontend starts it again.
 func (s *Source) eventqError(err error) {
 	s.eventq = nil
 	s.lg.Warn("event queue is unusable until it is started anew", zap.Error(err))

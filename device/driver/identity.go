@@ -12,8 +12,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// Identity is what the guest's driver said of itself in its HELLO. Its strings
-// are safe to print, and nothing in it is to be trusted.
+// Identity is what the guest's driver says about itself in its HELLO. Its strings
+// are safe to print. The guest may have lied in every field.
 type Identity struct {
 	Release   string            `json:"release"`
 	Status    protocol.Status   `json:"-"`
@@ -24,8 +24,9 @@ type Identity struct {
 	RAMBytes  uint64            `json:"ram_bytes"`
 }
 
-// Refuses says whether the driver must not be asked. A guest that checks the
-// contents of its free pages never is, whatever its driver says [FBPP-HELLO-2].
+// Refuses says whether the driver must not be asked. That is also so when the
+// driver is willing but the guest checks the contents of its free pages
+// [FBPP-HELLO-2].
 func (i *Identity) Refuses() bool {
 	return i.Status != protocol.StatusOK || i.contentMatters()
 }
@@ -34,8 +35,8 @@ func (i *Identity) contentMatters() bool {
 	return i.Status == protocol.StatusContentMatters || i.Features&protocol.FeaturePagePoison != 0
 }
 
-// refusal says why, for the operator. Where contents matter nobody else may
-// report this guest's pages either.
+// refusal returns the reason for the operator. It is final where the guest relies
+// on the contents of free pages: then no source may report them.
 func (i *Identity) refusal() *source.Failure {
 	why := fmt.Sprintf("the driver refuses (%v)", i.Status)
 	switch {
@@ -47,16 +48,16 @@ func (i *Identity) refusal() *source.Failure {
 	return &source.Failure{Status: protocol.AnswerRefused, Why: why, Final: i.contentMatters()}
 }
 
-// Identity returns what the driver said of itself, or nil while there is none.
-// The result is not changed afterwards.
+// Identity returns what the driver said in its HELLO, or nil before one came. The
+// result does not change later.
 func (s *Source) Identity() *Identity {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.identity
 }
 
-// Started says whether the event queue runs: somebody drives the device, who may
-// yet have to say HELLO.
+// Started says whether the event queue runs. A driver has then set up the device,
+// and may not have said HELLO yet.
 func (s *Source) Started() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,8 +82,9 @@ func (s *Source) hello(h protocol.Header, c *vhostuser.Chain) error {
 	return nil
 }
 
-// Refuse takes the HELLO of a guest that cannot reach the device and says by
-// another way why [FBPP-PORT-1]. One that does not refuse is an error.
+// Refuse takes a HELLO that did not come through the device: the guest's agent
+// cannot reach it, and gives the reason by the serial port [FBPP-PORT-1]. A HELLO
+// with StatusOK is an error.
 func (s *Source) Refuse(h protocol.Header, body protocol.Hello) error {
 	if h.Type != protocol.MessageHello || h.Generation != 0 || h.Status == protocol.StatusOK {
 		return fmt.Errorf("refuse: %v: %w", h, protocol.ErrMalformed)
@@ -93,7 +95,8 @@ func (s *Source) Refuse(h protocol.Header, body protocol.Hello) error {
 	return nil
 }
 
-// introduce makes who said HELLO the driver.
+// introduce makes the sender of a HELLO the driver. outside says that it did not
+// come through the device.
 func (s *Source) introduce(h protocol.Header, body protocol.Hello, outside bool) {
 	s.identity = &Identity{
 		Release:   body.Release,
@@ -116,8 +119,8 @@ func (s *Source) introduce(h protocol.Header, body protocol.Hello, outside bool)
 }
 
 // wantHello asks the driver for a HELLO, once for each start of the event queue
-// [FBPP-INIT-4]. The driver may have said its own to an earlier process, here or
-// on another host. One that is about to say HELLO anyway says it twice.
+// [FBPP-INIT-4]. The driver may have said HELLO to an earlier process, here or on
+// another host. A driver that is about to say HELLO anyway may say it twice.
 func (s *Source) wantHello() {
 	if s.identity != nil || s.wanted {
 		return

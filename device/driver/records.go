@@ -12,7 +12,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// What a record may not be. Overlaps are freeset.ErrOverlap.
+// Errors of records. An overlap is freeset.ErrOverlap.
 var (
 	errUnaligned = errors.New("block is not aligned to its size")
 	errClass     = errors.New("block has a class that is not defined")
@@ -22,15 +22,15 @@ var (
 // maxBlockShift bounds a block to 1 TiB, so that no shift overflows.
 const maxBlockShift = 40
 
-// batchSize is how many records are decoded before they are added: few enough
-// to stay in the nearest cache.
+// batchSize is how many records are decoded before they are added: a batch has
+// to fit into the L1 cache.
 const batchSize = 256
 
 // addRecords adds the blocks of the packed records in p, whose length is a
-// multiple of RecordSize. pageShift is the guest's. p may be memory that
-// the guest changes meanwhile: each record is read once. It returns how many
-// frames lie in no memory of free's. The error names the record; those before
-// it were added.
+// multiple of RecordSize. pageShift is log2 of the guest's page size. The guest
+// may change p at any time, so each record is decoded from one read. outside
+// counts the frames that are not in free's memory. The error names the first bad
+// record; the records before it were added.
 func addRecords(
 	free *freeset.Set, p []byte, pageShift uint8, overlapOK bool,
 ) (outside uint64, err error) {
@@ -44,7 +44,7 @@ func addRecords(
 			err = decodeErr
 		}
 		if err != nil {
-			// The guest may have changed it since, but then only in vain.
+			// For the error only: the guest may have changed the record since.
 			bad := p[at+done*protocol.RecordSize:]
 			return outside, fmt.Errorf("record %d (%v): %w", at/protocol.RecordSize+done,
 				protocol.Record(binary.LittleEndian.Uint64(bad)), err)
@@ -54,8 +54,8 @@ func addRecords(
 	return outside, nil
 }
 
-// decodeRecords decodes a record for each block, up to the first that is wrong,
-// and returns how many it decoded.
+// decodeRecords fills blocks from the records in p, up to the first bad one, and
+// returns how many it decoded.
 func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, error) {
 	scale := pageShift - freeset.FrameShift
 	for i := range blocks {
@@ -75,9 +75,9 @@ func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, erro
 	return len(blocks), nil
 }
 
-// eachRun calls f with the n bytes from offset off of a chain's readable part,
-// in pieces of whole records, without copying: f sees guest memory. A record
-// that lies across two segments is put together in a buffer.
+// eachRun calls f with the n bytes at offset off of a chain's readable part, in
+// pieces of whole records. It does not copy, so f reads guest memory. Only a
+// record that lies across segments is copied together first.
 func eachRun(c *vhostuser.Chain, off, n int, f func(p []byte) error) error {
 	return vhostuser.Guard(func() error {
 		var split [protocol.RecordSize]byte

@@ -110,12 +110,12 @@ func FuzzAddRecords(f *testing.F) {
 	})
 }
 
-// BenchmarkDecode decodes and collects the records of a guest whose memory is all
-// free, in blocks of one order, in the order of their addresses or scattered
-// over all of it. It tells records and bytes of records per second, and how long
-// a whole report takes.
+// BenchmarkDecode decodes the records of a guest whose memory is all free and
+// adds them to a set. All blocks have one order. They come sorted by address or
+// scattered. It reports records per second, bytes of records per second, and the
+// time of a whole report.
 func BenchmarkDecode(b *testing.B) {
-	const batch = 1 << 16 // records between two looks at the clock
+	const batch = 1 << 16 // records per measured call
 	for _, gib := range []uint64{8, 1 << 10} {
 		for _, order := range []uint8{0, 3, 10} {
 			for _, way := range []struct {
@@ -145,7 +145,7 @@ func BenchmarkDecode(b *testing.B) {
 							records, i = records+n, i+n
 						}
 					}
-					b.ReportMetric(0, "ns/op") // has the making of the records in it
+					b.ReportMetric(0, "ns/op") // it would include making the records
 					b.ReportMetric(float64(records)/decode.Seconds(), "records/s")
 					b.ReportMetric(float64(records*protocol.RecordSize)/decode.Seconds()/1e9, "GB/s")
 					b.ReportMetric(decode.Seconds()/float64(records)*float64(blocks)*1e3, "ms/report")

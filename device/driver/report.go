@@ -15,8 +15,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// maxReported is the most memory that a report may be about beyond what the
-// device sees, whatever the driver says that the guest has.
+// maxReported bounds the guest memory, in bytes, that the driver's own figure can
+// make the device expect. Not all of it need be shared with the device.
 const maxReported = 16 << 40
 
 // drainReports handles all messages of reportq, on its goroutine.
@@ -30,8 +30,10 @@ func (s *Source) drainReports(q *vhostuser.Queue) {
 		s.mu.Lock()
 		s.message(c)
 		s.mu.Unlock()
-		if q.Abandoned() { // a long message
-			_ = q.Unpop(c) // it was the last, and what comes of it concerns nobody
+		if q.Abandoned() {
+			// The connection ended while the message was handled. The device must
+			// not write to the ring any more, and there is nothing left to read.
+			_ = q.Unpop(c)
 			return
 		}
 		if err := q.Push(c, 0); err != nil {
@@ -45,8 +47,8 @@ func (s *Source) drainReports(q *vhostuser.Queue) {
 	}
 }
 
-// reportqError handles what ended the use of reportq; nil is no error. A stopped
-// queue is the frontend's doing and has its own callback.
+// reportqError ends the open request when reportq is broken. It ignores nil, and
+// ErrQueueStopped, which QueueStopping handles.
 func (s *Source) reportqError(err error) {
 	if err == nil || errors.Is(err, vhostuser.ErrQueueStopped) {
 		return
@@ -86,8 +88,8 @@ func (s *Source) message(c *vhostuser.Chain) {
 	}
 }
 
-// header reads and checks the header, and that the chain has the length that
-// the header says [FBPP-MSG-1].
+// header reads and checks the header. The chain must have exactly the length that
+// the header implies [FBPP-MSG-1].
 func header(c *vhostuser.Chain) (protocol.Header, error) {
 	var p [protocol.HeaderSize]byte
 	if c.WritableLen() != 0 {
@@ -120,7 +122,8 @@ func (s *Source) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time
 	f := x.findings
 	f.Truncated = f.Truncated || h.Flags&protocol.FlagTruncated != 0
 	f.Items += uint64(h.Count)
-	// Also what bounds an endless report [FBPP-REP-7].
+	// This also bounds an endless report [FBPP-REP-7]. Blocks may repeat after
+	// RESUMED, hence the factor.
 	if frames := s.memory(f.Free); f.Items > 2*frames {
 		return fmt.Errorf("%d records for %d pages of memory: %w",
 			f.Items, frames, protocol.ErrMalformed)
@@ -158,8 +161,8 @@ func (s *Source) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time
 	return nil
 }
 
-// memory returns how many frames the guest has: what the device sees, or what
-// the driver says where that is more, as not all memory need be shared.
+// memory returns how many frames the guest has: those shared with the device, or
+// the driver's own figure where that is larger, as not all memory need be shared.
 func (s *Source) memory(free *freeset.Set) uint64 {
 	said := uint64(0)
 	if s.identity != nil {

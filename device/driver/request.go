@@ -17,10 +17,10 @@ import (
 type request struct {
 	generation uint64
 	findings   *source.Findings
-	done       chan error // gets how the request ended, once
+	done       chan error // receives the result of Ask, once
 
 	raised  time.Time // the event was put into eventq
-	started time.Time // the driver's first sign of life; zero before it
+	started time.Time // STARTED arrived; zero before it
 
 	pageShift uint8 // of the first report; 0 before it
 	resumed   bool  // blocks may repeat
@@ -35,7 +35,7 @@ func (s *Source) begin(
 	ctx context.Context, r source.Request, f *source.Findings,
 ) (*request, error) {
 	switch {
-	case s.identity != nil && s.identity.Refuses(): // even one that has no queues
+	case s.identity != nil && s.identity.Refuses(): // also by Refuse, without queues
 		return nil, s.identity.refusal()
 	case s.identity == nil || s.eventq == nil:
 		return nil, source.Failf(protocol.AnswerNoDriver, "no driver said hello")
@@ -53,7 +53,7 @@ func (s *Source) begin(
 		BudgetEntries: s.config.BudgetEntries,
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		// 0 would say that it is not known.
+		// 0 would mean that the deadline is unknown.
 		e.DeadlineMS = uint32(max(time.Until(deadline).Milliseconds(), 1))
 	}
 	if !s.sendEvent(e) {
@@ -63,9 +63,9 @@ func (s *Source) begin(
 	return x, nil
 }
 
-// complete ends the open request, if there is one. It tells a driver that may
-// still be at work that nobody waits; one that refuses knows. A nil failure means
-// that the report is whole.
+// complete ends the open request, if there is one. A nil failure means that the
+// report is complete. After any other failure than a refusal the driver may still
+// be working, so it gets a CANCEL.
 func (s *Source) complete(failure *source.Failure) {
 	x := s.open
 	if x == nil {
@@ -83,7 +83,7 @@ func (s *Source) complete(failure *source.Failure) {
 	x.done <- failure
 }
 
-// overdue says why a request ended whose context did.
+// overdue returns the failure of a request whose context ended.
 func (x *request) overdue(ctx context.Context) *source.Failure {
 	switch {
 	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -95,19 +95,19 @@ func (x *request) overdue(ctx context.Context) *source.Failure {
 }
 
 // conclude splits the time from the interrupt to now into phases that add up to
-// it. A STARTED that was read late, on a busy host, does not count the walk as
-// waking.
+// it. On a busy host STARTED may be read after the walk. The time of the walk is
+// then not counted as wakeup.
 func (x *request) conclude(now time.Time) {
 	rest := max(now.Sub(x.raised)-x.decode, 0)
 	walk := min(time.Duration(x.trailer.WalkUS)*time.Microsecond, rest)
 	wakeup := time.Duration(0)
-	if !x.started.IsZero() { // STARTED is a SHOULD
+	if !x.started.IsZero() { // a driver SHOULD send STARTED, it need not
 		wakeup = min(x.started.Sub(x.raised), rest-walk)
 	}
 	x.findings.Phases = []source.Phase{
-		{Name: "wakeup", Time: wakeup},                 // to the first sign of life
-		{Name: "walk", Time: walk},                     // the guest's own figure
-		{Name: "transfer", Time: rest - walk - wakeup}, // until the last record was here
+		{Name: "wakeup", Time: wakeup},                 // until STARTED
+		{Name: "walk", Time: walk},                     // as the guest measured it
+		{Name: "transfer", Time: rest - walk - wakeup}, // until the last record arrived
 		{Name: "decode", Time: x.decode},
 	}
 	x.findings.Details = []source.Detail{
@@ -120,8 +120,8 @@ func (x *request) conclude(now time.Time) {
 	}
 }
 
-// newGeneration returns a number that this guest was never asked with, here or
-// on any earlier host [FBPP-EV-3].
+// newGeneration returns a random number, so that no earlier request to this guest
+// has had it, here or on another host [FBPP-EV-3].
 func newGeneration() uint64 {
 	var p [8]byte
 	_, _ = rand.Read(p[:]) // documented to never fail

@@ -39,9 +39,8 @@ type Options struct {
 // Defaults of Options.
 const (
 	DefaultHoldBudget = time.Millisecond
-	// DefaultHoldEntries is the number of list entries after which the kernel
-	// cuts a walk of its own under the same lock (mm/vmstat.c,
-	// pagetypeinfo_showfree_print).
+	// DefaultHoldEntries is where the kernel ends its own walk of free lists under
+	// the zone's lock (mm/vmstat.c, pagetypeinfo_showfree_print).
 	DefaultHoldEntries = 100_000
 )
 
@@ -121,28 +120,28 @@ func (s *Source) QueueStarted(q *vhostuser.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.eventq, s.wanted = q, false
-	// A driver that is known by now said HELLO without this queue: by the serial
-	// port, or in a message that waited in reportq. Whoever starts the queue may
-	// be another driver.
+	// A HELLO that is known by now came before this queue started: by the serial
+	// port, or in a message that waited in reportq. The driver that starts the
+	// queue may be another one.
 	s.identity = nil
 	s.changed()
 }
 
-// QueueStopping gives a queue back.
+// QueueStopping stops the use of a queue and ends the open request.
 func (s *Source) QueueStopping(q *vhostuser.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q.Index() == protocol.EventQueue {
 		// The guest may be paused, or it may have been reset and boot another
-		// kernel. The device cannot tell. So it forgets the driver, and asks for
-		// a HELLO when the queue starts again [FBPP-INIT-2].
+		// kernel. The device cannot tell which. So it forgets the driver, and asks
+		// for a HELLO when the queue starts again [FBPP-INIT-2].
 		s.eventq, s.identity = nil, nil
 		s.changed()
 	}
 	s.complete(source.Failf(protocol.AnswerNoDriver, "queues were stopped"))
 }
 
-// Kick says that there may be buffers in q. It runs on q's own goroutine.
+// Kick handles new buffers in q. It runs on q's own goroutine.
 func (s *Source) Kick(q *vhostuser.Queue) {
 	if q.Index() == protocol.EventQueue {
 		s.mu.Lock()
@@ -153,7 +152,7 @@ func (s *Source) Kick(q *vhostuser.Queue) {
 	s.drainReports(q)
 }
 
-// Reset says that the device was reset.
+// Reset handles a reset of the device.
 func (s *Source) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +161,7 @@ func (s *Source) Reset() {
 	s.changed()
 }
 
-// Disconnected forgets the guest: the next frontend may run another one.
+// Disconnected forgets the guest: the next frontend may run another guest.
 func (s *Source) Disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

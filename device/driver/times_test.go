@@ -15,7 +15,7 @@ import (
 func TestPhasesAddUpToTheExchange(t *testing.T) {
 	const never = -1
 	for name, c := range map[string]struct {
-		started, walk, decode, total int // milliseconds; walk is the guest's word
+		started, walk, decode, total int // milliseconds; the guest measures walk
 		want                         [4]int
 	}{
 		"one part after the other":          {2, 4, 1, 10, [4]int{2, 4, 3, 1}},
