@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package history keeps what became of a guest's newest migrations, in a file that
-// outlives the process.
+// Package history keeps the outcomes of a guest's newest migrations in a file, so
+// that they outlive the process.
 //
-// The file has one migration a line, as JSON, the newest last. A line that cannot
-// be read, such as one that a crash cut off, is passed over.
+// The file has one JSON object per line for each migration, the newest last. A
+// line that cannot be parsed, such as one that a crash cut off, is skipped.
 package history
 
 import (
@@ -20,7 +20,8 @@ import (
 	"time"
 )
 
-// Migration describes an outgoing migration that ended, as QEMU tells it.
+// Migration describes an outgoing migration that ended, in QEMU's figures. Times
+// end in the name of their unit.
 type Migration struct {
 	Ended  time.Time `json:"ended"`
 	Result string    `json:"result"` // completed, failed or cancelled
@@ -36,21 +37,23 @@ type Migration struct {
 // lines.
 const Kept = 100
 
-// maxFile bounds what is read of a file, in bytes: many times what a Log writes.
+// maxFile is the largest file that Open accepts, in bytes: many times what a Log
+// writes.
 const maxFile = 1 << 20
 
-// Log keeps migrations. It is safe for concurrent use. The zero value keeps them
-// in memory only.
+// Log keeps the newest migrations. It is safe for concurrent use. The zero value
+// keeps them in memory only.
 type Log struct {
 	mu     sync.Mutex
 	file   *os.File // nil: none
-	size   int64    // of what is in the file
+	size   int64    // of the file, in bytes
 	lines  int
 	newest []Migration // the newest last
 }
 
-// Open returns a Log that goes on with the file at path, or begins it. The caller
-// closes it.
+// Open returns a Log that continues the file at path, or creates it. The caller
+// closes it. Open refuses a file that is not regular or too large to be a history,
+// and leaves it as it is.
 func Open(path string) (_ *Log, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -94,7 +97,7 @@ func (l *Log) endsLine() bool {
 	return err == nil && last[0] == '\n'
 }
 
-// Close closes the file. What is added afterwards is kept in memory only.
+// Close closes the file. Migrations added later are kept in memory only.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,7 +109,7 @@ func (l *Log) Close() error {
 	return f.Close()
 }
 
-// Add keeps a migration. An error says that it is in memory only.
+// Add keeps a migration. After an error the migration is in memory only.
 func (l *Log) Add(m Migration) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -131,8 +134,8 @@ func (l *Log) keep(m Migration) {
 	}
 }
 
-// write appends lines to the file. What a full disk leaves of them is taken off
-// again, so that the next line is whole.
+// write appends n lines to the file. When the disk is full, it removes the part
+// that was written, so that the next line starts on its own.
 func (l *Log) write(lines []byte, n int) error {
 	if _, err := l.file.WriteAt(lines, l.size); err != nil {
 		return errors.Join(fmt.Errorf("write the history: %w", err), l.file.Truncate(l.size))
@@ -142,7 +145,7 @@ func (l *Log) write(lines []byte, n int) error {
 	return nil
 }
 
-// rewrite makes the file anew, of what is kept.
+// rewrite replaces the file's contents by the migrations that are kept.
 func (l *Log) rewrite() error {
 	var all bytes.Buffer
 	for _, m := range l.newest {
@@ -157,7 +160,7 @@ func (l *Log) rewrite() error {
 	return l.write(all.Bytes(), len(l.newest))
 }
 
-// Newest returns what is kept, the newest last.
+// Newest returns the migrations that are kept, the newest last.
 func (l *Log) Newest() []Migration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -22,14 +22,14 @@ func mustOpen(t testing.TB, path string) *Log {
 	return l
 }
 
-// nth is the n-th migration.
+// nth returns a migration that differs from others by n.
 func nth(n int) Migration {
 	return Migration{
 		Ended: time.Unix(int64(n)+1, 0).UTC(), Result: "completed", Hints: "ok", SkippedBytes: uint64(n),
 	}
 }
 
-// skipped are the migrations' numbers.
+// skipped returns the n of each migration that nth made.
 func skipped(ms []Migration) []int {
 	var numbers []int
 	for _, m := range ms {
@@ -51,7 +51,7 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 	const all = 5*Kept + 7
 	for n := 0; n < all; {
 		l := mustOpen(t, path)
-		for range 31 { // some in each life
+		for range 31 { // migrations in each process
 			if n < all {
 				if err := l.Add(nth(n)); err != nil {
 					t.Fatal(err)
@@ -73,7 +73,7 @@ func TestHistoryOutlivesTheProcess(t *testing.T) {
 	}
 }
 
-func TestLinesThatAreNoneArePassedOver(t *testing.T) {
+func TestUnreadableLinesAreSkipped(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	l := mustOpen(t, path)
 	for n := range 3 {
@@ -119,7 +119,7 @@ func TestFilesThatAreNoHistory(t *testing.T) {
 	}
 }
 
-// A disk that is full costs the file's line, and nothing else.
+// A write error loses the migration's line in the file. It stays in memory.
 func TestAFileThatCannotBeWrittenTo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	l := mustOpen(t, path)
