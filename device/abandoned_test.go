@@ -14,10 +14,10 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// QEMU gives up an fbppd that was stopped for too long, and the guest may use the
-// memory of its rings for something else. When fbppd goes on, it has kicks to look
-// at and messages to read before it meets the end of the connection: it leaves the
-// rings alone.
+// QEMU closes the connection of an fbppd that was stopped for too long. The guest
+// may then use the memory of its rings for something else. When fbppd goes on, it
+// may still see kicks before it reads the end of the connection. It must not write
+// to the rings for them.
 func TestRingsAreLeftAloneOnceTheFrontendIsGone(t *testing.T) {
 	var stopped atomic.Bool
 	busy, resume := make(chan struct{}), make(chan struct{})
@@ -31,7 +31,7 @@ func TestRingsAreLeftAloneOnceTheFrontendIsGone(t *testing.T) {
 			}
 		}
 		d.Extensions[0].Handle = func(p []byte, f []*os.File) ([]byte, []int, error) {
-			if stopped.Load() { // the message goroutine does not get to the end
+			if stopped.Load() { // keeps the message goroutine from reading the end
 				close(busy)
 				<-resume
 			}
@@ -53,7 +53,7 @@ func TestRingsAreLeftAloneOnceTheFrontendIsGone(t *testing.T) {
 		<-kicked
 	}
 	if m.dev.SetEnabled(false); m.events.UsedIdx() != before[0] || m.report.UsedIdx() != before[1] {
-		t.Error("the device has written to rings that are its no more")
+		t.Error("the device wrote to the rings of a frontend that is gone")
 	}
 	close(resume)
 }

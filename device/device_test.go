@@ -70,7 +70,7 @@ func TestStoppingTheQueuesEndsTheRequest(t *testing.T) {
 		m.must(m.fe.StartRing(q))
 		m.must(m.fe.Enable(q, true))
 	}
-	m.request(patience) // whoever drives the queues now has not said hello
+	m.request(patience) // the queues have run, but no HELLO came since
 	m.expect(protocol.AnswerNoDriver)
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()

@@ -63,7 +63,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"the driver says that contents matter",
 			protocol.StatusContentMatters, protocol.FeaturePagePoison},
-		{"a poisoning guest whose driver would report all the same",
+		{"the driver is willing, but the guest poisons free pages",
 			protocol.StatusOK, protocol.FeaturePagePoison},
 		{"a kernel under lockdown", protocol.StatusLockdown, 0},
 	} {
@@ -95,13 +95,13 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	}
 	header.Status = protocol.StatusOK
 	if err := m.dev.Refuse(header, protocol.Hello{}); !errors.Is(err, protocol.ErrMalformed) {
-		t.Errorf("a refusal that refuses nothing: %v", err)
+		t.Errorf("a HELLO with status OK: %v, want ErrMalformed", err)
 	}
 	for _, q := range []*vhosttest.Queue{m.events, m.report} {
 		m.must(m.fe.StartRing(q))
 		m.must(m.fe.Enable(q, true))
 	}
-	m.request(patience) // whoever drives the queues now is another one
+	m.request(patience) // the queues now belong to another driver
 	m.expect(protocol.AnswerNoDriver)
 	m.must(m.events.Kick.Raise())
 	m.hello(protocol.StatusOK, 0)

@@ -27,7 +27,7 @@ func TestAnswersOfAnotherGenerationHaveNoEffect(t *testing.T) {
 	if e.Generation == old {
 		t.Fatal("the same generation was used twice")
 	}
-	m.post(last(old, protocol.MakeRecord(1024, 10))) // yesterday's
+	m.post(last(old, protocol.MakeRecord(1024, 10))) // for the cancelled request
 	m.post(last(0, protocol.MakeRecord(1024, 10)))
 	m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
 	status, ranges := m.answer()

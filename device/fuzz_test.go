@@ -18,9 +18,10 @@ import (
 )
 
 // FuzzDriver runs a driver that does anything a guest can do, in the middle of
-// a migration: messages, rings, resets and config space are made of fuzz. The
-// device answers each request with something that QEMU can take, logs what it
-// writes, and serves an honest driver afterwards [FBPP-OP-1].
+// a migration: the input decides its messages, rings, resets and accesses to the
+// config space. The device must answer each request with ranges that QEMU accepts,
+// mark every page that it writes in the dirty log, and serve a correct driver
+// afterwards [FBPP-OP-1].
 func FuzzDriver(f *testing.F) {
 	le := binary.LittleEndian
 	program := func(steps ...[]byte) []byte { return bytes.Join(steps, nil) }
@@ -64,7 +65,8 @@ func FuzzDriver(f *testing.F) {
 // base is where the memory of the tests' guest begins.
 const base = 1 << 20
 
-// What a fuzzed driver does, by the first byte of a step.
+// The first byte of a step says what the driver does. The bytes after it are the
+// arguments in the comment.
 const (
 	opHello       = iota // status, features
 	opReport             // flags, number of records, records; for the open request
@@ -77,11 +79,11 @@ const (
 	opKick               // queue
 	opRestart            // queue: stopped, reset while it is in use, started
 	opReset              // of the device
-	opAsk                // time in units of 100 µs; the migration thread's
+	opAsk                // deadline in units of 100 µs; a request of QEMU
 	opCancel             //
 	opReadConfig         // offset, length
 	opWriteConfig        // offset, length, bytes
-	opMemory             // a block of memory goes and comes
+	opMemory             // a block of memory is removed and added again
 	numOps
 )
 
@@ -90,11 +92,12 @@ type fuzzedDriver struct {
 	*machine
 	migration  *vhosttest.Migration
 	generation uint64 // of the last event that was understood
-	givenUp    uint64 // request that need not be answered any more
+	givenUp    uint64 // number of the newest cancelled request
 }
 
 func newFuzzedDriver(t *testing.T) *fuzzedDriver {
-	// Memory is copied and compared in each run: there is no more than the records of the seeds need.
+	// Memory is copied and compared in each run. So it is as small as the seeds'
+	// records allow.
 	d := &fuzzedDriver{machine: mustBoot(t, device.Options{WindowSize: 1 << 16}, 2<<20, 2<<20)}
 	var err error
 	d.migration, err = d.fe.StartMigration(d.guest, d.events, d.report)
@@ -103,7 +106,7 @@ func newFuzzedDriver(t *testing.T) *fuzzedDriver {
 	return d
 }
 
-// step does one step; what the program lacks is zero.
+// step does one step. Bytes after the end of the program are zero.
 func (d *fuzzedDriver) step(in io.Reader) {
 	next := func(n int) []byte {
 		p := make([]byte, n)
@@ -177,8 +180,7 @@ func (d *fuzzedDriver) queue(p []byte) *vhosttest.Queue {
 	return []*vhosttest.Queue{d.events, d.report}[p[0]%2]
 }
 
-// send posts a message and waits for nothing. A ring that is full, or that the
-// driver has spoilt, does not take it.
+// send posts a message and does not wait. A ring that is full or broken drops it.
 func (d *fuzzedDriver) send(p []byte) {
 	d.guest.Write(d.scratch, p)
 	if _, err := d.report.Add(vhosttest.Buffer{Addr: d.scratch, Len: uint32(len(p))}); err == nil {
@@ -186,7 +188,7 @@ func (d *fuzzedDriver) send(p []byte) {
 	}
 }
 
-// poll looks whether the device has asked.
+// poll takes the events that have arrived and keeps the newest generation.
 func (d *fuzzedDriver) poll() {
 	for {
 		used, ok := d.events.Poll()
@@ -205,7 +207,7 @@ func (d *fuzzedDriver) poll() {
 	}
 }
 
-// restart stops a queue in whatever state it is, and starts it empty.
+// restart stops a queue, whatever its state, and starts it empty.
 func (d *fuzzedDriver) restart(q *vhosttest.Queue) {
 	d.must(d.fe.Stop(q))
 	q.Reset()
@@ -213,18 +215,18 @@ func (d *fuzzedDriver) restart(q *vhosttest.Queue) {
 	d.must(d.fe.Enable(q, true))
 }
 
-// mayRefuse fails unless the backend did what it was told, or said no.
+// mayRefuse fails on any error but a refusal by the backend.
 func (d *fuzzedDriver) mayRefuse(err error) {
 	if err != nil && !errors.As(err, new(*vhosttest.Refused)) {
 		d.t.Fatal(err)
 	}
 }
 
-// settle waits for the answer to the last request, and checks that QEMU could
-// take it.
+// settle waits for the answer to the newest request, and checks that QEMU would
+// accept it.
 func (d *fuzzedDriver) settle() {
 	d.t.Helper()
-	if d.window.Asked() == d.givenUp { // or nothing was asked
+	if d.window.Asked() == d.givenUp { // both are 0 before the first request
 		return
 	}
 	a := d.window.Answer(patience)
@@ -244,7 +246,7 @@ func (d *fuzzedDriver) settle() {
 	}
 }
 
-// finish lets an honest driver take over, and migrates.
+// finish checks the dirty log, starts a correct driver and runs an exchange.
 func (d *fuzzedDriver) finish() {
 	d.t.Helper()
 	d.settle()

@@ -123,8 +123,8 @@ func (m *machine) mustQueue(index int) *vhosttest.Queue {
 	return q
 }
 
-// attach connects to the backend for the guest that is there, whose driver does
-// not notice.
+// attach connects to the backend for the existing guest, as QEMU does when it
+// reconnects. The guest's driver does not notice.
 func (m *machine) attach() {
 	m.t.Helper()
 	var err error
@@ -228,8 +228,8 @@ func (m *machine) expectEvent(want protocol.EventType) protocol.Event {
 	return e
 }
 
-// post sends a message in buffers of the given lengths, and the rest in a last
-// one, and waits until the device has used it.
+// post sends a message and waits until the device has used it. cuts are the
+// lengths of its buffers; what is left goes into one more.
 func (m *machine) post(p []byte, cuts ...int) {
 	m.t.Helper()
 	if len(p) > scratchSize {
@@ -259,7 +259,7 @@ func (m *machine) postBuffers(bufs ...vhosttest.Buffer) {
 	}
 }
 
-// hello says hello and takes the device's own wish for one, which may come first.
+// hello takes the event by which the device asks for a HELLO, and sends a HELLO.
 func (m *machine) hello(status protocol.Status, features protocol.Features) {
 	m.t.Helper()
 	m.expectEvent(protocol.EventChanged)

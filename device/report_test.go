@@ -74,9 +74,9 @@ func TestBlocksMayRepeatOnlyAfterResumed(t *testing.T) {
 	}
 }
 
-// Not all of a guest's memory need be shared with the device, and the guest does
-// not know which is.
-func TestWhatTheDeviceDoesNotSeeIsLeftOut(t *testing.T) {
+// A guest may have memory that is not shared with the device, and its driver does
+// not know which. The driver reports it, so the device has to leave it out.
+func TestMemoryThatIsNotSharedIsLeftOut(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.hello(protocol.StatusOK, 0)
 	m.request(patience)

@@ -49,7 +49,7 @@ func TestAnotherSourceAnswersWhereTheDriverDoesNot(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		driver func(m *machine) // before the request
-		report bool             // nonsense, in answer to it
+		report bool             // the driver answers with a bad report
 		want   protocol.AnswerStatus
 	}{
 		{"no driver",
@@ -58,7 +58,7 @@ func TestAnotherSourceAnswersWhereTheDriverDoesNot(t *testing.T) {
 			hello(protocol.StatusLockdown, 0), false, protocol.AnswerOK},
 		{"a guest that checks its free pages",
 			hello(protocol.StatusContentMatters, 0), false, protocol.AnswerRefused},
-		{"a guest that does so, and a driver that does not know it",
+		{"a guest that poisons free pages, and a driver that says OK",
 			hello(protocol.StatusOK, protocol.FeaturePagePoison), false, protocol.AnswerRefused},
 		{"a driver whose report is nonsense",
 			hello(protocol.StatusOK, 0), true, protocol.AnswerOK},
@@ -79,7 +79,7 @@ func TestAnotherSourceAnswersWhereTheDriverDoesNot(t *testing.T) {
 				return
 			}
 			if want := []freeset.Range{{GPA: 512 << 12, Length: 512 << 12}}; !slices.Equal(a.Ranges, want) {
-				t.Errorf("ranges %v, want %v: what the driver said before counts no more", a.Ranges, want)
+				t.Errorf("ranges %v, want %v without the driver's", a.Ranges, want)
 			}
 			if s := m.dev.Status().Last.Source; s != "fixed" || m.window.Source() != s {
 				t.Errorf("the source is %q and %q", s, m.window.Source())
@@ -102,9 +102,9 @@ func TestADriverThatAnswersIsTheOnlyOneAsked(t *testing.T) {
 	m.mustExchange()
 }
 
-// A source that has not noticed yet that nobody waits holds up no answer, and its
-// findings go nowhere.
-func TestARequestEndsThoughItsSourceGoesOn(t *testing.T) {
+// A source may notice late that its request was cancelled. Meanwhile it must not
+// delay an answer, and its findings are dropped.
+func TestARequestEndsWhileItsSourceStillRuns(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		end  func(m *machine)
@@ -144,8 +144,9 @@ func TestARequestEndsThoughItsSourceGoesOn(t *testing.T) {
 	}
 }
 
-// The status is that of the first source; the reason is of all.
-func TestASourceWithAnErrorOfItsOwn(t *testing.T) {
+// When all sources fail, the answer has the status of the first. The reason names
+// all of them.
+func TestErrorsOfSourcesAreJoined(t *testing.T) {
 	broken := []source.Source{fixed{
 		func(context.Context, source.Request, *source.Findings) error { return errors.New("broken") },
 	}}
@@ -165,12 +166,12 @@ func TestASourceWithAnErrorOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestThePolicySaysWhoIsAsked(t *testing.T) {
+func TestThePolicyChoosesTheSources(t *testing.T) {
 	const silent = "the driver gave no sign of life"
 	for policy, want := range map[device.Policy]struct {
 		status protocol.AnswerStatus
-		why    string // begins so
-		asked  bool   // the driver was
+		why    string // a prefix
+		asked  bool   // whether the driver is asked
 	}{
 		"":                      {protocol.AnswerDriverTimeout, silent, true},
 		device.PolicyGuest:      {protocol.AnswerDriverTimeout, silent, true},
@@ -240,7 +241,7 @@ func TestASourceLearnsWhichPagesWereWritten(t *testing.T) {
 		if generation != m.window.Asked() || !slices.Equal(asked, pages) {
 			t.Fatalf("a peek of request %d at %v", generation, asked)
 		}
-		m.window.Signal() // of nothing
+		m.window.Signal() // spurious
 		m.window.AnswerPeek(answer.status, answer.word)
 	}
 	if a := m.window.Answer(patience); a.Status != protocol.AnswerOK || len(a.Ranges) != 1 {
@@ -273,8 +274,8 @@ func TestAPeekEndsWithItsRequest(t *testing.T) {
 	}
 }
 
-// The frontend writes its answer to a peek where ranges of the next peek, and of
-// the answer, would be. So they wait for it.
+// The frontend writes its answer to a peek into the slots for ranges. The next
+// peek and the answer to the request use the same slots, so they wait for it.
 func TestNothingIsWrittenOverAnOpenPeek(t *testing.T) {
 	again := make(chan error, 1)
 	m := mustBoot(t, device.Options{More: []source.Source{fixed{
@@ -301,7 +302,7 @@ func TestNothingIsWrittenOverAnOpenPeek(t *testing.T) {
 	}
 }
 
-func TestAPausedGuestIsAskedOnlyFromOutside(t *testing.T) {
+func TestThePausedGuestsDriverIsNotAsked(t *testing.T) {
 	m := mustBoot(t, device.Options{More: []source.Source{fixed{
 		func(ctx context.Context, r source.Request, f *source.Findings) error {
 			if !r.Paused {
@@ -317,7 +318,7 @@ func TestAPausedGuestIsAskedOnlyFromOutside(t *testing.T) {
 	}
 }
 
-func TestWhatBecameOfAMigrationIsShown(t *testing.T) {
+func TestStatusShowsTheOutcomeOfAMigration(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
