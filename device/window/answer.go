@@ -12,21 +12,22 @@ import (
 	"github.com/fbpp-project/fbpp/device/source"
 )
 
-// Answer ends a request. Without AnswerOK it has no ranges.
+// Answer ends a request. It has ranges only with AnswerOK.
 type Answer struct {
 	Status    protocol.AnswerStatus
 	Truncated bool // some free memory is not in the ranges
 	Ranges    int
 	Bytes     uint64
 
-	Source  string // the name of who answered, or ""
+	Source  string // name of the source that answered, or ""
 	Phases  []source.Phase
 	Details []source.Detail
 }
 
-// WriteRanges fills the slots with the ranges of free, for the answer that
-// follows. Where free has more ranges than the window has slots, the smallest
-// are left out. It returns how many ranges it wrote, and their bytes.
+// WriteRanges writes the ranges of free into the window's slots, for the next
+// Publish. When there are more ranges than slots, it leaves out all that are
+// shorter than the least power of two of frames for which the others fit. It
+// returns how many ranges it wrote, and their bytes.
 func (w *Window) WriteRanges(free *freeset.Set) (count int, bytes uint64) {
 	for minFrames := uint64(1); ; minFrames *= 2 {
 		count, bytes = 0, 0
@@ -48,8 +49,9 @@ func (w *Window) WriteRanges(free *freeset.Set) (count int, bytes uint64) {
 	}
 }
 
-// Publish answers request generation with a and the ranges written before, and
-// wakes the frontend. The ranges must stay as they are until the next request.
+// Publish answers request generation with a and the ranges of the last
+// WriteRanges, and wakes the frontend. The caller must not write ranges again
+// before the next request.
 func (w *Window) Publish(generation uint64, a Answer) {
 	var flags uint32
 	if a.Truncated {
@@ -69,7 +71,7 @@ func (w *Window) Publish(generation uint64, a Answer) {
 	w.wake()
 }
 
-// entry is a phase or a detail, as the window has it.
+// entry is a phase or a detail in the window's format.
 type entry struct {
 	name  string
 	value uint64
@@ -103,7 +105,7 @@ func (w *Window) storeName(at int, name string) {
 	clear(p[copy(p, name):])
 }
 
-// storeTimes tells a frontend of version 1 what that has fields for.
+// storeTimes writes the six fixed fields that version 1 has instead of entries.
 func (w *Window) storeTimes(es []entry) {
 	for i, name := range protocol.WindowTimes() {
 		value := uint64(0)

@@ -4,7 +4,8 @@
 // shared memory and the two eventfds through which QEMU's migration thread asks
 // for free memory and gets its answer. docs/window.md specifies it.
 //
-// The other process can write all of the memory at any time. This side reads of
-// it only the request's fields, each once, and believes none of them more than
-// it must: a wrong generation or deadline harms the process that wrote it.
+// The frontend can write all of the memory at any time. So this side reads each
+// field that the frontend writes only once: those of the request, of an outcome
+// and of the answer to a peek. A wrong generation, deadline or answer harms only
+// the virtual machine whose QEMU wrote it.
 package window

@@ -13,17 +13,17 @@ import (
 
 // Errors of a peek.
 var (
-	ErrNoPeek   = errors.New("the frontend has no PEEK")
+	ErrNoPeek   = errors.New("the frontend does not support PEEK")
 	ErrPeekRoom = errors.New("the window has no room for the answer to a peek")
 )
 
-// CanPeek says whether the frontend tells which pages were written.
+// CanPeek says whether the frontend can tell which pages were written.
 func (w *Window) CanPeek() bool { return w.terms.Features&protocol.WindowFeaturePeek != 0 }
 
-// Peek asks the frontend, in the middle of request generation, which pages of
-// the given ranges were written since the dirty log was armed. The ranges are
-// sorted, disjoint, not empty, and made of whole frames of guest memory. It
-// returns the number by which Peeked knows the answer.
+// Peek asks the frontend, during request generation, which pages of the given
+// ranges were written since the dirty log was armed. The ranges are sorted,
+// disjoint, not empty, and made of whole frames of guest memory. It returns the
+// number to pass to Peeked. The answer overwrites the slots for ranges.
 func (w *Window) Peek(generation uint64, pages []freeset.Range) (number uint64, err error) {
 	if !w.CanPeek() {
 		return 0, ErrNoPeek
@@ -47,22 +47,23 @@ func (w *Window) Peek(generation uint64, pages []freeset.Range) (number uint64, 
 	return w.peek.number, nil
 }
 
-// peek is the newest one.
+// peek describes the newest peek.
 type peek struct {
 	number uint64
 	ranges int
 	frames uint64
 }
 
-// peekBitmap returns where the answer lies, and its length in bytes.
+// peekBitmap returns the offset of the answer in the window and its length, in
+// bytes.
 func (w *Window) peekBitmap() (at, n uint64) {
 	return protocol.WindowHeaderSize + uint64(w.peek.ranges)*protocol.WindowRangeSize,
 		(w.peek.frames + 7) / 8
 }
 
-// Peeked returns the answer to the newest peek, once it is there: a bit for each
-// page in the order of the ranges, set if the page was written. The answer is a
-// copy, and the frontend's word.
+// Peeked returns the answer to peek number: a bit for each page in the order of
+// the ranges, set if the page was written. ok is false while there is no answer,
+// and for any peek but the newest. The answer is a copy. It is not checked.
 func (w *Window) Peeked(number uint64) (written []byte, ok bool, err error) {
 	if w.load64(protocol.WindowPeekAnsweredOffset) != number || number != w.peek.number {
 		return nil, false, nil

@@ -10,10 +10,10 @@ type Request struct {
 	DeadlineNS int64  // CLOCK_MONOTONIC; the answer is ignored after it
 	Cancelled  uint64 // requests up to this one are no longer wanted
 	Paused     bool   // the guest does not run
-	Boot       uint32 // counts what may have put another system into the guest
+	Boot       uint32 // counts resets of the machine and loads of a saved state
 }
 
-// Request reads what the frontend wants now.
+// Request reads the newest request.
 func (w *Window) Request() Request {
 	// The generation comes first: it was stored after deadline and flags.
 	generation := w.load64(protocol.WindowAskGenerationOffset)
@@ -29,19 +29,20 @@ func (w *Window) Request() Request {
 	return r
 }
 
-// Outcome is what the frontend says became of a migration. It is its word only.
+// Outcome is how a migration ended, as the frontend tells it. It is not checked.
 type Outcome struct {
 	Number      uint64 // of the outcome; 0 before the first
 	Generation  uint64 // the migration's request, or 0 if it asked nothing
 	Result      protocol.MigrationResult
 	Hints       protocol.HintStatus
 	Skipped     uint64 // bytes that the first pass left out
-	Transferred uint64 // bytes of RAM and what describes it
+	Transferred uint64 // bytes of RAM and of the headers that describe it
 	TotalMS     uint64
 	DowntimeMS  uint64
 }
 
-// Outcome reads the newest outcome. It is zero where the frontend tells none.
+// Outcome reads the newest outcome. It is zero before the first one, and always
+// where the frontend does not tell outcomes.
 func (w *Window) Outcome() Outcome {
 	if w.terms.Features&protocol.WindowFeatureOutcome == 0 {
 		return Outcome{}

@@ -15,9 +15,10 @@ type Terms struct {
 	Features uint64 // none in version 1
 }
 
-// Agree answers the payload of a frontend's request for a window: with the
+// Agree reads the payload of a frontend's request for a window. It returns the
 // newest version that both sides know, and those of the given features that the
-// frontend knows. An empty payload is a request of version 1.
+// frontend offers. An empty payload is a request of version 1. A malformed one is
+// an error that wraps protocol.ErrMalformed.
 func Agree(payload []byte, features uint64) (Terms, error) {
 	switch {
 	case len(payload) == 0:
@@ -39,7 +40,7 @@ func Agree(payload []byte, features uint64) (Terms, error) {
 	}, nil
 }
 
-// Reply returns the payload that hands the window over.
+// Reply returns the payload of the reply that hands the window to the frontend.
 func (w *Window) Reply() []byte {
 	le := binary.LittleEndian
 	p := make([]byte, protocol.WindowReplySize1, protocol.WindowReplySize2)

@@ -22,14 +22,14 @@ type Window struct {
 	done int
 	// askFD is ask's number: os.File.Fd would make the descriptor blocking.
 	askFD    int
-	capacity int // range slots
+	capacity int // number of slots for ranges
 	terms    Terms
 	peek     peek
 }
 
-// New creates a window of the given size in bytes, of which only what is used
-// takes memory. It seals the memfd, so that neither process can pull the memory
-// from under the other.
+// New creates a window of the given size in bytes. Only the pages that are used
+// take memory. It seals the memfd, so that neither process can truncate it while
+// the other has it mapped.
 func New(size int, t Terms) (_ *Window, err error) {
 	const unit = protocol.WindowHeaderSize
 	if size < protocol.WindowMinSize || size > protocol.WindowMaxSize || size%unit != 0 {
@@ -90,8 +90,8 @@ func (w *Window) Close() error {
 	return errors.Join(errs...)
 }
 
-// FDs returns the memfd, ask and done, in the order of the reply that hands
-// them to the frontend. They stay the Window's own.
+// FDs returns the descriptors for the reply, in its order: the memfd, ask and
+// done. The Window still owns them.
 func (w *Window) FDs() []int { return []int{w.fd, w.askFD, w.done} }
 
 // Size returns the window's size in bytes.
@@ -114,10 +114,10 @@ func (w *Window) WaitAsk() error {
 	return readErr
 }
 
-// drain takes the counter of an eventfd if it is not zero, and does not wait for
-// it: the frontend shares the open file description, and QEMU makes each
-// descriptor that it receives blocking, if only for a moment. A read that waited
-// would not end before the next request, and no Close before the read.
+// drain resets the counter of an eventfd, and returns false if it was zero. It
+// never blocks, even if the descriptor is in blocking mode: the frontend shares
+// the open file description, and QEMU makes each descriptor that it receives
+// blocking for a moment. A blocked read would make Close wait for the next request.
 func drain(fd int) (done bool, err error) {
 	counter := [][]byte{make([]byte, 8)}
 	for again := true; again; again = errors.Is(err, unix.EINTR) {
@@ -132,8 +132,9 @@ func drain(fd int) (done bool, err error) {
 	return true, nil
 }
 
-// wake adds 1 to done, which need not be in non-blocking mode, as drain says. A
-// counter that the frontend has filled is readable all the same.
+// wake adds 1 to done. The descriptor may be in blocking mode, as drain says, so
+// wake first polls whether a write would block. If it would, the counter is full,
+// and the frontend sees the eventfd as readable anyway.
 func (w *Window) wake() {
 	fds := []unix.PollFd{{Fd: int32(w.done), Events: unix.POLLOUT}}
 	if n, err := unix.Poll(fds, 0); n == 0 && err == nil {

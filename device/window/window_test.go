@@ -133,7 +133,8 @@ func TestPhasesCrossTheWindowByName(t *testing.T) {
 		}
 		w.Publish(2, Answer{Status: protocol.AnswerNoDriver})
 		if f.Source() != "" || len(f.Entries()) != 0 {
-			t.Errorf("an answer of nobody has source %q and entries %v", f.Source(), f.Entries())
+			t.Errorf("an answer without a source has source %q and entries %v",
+				f.Source(), f.Entries())
 		}
 	})
 	t.Run("version 1", func(t *testing.T) {
@@ -161,12 +162,12 @@ func TestBothSidesAgreeOnWhatBothKnow(t *testing.T) {
 		reply   int
 	}{
 		{"a frontend of version 1", nil, Terms{Version: 1}, 16},
-		{"one that says so", []byte{0: 1, 15: 0}, Terms{Version: 1}, 16},
-		{"one of version 2", windowtest.Request(0), Terms{Version: 2}, 24},
-		{"one that tells outcomes", windowtest.Request(1), Terms{Version: 2, Features: 1}, 24},
-		{"one from the future", append([]byte{9}, windowtest.Request(1<<63 | 1)[1:]...),
+		{"a payload that says version 1", []byte{0: 1, 15: 0}, Terms{Version: 1}, 16},
+		{"version 2", windowtest.Request(0), Terms{Version: 2}, 24},
+		{"version 2 with outcomes", windowtest.Request(1), Terms{Version: 2, Features: 1}, 24},
+		{"a later version", append([]byte{9}, windowtest.Request(1<<63 | 1)[1:]...),
 			Terms{Version: 2, Features: 1}, 24},
-		{"one with a longer payload", append(windowtest.Request(1), 1, 2, 3),
+		{"a longer payload", append(windowtest.Request(1), 1, 2, 3),
 			Terms{Version: 2, Features: 1}, 24},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -241,7 +242,7 @@ func TestPeeksCrossTheWindow(t *testing.T) {
 	}
 }
 
-func TestPeeksThatCannotBe(t *testing.T) {
+func TestImpossiblePeeksAreRefused(t *testing.T) {
 	w, _ := mustPair(t, minSize)
 	all := []freeset.Range{{GPA: 0, Length: 4096 * 8 * (4096 - 16)}}
 	if _, err := w.Peek(1, all); err != nil {
@@ -308,7 +309,7 @@ func TestCloseEndsWaitAskOfABlockingDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { errc <- w.WaitAsk() }()
-	time.Sleep(20 * time.Millisecond) // so that it waits, or has begun to read
+	time.Sleep(20 * time.Millisecond) // let WaitAsk block
 	closed := make(chan error)
 	go func() { closed <- w.Close() }()
 	select {
@@ -324,7 +325,7 @@ func TestCloseEndsWaitAskOfABlockingDescriptor(t *testing.T) {
 	}
 }
 
-// Whoever holds the window holds the device's lock.
+// The device calls Publish with its mutex held, so Publish must not block.
 func TestPublishDoesNotWaitForTheFrontend(t *testing.T) {
 	w, _ := mustPair(t, minSize)
 	full := binary.LittleEndian.AppendUint64(nil, 1<<64-2)

@@ -25,11 +25,10 @@ func Request(features uint64) []byte {
 	return binary.LittleEndian.AppendUint64(p, features)
 }
 
-// Frontend is QEMU's end of one window. Its methods are called one at a time,
-// and end the test when they cannot do what they are for.
+// Frontend is QEMU's end of one window. Its methods are called one at a time, and
+// fail the test on any error.
 type Frontend struct {
-	// Mem is the window itself, mapped as QEMU maps it. It is there until the
-	// test ends.
+	// Mem is the window itself, mapped as QEMU maps it, until the test ends.
 	Mem []byte
 
 	t         testing.TB
@@ -39,8 +38,8 @@ type Frontend struct {
 	peek      uint64
 }
 
-// Open takes the descriptors of a reply, memory, ask and done, which stay the
-// caller's.
+// Open opens a window by the descriptors of a reply: the memfd, ask and done. It
+// duplicates them; the caller still owns its own.
 func Open(t testing.TB, size int, fds []int) *Frontend {
 	t.Helper()
 	f := &Frontend{t: t}
@@ -61,7 +60,7 @@ func Open(t testing.TB, size int, fds []int) *Frontend {
 	return f
 }
 
-// OpenReply takes a reply to the request for a window.
+// OpenReply opens the window of a reply. It duplicates the descriptors.
 func OpenReply(t testing.TB, payload []byte, fds []int) *Frontend {
 	t.Helper()
 	if len(payload) < protocol.WindowReplySize1 {
@@ -89,13 +88,13 @@ func (f *Frontend) put64(off int, v uint64) { binary.LittleEndian.PutUint64(f.Me
 // Asked returns the number of the newest request.
 func (f *Frontend) Asked() uint64 { return f.asked }
 
-// Ask asks, and does not wait. The answer is due in d.
+// Ask makes a request whose answer is due in d. It does not wait.
 func (f *Frontend) Ask(d time.Duration) {
 	f.t.Helper()
 	f.askWith(0, d)
 }
 
-// AskPaused asks for a guest that does not run.
+// AskPaused is Ask for a guest that does not run.
 func (f *Frontend) AskPaused(d time.Duration) {
 	f.t.Helper()
 	f.askWith(protocol.WindowAskPaused, d)
@@ -119,7 +118,7 @@ func (f *Frontend) Boot() {
 	f.Signal()
 }
 
-// Cancel gives the newest request up.
+// Cancel cancels the newest request.
 func (f *Frontend) Cancel() {
 	f.t.Helper()
 	f.put64(protocol.WindowCancelGenerationOffset, f.asked)
@@ -133,7 +132,7 @@ func (f *Frontend) Signal() {
 	f.must(err)
 }
 
-// Tell tells what became of a migration that skipped so many bytes.
+// Tell writes the outcome of a migration. skipped is in bytes.
 func (f *Frontend) Tell(
 	generation uint64, result protocol.MigrationResult, hints uint32, skipped uint64,
 ) {
@@ -147,7 +146,7 @@ func (f *Frontend) Tell(
 	f.Signal()
 }
 
-// Answer is what the window says once it answers the newest request.
+// Answer is the backend's answer to a request.
 type Answer struct {
 	Status    protocol.AnswerStatus
 	Truncated bool
@@ -182,17 +181,17 @@ func (f *Frontend) Answer(patience time.Duration) Answer {
 	return a
 }
 
-// wait waits for done, and takes its count.
+// wait waits for done, at most d, and resets its counter.
 func (f *Frontend) wait(d time.Duration) {
 	f.t.Helper()
 	fds := []unix.PollFd{{Fd: int32(f.done), Events: unix.POLLIN}}
 	if _, err := unix.Poll(fds, int(d.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
 		f.t.Fatal(os.NewSyscallError("poll", err))
 	}
-	_, _ = unix.Read(f.done, make([]byte, 8)) // a time-out: the caller looks again
+	_, _ = unix.Read(f.done, make([]byte, 8)) // fails after a timeout; the caller checks
 }
 
-// Peek returns what the newest peek asks, and which request it belongs to.
+// Peek returns the ranges of the newest peek, and the request it belongs to.
 func (f *Frontend) Peek() (generation uint64, pages []freeset.Range) {
 	f.t.Helper()
 	f.peek = f.Word64(protocol.WindowPeekNumberOffset)
@@ -203,7 +202,7 @@ func (f *Frontend) Peek() (generation uint64, pages []freeset.Range) {
 	return f.Word64(protocol.WindowPeekGenerationOffset), pages
 }
 
-// AwaitPeek waits for a peek after the one that Peek saw last.
+// AwaitPeek waits for a peek that is newer than the last one that Peek returned.
 func (f *Frontend) AwaitPeek(patience time.Duration) (generation uint64, pages []freeset.Range) {
 	f.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -217,7 +216,8 @@ func (f *Frontend) AwaitPeek(patience time.Duration) (generation uint64, pages [
 	return f.Peek()
 }
 
-// AnswerPeek answers the peek that Peek saw, with words of the bitmap.
+// AnswerPeek answers the peek that Peek returned last. written is the bitmap, in
+// words of 64 bits.
 func (f *Frontend) AnswerPeek(status uint32, written ...uint64) {
 	f.t.Helper()
 	at := protocol.WindowHeaderSize +
@@ -241,7 +241,7 @@ func (f *Frontend) Entries() map[string]uint64 {
 	return entries
 }
 
-// Source returns the name of who answered.
+// Source returns the name of the source that answered.
 func (f *Frontend) Source() string { return f.name(protocol.WindowSourceOffset) }
 
 func (f *Frontend) name(at int) string {
