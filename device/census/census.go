@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package census tells an operator what a guest uses its memory for, as the host
-// alone sees it: no agent, no migration, nothing is changed in the guest. Package
-// introspect does the looking; this one says what of it is shown, and bounds
-// what it costs.
+// Package census tells an operator what a guest uses its memory for. It needs no
+// agent and no migration, and changes nothing in the guest. Package introspect
+// reads the guest's memory from the host; this package selects what is shown and
+// takes one census at a time.
 package census
 
 import (
@@ -15,29 +15,29 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
-// Class is how many pages of a class there are. Mapped, Dirty and Clean are
-// subsets of Pages.
+// Class is the number of pages of one class. The counts other than Pages are of
+// subsets of these pages, and may overlap.
 type Class struct {
 	Class pages.Class `json:"class"`
 	introspect.Counts
 }
 
-// Zone is a zone of the guest's memory, by what its pages are used for.
+// Zone is a zone of the guest's memory, with its pages by class.
 type Zone struct {
 	Node    int     `json:"node"`
 	Name    string  `json:"zone"`
 	Classes []Class `json:"classes"` // those that have pages
 }
 
-// Census is what a guest uses its memory for. While the guest runs it changes
-// as it is counted, so sums are approximate.
+// Census is what a guest uses its memory for. A guest that runs changes its
+// memory while it is counted, so sums are approximate.
 type Census struct {
 	Release string `json:"release"` // of the kernel
-	// ContentMatters says that the guest relies on what is in its free pages, so
-	// that no migration may leave them out.
+	// ContentMatters says that the guest relies on the contents of its free pages,
+	// so no migration may leave them out.
 	ContentMatters bool `json:"content_matters"`
-	// MemoryBytes is the size of the guest's memory, and TouchedBytes what of it
-	// the host has given to the guest so far. The rest reads as zeroes.
+	// MemoryBytes is the size of the guest's memory. TouchedBytes is the part for
+	// which the host has allocated memory so far. The rest reads as zeroes.
 	MemoryBytes  uint64 `json:"memory_bytes"`
 	TouchedBytes uint64 `json:"touched_bytes"`
 
@@ -49,14 +49,14 @@ type Census struct {
 	CountedUS int64 `json:"counted_us"`
 }
 
-// Taker takes censuses of one guest after the other. Its methods may be called
-// from any goroutine; one census is taken at a time. The zero value is usable.
+// Taker takes censuses, one at a time. It is safe for concurrent use. The zero
+// value is usable.
 type Taker struct {
 	mu sync.Mutex
 }
 
-// Take takes a census of a kernel's memory. It returns an error when the memory is
-// not as that kernel has it, and when ctx ends. FoundUS is the caller's.
+// Take takes a census of a kernel's memory. It fails when the memory is not laid
+// out as expected, and when ctx ends. It leaves FoundUS for the caller to set.
 func (t *Taker) Take(ctx context.Context, kernel *introspect.Kernel) (*Census, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

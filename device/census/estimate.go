@@ -8,7 +8,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
-// pageSize is that of the pages that are counted.
+// pageSize is the size in bytes of the pages that a census counts.
 const pageSize = 4096
 
 // Policy is a way to migrate.
@@ -20,21 +20,21 @@ const (
 	All Policy = "all"
 	// SkipFree leaves out what is free.
 	SkipFree Policy = "skip-free"
-	// SkipCache leaves out clean page cache, too, as when the guest drops it first.
+	// SkipCache also leaves out clean page cache, as if the guest dropped it first.
 	SkipCache Policy = "skip-cache"
 )
 
-// Estimate is what a migration by a policy would send at least, if it began now.
-// The guest writes while it is migrated, and what it writes is sent again: that is
-// not in it.
+// Estimate is the least that a migration by a policy would send, in bytes, if it
+// began now. Pages that the guest writes during the migration are sent again; an
+// estimate does not include them.
 type Estimate struct {
 	Policy Policy `json:"policy"`
 	Bytes  uint64 `json:"bytes"`
 }
 
-// Estimate compares the policies. Where the guest relies on what is in its free
-// pages, none leaves them out. Free pages on the lists of single processors carry
-// no mark, and count as used.
+// Estimate compares the policies. Free pages count as used where the guest relies
+// on their contents. Free pages in a processor's own cache have no mark in their
+// struct page, so they count as used, too.
 func (c *Census) Estimate() []Estimate {
 	used, clean := uint64(0), uint64(0)
 	for _, class := range c.Classes {
@@ -47,7 +47,7 @@ func (c *Census) Estimate() []Estimate {
 	return []Estimate{{All, c.TouchedBytes}, {SkipFree, used}, {SkipCache, used - min(clean, used)}}
 }
 
-// At returns how long the bytes take on a link of so many bits a second.
+// At returns how long the bytes take on a link of that many bits per second.
 func (e Estimate) At(bitsPerSecond float64) time.Duration {
 	return time.Duration(float64(e.Bytes) * 8 / bitsPerSecond * float64(time.Second))
 }

@@ -30,8 +30,8 @@ func TestEstimate(t *testing.T) {
 		want   []uint64 // MiB: all, without free pages, and without clean cache
 	}{
 		"as it is":                        {guest, []uint64{600, 224, 164}},
-		"what is in free pages matters":   {particular, []uint64{600, 600, 540}},
-		"fewer bytes than the kernel has": {small, []uint64{50, 50, 0}},
+		"contents of free pages matter":   {particular, []uint64{600, 600, 540}},
+		"fewer bytes touched than in use": {small, []uint64{50, 50, 0}},
 	} {
 		var got []uint64
 		for _, e := range tc.census.Estimate() {
