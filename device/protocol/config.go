@@ -10,8 +10,8 @@ import (
 // ConfigSize is the length of the device configuration space in bytes.
 const ConfigSize = 32
 
-// ConfigEnabled is the flag of [Config] that says the host's operator wants
-// reports.
+// ConfigEnabled is the flag of [Config] that is set while the operator of the host
+// wants reports.
 const ConfigEnabled = 1 << 0
 
 // Config is the device configuration space (section 4).
@@ -33,8 +33,8 @@ func (c *Config) Encode(p []byte) {
 	le.PutUint64(p[24:], 0)
 }
 
-// DecodeConfig reads a configuration space. Bytes past ConfigSize belong to a
-// newer device and are ignored.
+// DecodeConfig reads a configuration space. A newer device may have more than
+// ConfigSize bytes; the rest is ignored.
 func DecodeConfig(p []byte) (Config, error) {
 	if len(p) < ConfigSize {
 		return Config{}, fmt.Errorf("decode config: %d bytes: %w", len(p), ErrMalformed)

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package protocol holds what host, guest and QEMU say to one another: the
-// configuration space, events, messages and records that the device and a
-// guest's driver exchange (docs/spec.md, whose section numbers the comments
-// give), and the layout of the hint window between the device and QEMU
-// (docs/window.md).
+// Package protocol has the formats that host, guest and QEMU share. The device and
+// a guest's driver exchange the configuration space, events, messages and records
+// (docs/spec.md; comments give its section numbers). The device and QEMU share the
+// hint window (docs/window.md).
 //
-// It is the one home of these formats, and it imports nothing of their users.
-// Every Encode method writes into memory that the caller supplies and allocates
-// nothing; every Decode function checks length, reserved fields and known
-// values, and returns an error that wraps [ErrMalformed]. All fields are little
-// endian.
+// These formats are defined nowhere else, and the package imports nothing from its
+// users. Every Encode method writes into the caller's memory and allocates
+// nothing. Every Decode function checks the length; those for messages of the
+// guest also check reserved fields and values. Their errors wrap [ErrMalformed].
+// All fields are little endian.
 package protocol
 
 import "errors"

@@ -16,7 +16,7 @@ type EventType uint16
 // The events.
 const (
 	EventReportFree EventType = 1 // a migration begins: report free blocks
-	EventCancel     EventType = 2 // the request Generation is void
+	EventCancel     EventType = 2 // request Generation is cancelled
 	EventChanged    EventType = 3 // something else changed: see Flags
 )
 
@@ -42,7 +42,7 @@ type Event struct {
 	Flags         uint16
 	BudgetUS      uint32
 	Generation    uint64
-	DeadlineMS    uint32 // time left for the driver
+	DeadlineMS    uint32 // time left for the driver, milliseconds; 0: unknown
 	BudgetEntries uint32
 }
 

@@ -24,7 +24,7 @@ type Features uint32
 // The features.
 const (
 	FeaturePagePoison  Features = 1 << 0 // free pages carry a pattern that is checked
-	FeatureInitOnFree  Features = 1 << 1 // free pages are zeroed, and taken for zero later
+	FeatureInitOnFree  Features = 1 << 1 // pages are zeroed when freed, not when allocated
 	FeatureInitOnAlloc Features = 1 << 2 // pages are zeroed when they are allocated
 )
 
@@ -67,8 +67,8 @@ func (h *Hello) Encode(p []byte) {
 	copy(p[helloReason:], h.Reason)
 }
 
-// DecodeHello reads the body of HELLO. Its strings come from the guest: what
-// cannot be printed is replaced, so that they are safe in a log or a terminal.
+// DecodeHello reads the body of HELLO. Its strings come from the guest, so
+// unprintable characters are replaced: the result is safe in a log or a terminal.
 func DecodeHello(p []byte) (Hello, error) {
 	if len(p) < HelloSize {
 		return Hello{}, fmt.Errorf("decode hello: %d bytes: %w", len(p), ErrMalformed)

@@ -13,7 +13,7 @@ const (
 	TrailerSize = 32
 )
 
-// Limits of a header's page shift: 4 KiB to 64 KiB pages.
+// Limits of a header's page shift: pages of 4 KiB to 64 KiB.
 const (
 	MinPageShift = 12
 	MaxPageShift = 16
@@ -45,13 +45,13 @@ func (t MessageType) String() string {
 // Flags of a REPORT's header.
 const (
 	FlagLast      = 1 << 0 // the last message of the request; a trailer follows
-	FlagTruncated = 1 << 1 // blocks were left out for good
-	FlagResumed   = 1 << 2 // the walk let go of a lock: blocks may repeat
+	FlagTruncated = 1 << 1 // some free blocks are not in the report
+	FlagResumed   = 1 << 2 // the walk released a lock in a zone: blocks may repeat
 
 	reportFlags = FlagLast | FlagTruncated | FlagResumed
 )
 
-// Status says whether, and why not, a driver reports.
+// Status says whether a driver reports, and if not, why.
 type Status uint32
 
 // The statuses of HELLO and of a LAST report.
@@ -104,8 +104,7 @@ func (h *Header) Encode(p []byte) {
 	le.PutUint64(p[24:], 0)
 }
 
-// DecodeHeader reads and checks a header. The error tells a driver's author
-// which field is wrong.
+// DecodeHeader reads and checks a header. The error names the wrong field.
 func DecodeHeader(p []byte) (Header, error) {
 	if len(p) < HeaderSize {
 		return Header{}, fmt.Errorf("decode message header: %d bytes: %w", len(p), ErrMalformed)
@@ -142,7 +141,7 @@ func DecodeHeader(p []byte) (Header, error) {
 	return h, nil
 }
 
-// Size returns how long a message with this header is in all, in bytes.
+// Size returns the length in bytes of a whole message with this header.
 func (h *Header) Size() uint64 {
 	switch h.Type {
 	case MessageHello:

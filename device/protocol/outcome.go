@@ -28,9 +28,9 @@ func (r MigrationResult) String() string {
 	return fmt.Sprintf("result(%d)", uint32(r))
 }
 
-// HintStatus is QEMU's word on the hints of a migration: the members of its
-// MigrationFreePageHintStatus, in their order. Unlike an [AnswerStatus] there is
-// one for a migration that never asked.
+// HintStatus says what QEMU made of the hints of a migration. The values are those
+// of its MigrationFreePageHintStatus, in the same order. Unlike [AnswerStatus] it
+// also covers a migration that made no request.
 type HintStatus uint32
 
 // String implements fmt.Stringer with the names of query-migrate.

@@ -18,12 +18,12 @@ type Record uint64
 // ClassFree is the only class that is defined: the block was free.
 const ClassFree = 0
 
-// MakeRecord packs a free block. Bits of pfn above the 56th are lost.
+// MakeRecord packs a free block. pfn is truncated to 56 bits, order to 6 bits.
 func MakeRecord(pfn uint64, order uint8) Record {
 	return Record(pfn<<8 | uint64(order&MaxOrder))
 }
 
-// PFN returns the block's first page frame, in the guest's pages.
+// PFN returns the number of the block's first page, in pages of the guest.
 func (r Record) PFN() uint64 { return uint64(r) >> 8 }
 
 // Order returns the order: the block has 1<<order pages.

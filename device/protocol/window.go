@@ -16,7 +16,7 @@ const (
 	WindowVersion1 = 1
 	WindowVersion2 = 2
 
-	WindowFeatureOutcome = 1 << 0 // the frontend tells what became of each migration
+	WindowFeatureOutcome = 1 << 0 // the frontend tells the outcome of each migration
 	WindowFeaturePeek    = 1 << 2 // the frontend tells which pages were written
 )
 
@@ -41,7 +41,8 @@ const (
 // WindowMagic begins every window: "FBPP".
 const WindowMagic = 0x50504246
 
-// Offsets of the header's fields.
+// Offsets of the header's fields. A comment names the version or the feature that
+// a field belongs to.
 const (
 	WindowMagicOffset            = 0x000
 	WindowVersionOffset          = 0x004
@@ -75,10 +76,11 @@ const (
 	WindowOutcomeDowntimeMSOffset  = 0x130
 )
 
-// WindowAskPaused is the flag of a request whose guest does not run.
+// WindowAskPaused is the flag of a request that says that the guest does not run.
 const WindowAskPaused = 1 << 0
 
-// Offsets of a peek, which the backend asks, and of its answer (PEEK).
+// Offsets of a peek, which the backend writes, and of its answer, which the
+// frontend writes (PEEK).
 const (
 	WindowPeekNumberOffset     = 0x140
 	WindowPeekGenerationOffset = 0x148
@@ -87,8 +89,8 @@ const (
 	WindowPeekStatusOffset     = 0x160
 )
 
-// An entry names a phase of the exchange or a detail of it: {char name[16]; le64
-// value; le32 kind; le32 reserved}.
+// An entry is a phase or a detail of the exchange: {char name[16]; le64 value; le32
+// kind; le32 reserved}.
 const (
 	WindowNameSize   = 16
 	WindowEntrySize  = 32
@@ -98,8 +100,8 @@ const (
 	WindowEntryDetail = 1 // the unit is in the name
 )
 
-// WindowTimes are the names of what version 1 has fields for, in their order.
-// They are what the guest's driver tells of.
+// WindowTimes returns the names of the phases and details for which version 1 has
+// fields, in the order of the fields. All are figures of the guest's driver.
 func WindowTimes() [6]string {
 	return [...]string{"wakeup", "walk", "transfer", "decode", "hold-max-us", "holds"}
 }
@@ -115,7 +117,7 @@ const (
 	AnswerOK            AnswerStatus = 0
 	AnswerDisabled      AnswerStatus = 1 // the operator switched the optimisation off
 	AnswerNoDriver      AnswerStatus = 2 // no driver said hello, or its queues are stopped
-	AnswerRefused       AnswerStatus = 3 // because of the guest's configuration, or kernel
+	AnswerRefused       AnswerStatus = 3 // the guest's configuration or kernel forbids it
 	AnswerDriverTimeout AnswerStatus = 4
 	AnswerBadReport     AnswerStatus = 5
 	AnswerCancelled     AnswerStatus = 6 // overtaken by a newer request, a reset, a disconnect

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cmdline reads the command line of a guest's Linux kernel. Both ends
-// decide by it whether free pages may be left out: the guest's driver, and the
-// host that looks for itself.
+// Package cmdline reads the command line of a guest's Linux kernel. The guest's
+// agent and the host's introspection both use it, so that they agree on whether
+// the contents of free pages matter.
 package cmdline
 
 import "strings"
 
-// AsksFor tells whether a kernel command line switches a parameter on, as
-// kstrtobool (lib/kstrtox.c) reads it. The last one counts.
+// AsksFor says whether a kernel command line switches a parameter on, as
+// kstrtobool (lib/kstrtox.c) reads it. The last occurrence counts. parameter is
+// written with underscores.
 func AsksFor(line, parameter string) (on bool) {
 	for _, word := range strings.Fields(line) {
 		if word == "--" {
