@@ -52,7 +52,7 @@ func (c *Client) Census(ctx context.Context) (*census.Census, error) {
 	return result, nil
 }
 
-// History returns what became of the newest migrations, the newest last.
+// History returns the outcomes of the newest migrations, the newest last.
 func (c *Client) History(ctx context.Context) ([]device.Migration, error) {
 	var result []device.Migration
 	return result, c.get(ctx, "/v1/history", &result)
@@ -71,8 +71,8 @@ func (c *Client) get(ctx context.Context, path string, result any) error {
 	return nil
 }
 
-// Watch calls f with the state now and after every change, until f returns an
-// error, which it passes on, or ctx ends.
+// Watch calls f with the state now and after changes, until f returns an error,
+// which Watch returns, or ctx ends. Changes in quick succession may come as one.
 func (c *Client) Watch(ctx context.Context, f func(device.Status) error) error {
 	body, err := c.do(ctx, http.MethodGet, "/v1/watch", nil)
 	if err != nil {
@@ -107,7 +107,8 @@ func (c *Client) one(ctx context.Context, method, path string, in any) (device.S
 	return s, nil
 }
 
-// do sends a request and returns the body of a successful answer.
+// do sends a request and returns the body of a successful answer, which the caller
+// closes.
 func (c *Client) do(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
 	var payload bytes.Buffer
 	if in != nil {

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package control is how an operator talks to a running device: HTTP with JSON
-// bodies over a unix socket, and the client for it.
+// Package control is the operator's interface to a running device: HTTP with JSON
+// bodies over a unix socket. It has the server and a client.
 //
 //	GET /v1/status    device.Status
 //	PUT /v1/enabled   {"enabled": bool}; answers with the new device.Status
-//	GET /v1/watch     a device.Status a line, now and at every change
-//	GET /v1/history   what became of the newest migrations, the newest last
+//	GET /v1/watch     one device.Status per line, now and after changes
+//	GET /v1/history   the outcomes of the newest migrations, the newest last
 //	GET /v1/census    a census.Census: what the guest uses its memory for
 //	GET /metrics      Prometheus text format
 //
-// Who may connect to the socket may switch the optimisation off, and learn what
-// the guest uses its memory for, no more: the socket's permissions decide.
+// The permissions of the socket decide who may connect. A client can switch the
+// optimisation on or off and learn what the guest uses its memory for, no more.
 package control
 
 import (

@@ -40,12 +40,12 @@ func serve(ctx context.Context) (path string, end func()) {
 	}
 }
 
-// A program switches the optimisation off for the time of an experiment.
+// A program switches the optimisation off for an experiment, and on again.
 func ExampleClient() {
 	path, end := serve(context.Background())
 	defer end()
 
-	// The client waits for an answer as long as its context lasts.
+	// Only the context bounds how long the client waits for an answer.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	client := control.NewClient(path)

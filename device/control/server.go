@@ -17,9 +17,9 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// What bounds the memory that clients can make the process use: connections,
-// and on each of them a header, and a body where one is read. patience is how
-// long a header may take, a body, and a line of a watch.
+// maxConns, maxHeader and maxBody bound the memory that clients can make the
+// process use. patience bounds the time for a header, for a body, and for one line
+// of a watch.
 const (
 	maxConns  = 64
 	maxHeader = 16 << 10
@@ -30,7 +30,8 @@ const (
 )
 
 // Serve answers requests on l until ctx ends. It closes l, and returns nil at
-// the end of ctx. Clients beyond maxConns wait; one that stays silent is cut off.
+// the end of ctx. At most maxConns clients are served at once; others wait. A
+// client that stays silent is disconnected.
 func Serve(ctx context.Context, l net.Listener, d Device, lg *zap.Logger) error {
 	srv := &http.Server{
 		Handler:           Handler(d),
@@ -57,8 +58,8 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.Status())
 	})
 	mux.HandleFunc("PUT /v1/enabled", func(w http.ResponseWriter, r *http.Request) {
-		// The server's own ReadTimeout would end a watch, too. The writers of tests
-		// have no deadline.
+		// A ReadTimeout of the server would end a watch, too. The error is ignored:
+		// the response writers of tests have no deadlines.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
 		var body setEnabled
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body)
@@ -84,14 +85,14 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, c)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		DisableCompression: true, // whose buffers are many times as large as the text
+		DisableCompression: true, // its buffers are many times as large as the text
 	}))
 	return mux
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
+	_ = json.NewEncoder(w).Encode(v) // fails only when the client has gone
 }
 
 func watch(w http.ResponseWriter, r *http.Request, d Device) {
@@ -99,8 +100,8 @@ func watch(w http.ResponseWriter, r *http.Request, d Device) {
 	enc, conn := json.NewEncoder(w), http.NewResponseController(w)
 	for {
 		changed := d.Changed()
-		// For a client that does not read. A deadline that has passed may not be
-		// extended, and the next change may be far away.
+		// Disconnect a client that does not read. The deadline is cleared below: the
+		// next change may come after it, and a passed deadline cannot be extended.
 		_ = conn.SetWriteDeadline(time.Now().Add(patience))
 		if enc.Encode(d.Status()) != nil || conn.Flush() != nil {
 			return
