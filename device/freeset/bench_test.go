@@ -9,16 +9,14 @@ import (
 	"time"
 )
 
-// benchBatch is how many blocks are made between two looks at the clock: few
-// enough to be made as they are needed, since those of 4 TiB in single pages
-// take 16 GiB.
+// benchBatch is how many blocks are made for one measured call of Add. All blocks
+// of 4 TiB in single pages would take 16 GiB, so they are made in batches.
 const benchBatch = 1 << 16
 
-// BenchmarkAdd collects the blocks of a guest whose memory is all free, in blocks
-// of one order, in the order of their addresses or scattered over all of it. It
-// tells blocks per second, how long a whole guest takes, and the memory that was
-// taken for it in all, the set itself included: in MiB, and in bits for each of
-// the guest's pages.
+// BenchmarkAdd adds the blocks of a guest whose memory is all free. All blocks
+// have one order. They come sorted by address or scattered. It reports blocks per
+// second, the time for a whole guest, and the memory that the set allocates: in
+// MiB, and in bits per page of the guest.
 func BenchmarkAdd(b *testing.B) {
 	for _, gib := range []uint64{8, 256, 1 << 10, 4 << 10} {
 		for _, order := range []uint8{0, 1, 3, 6, 10} {
@@ -63,19 +61,19 @@ func benchAdd(b *testing.B, size uint64, order uint8, stride uint64) {
 			b.Fatalf("%d of %d frames are free", s.Frames(), s.Capacity())
 		}
 		if after.TotalAlloc == 0 {
-			runtime.ReadMemStats(&after) // the first guest has taken what it takes
+			runtime.ReadMemStats(&after) // the set allocates in the first round only
 		}
 	}
 	taken := float64(after.TotalAlloc - before.TotalAlloc)
-	b.ReportMetric(0, "ns/op") // has the making of the blocks in it
+	b.ReportMetric(0, "ns/op") // it would include making the blocks
 	b.ReportMetric(float64(added)/adding.Seconds(), "blocks/s")
 	b.ReportMetric(adding.Seconds()/float64(added)*float64(blocks)*1e3, "ms/guest")
 	b.ReportMetric(taken/(1<<20), "MiB")
 	b.ReportMetric(taken*8/float64(size>>FrameShift), "bits/page")
 }
 
-// BenchmarkRanges reads the ranges of a guest that has every other page free,
-// the most that there can be.
+// BenchmarkRanges reads the ranges of a guest in which every other page is free.
+// No guest can have more ranges.
 func BenchmarkRanges(b *testing.B) {
 	const pages = 1 << 21
 	s := New([]Range{{0, pages << FrameShift}})

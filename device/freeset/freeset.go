@@ -4,10 +4,10 @@
 // them out as sorted, disjoint, maximal ranges.
 //
 // A [Set] is a bitmap with one bit for each 4 KiB frame. So it merges blocks of
-// any size that come in any order, it sees every overlap, and what it takes is
-// bounded whatever comes: 1/32768 of the guest's memory, and 32 KiB for each
-// piece of it. It takes that as blocks come, in chunks of 1 GiB of guest memory.
-// It does not know where blocks come from. A Set is not safe for concurrent use.
+// any size in any order, and finds every overlap. Its own size is bounded: 1/32768
+// of the guest's memory, and 32 KiB for each contiguous piece of it. It allocates
+// the bitmap when blocks come, in chunks for 1 GiB of guest memory. A Set is not
+// safe for concurrent use.
 package freeset
 
 import (
@@ -71,10 +71,9 @@ func New(memory []Range) *Set {
 	return s
 }
 
-// SetMemory empties the set and makes it one over the given guest memory. Pieces
-// that touch are merged, since a block may lie across them; incomplete frames
-// are left out. The cost is in proportion to the number of pieces, and a word
-// for each GiB.
+// SetMemory empties the set and replaces the guest memory that it covers. Adjacent
+// pieces are merged, since a block may lie across them. Incomplete frames are left
+// out. The cost is proportional to the number of pieces, plus a word for each GiB.
 func (s *Set) SetMemory(memory []Range) {
 	memory = slices.Clone(memory)
 	slices.SortFunc(memory, func(a, b Range) int { return cmp.Compare(a.GPA, b.GPA) })
@@ -134,11 +133,10 @@ func (s *Set) Capacity() uint64 {
 	return n
 }
 
-// Add adds blocks, in turn. What of a block is not in guest memory is left out
-// and counted: outside tells the frames. Without overlapOK a block must have no
-// frame that is in the set already: at the first that has one Add ends with
-// ErrOverlap, and done tells how many blocks it added before. blocks may share
-// memory with nobody who writes it meanwhile.
+// Add adds blocks in order. Frames that are not in guest memory are left out;
+// outside is their number. Without overlapOK, Add stops with ErrOverlap at the
+// first block that has a frame in the set already; done is the number of blocks
+// added before it. Nothing may change blocks during the call: pass no guest memory.
 func (s *Set) Add(blocks []Block, overlapOK bool) (done int, outside uint64, err error) {
 	for done < len(blocks) {
 		// A fragmented guest has millions of small blocks.
@@ -155,11 +153,12 @@ func (s *Set) Add(blocks []Block, overlapOK bool) (done int, outside uint64, err
 	return done, outside, nil
 }
 
-// maxSmall is the largest block that fits into a word of the bitmap with another.
+// maxSmall is the largest block, in frames, of which two fit into one word of the
+// bitmap.
 const maxSmall = 32
 
-// addSmall adds blocks for as long as each is small, lies in one word of the
-// area used last, and overlaps nothing. It returns how many.
+// addSmall adds blocks up to the first that is not small, does not lie in one word
+// of the area used last, or overlaps. It returns how many it added.
 func (s *Set) addSmall(blocks []Block) int {
 	if s.last >= len(s.areas) {
 		return 0
@@ -189,7 +188,7 @@ func (s *Set) addSmall(blocks []Block) int {
 	return done
 }
 
-// addBlock adds what of b is in memory, and returns how much is not.
+// addBlock adds the frames of b that are in memory, and returns how many are not.
 func (s *Set) addBlock(b Block, overlapOK bool) (outside uint64, err error) {
 	if b.First+b.Count < b.First {
 		return b.Count, nil // beyond any memory
@@ -212,8 +211,8 @@ func (s *Set) addBlock(b Block, overlapOK bool) (outside uint64, err error) {
 	return outside, nil
 }
 
-// parts yields the chunks that b lies in, and its part of each, counted from the
-// beginning of the chunk.
+// parts yields each chunk that b lies in with b's part of it. The part is counted
+// from the beginning of the chunk. The chunk may be nil.
 func (s *Set) parts(b Block) iter.Seq2[**chunk, Block] {
 	return func(yield func(**chunk, Block) bool) {
 		i := s.last
@@ -238,8 +237,8 @@ func (s *Set) parts(b Block) iter.Seq2[**chunk, Block] {
 	}
 }
 
-// span returns the words that have b's bits, and which bits of the first and
-// the last of them are others'.
+// span returns the words that have b's bits. before masks the bits of the first
+// word that are not b's, after those of the last word.
 func (c *chunk) span(b Block) (words []uint64, before, after uint64) {
 	last := b.First + b.Count - 1
 	return c[b.First/64 : last/64+1], 1<<(b.First%64) - 1, ^uint64(0) << (last % 64) << 1
@@ -259,7 +258,7 @@ func (c *chunk) overlaps(b Block) bool {
 	return words[0]&^before != 0 || words[last]&^after != 0
 }
 
-// fill adds frames, and returns how many were not there.
+// fill adds frames, and returns how many of them are new.
 func (c *chunk) fill(b Block) uint64 {
 	words, before, after := c.span(b)
 	last, had := len(words)-1, 0

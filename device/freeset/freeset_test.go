@@ -73,7 +73,7 @@ func TestBlocksCoalesce(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotMemoryIsLeftOut(t *testing.T) {
+func TestFramesOutsideOfMemoryAreLeftOut(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		in      Block
@@ -143,7 +143,7 @@ func TestAdjacentMemoryIsOneArea(t *testing.T) {
 	}
 }
 
-// What a frontend says of its memory is not to be trusted.
+// The regions come from the frontend, which may send any numbers.
 func TestMemoryWithoutWholeFramesIsLeftOut(t *testing.T) {
 	const top = 1<<64 - 1
 	for name, memory := range map[string]Range{

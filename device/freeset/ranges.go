@@ -48,8 +48,8 @@ func (a *area) runs() iter.Seq2[uint64, uint64] {
 					if open {
 						rest = ^rest
 					}
-					// What is shifted in from above never ends the search below bit
-					// 64, so a run goes on into the next word.
+					// The bits that the shift fills in are not found below bit 64. So a
+					// run that reaches the end of the word stays open into the next.
 					n := bits.TrailingZeros64(rest)
 					if bit+n >= 64 {
 						break
