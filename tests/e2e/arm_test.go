@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// clearDelay is how long QEMU waits before it uses the guest's answer, in
-// milliseconds: the time in which pages that were free come into use. A
-// property of the device for this test only.
+// clearDelay is how long QEMU waits between the guest's answer and the clearing
+// of the bitmap, in milliseconds. In that time the guest takes pages that it has
+// reported as free.
 const clearDelay = "500"
 
-// A page may be free when the guest looks, and written before its bit is cleared.
-// It must reach the destination all the same. That is what the dirty log is armed
-// for before the question (docs/design.md).
+// A page may be free when the guest looks, and written before QEMU clears its
+// bit. It must reach the destination all the same. Therefore QEMU arms the dirty
+// log before it asks (docs/design.md).
 func TestPagesTakenAfterTheAnswerArrive(t *testing.T) {
 	m := boot(t, setup{device: map[string]string{"x-clear-delay": clearDelay}})
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
@@ -28,8 +28,8 @@ func TestPagesTakenAfterTheAnswerArrive(t *testing.T) {
 	}
 }
 
-// The same with arming switched off: the log is cleared after the answer, as
-// QEMU's balloon does it. This shows that the tests above can fail.
+// With arming switched off, the log is cleared after the answer, as QEMU's
+// balloon device does it. This shows that the test above can fail.
 func TestWithoutArmingMemoryIsLost(t *testing.T) {
 	m := boot(t, setup{device: map[string]string{"x-clear-delay": clearDelay, "x-arm": "off"}})
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
@@ -37,8 +37,8 @@ func TestWithoutArmingMemoryIsLost(t *testing.T) {
 	}
 	for round := 1; round <= 10; round++ {
 		requireHints(t, m.migrate(), "ok")
-		// The kernel's own pages are lost as well: a guest that does not answer
-		// has lost memory, too.
+		// The kernel's own pages can be lost as well. So a guest that no longer
+		// answers counts as one that has lost memory.
 		ctx, cancel := context.WithTimeout(m.ctx, 30*time.Second)
 		r, err := m.vm.Integrity(ctx, "verify")
 		cancel()
@@ -55,5 +55,5 @@ func TestWithoutArmingMemoryIsLost(t *testing.T) {
 			return
 		}
 	}
-	t.Fatal("no memory was lost: this test does not tell an armed migration from another")
+	t.Fatal("no memory was lost without arming: this test cannot show that arming matters")
 }

@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// The log is armed by clearing it, chunk by chunk, which only KVM's takes note
-// of. That all of it is cleared, and when, QEMU's trace tells everywhere.
+// QEMU arms the dirty log by clearing it, chunk by chunk. Only KVM's log changes
+// its behaviour by that, but QEMU traces each chunk with every accelerator. The
+// trace shows that every chunk is cleared before the guest is asked.
 func TestEveryChunkIsArmedBeforeTheGuestIsAsked(t *testing.T) {
 	const (
 		blockMiB = 192
@@ -46,7 +47,7 @@ func TestEveryChunkIsArmedBeforeTheGuestIsAsked(t *testing.T) {
 	}
 }
 
-// chunk is a part of a RAMBlock whose log is cleared at once.
+// chunk is the part of a RAMBlock that QEMU clears in the log with one call.
 type chunk struct {
 	block string
 	start uint64
@@ -54,7 +55,7 @@ type chunk struct {
 
 var cleared = regexp.MustCompile(`migration_bitmap_clear_dirty rb (\S+) start 0x([0-9a-f]+) `)
 
-// clearedChunks returns what a trace says was cleared.
+// clearedChunks returns the chunks that a trace says were cleared.
 func clearedChunks(t *testing.T, trace string) map[chunk]bool {
 	t.Helper()
 	chunks := make(map[chunk]bool)

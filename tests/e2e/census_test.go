@@ -10,8 +10,9 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
-// The host counts a guest's pages with nobody's help: the agent only has QEMU
-// share the guest's memory, by starting the device. fbppd is confined meanwhile.
+// The host counts a guest's pages without help from the guest. The agent runs
+// only because it starts the device, upon which QEMU shares the guest's memory.
+// fbppd runs in its sandbox.
 func TestCensus(t *testing.T) {
 	m := boot(t, setup{noIntegrity: true})
 	before := m.memory()
@@ -26,7 +27,7 @@ func TestCensus(t *testing.T) {
 	if c.ContentMatters {
 		t.Error("the guest is said to rely on its free pages")
 	}
-	// Each CPU's own lists have free pages that no struct page tells.
+	// The free pages on per-CPU lists are not marked as such in struct page.
 	const slack = 4096
 	low, high := min(before.Free, after.Free)-slack, max(before.Free, after.Free)+slack
 	if free := int64(pagesOf(c, pages.Free)); free < low || free > high {

@@ -14,9 +14,11 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// startCut listens in a backend's place, and passes on what one frontend and
-// the backend say, until the backend has answered the request last. It hangs up
-// when the frontend has sent something more, which nobody has read.
+// startCut starts a relay between one frontend and the backend at a socket, and
+// returns the relay's own socket. The relay passes messages on until the backend
+// has answered the request last. It hangs up as soon as the frontend has sent
+// another message, and does not read that one: so the frontend's connection is
+// reset. The relay ends with the test.
 func startCut(t *testing.T, backend string, last wire.Request) (socket string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "cut.sock")
@@ -39,17 +41,17 @@ func startCut(t *testing.T, backend string, last wire.Request) (socket string) {
 
 func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wire.Request) error {
 	accepted, err := l.AcceptUnix()
-	l.Close() // whoever was cut off does not come back
+	l.Close() // a frontend that was cut off cannot reconnect
 	if err != nil {
 		return err
 	}
-	sent, err := accepted.File() // becomes readable when there is more
+	sent, err := accepted.File() // to poll the socket without reading it
 	if err != nil {
 		accepted.Close()
 		return err
 	}
 	defer sent.Close()
-	fd := int32(sent.Fd()) // which puts the socket into blocking mode, until it is a Conn's
+	fd := int32(sent.Fd()) // makes the socket blocking, which NewConnUnix reverts
 	front, err := wire.NewConnUnix(accepted, "cut")
 	if err != nil {
 		return err
@@ -68,7 +70,7 @@ func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wir
 	answered := make(chan struct{})
 	var both errgroup.Group
 	both.Go(func() error {
-		defer back.Close() // ends the other one
+		defer back.Close() // ends the other direction
 		return pass(ctx, front, back, last, func() error {
 			<-answered
 			_, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, -1)
@@ -78,12 +80,12 @@ func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wir
 	both.Go(func() error {
 		return pass(ctx, back, front, last, func() error { close(answered); return nil })
 	})
-	_ = both.Wait() // one of them was cut
+	_ = both.Wait() // an error is expected: the connection was cut
 	return nil
 }
 
-// pass passes messages on until it has passed the request last, or an answer to
-// it, and then calls done.
+// pass passes messages on until it has passed the request last, or the answer to
+// that, and then returns what done returns.
 func pass(ctx context.Context, from, to *wire.Conn, last wire.Request, done func() error) error {
 	for {
 		m, err := from.Recv(ctx)

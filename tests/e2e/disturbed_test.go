@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest"
 )
 
-// Whatever others in the guest do to the device, the agent notices, sets it up
-// again, and answers the next migration. None of them interrupts it.
+// When another program in the guest disturbs the device, the agent notices, sets
+// the device up again and answers the next migration. The agent's process goes on.
 func TestDisturbedDeviceIsSetUpAgain(t *testing.T) {
 	for _, series := range guest.AllSeries() {
 		t.Run(string(series), func(t *testing.T) {
@@ -32,7 +32,8 @@ func TestDisturbedDeviceIsSetUpAgain(t *testing.T) {
 					m.disturbAgent(c.how)
 				})
 			}
-			// This one costs no hello: nothing but the line has to be let through.
+			// Masking INTx does not make the agent set the device up again, so
+			// there is no new hello to wait for.
 			m.disturb("intx")
 			requireHints(t, m.migrate(), "ok")
 			m.awaitDriver()
@@ -49,12 +50,13 @@ func (m *machine) disturbAgent(how string) {
 	hellos := m.hellos()
 	m.disturb(how)
 	for m.hellos() == hellos {
-		time.Sleep(10 * time.Millisecond) // until it has, or the test's time is up
+		time.Sleep(10 * time.Millisecond) // until hellos fails at the end of the test's time
 	}
 	m.awaitDriver()
 }
 
-// disturb does to the device what its driver does not expect.
+// disturb has a program in the guest disturb the device: tests/guest/init names
+// the ways.
 func (m *machine) disturb(how string) {
 	m.t.Helper()
 	if _, err := m.vm.Run(m.ctx, "/init", "disturb", how); err != nil {

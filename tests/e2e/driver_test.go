@@ -17,14 +17,14 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
-// guestTag is the build tag of tests that belong into a guest.
+// guestTag is the build tag of tests that run in a guest.
 const guestTag = "guest"
 
 // passed matches the line of a top-level test that passed.
 var passed = regexp.MustCompile(`(?m)^--- PASS: (\S+) `)
 
-// The driver's own tests, on both kernels. Every test that the binaries list
-// has to pass: one that is skipped there runs nowhere.
+// The driver's own tests pass on every kernel. A skipped test is a failure here,
+// because there is no other place where it would run.
 func TestDriverInTheGuest(t *testing.T) {
 	packages := guestPackages(t)
 	files := make(map[string]string)
@@ -40,7 +40,7 @@ func TestDriverInTheGuest(t *testing.T) {
 		t.Run(string(series), func(t *testing.T) {
 			m := boot(t, setup{
 				series: series, memoryMiB: 1024, noAgent: true, noIntegrity: true, files: files,
-				// A device of QEMU's own that the virtio package is tried on.
+				// The tests of package virtio drive this device of QEMU.
 				devices: []string{"virtio-rng-pci,disable-legacy=on"},
 			})
 			for _, p := range packages {
@@ -79,8 +79,8 @@ func runInGuest(t *testing.T, m *machine, binary string) {
 	t.Logf("%d of %d tests passed", len(got), len(want))
 }
 
-// runToEnd runs a program in the guest, and returns what it printed. A program
-// that hangs is not worth all of the test's time.
+// runToEnd runs a program in the guest, and returns what it printed. It gives up
+// a program that hangs before the test's own time is up, to show its output.
 func (m *machine) runToEnd(args ...string) string {
 	m.t.Helper()
 	const name = "tests"

@@ -14,9 +14,9 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// When QEMU is killed, fbppd lets go of the guest's memory and of every
-// descriptor, and serves the next QEMU: at the destination, where the source
-// goes on, and at the source.
+// When QEMU is killed, its fbppd unmaps the guest's memory, closes every
+// descriptor and serves the next QEMU. That holds at the destination, where the
+// source runs on, and at the source.
 func TestQEMUKilledAtRandomInstants(t *testing.T) {
 	n := rounds(6, 300)
 	r := random(t)
@@ -57,25 +57,27 @@ func TestQEMUKilledAtRandomInstants(t *testing.T) {
 	requireHints(t, m.migrate(), "ok")
 }
 
-// requireHolding waits until an fbppd whose QEMU was killed has let go of it.
+// requireHolding waits until an fbppd whose QEMU was killed holds no more than
+// want, which it held before any QEMU connected.
 func (m *machine) requireHolding(b *vm.Backend, want holdings) {
 	m.t.Helper()
 	for {
-		// What it had at first may have held a connection of ours for a moment.
+		// Fewer descriptors are no fault: when want was counted, a connection to
+		// the control socket may still have been open.
 		have := held(m.t, b.PID())
 		if have.memory == want.memory && have.descriptors <= want.descriptors {
 			return
 		}
 		if m.ctx.Err() != nil {
-			m.t.Fatalf("fbppd holds %+v of a QEMU that was killed, and %+v when it never had one",
+			m.t.Fatalf("after its QEMU was killed fbppd holds %+v, and it held %+v before any QEMU",
 				have, want)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// reboot boots a new guest, without the integrity program, at the fbppd of the
-// one that was killed.
+// reboot boots a new guest, without the integrity program, at the fbppd whose
+// QEMU was killed.
 func (m *machine) reboot() {
 	m.t.Helper()
 	m.retryBoot(func() error {
@@ -94,13 +96,13 @@ func (m *machine) reboot() {
 	})
 }
 
-// holdings are what a process has of others.
+// holdings are the resources of QEMU that an fbppd can keep.
 type holdings struct {
 	descriptors int
 	memory      int // mappings of guest memory, hint windows, dirty logs
 }
 
-// held looks at a process.
+// held returns what the fbppd of this pid holds now.
 func held(t testing.TB, pid int) holdings {
 	t.Helper()
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -116,9 +118,9 @@ func held(t testing.TB, pid int) holdings {
 	return h
 }
 
-// An fbppd that is stopped, and not gone, holds up nothing for long. The exchange
-// ends at its own timeout. QEMU waits for the answer to its next vhost-user
-// message until backend-timeout. When fbppd goes on it is taken up again.
+// An fbppd that is stopped with SIGSTOP holds up nothing for long. The exchange
+// ends at hint-timeout, and QEMU waits for the reply to its next vhost-user
+// message for backend-timeout. When fbppd continues, QEMU uses it again.
 func TestFBPPDStopped(t *testing.T) {
 	m := boot(t, setup{device: map[string]string{"hint-timeout": "1000"}})
 	m.signalAgent(syscall.SIGSTOP) // holds the request open
@@ -134,13 +136,13 @@ func TestFBPPDStopped(t *testing.T) {
 	m.awaitDriver()
 	m.setDevice("hint-timeout", 20000)
 
-	// Stopped before the migration begins, it does not get to see the first message.
+	// fbppd is stopped before the migration begins, and reads not even its first message.
 	m.backend.Signal(syscall.SIGSTOP)
 	requireHints(t, m.migrate(), "no-backend")
 	m.requireSound()
 	m.awaitDriver()
 
-	// It goes on in the middle of a migration, and serves the next one.
+	// fbppd continues in the middle of a migration, and serves the next one.
 	m.backend.Signal(syscall.SIGSTOP)
 	dst, backend = m.startMigration(1 << 20)
 	m.awaitHints("no-backend")

@@ -15,13 +15,13 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// fault is who is killed during a migration. None makes the migration fail.
+// fault is the kill of one or more processes during a migration.
 type fault struct {
 	name string
-	// strike kills, on the host, after a while. With nil it is the agent that
-	// dies, by the guest's own clock.
+	// strike kills processes of the host. If it is nil, a program in the guest
+	// kills the agent, because the host could not do so at an exact time.
 	strike func(m *machine, destination *vm.Backend)
-	// repair starts again, on the destination, what is missing.
+	// repair starts what was killed again, on the destination. nil: nothing to do.
 	repair   func(m *machine)
 	statuses []string // how the hints may end
 }
@@ -44,8 +44,9 @@ func faults() []fault {
 	}
 }
 
-// Whoever is killed, and when: the migration completes, the guest's memory is
-// right, and who comes back serves the next migration.
+// Whichever process is killed, and at whatever time, the migration completes and
+// the guest's memory is right. A process that was started again serves the next
+// migration.
 func TestKilledAtRandomInstants(t *testing.T) {
 	const perRound = time.Minute // a round that takes so long hangs
 	n := rounds(12, 1000)
@@ -78,7 +79,7 @@ func TestKilledAtRandomInstants(t *testing.T) {
 		}
 		m.awaitDriver()
 		cancel()
-		m.closers = m.closers[len(m.closers)-2:] // the places it has left are closed
+		m.closers = m.closers[len(m.closers)-2:] // those of earlier hosts have nothing left to close
 		if done := i + 1; done%25 == 0 || done == n {
 			left := time.Since(began) / time.Duration(done) * time.Duration(n-done)
 			t.Logf("%d of %d killed, about %v left", done, n, left.Round(time.Second))
@@ -92,9 +93,10 @@ func TestKilledAtRandomInstants(t *testing.T) {
 	}
 }
 
-// instant picks when to kill in a migration that takes as long as whole did. Half
-// of the times it is while the guest is asked, which is a short part of it. Else
-// it is at any time of the migration, or shortly after its end.
+// instant picks the time of a kill, counted from the start of a migration that
+// takes as long as whole did. Half of the kills fall into the setup or shortly
+// after it: the guest is asked then, which takes a small part of a migration. The
+// others fall anywhere in the migration, or shortly after its end.
 func instant(r *rand.Rand, whole *vm.Migration) time.Duration {
 	until := whole.TotalTime + whole.TotalTime/4
 	if r.IntN(2) == 0 {
@@ -106,12 +108,12 @@ func instant(r *rand.Rand, whole *vm.Migration) time.Duration {
 // killerName is the program in the guest that kills the agent.
 const killerName = "killer"
 
-// migrateWith migrates the guest with a fault so long after the beginning.
+// migrateWith migrates the guest, with a fault at this time after the beginning.
 func (m *machine) migrateWith(f fault, after time.Duration) *vm.Migration {
 	m.t.Helper()
 	dst, backend := m.destination()
 	if f.strike == nil {
-		m.setDevice("hint-timeout", 1500) // whoever is alive has longer, however busy the host
+		m.setDevice("hint-timeout", 1500) // a dead agent is not worth the usual 20 s
 		err := m.vm.Spawn(m.ctx, killerName,
 			"/init", "kill", filepath.Base(lab.AgentPath), after.String())
 		if err != nil {
@@ -138,7 +140,7 @@ func (m *machine) restartBackend() {
 	}
 }
 
-// restartAgent waits until the agent has been killed, and starts another one.
+// restartAgent starts another agent when the agent has been killed.
 func (m *machine) restartAgent() {
 	m.t.Helper()
 	if _, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: killerName}); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// What else QEMU can do to a migration goes together with hints.
+// Hints work together with QEMU's other migration capabilities.
 func TestHintsWithOtherCapabilities(t *testing.T) {
 	m := boot(t, setup{})
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
@@ -76,7 +76,7 @@ func TestHintsWithOtherCapabilities(t *testing.T) {
 			m.awaitDriver()
 		})
 	}
-	// A guest that clears pages before it uses them does not mind at all.
+	// The old content of the file does not show through in the guest.
 	t.Run("a file that was used before as memory", func(t *testing.T) {
 		defer m.in(t)()
 		requireHints(t, m.migrateTo(m.usedDestination()), "ok")
@@ -85,10 +85,10 @@ func TestHintsWithOtherCapabilities(t *testing.T) {
 	})
 }
 
-// Where hints cannot be had the migration is an ordinary one.
+// With a capability that rules hints out, the migration completes without them.
 func TestCapabilitiesThatExcludeHints(t *testing.T) {
 	t.Run("x-ignore-shared", func(t *testing.T) {
-		// Both ends use one file, of which nothing is sent.
+		// Both ends use one file as the guest's RAM, so QEMU sends none of it.
 		ram := filepath.Join(t.TempDir(), "ram")
 		m := boot(t, setup{memory: []string{
 			"memory-backend-file,id=ram,size=320M,share=on,mem-path=" + ram,
@@ -102,9 +102,10 @@ func TestCapabilitiesThatExcludeHints(t *testing.T) {
 			m.requireSound()
 		}
 	})
-	m := boot(t, setup{noAgent: true}) // whose fbppd is confined
-	// A snapshot tracks the writes of QEMU alone: with a driver that runs, the
-	// rings in it would be later than the device (docs/reliability.md).
+	// A background snapshot tracks the writes of QEMU, but not those of the
+	// backend. With a running driver, the rings in the snapshot could be newer than
+	// the device's state (docs/reliability.md). So no agent runs here.
+	m := boot(t, setup{noAgent: true})
 	t.Run("background-snapshot", func(t *testing.T) {
 		defer m.in(t)()
 		dst, backend := m.destination()
@@ -117,12 +118,13 @@ func TestCapabilitiesThatExcludeHints(t *testing.T) {
 		requireHints(t, figures, "incompatible")
 		m.requireSound() // the guest has gone on
 		m.moveTo(dst, backend)
-		m.requireSound() // and this is how it was
+		m.requireSound() // the guest of the snapshot
 		m.capability("background-snapshot", false)
 	})
 }
 
-// migrateBy moves the guest to a new QEMU in another way than usual.
+// migrateBy moves the guest to a new QEMU, with the capabilities, parameters and
+// file of a transfer.
 func (m *machine) migrateBy(by vm.Transfer) *vm.Migration {
 	m.t.Helper()
 	dst, backend := m.destination()

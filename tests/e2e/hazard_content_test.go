@@ -15,10 +15,11 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// A guest that looks into its free pages is never asked: at the destination
-// they would be zero. Debian builds neither feature into its kernels, so there
-// a parameter stands for it, which the agent believes. The tests of package
-// preflight show that the kernel's own switches count where they exist.
+// A guest whose kernel checks the content of its free pages is never asked:
+// at the destination they would be zero. Debian's kernels are built without these
+// checks. So this test sets their parameters on the kernel's command line, which is
+// enough for the agent to refuse. The tests of package preflight show that the
+// agent also finds the checks of a kernel that has them.
 func TestGuestThatChecksFreePagesRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		series guest.Series
@@ -48,14 +49,14 @@ func TestGuestThatChecksFreePagesRefuses(t *testing.T) {
 	}
 }
 
-// zeroedMiB is how much new memory a guest is asked for that has to be zero:
-// most of what is free.
+// zeroedMiB is how much new memory the guest allocates to see that it is zero, in
+// MiB.
 const zeroedMiB = 80
 
-// A kernel that zeroes pages when they are freed does not do so when it hands
-// them out again. What was free at the question is zero on the destination, since
-// nothing was there before. Where something was, in a file that is used again,
-// QEMU zeroes it first.
+// A kernel that zeroes pages when they are freed does not zero them again when it
+// allocates them. So the pages that hints skip must be zero on the destination. New
+// memory is zero there. If the destination's memory is a file with old content, QEMU
+// zeroes it first.
 func TestGuestThatZeroesFreePages(t *testing.T) {
 	eachSource(t, func(t *testing.T, s setup) {
 		s.kernelLine = []string{"init_on_free=1"}
@@ -74,13 +75,14 @@ func TestGuestThatZeroesFreePages(t *testing.T) {
 	})
 }
 
-// requireZeroes has the guest take new memory, which has to be zero.
+// requireZeroes has the guest allocate new memory, which has to be zero.
 func (m *machine) requireZeroes() {
 	m.t.Helper()
 	m.requireNewZeroes(m.vm)
 }
 
-// requireNewZeroes does so where the guest is before all of it has arrived.
+// requireNewZeroes is requireZeroes for a guest that runs in at already, while
+// postcopy still moves its memory.
 func (m *machine) requireNewZeroes(at *vm.VM) {
 	m.t.Helper()
 	z, err := at.Zeroes(m.ctx, zeroedMiB)
@@ -120,7 +122,7 @@ func (m *machine) usedDestination() (*vm.VM, *vm.Backend) {
 	})
 }
 
-// writePattern fills a file with what no program of a guest expects.
+// writePattern fills a new file with bytes that are not zero.
 func writePattern(path string, mib int) error {
 	f, err := os.Create(path)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// The guest's memory in all the shapes it can have: what is free in each part
-// of it is skipped, and nothing else.
+// However the guest's memory is laid out, the free pages of each part are skipped,
+// and no others.
 func TestShapesOfGuestMemory(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
@@ -67,8 +67,8 @@ func TestShapesOfGuestMemory(t *testing.T) {
 // hotplugMiB is the size of one memory module.
 const hotplugMiB = 128
 
-// Memory that is plugged in while the guest runs is memory like any other in
-// the next migration, and so is what is plugged in on the destination.
+// Free pages of memory that was plugged in while the guest runs are skipped like
+// any others. The same holds for memory that is plugged in on the destination.
 func TestMemoryPluggedInBetweenBootAndMigration(t *testing.T) {
 	for name, introspect := range map[string]bool{"driver": false, "introspection": true} {
 		t.Run(name, func(t *testing.T) {
@@ -86,8 +86,8 @@ func TestMemoryPluggedInBetweenBootAndMigration(t *testing.T) {
 	}
 }
 
-// The emulator's own dirty log knows each block by where it is among all of them:
-// one that is larger than the first is beyond the end of that.
+// TCG's dirty log finds each RAMBlock by its offset among all blocks. Nothing is
+// lost if a later block is larger than the first one.
 func TestSecondBlockLargerThanTheFirst(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -105,11 +105,11 @@ func TestSecondBlockLargerThanTheFirst(t *testing.T) {
 			s.devices = []string{"pc-dimm,id=dimm,memdev=large"}
 			s.kernelLine = []string{"memhp_default_state=online"}
 			m := boot(t, s)
-			m.fillFree() // most of that is in the large one
+			m.fillFree() // most free memory is in the large block
 			for range 2 {
 				figures := m.migrate()
 				if figures.RAM.SyncCount < 2 {
-					t.Fatalf("the log was looked at %d times only", figures.RAM.SyncCount)
+					t.Fatalf("the dirty log was synchronized %d times only", figures.RAM.SyncCount)
 				}
 				m.requireSound()
 				if !s.noDevice {
@@ -121,8 +121,8 @@ func TestSecondBlockLargerThanTheFirst(t *testing.T) {
 	}
 }
 
-// plugMemory plugs a memory module in, here and on every later destination, and
-// waits until the guest uses it.
+// plugMemory plugs a memory module into the running guest, and waits until the
+// guest uses it. Every later destination is started with the module.
 func (m *machine) plugMemory(id string) {
 	m.t.Helper()
 	before := m.memory()
@@ -143,18 +143,18 @@ func (m *machine) plugMemory(id string) {
 	m.config.Options = append(m.config.Options, "-object", memfd(id+"ram", hotplugMiB))
 	m.config.Devices = append(m.config.Devices, "pc-dimm,id="+id+",memdev="+id+"ram")
 	const pages = hotplugMiB << 20 / memory.PageSize
-	for m.memory().Total < before.Total+pages*9/10 { // or until the test's time is up
+	for m.memory().Total < before.Total+pages*9/10 { // memory fails at the end of the test's time
 		time.Sleep(10 * time.Millisecond)
 	}
 	m.awaitDriver()
 }
 
-// migrateAndSkipAll migrates a guest that has used all of its free memory once,
-// and requires that nearly all of it is skipped.
+// migrateAndSkipAll has the guest write and free most of its free memory. Then it
+// migrates, and requires that nearly all free pages are skipped.
 func (m *machine) migrateAndSkipAll() {
 	m.t.Helper()
 	m.awaitDriver()
-	m.integrity("pause") // what it frees meanwhile is not what is counted
+	m.integrity("pause") // pages that it frees later would not be in the count
 	free := m.memory().Buddy
 	info, err := m.vm.Fill(m.ctx, int(free*memory.PageSize>>20)*8/10)
 	if err != nil {
@@ -182,8 +182,8 @@ func (m *machine) memory() memory.Info {
 	return info
 }
 
-// requireZones checks that the guest has free memory in each of the zones:
-// otherwise this would be no test of them.
+// requireZones checks that the guest has free memory in each of the zones. If it
+// had none in a zone, the test would not show that free pages there are skipped.
 func (m *machine) requireZones(zones []string) {
 	m.t.Helper()
 	text, err := m.vm.Run(m.ctx, "/init", "show", "/proc/buddyinfo")
@@ -205,7 +205,7 @@ func (m *machine) requireZones(zones []string) {
 	}
 }
 
-// memfd is a memory backend of its own file.
+// memfd returns the options of a shared memory backend of so many MiB.
 func memfd(id string, mib int) string {
 	return fmt.Sprintf("memory-backend-memfd,id=%s,size=%dM,share=on", id, mib)
 }

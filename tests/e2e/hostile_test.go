@@ -10,11 +10,12 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest"
 )
 
-// hostilePackage is a driver that breaks the rules; it runs in the agent's place.
+// hostilePackage is a driver that violates the protocol. It runs instead of the
+// agent.
 const hostilePackage = "github.com/fbpp-project/fbpp/tests/guest/hostile"
 
-// A guest that says nonsense gets an ordinary migration, and a chance to say
-// something better the next time. One machine goes through all of them.
+// If a driver violates the protocol, the migration completes without hints. The
+// next driver is asked again. One guest runs all of these drivers in turn.
 func TestHostileReports(t *testing.T) {
 	dir := filepath.Join(parts.Root, "build", "guest")
 	binary, err := guest.BuildProgram(t.Context(), hostilePackage, dir)
@@ -35,7 +36,7 @@ func TestHostileReports(t *testing.T) {
 		{"overlapping", "bad-report"},
 		{"overlapping-orders", "bad-report"},
 		{"unaligned", "bad-report"},
-		{"out-of-range", "ok"}, // it is left out: the device need not see all memory
+		{"out-of-range", "ok"}, // fbppd leaves it out: it need not see all of the guest's memory
 		{"end-out-of-range", "bad-report"},
 		{"largest-order", "bad-report"},
 		{"unknown-class", "bad-report"},
@@ -62,7 +63,7 @@ func TestHostileReports(t *testing.T) {
 			m.waitAgent()
 		})
 	}
-	// After all this the device serves an honest driver.
+	// After all this the device serves a correct driver.
 	m.startAgent()
 	requireHints(t, m.migrate(), "ok")
 	m.requireSound()

@@ -15,9 +15,9 @@ import (
 // hotplugPort is the PCIe root port that the device is plugged into.
 const hotplugPort = "port0"
 
-// A VM that was started without the device gets it while it runs, and may be
-// migrated from then on with hints. Without it again, it moves to a QEMU that
-// does not have it either, and gets it back there.
+// The device is plugged into a running VM, which then migrates with hints. The
+// device is unplugged, and the VM migrates without it. At the destination the device
+// is plugged in again, and serves the next migration.
 func TestDeviceIsPluggedInAndUnplugged(t *testing.T) {
 	for name, source := range map[string]string{
 		"the agent": "guest", "introspection": "introspect",
@@ -33,7 +33,7 @@ func TestDeviceIsPluggedInAndUnplugged(t *testing.T) {
 			}
 			m.plug()
 			if !m.setup.introspect {
-				m.startAgent() // what systemd does, every 30 s
+				m.startAgent() // systemd starts it every 30 s
 			}
 			m.awaitDriver()
 			requireHints(t, m.migrate(), "ok")
@@ -64,8 +64,8 @@ func (m *machine) requireAgentEndsWithoutDevice() {
 	}
 }
 
-// plug plugs the device in, with an fbppd of its own. The next destinations have
-// it from the beginning.
+// plug plugs the device in, with an fbppd of its own. The next destinations are
+// started with the device.
 func (m *machine) plug() {
 	m.t.Helper()
 	var err error
@@ -91,19 +91,19 @@ func (m *machine) plug() {
 	m.config.Port, m.config.Devices = hotplugPort, nil
 }
 
-// unplug asks the guest to give the device up, and waits until it has. The next
-// destinations do not have it.
+// unplug asks the guest to release the device, and waits until QEMU has removed
+// it. The next destinations are started without the device.
 func (m *machine) unplug() {
 	m.t.Helper()
 	device := map[string]any{"id": "fbpp0"}
 	if err := m.vm.Execute(m.ctx, "device_del", device, nil); err != nil {
 		m.t.Fatal(err)
 	}
-	for m.hasDevice() { // until DEVICE_DELETED, or the test's time is up
+	for m.hasDevice() { // hasDevice fails at the end of the test's time
 		time.Sleep(10 * time.Millisecond)
 	}
-	// It lets go of its connection a little later (QEMU finalizes it after RCU's
-	// grace period).
+	// The device still uses its chardev for a moment: QEMU finalizes the device
+	// after an RCU grace period.
 	chardev := map[string]any{"id": "fbpp"}
 	for {
 		err := m.vm.Execute(m.ctx, "chardev-remove", chardev, nil)

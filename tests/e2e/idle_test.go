@@ -13,16 +13,17 @@ import (
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-// An agent that polls at whatever interval below idleTime is found out. The Go
-// runtime looks up once a minute (runtime.sysmon) and has things of its own to
-// end after some work, so it may take several looks to see a time without any.
+// The agent has to be idle for the whole of one idleTime, so a poll with a shorter
+// period is found. The Go runtime itself wakes up about once a minute
+// (runtime.sysmon), and for a while after work. Therefore the test looks several
+// times.
 const (
 	idleTime  = 5 * time.Second
 	idleLooks = 6
 )
 
-// An agent with no migration sleeps: no thread of it runs, neither before its
-// first migration nor after one.
+// While no migration runs, no thread of the agent runs, neither before the first
+// migration nor after one.
 func TestIdleAgentDoesNothing(t *testing.T) {
 	for _, series := range guest.AllSeries() {
 		t.Run(string(series), func(t *testing.T) {
@@ -37,7 +38,7 @@ func TestIdleAgentDoesNothing(t *testing.T) {
 	}
 }
 
-// requireIdle waits for a time in which the agent does nothing at all.
+// requireIdle waits for one idleTime in which no thread of the agent runs.
 func (m *machine) requireIdle(when string) {
 	m.t.Helper()
 	seen := []activity.Activity{m.activity()}
@@ -53,7 +54,7 @@ func (m *machine) requireIdle(when string) {
 	m.t.Fatalf("%s, the agent never rests for %v: %+v", when, idleTime, seen)
 }
 
-// activity asks what the agent has used so far.
+// activity returns the agent's context switches and CPU time so far.
 func (m *machine) activity() activity.Activity {
 	m.t.Helper()
 	out, err := m.vm.Run(m.ctx, "/init", "activity", filepath.Base(lab.AgentPath))

@@ -12,8 +12,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// A guest that is paused answers nobody. Its memory can be looked at all the same,
-// so what management tools save skips its free memory, too.
+// A paused guest cannot answer, but the host can read its memory. So the free
+// pages are also skipped when a management tool saves a paused guest to a file.
 func TestPausedGuestIsLookedAt(t *testing.T) {
 	m := boot(t, setup{introspect: true})
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
@@ -48,8 +48,8 @@ func TestPausedGuestIsLookedAt(t *testing.T) {
 	}
 }
 
-// The agent is asked where it is there and able; where it is not, the host looks
-// for itself. Each case goes on where the one before ended.
+// With --source=auto fbppd asks the agent first. If there is no agent, or it does
+// not answer, fbppd reads the guest's memory itself. The cases share one guest.
 func TestAutoAsksTheAgentFirst(t *testing.T) {
 	m := boot(t, setup{
 		noAgent: true, backendArgs: []string{"--source=auto"},
@@ -80,7 +80,8 @@ func TestAutoAsksTheAgentFirst(t *testing.T) {
 	}
 }
 
-// What forbids to leave free pages out is seen from outside, too.
+// A kernel that checks the content of its free pages is recognized by
+// introspection, too.
 func TestGuestThatChecksFreePagesIsNotLookedAt(t *testing.T) {
 	for _, source := range []string{"introspect", "auto"} {
 		t.Run(source, func(t *testing.T) {
@@ -94,14 +95,15 @@ func TestGuestThatChecksFreePagesIsNotLookedAt(t *testing.T) {
 			requireHints(t, m.migrate(), "refused")
 			m.requireSound()
 			if !strings.Contains(m.earlier, "page_poison") {
-				t.Errorf("fbppd says nothing of the reason:\n%s", m.earlier)
+				t.Errorf("fbppd does not log the reason:\n%s", m.earlier)
 			}
 		})
 	}
 }
 
-// A reset leaves all of the kernel that is gone in memory, and its free pages are
-// what the firmware and the next kernel are loaded to. It must not be believed.
+// After a reset the old kernel's data are still in memory. But the firmware and
+// the next kernel are loaded into the pages that these data call free. fbppd must not
+// trust them.
 func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
 	m := boot(t, setup{introspect: true, noIntegrity: true})
 	random := random(t)
@@ -111,7 +113,8 @@ func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
 		if err := m.vm.Execute(m.ctx, "set-action", reset, nil); err != nil {
 			t.Fatal(err)
 		}
-		// It says that it has booted to the QEMU in which it is then.
+		// The guest tells the QEMU it runs in that it has booted. That may be the
+		// destination, so the destination has to listen before the reset.
 		dst, backend := m.destination()
 		m.execute("system_reset")
 		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
@@ -119,18 +122,18 @@ func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		figures := m.arrive(dst, backend)
-		// Whoever boots now has memory that is not damaged, or it does not come up.
+		// If a page were lost, the new kernel would probably not boot.
 		if _, err := m.vm.Boot(m.ctx); err != nil {
 			t.Fatal(err)
 		}
-		// Whether there were any depends on how far the next kernel was.
+		// Either status is right: it depends on how far the new kernel was.
 		t.Logf("hints: %s", figures.HintStatus())
 		m.awaitDriver()
 	}
 	requireHints(t, m.migrate(), "ok")
 }
 
-// stopAgent stops the agent, so that it does not answer.
+// stopAgent stops the agent with SIGSTOP, for the rest of the test.
 func (m *machine) stopAgent() {
 	m.t.Helper()
 	m.signalAgent(syscall.SIGSTOP)

@@ -19,18 +19,19 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// liar is a backend in fbppd's place. It speaks vhost-user as it should and
-// reads the driver's messages, but its hint window is what a test makes of it.
+// liar is a backend that a test uses instead of fbppd. It speaks vhost-user
+// correctly and reads the driver's messages, but the test decides what its hint
+// window and its answers contain.
 type liar struct {
 	socket   string
-	window   atomic.Pointer[func() (*fakeWindow, error)]       // what the next frontend gets
-	answer   atomic.Pointer[func(w *fakeWindow, asked uint64)] // how it answers
-	messages atomic.Int64                                      // of the driver
-	left     chan struct{}                                     // gets one for each frontend that left
+	window   atomic.Pointer[func() (*fakeWindow, error)]       // makes the next frontend's window
+	answer   atomic.Pointer[func(w *fakeWindow, asked uint64)] // writes an answer
+	messages atomic.Int64                                      // read from the driver so far
+	left     chan struct{}                                     // one value per disconnect
 	backend  atomic.Pointer[vhostuser.Backend]                 // of the newest connection
 }
 
-// startLiar starts a backend that is honest until it is told otherwise.
+// startLiar starts a liar that is correct until the test calls offer or say.
 func startLiar(t *testing.T) *liar {
 	t.Helper()
 	l := &liar{socket: filepath.Join(t.TempDir(), "liar.sock"), left: make(chan struct{}, 1024)}
@@ -64,12 +65,13 @@ func serve(t *testing.T, socket string, device *vhostuser.Device) {
 	})
 }
 
-// offer decides about the next frontend's window, and say about all answers
-// from now on.
-func (l *liar) offer(window func() (*fakeWindow, error))     { l.window.Store(&window) }
+// offer sets how the next frontend's window is made.
+func (l *liar) offer(window func() (*fakeWindow, error)) { l.window.Store(&window) }
+
+// say sets how questions are answered from now on.
 func (l *liar) say(answer func(w *fakeWindow, asked uint64)) { l.answer.Store(&answer) }
 
-// hangUp closes the connection, and returns when nothing is left of it here.
+// hangUp closes the connection, and returns when the server has ended it.
 func (l *liar) hangUp() {
 	for len(l.left) > 0 {
 		<-l.left
@@ -79,7 +81,7 @@ func (l *liar) hangUp() {
 }
 
 func (l *liar) device() *vhostuser.Device {
-	var end func() // of the frontend that is there
+	var end func() // ends serve for the connected frontend
 	leave := func() {
 		if end != nil {
 			end()
@@ -113,7 +115,7 @@ func (l *liar) device() *vhostuser.Device {
 	}
 }
 
-// kick reads what the driver says, and says nothing.
+// kick reads and counts the driver's reports, and sends the driver no event.
 func (l *liar) kick(q *vhostuser.Queue) {
 	for q.Index() == protocol.ReportQueue {
 		c, err := q.Pop()
@@ -124,9 +126,9 @@ func (l *liar) kick(q *vhostuser.Queue) {
 	}
 }
 
-// serve answers what is asked through a window, until the function it returns
-// is called, which closes the window. It looks at the memory itself, as not
-// every window has an eventfd for it.
+// serve answers the questions in a window until end is called, which closes the
+// window. It polls the window's memory, because some windows have no usable
+// eventfd.
 func (l *liar) serve(w *fakeWindow) (end func()) {
 	stop := make(chan struct{})
 	var running sync.WaitGroup
@@ -163,9 +165,9 @@ const (
 	rangeSlots     = 0x1000
 
 	windowSize = 1 << 16
-	windowMax  = 256 << 20 // that QEMU takes
+	windowMax  = 256 << 20 // the largest that QEMU accepts
 	slots      = (windowSize - rangeSlots) / 16
-	magicWord  = 1<<32 | 0x50504246 // version 1, and FBPP
+	magicWord  = 1<<32 | 0x50504246 // version 1, and "FBPP"
 )
 
 // Statuses of an answer.
@@ -174,23 +176,23 @@ const (
 	answerUnknown = 77
 )
 
-// gpaRange is a range of guest physical memory.
+// gpaRange is a range of guest physical memory, in bytes.
 type gpaRange struct{ gpa, length uint64 }
 
-// fakeWindow is a hint window, and the reply that hands it out.
+// fakeWindow is a hint window, and the reply that passes it to QEMU.
 type fakeWindow struct {
 	payload []byte
-	fds     []int  // the memfd, ask, done: in the reply
-	mem     []byte // nil: nobody asks through it
+	fds     []int  // descriptors in the reply: the memfd, ask and done in a correct one
+	mem     []byte // the mapped memfd; nil: there is no window to answer in
 	owned   []int  // descriptors to close
 }
 
 const allSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// honestWindow is as it should be.
+// honestWindow makes a correct window of version 1.
 func honestWindow() (*fakeWindow, error) { return newWindow(windowSize, allSeals) }
 
-// newWindow makes a window of a file of that size with those seals.
+// newWindow makes a window of a memfd of this size in bytes, with these seals.
 func newWindow(size int, seals int) (_ *fakeWindow, err error) {
 	w := &fakeWindow{}
 	defer func() {
@@ -241,7 +243,8 @@ func (w *fakeWindow) close() {
 func (w *fakeWindow) get(offset int) uint64    { return binary.LittleEndian.Uint64(w.mem[offset:]) }
 func (w *fakeWindow) put(offset int, v uint64) { binary.LittleEndian.PutUint64(w.mem[offset:], v) }
 
-// answer answers a question with as many of the ranges as there are slots.
+// answer answers the question of generation asked. It counts all ranges, but
+// writes no more of them than there are slots.
 func (w *fakeWindow) answer(asked uint64, status uint64, ranges ...gpaRange) {
 	bytes := uint64(0)
 	for i, r := range ranges[:min(len(ranges), slots)] {
@@ -255,7 +258,7 @@ func (w *fakeWindow) answer(asked uint64, status uint64, ranges ...gpaRange) {
 	w.done(asked)
 }
 
-// done publishes an answer, of which the test has written the rest.
+// done publishes an answer whose other words have been written.
 func (w *fakeWindow) done(asked uint64) {
 	w.put(doneGeneration, asked)
 	_, _ = unix.Write(w.fds[len(w.fds)-1], []byte{1, 0, 0, 0, 0, 0, 0, 0})

@@ -15,13 +15,13 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// What a backend has written, and marked in the dirty log, arrives though the
-// backend is lost before QEMU looks at the log again: the log is QEMU's.
+// A page that a backend has written and marked in the dirty log arrives, even if
+// the backend is lost before QEMU reads the log again. QEMU keeps the log.
 func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
 	l, there := startLiar(t), startLiar(t)
 	m := boot(t, setup{socket: l.socket})
 	m.startAgentUnder(l)
-	m.signalAgent(syscall.SIGSTOP) // so that it leaves its buffers alone
+	m.signalAgent(syscall.SIGSTOP) // a running agent would use the buffer again
 
 	config := m.config
 	config.Backend, config.Options = there.socket, []string{"-S"}
@@ -30,7 +30,7 @@ func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dst.Close()
-	// Slower than the guest writes: it goes on until it is sped up.
+	// This is slower than the guest writes, so the migration cannot complete yet.
 	if err := m.vm.StartMigration(m.ctx, dst, 24<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -59,9 +59,9 @@ func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
 	}
 }
 
-// A backend that dies before it has read what QEMU asks resets the connection.
-// QEMU finds an error where an end of the stream is usual, while it switches the
-// backend's logging on, and migrates without it.
+// When a backend dies before it has read a request, the connection is reset. QEMU
+// then reads an error instead of the end of the stream, in the middle of switching the
+// backend's logging on. It migrates without the backend.
 func TestBackendLostWhileLoggingStarts(t *testing.T) {
 	l := startLiar(t)
 	m := boot(t, setup{socket: startCut(t, l.socket, wire.SetLogBase)})
@@ -73,8 +73,8 @@ func TestBackendLostWhileLoggingStarts(t *testing.T) {
 	requireHints(t, m.migrate(), "ok")
 }
 
-// awaitSyncs waits until a migration that goes on has synchronized its bitmap
-// so often.
+// awaitSyncs waits until the running migration has synchronized its dirty bitmap n
+// times.
 func (m *machine) awaitSyncs(n int64) {
 	m.t.Helper()
 	for {
@@ -92,7 +92,7 @@ func (m *machine) awaitSyncs(n int64) {
 	}
 }
 
-// guestMemory returns a piece of a guest's physical memory.
+// guestMemory returns n bytes of a guest's physical memory.
 func (m *machine) guestMemory(v *vm.VM, at uint64, n int) []byte {
 	m.t.Helper()
 	file := filepath.Join(m.t.TempDir(), "memory")

@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// In postcopy QEMU resolves its backend's page faults, too. One that is killed
-// has none any more, and QEMU looks no further for them.
+// In postcopy QEMU also resolves the page faults of its backend. After the backend
+// was killed, QEMU stops reading them, and the migration completes.
 func TestBackendKilledDuringPostcopy(t *testing.T) {
 	m := boot(t, setup{backendArgs: []string{"--sandbox=none"}})
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
@@ -35,7 +35,7 @@ func TestBackendKilledDuringPostcopy(t *testing.T) {
 	}
 	backend.Kill()
 	m.awaitDisconnected(dst)
-	m.awaitMigration("postcopy-active") // it goes on
+	m.awaitMigration("postcopy-active") // still
 
 	m.parameter("max-postcopy-bandwidth", 1<<40)
 	m.arrive(dst, backend)

@@ -18,15 +18,15 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// hangTimeout bounds a test that hangs. It asserts nothing: no test takes half
-// of it on a machine that has nothing else to do.
+// hangTimeout ends a test that hangs. It asserts no speed: on an idle machine every
+// test takes less than half of it.
 const hangTimeout = 4 * time.Minute
 
-// bootTimeout is when a guest that boots is given up. It takes a fraction of
-// that, also on a host that has much else to do.
+// bootTimeout is when a boot is given up and tried again. Also on a busy host, a
+// guest boots in a fraction of that time.
 const bootTimeout = 90 * time.Second
 
-// agentName is the agent among the programs of a guest.
+// agentName is the name under which the guest's init runs the agent.
 const agentName = "agent"
 
 // setup says what to boot. The zero value is an ordinary small guest with the
@@ -37,16 +37,16 @@ type setup struct {
 	accel       vm.Accel     // another accelerator than the lab's
 	memoryMiB   int          // 0: 320
 	noAgent     bool
-	introspect  bool // no agent: fbppd looks for itself
+	introspect  bool // no agent: fbppd reads the guest's memory itself
 	noDevice    bool
-	socket      string // of a backend that is not fbppd
+	socket      string // "": start fbppd; else the socket of a backend to use instead
 	noIntegrity bool
-	agentPort   bool // the serial port by which an agent refuses
+	agentPort   bool // add the serial port over which an agent can refuse
 	backendArgs []string
 	device      map[string]string // further properties of the device
 	port        string            // the PCIe root port that it is behind
 	devices     []string          // further devices
-	memory      []string          // what its memory is made of; see vm.Config
+	memory      []string          // memory backends; see vm.Config
 	options     []string          // further options of QEMU
 	poolPages   int               // of the integrity program; 0: 64 MiB
 	timeout     time.Duration     // 0: hangTimeout
@@ -65,7 +65,7 @@ type machine struct {
 	setup   setup
 	vm      *vm.VM
 	backend *vm.Backend // nil with noDevice
-	earlier string      // what the backend of the host before logged
+	earlier string      // the log of the previous host's fbppd
 }
 
 // boot starts a machine. It ends with the test.
@@ -97,8 +97,8 @@ func boot(t testing.TB, s setup) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A busy machine may be late, and lateness is not what is tested: who
-	// tests it sets its own.
+	// The timeout is long so that a busy machine fails no test. A test of the
+	// timeout sets its own.
 	config.Device = map[string]string{"hint-timeout": "20000"}
 	maps.Copy(config.Device, s.device)
 	config.Append, config.Devices = s.kernelLine, s.devices
@@ -112,7 +112,7 @@ func boot(t testing.TB, s setup) *machine {
 	}
 	m := &machine{t: t, ctx: ctx, config: config, setup: s}
 	t.Cleanup(func() {
-		m.explain() // while there is something to ask
+		m.explain() // before the processes are closed
 		for _, undo := range m.closers {
 			undo()
 		}
@@ -121,7 +121,8 @@ func boot(t testing.TB, s setup) *machine {
 	return m
 }
 
-// retryBoot calls boot until it has a guest, as often as makes sense.
+// retryBoot calls boot, and again if the guest was lost while it booted: see
+// [vm.RetryBoot].
 func (m *machine) retryBoot(boot func() error) {
 	m.t.Helper()
 	lost := func(err error) { m.t.Logf("the guest was lost while it booted, once more: %v", err) }
@@ -169,7 +170,7 @@ func (m *machine) bootOnce() error {
 	if err := m.vm.StartIntegrity(m.ctx, pool); err != nil {
 		return err
 	}
-	for { // a test may pause the guest at once
+	for { // until it has written: a test may pause the guest next
 		r, err := m.vm.Integrity(m.ctx, "status")
 		if err != nil || r.Live > 0 {
 			return err
@@ -178,16 +179,16 @@ func (m *machine) bootOnce() error {
 	}
 }
 
-// in makes a subtest the one that fails, until the function it returns is
-// called.
+// in makes m report failures to a subtest, until out is called.
 func (m *machine) in(t testing.TB) (out func()) {
 	outer := m.t
 	m.t = t
 	return func() { m.t = outer }
 }
 
-// start starts a QEMU and its fbppd. change, unless nil, alters its
-// configuration.
+// start starts a QEMU by how, and its fbppd. change, unless nil, alters QEMU's
+// configuration. Both processes end with the machine. The backend is nil if the setup
+// has no device, or a socket.
 func (m *machine) start(
 	how func(context.Context, vm.Config) (*vm.VM, error), change func(*vm.Config),
 ) (*vm.VM, *vm.Backend) {
@@ -219,9 +220,9 @@ func (m *machine) start(
 	return v, backend
 }
 
-// requireClean checks that a QEMU that was built with sanitizers has found
-// nothing. What it finds in the code that is not this project's is not of
-// interest unless it was fatal.
+// requireClean checks that the sanitizers found nothing in QEMU, if it was built
+// with them. Errors of the undefined behaviour sanitizer count only in files that this
+// project's patches change.
 func requireClean(t testing.TB, said string) {
 	t.Helper()
 	for line := range strings.Lines(said) {
@@ -247,7 +248,7 @@ func (m *machine) tryAgent() error {
 	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
 		return err
 	}
-	// fbppd may still know one that was there before.
+	// The state of fbppd may still be that of an earlier agent.
 	for said := ""; !strings.Contains(said, "said hello"); {
 		time.Sleep(10 * time.Millisecond)
 		var err error
@@ -268,7 +269,8 @@ func (m *machine) agentOutput() (string, error) {
 	return r.Output, err
 }
 
-// awaitDriver waits until fbppd could ask the guest.
+// awaitDriver waits until the driver is ready, or, with introspection, until fbppd
+// has found the guest's kernel.
 func (m *machine) awaitDriver() {
 	m.t.Helper()
 	if m.setup.introspect {
@@ -292,14 +294,14 @@ func (m *machine) signalAgent(s syscall.Signal) {
 	}
 }
 
-// destination starts the other end of the next migration.
+// destination starts a QEMU that waits for a migration, and its fbppd.
 func (m *machine) destination() (*vm.VM, *vm.Backend) {
 	m.t.Helper()
 	return m.start(vm.StartIncoming, nil)
 }
 
-// startMigration begins to migrate, at so many bytes per second; 0 is as fast
-// as it goes. [machine.arrive] ends what it began.
+// startMigration begins to migrate, with a bandwidth in bytes per second; 0 means no
+// limit. [machine.arrive] waits for the end.
 func (m *machine) startMigration(bandwidth int64) (*vm.VM, *vm.Backend) {
 	m.t.Helper()
 	dst, backend := m.destination()
@@ -309,7 +311,8 @@ func (m *machine) startMigration(bandwidth int64) (*vm.VM, *vm.Backend) {
 	return dst, backend
 }
 
-// arrive waits until the migration to dst has completed, and goes on there.
+// arrive waits until the migration to dst has completed. From then on m is the guest
+// at dst.
 func (m *machine) arrive(dst *vm.VM, backend *vm.Backend) *vm.Migration {
 	m.t.Helper()
 	figures, err := m.vm.WaitMigration(m.ctx, nil)
@@ -327,7 +330,7 @@ func (m *machine) arrive(dst *vm.VM, backend *vm.Backend) *vm.Migration {
 	return figures
 }
 
-// moveTo makes a destination the place where the guest is.
+// moveTo closes the source, and makes dst and its backend those of m.
 func (m *machine) moveTo(dst *vm.VM, backend *vm.Backend) {
 	m.requireHealthy(m.vm)
 	m.vm.Close()
@@ -344,8 +347,8 @@ func (m *machine) migrate() *vm.Migration {
 	return m.arrive(m.startMigration(0))
 }
 
-// requireSound has the guest compare all of its memory, and checks that its
-// programs went on.
+// requireSound has the integrity program verify all of its memory, and checks that
+// the program still runs.
 func (m *machine) requireSound() {
 	m.t.Helper()
 	before := m.integrity("verify")
@@ -353,7 +356,7 @@ func (m *machine) requireSound() {
 		m.t.Fatalf("the guest's memory is damaged: %+v", before)
 	}
 	for m.integrity("status").Count == before.Count {
-		time.Sleep(time.Millisecond) // until it counts on, or the test's time is up
+		time.Sleep(time.Millisecond) // integrity fails at the end of the test's time
 	}
 	m.requireHealthy(m.vm)
 }
@@ -363,7 +366,8 @@ func (m *machine) integrity(order string) memory.Report {
 	return m.integrityAt(m.vm, order)
 }
 
-// integrityAt does so where the guest is before all of it has arrived.
+// integrityAt is integrity for a guest that runs in v already, while postcopy still
+// moves its memory.
 func (m *machine) integrityAt(v *vm.VM, order string) memory.Report {
 	m.t.Helper()
 	r, err := v.Integrity(m.ctx, order)
@@ -373,7 +377,8 @@ func (m *machine) integrityAt(v *vm.VM, order string) memory.Report {
 	return r
 }
 
-// requireHints checks how the exchange of a migration ended.
+// requireHints checks the status of a migration's hints, and that pages were skipped
+// if and only if the status is "ok".
 func requireHints(t testing.TB, m *vm.Migration, status string) {
 	t.Helper()
 	if m.HintStatus() != status {
@@ -384,21 +389,21 @@ func requireHints(t testing.TB, m *vm.Migration, status string) {
 	}
 }
 
-// explain prints what is known when the test has failed.
+// explain logs, if the test has failed, what QEMU, fbppd and the agent printed.
 func (m *machine) explain() {
 	if !m.t.Failed() || m.vm == nil {
 		return
 	}
-	m.t.Logf("where the guest was last: %s", m.vm.Diagnosis())
+	m.t.Logf("the last QEMU of the guest: %s", m.vm.Diagnosis())
 	if m.backend != nil {
-		m.t.Logf("fbppd of the host before said:\n%s", m.earlier)
+		m.t.Logf("fbppd of the previous host said:\n%s", m.earlier)
 		m.t.Logf("fbppd said:\n%s", m.backend.Log())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	r, err := m.vm.Guest.Do(ctx, ctl.Request{Op: ctl.OpOutput, Name: agentName})
 	if err != nil {
-		m.t.Logf("the agent cannot be heard: %v", err)
+		m.t.Logf("the agent's output cannot be read: %v", err)
 		return
 	}
 	m.t.Logf("the agent said:\n%s", r.Output)

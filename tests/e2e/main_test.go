@@ -13,14 +13,14 @@ import (
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-// parts are what all tests share. They are made once, before the first test,
-// and only read afterwards.
+// parts are the programs and kernels that all tests use. TestMain makes them, and the
+// tests only read them.
 var parts *lab.Lab
 
-// Tests of random events have a short and a full length, and say their seed.
+// Tests of random events have a short and a full length, and log their seed.
 var (
-	soak = flag.Bool("soak", false, "run at full length what is otherwise a share")
-	seed = flag.Uint64("seed", 0, "`number` that decides what is random; 0: another one each time")
+	soak = flag.Bool("soak", false, "run tests of random events at full length")
+	seed = flag.Uint64("seed", 0, "`number` that random events follow from; 0: a new one each time")
 )
 
 // rounds returns how often a test repeats: share, or all with -soak.
@@ -31,7 +31,7 @@ func rounds(share, all int) int {
 	return share
 }
 
-// random returns a source that -seed decides, and says which seed it was.
+// random returns a source of random numbers, and logs the seed that repeats them.
 func random(t testing.TB) *rand.Rand {
 	t.Helper()
 	n := *seed

@@ -10,11 +10,12 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// floorMargin is how far above the floor a migration may end: 5 %.
+// floorMargin is how much a migration may send, as a multiple of the floor: the
+// bytes that it must send at least.
 const floorMargin = 1.05
 
-// eachSource runs a test for each kernel, with each source of what is free: the
-// agent, and the host alone.
+// eachSource runs a test for each kernel, once with the agent and once with
+// introspection.
 func eachSource(t *testing.T, f func(t *testing.T, s setup)) {
 	for _, series := range guest.AllSeries() {
 		for _, introspect := range []bool{false, true} {
@@ -31,8 +32,8 @@ func TestFreeMemoryIsNotSent(t *testing.T) {
 	eachSource(t, func(t *testing.T, s setup) {
 		s.memoryMiB = 768
 		m := boot(t, s)
-		// What is written while it migrates is sent twice, and is not
-		// what is measured here.
+		// A page that is written during the migration is sent twice, which would
+		// count as too much sent.
 		m.integrity("pause")
 		info, err := m.vm.Fill(m.ctx, 512)
 		if err != nil {
@@ -57,8 +58,8 @@ func TestFreeMemoryIsNotSent(t *testing.T) {
 	})
 }
 
-// requireModest checks that fbppd has never held more than its unit allows
-// (contrib/fbppd@.service).
+// requireModest checks that the peak memory of fbppd stays below the limit of its
+// systemd unit (contrib/fbppd@.service).
 func (m *machine) requireModest() {
 	m.t.Helper()
 	const most = 256
@@ -72,8 +73,8 @@ func (m *machine) requireModest() {
 	m.t.Logf("fbppd has held %d MiB", peak)
 }
 
-// requirePhases checks that QEMU names what the source is known to do, and that
-// this is all in the time that the exchange took.
+// requirePhases checks that QEMU reports the phases of the source, and that their
+// times are no more than that of the exchange.
 func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 	t.Helper()
 	var names []string
@@ -88,10 +89,10 @@ func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 		source, worked = vm.SourceIntrospect, vm.PhaseScan
 		want = []string{vm.PhaseFind, vm.PhaseScan, vm.PhasePeek, vm.PhaseSieve}
 	}
-	// The backend may name what it does itself afterwards.
+	// fbppd may add phases of its own after those of the source.
 	if h.Source != source || !slices.Equal(names[:min(len(names), len(want))], want) ||
 		h.Phase(worked) == 0 {
-		t.Errorf("the exchange is by %q and has the phases %v, want %v", h.Source, h.Phases, want)
+		t.Errorf("the source is %q with the phases %v, want %q with %v", h.Source, h.Phases, source, want)
 	}
 	if sum > h.Exchange {
 		t.Errorf("phases of %d µs are more than the exchange of %d µs", sum, h.Exchange)
@@ -107,14 +108,14 @@ func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 	}
 }
 
-// soundRounds is how often a guest moves in the integrity test.
+// soundRounds is the number of migrations in the integrity test.
 const soundRounds = 20
 
 func TestMemoryStaysSoundThroughMigrations(t *testing.T) {
 	eachSource(t, func(t *testing.T, s setup) {
 		m := boot(t, s)
-		// Free pages that are not zero: a page that is skipped wrongly
-		// cannot look right by chance.
+		// Free pages are not zero then: a page that is skipped wrongly cannot be
+		// right by chance.
 		if _, err := m.vm.Fill(m.ctx, 160); err != nil {
 			t.Fatal(err)
 		}

@@ -4,8 +4,7 @@ package e2e
 
 import "testing"
 
-// Whoever looks at the running device with QEMU's monitor sees it, and does no
-// harm.
+// QEMU's monitor shows the running device, and the query does it no harm.
 func TestMonitorShowsTheRunningDevice(t *testing.T) {
 	m := boot(t, setup{})
 	var status struct {

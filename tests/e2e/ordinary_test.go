@@ -12,15 +12,15 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// Each of these is a complete, correct migration without hints, and QEMU says
-// why there were none. A later migration of the same guest has them again.
+// Each of these migrations completes without hints, and QEMU says why there were
+// none. The next migration of the same guest has hints again.
 func TestMigrationWithoutHints(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		setup  setup
-		before func(m *machine) // spoils it
+		before func(m *machine) // makes hints impossible
 		status string
-		after  func(m *machine) // repairs it, on the destination; nil: nothing to repair
+		after  func(m *machine) // makes them possible, at the destination; nil: they are
 	}{
 		{
 			name:   "no agent runs in the guest",
@@ -35,8 +35,8 @@ func TestMigrationWithoutHints(t *testing.T) {
 			after:  (*machine).startAgent,
 		},
 		{
-			// QEMU must not look at its rings then.
-			name: "the agent was killed, and others have its memory",
+			// QEMU must not read the rings, because the guest has reused their memory.
+			name: "the agent was killed, and its memory was reused",
 			before: func(m *machine) {
 				m.signalAgent(syscall.SIGKILL)
 				m.waitAgent()
@@ -178,7 +178,7 @@ func TestMigrationCancelledAfterTheExchange(t *testing.T) {
 	}
 	dst.Close()
 	backend.Close()
-	// The second stream starts from nothing: what was free at the first
+	// The second migration has to ask again: pages that were free at the first
 	// question may be in use by now.
 	requireHints(t, m.migrate(), "ok")
 	m.requireSound()
@@ -186,7 +186,7 @@ func TestMigrationCancelledAfterTheExchange(t *testing.T) {
 
 func TestDestinationWithoutTheDevice(t *testing.T) {
 	m := boot(t, setup{})
-	// With a return path the source hears that the destination could not.
+	// With a return path the source learns that the destination failed.
 	m.capability("return-path", true)
 	dst, backend := m.start(vm.StartIncoming, func(c *vm.Config) { c.Backend = "" })
 	defer backend.Close()
@@ -213,9 +213,9 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 	m.requireSound()
 }
 
-// A guest whose kernel lets nobody read its memory lets nobody reach a device
-// from user space either. The agent says why in its own log and by the serial
-// port. QEMU finds a device that no driver has started.
+// Lockdown at confidentiality forbids that a program of the guest drives a PCI
+// device. The agent says so in its log and over the serial port. The device has no
+// driver, so the status of the hints is "no-driver".
 func TestGuestUnderLockdownRefuses(t *testing.T) {
 	kernelLine := []string{"lockdown=confidentiality"}
 	m := boot(t, setup{noAgent: true, agentPort: true, kernelLine: kernelLine})
@@ -239,7 +239,7 @@ func TestGuestUnderLockdownRefuses(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		var err error
 		if said, err = m.agentOutput(); err != nil {
-			t.Fatalf("the agent does not say why: %v", err)
+			t.Fatalf("the agent's output does not name lockdown: %v", err)
 		}
 	}
 	requireHints(t, m.migrate(), "no-driver")

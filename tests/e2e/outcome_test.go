@@ -45,7 +45,7 @@ const (
 	hintsCancelled  = 13
 )
 
-// secondWindow makes a window of version 2 that is as it should be.
+// secondWindow makes a correct window of version 2.
 func secondWindow() (*fakeWindow, error) {
 	w, err := honestWindow()
 	if err != nil {
@@ -58,7 +58,7 @@ func secondWindow() (*fakeWindow, error) {
 	return w, nil
 }
 
-// second makes a window of version 2 that is not as it should be.
+// second makes windows of version 2 that change has altered.
 func second(change func(*fakeWindow)) func() (*fakeWindow, error) {
 	return func() (*fakeWindow, error) {
 		w, err := secondWindow()
@@ -69,7 +69,7 @@ func second(change func(*fakeWindow)) func() (*fakeWindow, error) {
 	}
 }
 
-// entry writes one of the named figures of an answer.
+// entry writes entry i of an answer: a named phase (kind 0) or detail (kind 1).
 func (w *fakeWindow) entry(i int, name string, value uint64, kind uint64) {
 	at := entrySlots + i*entrySize
 	copy(w.mem[at:at+16], append([]byte(name), make([]byte, 16)...))
@@ -77,7 +77,7 @@ func (w *fakeWindow) entry(i int, name string, value uint64, kind uint64) {
 	w.put(at+24, kind)
 }
 
-// outcome is what QEMU says that became of a migration.
+// outcome is how a migration ended, as QEMU writes it into the window.
 type outcome struct {
 	number, generation, migration, hints uint64
 }
@@ -87,8 +87,9 @@ func (w *fakeWindow) outcome() outcome {
 	return outcome{w.get(outcomeNumber), w.get(outcomeGeneration), how & 0xffffffff, how >> 32}
 }
 
-// What a backend of the window's second version says by name, QEMU shows, and
-// nothing that is no name. It refuses a window that breaks what was agreed.
+// QEMU shows the named phases and details of a window of version 2, and leaves out
+// those whose names are malformed. It refuses a window whose version or features were not
+// negotiated.
 func TestSecondVersionOfTheWindow(t *testing.T) {
 	l := startLiar(t)
 	l.offer(second(func(w *fakeWindow) { w.put(windowFeatures, 0) }))
@@ -144,7 +145,7 @@ func (m *machine) showNames(l *liar) {
 		for i := 9; i < 16; i++ {
 			w.entry(i, "last", uint64(i), 1)
 		}
-		w.put(entryCount, 1<<32-1) // there are no more than 16
+		w.put(entryCount, 1<<32-1) // the window has 16 entries
 		w.answer(asked, answerOK, gpaRange{0, 4096})
 	})
 	h := m.hintFigures()
@@ -161,7 +162,7 @@ func (m *machine) showNames(l *liar) {
 	}
 }
 
-// A backend hears what became of each migration, also of one that never asked.
+// QEMU tells the backend how each migration ended, also if it never asked for hints.
 func TestOutcomeIsTold(t *testing.T) {
 	l := startLiar(t)
 	windows := make(chan *fakeWindow, 100)
@@ -170,7 +171,7 @@ func TestOutcomeIsTold(t *testing.T) {
 	m.startAgentUnder(l)
 	w := <-windows
 	for len(windows) > 0 {
-		w = <-windows // the guest was lost while it booted
+		w = <-windows // the last one counts: the guest may have been booted again
 	}
 	// await waits for the next outcome, or until the test's time is up.
 	told := uint64(0)
@@ -189,7 +190,7 @@ func TestOutcomeIsTold(t *testing.T) {
 	l.say(func(w *fakeWindow, asked uint64) { w.answer(asked, answerOK, gpaRange{0, page}) })
 	asked := func() uint64 { return w.get(askGeneration) }
 
-	m.hints() // gives it up afterwards
+	m.hints() // cancels the migration afterwards
 	await(outcome{generation: asked(), migration: migrationCancelled, hints: hintsOK})
 	if got := w.get(outcomeSkipped); got != page {
 		t.Errorf("%d bytes were skipped, want %d", got, page)
@@ -202,7 +203,7 @@ func TestOutcomeIsTold(t *testing.T) {
 	}
 	m.setDevice("hints", true)
 
-	// Nobody listens: it fails before anybody could be asked.
+	// No QEMU listens there, so the migration fails before it asks for hints.
 	_ = m.vm.Execute(m.ctx, "migrate", map[string]any{"uri": "unix:" + l.socket + ".nobody"}, nil)
 	await(outcome{migration: migrationFailed, hints: hintsCancelled})
 

@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// Postcopy begins as soon as the guest has said what is free. At the destination that
-// is zero, while the rest has yet to arrive, and nobody asks for it.
+// Postcopy begins right after the exchange. When the guest allocates a page that hints
+// skipped, the destination gives it a zero page and does not ask the source for it.
 func TestFreeMemoryIsNotSentInPostcopy(t *testing.T) {
 	for _, tc := range []struct {
 		name         string
@@ -33,15 +33,16 @@ func TestFreeMemoryIsNotSentInPostcopy(t *testing.T) {
 				dst, backend := m.destination()
 				m.switchOver(dst, capabilities)
 
-				m.integrityAt(dst, "pause") // which needs pages all the time
+				m.integrityAt(dst, "pause") // it would request pages meanwhile
 				before := m.requests()
 				m.requireNewZeroes(dst)
-				// What the guest's programs need, and what it has freed since it was asked.
+				// Some requests remain: for pages that the guest's programs use, and for
+				// pages that were freed after the exchange.
 				const pages = zeroedMiB << 20 / memory.PageSize
 				n := m.requests() - before
 				t.Logf("%d requests of the destination as the guest takes %d free pages", n, pages)
 				if n > pages/2 {
-					t.Error("it asks for most of what is free")
+					t.Error("the destination requests most of the free pages")
 				}
 
 				m.integrityAt(dst, "resume")
@@ -58,7 +59,8 @@ func TestFreeMemoryIsNotSentInPostcopy(t *testing.T) {
 	}
 }
 
-// switchOver has a destination run while most of the memory has yet to arrive.
+// switchOver starts a slow migration, and switches to postcopy after the exchange:
+// the guest runs at dst while most of its memory is still at the source.
 func (m *machine) switchOver(dst *vm.VM, capabilities []string) {
 	m.t.Helper()
 	const slowly = 4 << 20
@@ -81,7 +83,7 @@ func (m *machine) switchOver(dst *vm.VM, capabilities []string) {
 	}
 }
 
-// requests counts the pages that a destination asked the source for.
+// requests returns how many pages the destination has requested from the source.
 func (m *machine) requests() int64 {
 	m.t.Helper()
 	figures, err := m.vm.QueryMigrate(m.ctx)

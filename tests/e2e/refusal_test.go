@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-// A kernel that hides its symbols leaves the agent blind: it says so to the host
-// and on the command line, and what to do.
+// Without the addresses of kernel symbols the agent cannot find free pages. It
+// refuses, and tells the host and the command line why and what to do.
 func TestGuestThatHidesSymbolsRefuses(t *testing.T) {
 	const (
 		rng = "0000:00:10.0"

@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 )
 
-// Steps of tests: each does one thing to a machine, and ends the test where
-// that is not possible.
+// Steps of tests: each does one thing to a machine, and ends the test if that
+// fails.
 
 // execute runs a QMP command that needs no arguments.
 func (m *machine) execute(command string) {
@@ -39,7 +39,7 @@ func (m *machine) switchBackend(command string) {
 	}
 }
 
-// waitAgent waits for the end of the agent.
+// waitAgent waits until the agent's process has ended.
 func (m *machine) waitAgent() {
 	m.t.Helper()
 	if _, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: agentName}); err != nil {
@@ -47,7 +47,7 @@ func (m *machine) waitAgent() {
 	}
 }
 
-// fillFree has the guest write most of the memory that is free.
+// fillFree has the guest write most of its free memory, and free it again.
 func (m *machine) fillFree() {
 	m.t.Helper()
 	if _, err := m.vm.Fill(m.ctx, int(m.memory().Buddy*memory.PageSize>>20)*9/10); err != nil {
@@ -63,8 +63,8 @@ func (m *machine) awaitRequest() {
 	}
 }
 
-// awaitHints waits until the exchange of a migration that goes on has ended,
-// and checks how.
+// awaitHints waits until the exchange of the running migration has ended, and
+// checks its status.
 func (m *machine) awaitHints(status string) {
 	m.t.Helper()
 	for {
@@ -83,7 +83,7 @@ func (m *machine) awaitHints(status string) {
 	}
 }
 
-// speedUp takes the limit off a migration that goes on.
+// speedUp takes the bandwidth limit off the running migration.
 func (m *machine) speedUp() {
 	m.t.Helper()
 	err := m.vm.Execute(m.ctx, "migrate-set-parameters",
@@ -93,12 +93,13 @@ func (m *machine) speedUp() {
 	}
 }
 
-// capability returns the arguments that switch a migration capability.
+// capability returns the arguments of migrate-set-capabilities that set one
+// capability.
 func capability(name string, on bool) map[string]any {
 	return map[string]any{"capabilities": []any{map[string]any{"capability": name, "state": on}}}
 }
 
-// capability switches a migration capability of the source.
+// capability sets a migration capability of the source.
 func (m *machine) capability(name string, on bool) {
 	m.t.Helper()
 	if err := m.vm.Execute(m.ctx, "migrate-set-capabilities", capability(name, on), nil); err != nil {

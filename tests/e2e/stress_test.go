@@ -13,11 +13,11 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
-// stressName is the program in the guest.
+// stressName is the name under which the guest's init runs stress-ng.
 const stressName = "stress"
 
-// stressors are those of stress-ng that allocate, write, free and compare
-// memory of every kind, and end with an error when it is not what they wrote.
+// stressors is a command line of stress-ng. Its stressors allocate, write, verify and
+// free memory of several kinds, and fail if the memory has changed.
 func stressors(seconds int) []string {
 	return []string{
 		"/bin/stress-ng", "--verify", "--timeout", fmt.Sprint(seconds),
@@ -31,8 +31,8 @@ func stressors(seconds int) []string {
 	}
 }
 
-// Programs that know nothing of this project check their memory through
-// migrations with hints.
+// Programs that are not of this project find their memory intact after migrations
+// with hints.
 func TestStressNGVerifiesThroughMigrations(t *testing.T) {
 	n := rounds(4, 200)
 	eachSource(t, func(t *testing.T, s setup) {
@@ -55,7 +55,7 @@ func TestStressNGVerifiesThroughMigrations(t *testing.T) {
 		if _, err := m.vm.Fill(m.ctx, 192); err != nil {
 			t.Fatal(err)
 		}
-		// It is told to end, after all the migrations.
+		// requireStressed ends it after the migrations.
 		if err := m.vm.Spawn(m.ctx, stressName, stressors(24*3600)...); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestStressNGVerifiesThroughMigrations(t *testing.T) {
 // requireStressed ends stress-ng, and requires that it found nothing wrong.
 func (m *machine) requireStressed() {
 	m.t.Helper()
-	const interrupt = 2 // at which it reports, as at the end of its time
+	const interrupt = 2 // SIGINT has stress-ng report as at the end of its time
 	order := ctl.Request{Op: ctl.OpSignal, Name: stressName, Signal: interrupt}
 	if _, err := m.vm.Guest.Do(m.ctx, order); err != nil {
 		m.t.Fatal(err)

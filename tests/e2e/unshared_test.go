@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// A vhost-user device of whatever kind sees no memory in a VM whose RAM is not
-// shared, and has nothing to log. That is no reason for QEMU to end.
+// If a VM's RAM is not shared, a vhost-user backend sees no memory and QEMU has no
+// dirty log for it. A migration must not make QEMU exit, with any kind of device.
 func TestMigrationWithABackendThatSeesNoMemory(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "fs.sock")
 	serve(t, socket, &vhostuser.Device{
@@ -25,8 +25,8 @@ func TestMigrationWithABackendThatSeesNoMemory(t *testing.T) {
 		options:  []string{"-chardev", "socket,id=fs,path=" + socket},
 		devices:  []string{"vhost-user-fs-pci,chardev=fs,tag=none"},
 	})
-	// Whether it completes is QEMU's affair: the backend refuses rings that it does
-	// not see, and so QEMU cannot have them logged.
+	// The migration may fail. The backend refuses rings in memory that it does not
+	// see, so QEMU cannot switch their logging on.
 	file := filepath.Join(t.TempDir(), "nowhere")
 	err := m.vm.Execute(m.ctx, "migrate", map[string]any{"uri": "file:" + file}, nil)
 	if err != nil && !strings.Contains(err.Error(), "Failed to start logging") {

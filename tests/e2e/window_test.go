@@ -17,13 +17,12 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// A backend can do no harm to QEMU through the hint window. One QEMU meets all
-// of them: windows that are not as they should be, which it does not take, and
-// answers that are not, which it drops as a whole.
+// A backend cannot harm QEMU through the hint window. QEMU refuses malformed windows,
+// and drops malformed answers as a whole. One QEMU gets all of them in turn.
 func TestHostileHintWindows(t *testing.T) {
 	underEachQEMU(t, func(t *testing.T, qemu string) {
 		l := startLiar(t)
-		l.offer(sealed(0)) // QEMU does not leave one that it likes
+		l.offer(sealed(0)) // QEMU asks for a new window only after it refused one
 		device := map[string]string{"hint-timeout": "2000"}
 		m := boot(t, setup{socket: l.socket, qemu: qemu, device: device})
 		m.refuseWindows(l)
@@ -76,7 +75,7 @@ func (m *machine) refuseWindows(l *liar) {
 	} {
 		m.run(tc.name, func() {
 			l.offer(tc.make)
-			// QEMU tries again and again, and is none the worse for it.
+			// QEMU keeps reconnecting, and the guest keeps running.
 			m.awaitLeft(l)
 			if status, err := m.vm.Status(m.ctx); err != nil || status != "running" {
 				m.t.Fatalf("QEMU is %q, %v", status, err)
@@ -90,10 +89,10 @@ func (m *machine) refuseWindows(l *liar) {
 const ramEnd = 320 << 20
 
 func (m *machine) refuseAnswers(l *liar) {
-	// Linux does not use the first page: nobody misses it.
+	// Linux does not use the first page, so it may be skipped.
 	const page = 4096
 	first := gpaRange{0, page}
-	t := m.t // the test that all of these are part of
+	t := m.t // the parent of the subtests
 	for _, tc := range []struct {
 		name   string
 		answer func(w *fakeWindow, asked uint64)
@@ -145,13 +144,13 @@ func (m *machine) refuseAnswers(l *liar) {
 		}, "timeout"},
 		{"a full ask that makes QEMU wait", func(w *fakeWindow, asked uint64) {
 			jam(t, w.fds[1])
-			w.answer(asked-1, answerOK, first) // QEMU cancels, and asks again in what follows
+			w.answer(asked-1, answerOK, first) // QEMU times out, and cancels the question
 		}, "timeout"},
 		{"a window that is all ones", func(w *fakeWindow, asked uint64) {
 			for i := range w.mem {
 				w.mem[i] = 0xff
 			}
-			w.put(askGeneration, asked) // or it would look like another question
+			w.put(askGeneration, asked) // serve would take ones for a new question
 			w.done(asked)
 		}, "internal"},
 	} {
@@ -179,13 +178,13 @@ func (m *machine) refuseAnswers(l *liar) {
 		if status := m.hints(); status != "ok" {
 			m.t.Fatalf("hints ended with %q", status)
 		}
-		jam(t, (<-asked).fds[2]) // nobody waits for it now
+		jam(t, (<-asked).fds[2]) // QEMU does not wait for it now
 		l.hangUp()
 		l.say(ranges())
 		for m.hints() != "ok" { // until the backend is back, or the test's time is up
 		}
 	})
-	// After all this the guest migrates, and to an honest backend.
+	// After all this the guest migrates to a QEMU with an fbppd.
 	l.say(ranges(gpaRange{0, 1 << 40}))
 	m.setup.socket, m.config.Backend = "", ""
 	figures := m.migrate()
@@ -196,7 +195,7 @@ func (m *machine) refuseAnswers(l *liar) {
 	m.requireSound()
 }
 
-// run runs a subtest, whose guest outlives it.
+// run runs a subtest with the machine of its parent.
 func (m *machine) run(name string, test func()) {
 	m.t.(*testing.T).Run(name, func(t *testing.T) {
 		defer m.in(t)()
@@ -204,8 +203,8 @@ func (m *machine) run(name string, test func()) {
 	})
 }
 
-// underEachQEMU runs a test with QEMU as it is, and with the one that has
-// sanitizers where that has been built: it takes long, and make soak does it.
+// underEachQEMU runs a test with the ordinary QEMU, and with the QEMU that has
+// sanitizers if that has been built. Building it takes long; make soak does it.
 func underEachQEMU(t *testing.T, test func(t *testing.T, qemu string)) {
 	t.Run("as it is", func(t *testing.T) { test(t, parts.QEMU) })
 	script := filepath.Join(parts.Root, "qemu-patches", "qemu.sh")
@@ -217,7 +216,7 @@ func underEachQEMU(t *testing.T, test func(t *testing.T, qemu string)) {
 	t.Run("with sanitizers", func(t *testing.T) { test(t, strings.TrimSpace(string(out))) })
 }
 
-// flicker answers, and goes on changing what it answered.
+// flicker answers, and then keeps changing the answer for 20 ms.
 func flicker(w *fakeWindow, asked uint64) {
 	w.answer(asked, answerOK, gpaRange{0, 4096})
 	values := []uint64{1, 0, slots, slots + 1, 1 << 60, ^uint64(0)}
@@ -241,7 +240,7 @@ func count(n uint64) func(*fakeWindow, uint64) {
 	return put(rangeCount, n)
 }
 
-// put answers with one range, and one word of the answer changed.
+// put answers with one range, and then changes one word of the answer.
 func put(offset int, v uint64) func(*fakeWindow, uint64) {
 	return func(w *fakeWindow, asked uint64) {
 		w.answer(asked-1, answerOK, gpaRange{0, 4096})
@@ -250,8 +249,8 @@ func put(offset int, v uint64) func(*fakeWindow, uint64) {
 	}
 }
 
-// notEventfds returns a descriptor that is only a path, and one of a file that
-// nobody would read to its end. Both are closed with the test.
+// notEventfds returns two descriptors that are no eventfds: one opened with O_PATH,
+// and a memfd of 1 TiB. Both are closed with the test.
 func notEventfds(t testing.TB) (path, file int) {
 	t.Helper()
 	path, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -269,8 +268,8 @@ func notEventfds(t testing.TB) (path, file int) {
 	return path, file
 }
 
-// jam fills an eventfd and takes it out of non-blocking mode, for QEMU too: who
-// adds to it waits until somebody reads it, and nobody does.
+// jam fills an eventfd and makes it blocking. QEMU shares the file description, so a
+// write of QEMU blocks until somebody reads the eventfd.
 func jam(t testing.TB, eventfd int) {
 	var count [8]byte
 	full := binary.LittleEndian.AppendUint64(nil, ^uint64(1))
@@ -284,17 +283,17 @@ func jam(t testing.TB, eventfd int) {
 	}
 }
 
-// sealed makes a window with these seals only.
+// sealed makes windows with these seals only.
 func sealed(seals int) func() (*fakeWindow, error) {
 	return func() (*fakeWindow, error) { return newWindow(windowSize, seals) }
 }
 
-// saysSize makes a window whose reply tells another size.
+// saysSize makes windows whose reply gives another size, in bytes.
 func saysSize(size uint64) func() (*fakeWindow, error) {
 	return altered(func(w *fakeWindow) { binary.LittleEndian.PutUint64(w.payload[8:], size) })
 }
 
-// says makes a window with another word in its header.
+// says makes windows with another word in the header.
 func says(offset int, v uint64) func() (*fakeWindow, error) {
 	return altered(func(w *fakeWindow) { w.put(offset, v) })
 }
@@ -309,8 +308,8 @@ func altered(change func(*fakeWindow)) func() (*fakeWindow, error) {
 	}
 }
 
-// awaitLeft waits until QEMU has turned away from the window that is offered
-// now; the first to leave may have seen the one before.
+// awaitLeft waits until QEMU has disconnected because of the window that is offered
+// now. It waits for two disconnects: the first may be due to the previous window.
 func (m *machine) awaitLeft(l *liar) {
 	m.t.Helper()
 	for len(l.left) > 0 {
@@ -325,14 +324,15 @@ func (m *machine) awaitLeft(l *liar) {
 	}
 }
 
-// startAgentUnder starts the agent of a guest whose backend is a liar.
+// startAgentUnder starts the agent of a guest whose backend is l, and returns when l
+// has read a message of it.
 func (m *machine) startAgentUnder(l *liar) {
 	m.t.Helper()
 	before := l.messages.Load()
 	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
 		m.t.Fatal(err)
 	}
-	for l.messages.Load() == before { // or until the test's time is up
+	for l.messages.Load() == before {
 		if m.ctx.Err() != nil {
 			m.t.Fatal("the agent does not say hello")
 		}
@@ -340,14 +340,14 @@ func (m *machine) startAgentUnder(l *liar) {
 	}
 }
 
-// hints begins a migration to nowhere, gives it up when the hints are done
-// with, and returns how that ended.
+// hints begins a migration to a file, cancels it after the exchange, and returns the
+// status of the hints.
 func (m *machine) hints() string {
 	m.t.Helper()
 	return m.hintFigures().Status
 }
 
-// hintFigures is hints, and returns all that QEMU says about them.
+// hintFigures does what hints does, and returns all figures of the hints.
 func (m *machine) hintFigures() *vm.Hints {
 	m.t.Helper()
 	file := filepath.Join(m.t.TempDir(), "nowhere")
