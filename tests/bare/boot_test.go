@@ -8,15 +8,16 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// A backend that reads the guest's memory finds after a reset what was there
-// before. So it is told of each, and of a guest that has come from elsewhere.
+// After a reset the old kernel's data are still in memory. So QEMU tells a backend
+// that reads the guest's memory of each reset, and of each guest that has arrived by
+// migration.
 func TestResetsAreTold(t *testing.T) {
 	p := startPeeker(t, protocol.WindowFeaturePeek)
 	m := start(t, config(p.socket))
 	m.awaitConnectedTo(p)
 	w := p.window.Load()
 	boot := w.get32(protocol.WindowBootOffset)
-	m.execute("set-action", map[string]any{"reboot": "reset"}) // and not the end of QEMU
+	m.execute("set-action", map[string]any{"reboot": "reset"}) // by default a reset ends QEMU here
 	for range 3 {
 		m.execute("system_reset", nil)
 		m.await("the backend is told", func() bool {
@@ -38,7 +39,7 @@ func TestResetsAreTold(t *testing.T) {
 	})
 }
 
-// A backend that does not read memory is told nothing.
+// A backend without PEEK is not told of resets.
 func TestResetsAreNotToldWithoutPeek(t *testing.T) {
 	p := startPeeker(t, protocol.WindowFeatureOutcome)
 	m := start(t, config(p.socket))
@@ -46,7 +47,7 @@ func TestResetsAreNotToldWithoutPeek(t *testing.T) {
 	w := p.window.Load()
 	m.execute("set-action", map[string]any{"reboot": "reset"})
 	m.execute("system_reset", nil)
-	m.execute("query-status", nil) // which comes after
+	m.execute("query-status", nil) // is answered after the reset
 	if boot := w.get32(protocol.WindowBootOffset); boot != 0 {
 		t.Errorf("boot is %d", boot)
 	}

@@ -11,8 +11,7 @@ const (
 	eventSize  = 32
 )
 
-// Where the device is: a slot that no other device takes, and an address of the
-// PCI hole.
+// Where the device is: a free PCI slot, and an address in the PCI hole.
 const (
 	slot = 0x10
 	bar  = 0xe0000000
@@ -41,15 +40,16 @@ const (
 
 const (
 	descriptors = 8      // of each queue
-	queueBytes  = 0x4000 // that each queue takes, with its buffers
+	queueBytes  = 0x4000 // of memory for each queue and its buffers
 )
 
-// config selects a word of the device's configuration space.
+// config selects a word of the device's PCI configuration space.
 func (q *qtest) config(offset uint32) {
 	q.do("outl 0xcf8 %#x", 0x80000000|slot<<11|offset)
 }
 
-// mapDevice gives the device its address, and switches it on.
+// mapDevice maps the device's registers, enables the device, and returns the address
+// of its common configuration.
 func (q *qtest) mapDevice() (common uint64) {
 	q.t.Helper()
 	for i, half := range []uint32{bar, 0} {
@@ -62,7 +62,7 @@ func (q *qtest) mapDevice() (common uint64) {
 	for at := uint32(q.number("inb 0xcfc")); at != 0; {
 		q.config(at)
 		head := q.number("inl 0xcfc")
-		if head&0xff == 9 && head>>24 == 1 { // a virtio capability, of the common registers
+		if head&0xff == 9 && head>>24 == 1 { // vendor-specific, and VIRTIO_PCI_CAP_COMMON_CFG
 			q.config(at + 8)
 			return bar + q.number("inl 0xcfc")
 		}
@@ -72,8 +72,8 @@ func (q *qtest) mapDevice() (common uint64) {
 	return 0
 }
 
-// startDriver starts the device with its queues in memory at base, and some
-// buffers for events.
+// startDriver starts the device with its queues in memory at base, and fills the
+// event queue with buffers.
 func (q *qtest) startDriver(base uint64) {
 	q.t.Helper()
 	common := q.mapDevice()

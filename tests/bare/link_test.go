@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// link is the network of a migration, which can change a word of what is said,
-// and fail.
+// link is the network between the two ends of a migration. It can replace a string
+// in the stream of either direction, and fail.
 type link struct {
 	near  string    // the source connects to this socket
 	far   string    // the destination listens on this one
-	there [2]string // what the source says, and the destination hears; as long
-	back  [2]string // what the destination says, and the source hears
+	there [2]string // toward the destination: a string, and another of its length instead
+	back  [2]string // the same toward the source
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -86,8 +86,9 @@ func (l *link) cut() {
 	l.conns = nil
 }
 
-// carry carries what one side says until a side ends the connection. A word that
-// is to change is in one piece, as QEMU sends what has it by itself.
+// carry copies one direction of a connection until either side closes it. It finds
+// the string to replace only within one read. That is enough, because QEMU sends the
+// message that contains it on its own.
 func carry(ctx context.Context, from, to net.Conn, change [2]string) {
 	defer from.Close()
 	defer to.Close()

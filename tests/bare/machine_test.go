@@ -15,30 +15,29 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// hangTimeout bounds a test that hangs. It asserts nothing.
+// hangTimeout ends a test that hangs. It asserts no speed.
 const hangTimeout = 2 * time.Minute
 
 // low is where the driver's queues are unless a test says otherwise.
 const low = 1 << 20
 
-// machine is a VM whose processor is the test.
+// machine is a VM whose memory and registers the test reads and writes over qtest.
 type machine struct {
 	*vm.VM
 	*qtest
-	Config vm.Config // without the connection to the test
+	Config vm.Config // without the options of qtest
 	t      testing.TB
 	ctx    context.Context
 }
 
-// config is a VM that has nothing but the device, and memory that is shared. A
-// busy machine may be late, and lateness is not what is tested: who tests it has
-// QEMU wait for a shorter time.
+// config is a VM with the device and shared memory, and no guest. backend-timeout is
+// long so that a busy host fails no test. A test of the timeout shortens it.
 func config(backend string) vm.Config {
 	return vm.Config{
 		QEMU:      parts.QEMU,
 		Accel:     "qtest",
 		CPU:       "qemu64",
-		Firmware:  "bios-256k.bin", // nobody runs it
+		Firmware:  "bios-256k.bin", // does not run: with qtest there is no processor
 		MemoryMiB: 64,
 		Backend:   backend,
 		Device:    map[string]string{"addr": fmt.Sprintf("%#x", slot), "backend-timeout": "20000"},
@@ -74,7 +73,7 @@ func startAs(
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := l.Accept() // it is there before the monitor is
+	conn, err := l.Accept() // does not block: QEMU has connected before its monitor did
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +112,7 @@ func startFBPPD(t testing.TB) *vm.Backend {
 // execute runs a monitor command.
 func (m *machine) execute(command string, args map[string]any) {
 	m.t.Helper()
-	var arguments any // no argument at all is no map that is nil
+	var arguments any // stays nil: an interface that holds a nil map is not nil
 	if args != nil {
 		arguments = args
 	}
@@ -130,19 +129,19 @@ func (m *machine) setTimeout(ms int) {
 	}
 }
 
-// await waits until something is so, or the test's time is up.
+// await waits until ready returns true, and fails when the test's time is up.
 func (m *machine) await(what string, ready func() bool) {
 	m.t.Helper()
 	for !ready() {
 		select {
 		case <-m.ctx.Done():
-			m.t.Fatalf("it did not come to this: %s", what)
+			m.t.Fatalf("waited in vain until %s", what)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// awaitSaid waits until QEMU's log has a line with the text n times.
+// awaitSaid waits until QEMU's log has the text n times.
 func (m *machine) awaitSaid(text string, n int) {
 	m.t.Helper()
 	m.await(fmt.Sprintf("QEMU says %q %d times", text, n), func() bool {
@@ -152,7 +151,8 @@ func (m *machine) awaitSaid(text string, n int) {
 
 func (m *machine) countSaid(text string) int { return strings.Count(m.Messages(), text) }
 
-// requireSaid checks all that QEMU has said: a part of each line.
+// requireSaid checks QEMU's whole log: line i has to contain parts[i], and there are
+// no further lines.
 func (m *machine) requireSaid(parts ...string) {
 	m.t.Helper()
 	lines := strings.Split(strings.TrimSpace(m.Messages()), "\n")
@@ -169,7 +169,7 @@ func (m *machine) requireSaid(parts ...string) {
 	}
 }
 
-// requireRuns checks that the monitor and the machine are alive.
+// requireRuns checks that the monitor answers and the VM runs.
 func (m *machine) requireRuns() {
 	m.t.Helper()
 	if status, err := m.Status(m.ctx); err != nil || status != "running" {
@@ -177,15 +177,14 @@ func (m *machine) requireRuns() {
 	}
 }
 
-// awaitStarted waits until QEMU has given a backend the driver's queues, by
-// which it has the memory.
+// awaitStarted waits until QEMU has started a backend. The sign of that is that the
+// backend has mapped guest memory.
 func (m *machine) awaitStarted(b *vm.Backend) {
 	m.t.Helper()
 	m.await("the backend has the queues", func() bool { return mapped(m.t, b) > 0 })
 }
 
-// mapped counts what a backend has mapped of others: guest memory, windows and
-// dirty logs. The hint window of a connection is its own.
+// mapped counts the mappings of guest memory that a backend has.
 func mapped(t testing.TB, b *vm.Backend) int {
 	t.Helper()
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", b.PID()))
@@ -195,7 +194,7 @@ func mapped(t testing.TB, b *vm.Backend) int {
 	return strings.Count(string(maps), "memfd:memory-backend-memfd")
 }
 
-// migrate migrates the machine, and returns what came of it when it has ended.
+// migrate migrates the machine, and returns the figures of the completed migration.
 func (m *machine) migrate(dst *machine, by vm.Transfer) *vm.Migration {
 	m.t.Helper()
 	figures, err := m.MigrateBy(m.ctx, dst.VM, by, nil)

@@ -11,8 +11,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-// parts are what all tests share. They are made once, before the first test,
-// and only read afterwards.
+// parts are the programs that all tests use. TestMain makes them, and the tests only
+// read them.
 var parts *lab.Lab
 
 func TestMain(m *testing.M) {

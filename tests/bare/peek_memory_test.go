@@ -11,8 +11,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// A backend without PEEK has no memory before a driver starts, and is not asked
-// about a guest that is paused, nor about one without a driver.
+// A backend without PEEK gets no guest memory before a driver starts. QEMU does not
+// ask it about a paused guest, nor about a guest without a driver.
 func TestBackendThatDoesNotPeek(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -45,14 +45,14 @@ func TestBackendThatDoesNotPeek(t *testing.T) {
 			}
 			w := p.window.Load()
 			if w.get64(protocol.WindowAskGenerationOffset) != 0 {
-				t.Error("QEMU asks though it should not")
+				t.Error("QEMU asks a backend without PEEK")
 			}
 		})
 	}
 }
 
-// The memory that a backend has without a driver is what the guest has, also when
-// some is plugged in, and when a driver has come and gone.
+// A backend with PEEK sees all of the guest's memory without a driver. It sees memory
+// that is plugged in later, also after a driver has started and stopped.
 func TestMemoryOfAGuestWithoutADriver(t *testing.T) {
 	p := startPeeker(t, protocol.WindowFeaturePeek)
 	c := config(p.socket)
@@ -75,9 +75,9 @@ func TestMemoryOfAGuestWithoutADriver(t *testing.T) {
 	m.requireSaid()
 }
 
-// A backend that reads the guest's memory gets it at a destination when all of it
-// has arrived, and not before: with postcopy, what it read too early would be
-// zeroes for good.
+// At a destination a backend with PEEK gets the guest's memory only after all of it
+// has arrived. With postcopy, reading a page too early would put a zero page there
+// for good.
 func TestMemoryOfADestination(t *testing.T) {
 	uffd, err := vhostuser.OpenUserfault()
 	if err != nil {
@@ -141,6 +141,6 @@ func requireBlind(t testing.TB, p *peeker) {
 	t.Helper()
 	time.Sleep(aWhile)
 	if p.sees(filled) {
-		t.Fatal("the backend has memory that is still to arrive")
+		t.Fatal("the backend has guest memory before all of it has arrived")
 	}
 }

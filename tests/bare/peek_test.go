@@ -17,12 +17,12 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// What the tests peek at, and call free: memory in which only they write, and
-// which the program of writeROM can reach.
+// looked is the memory that the tests peek at and report as free. Only the tests
+// write there, and the program of writeROM can reach it.
 var looked = freeset.Range{GPA: 0x20000, Length: 0x40000}
 
-// peeks returns a machine without a driver, its backend, and its migration's
-// destination, which has none.
+// peeks returns a machine without a driver, the destination of its migration, which
+// has no backend, and the machine's backend. change, unless nil, alters both VMs.
 func peeks(t testing.TB, features uint64, change func(*vm.Config)) (*machine, *machine, *peeker) {
 	t.Helper()
 	p := startPeeker(t, features)
@@ -41,7 +41,7 @@ func peeks(t testing.TB, features uint64, change func(*vm.Config)) (*machine, *m
 	return m, startIncoming(t, c), p
 }
 
-// begin begins a migration, and leaves the question to the caller.
+// begin begins a migration without a bandwidth limit.
 func (m *machine) begin(dst *machine) {
 	m.t.Helper()
 	if err := m.StartMigration(m.ctx, dst.VM, 1<<40); err != nil {
@@ -49,7 +49,7 @@ func (m *machine) begin(dst *machine) {
 	}
 }
 
-// end waits until a migration has come to its good end.
+// end waits until a migration has completed, and returns its figures.
 func (m *machine) end(dst *machine) *vm.Migration {
 	m.t.Helper()
 	figures, err := m.WaitMigration(m.ctx, nil)
@@ -65,8 +65,8 @@ func (m *machine) end(dst *machine) *vm.Migration {
 	return figures
 }
 
-// requireSent checks that these pages, which were called free, have arrived
-// nevertheless, and that some others have been skipped.
+// requireSent checks that these pages arrived although they were reported as free,
+// and that some other pages were skipped.
 func (m *machine) requireSent(dst *machine, pages ...uint64) {
 	m.t.Helper()
 	here, there := m.save(looked), dst.save(looked)
@@ -81,7 +81,7 @@ func (m *machine) requireSent(dst *machine, pages ...uint64) {
 		}
 	}
 	if skipped == 0 {
-		m.t.Error("no page was skipped: the test would not notice one that is lost")
+		m.t.Error("no page was skipped: the test could not notice a lost page")
 	}
 }
 
@@ -104,15 +104,15 @@ func requirePages(t testing.TB, got []uint64, want ...uint64) {
 	}
 }
 
-// A peek tells which pages were written since the question, all of them and no
-// others, in the order of its ranges. It takes nothing with it: the next one
-// tells the same and more, and all of it is sent though it was called free.
+// A peek tells exactly the pages that were written since the question, in the order
+// of its ranges. It does not reset the log: the next peek tells them again, and they
+// are sent although the answer calls them free.
 func TestPeekTellsWhatWasWritten(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		on   func(c *vm.Config)
 	}{
-		{"nobody runs it", nil},
+		{"no accelerator", nil},
 		{"TCG", func(c *vm.Config) { c.Accel = vm.TCG }},
 		{"KVM", func(c *vm.Config) { c.Accel, c.CPU = vm.KVM, kvmCPU }},
 		{"KVM with a dirty ring", func(c *vm.Config) {
@@ -129,7 +129,7 @@ func TestPeekTellsWhatWasWritten(t *testing.T) {
 					needKVM(t)
 				}
 			})
-			m.touch(0x21000) // before the question, which does not count
+			m.touch(0x21000) // not to be told: it is before the question
 			m.begin(dst)
 			w := m.awaitAsked(p)
 			requirePages(t, m.written(w, looked))
@@ -143,7 +143,7 @@ func TestPeekTellsWhatWasWritten(t *testing.T) {
 				freeset.Range{GPA: 0x30000, Length: 0x1000},
 				freeset.Range{GPA: 0x50000, Length: 0x10000},
 			), 0x20000, 0x27000, 0x30000, 0x5f000)
-			m.touch(0x48000) // and nobody peeks
+			m.touch(0x48000) // not followed by a peek
 			w.publish(protocol.AnswerOK, looked)
 			if figures := m.end(dst); figures.HintStatus() != "ok" || figures.Hints.Skipped == 0 {
 				t.Errorf("the hints ended with %q: %+v", figures.HintStatus(), figures.Hints)
@@ -153,10 +153,11 @@ func TestPeekTellsWhatWasWritten(t *testing.T) {
 	}
 }
 
-// Not every KVM can set what this says of the processor.
+// kvmCPU leaves out a property of the processor that not every KVM can set.
 const kvmCPU = "host,-arch-capabilities"
 
-// needKVM ends a test that needs KVM where there is none, as tests/adversary does.
+// needKVM skips a test if there is no KVM, or fails it if FBPP_REQUIRE_KVM is set, as
+// tests/adversary does.
 func needKVM(t testing.TB) {
 	t.Helper()
 	err := os.NewSyscallError("access /dev/kvm", unix.Access("/dev/kvm", unix.R_OK|unix.W_OK))
@@ -169,8 +170,8 @@ func needKVM(t testing.TB) {
 	}
 }
 
-// A peek that makes no sense has status 1, or no answer, and does no harm: the
-// next one is answered, and the migration goes on.
+// QEMU answers a malformed peek with status 1. The next peek is answered, and the
+// migration completes.
 func TestHostilePeeks(t *testing.T) {
 	page := func(gpa uint64) freeset.Range { return freeset.Range{GPA: gpa, Length: 0x1000} }
 	const slots = (smallWindow - protocol.WindowHeaderSize) / protocol.WindowRangeSize
@@ -181,7 +182,7 @@ func TestHostilePeeks(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		ranges []freeset.Range
-		count  uint64 // 0: of the ranges
+		count  uint64 // 0: the number of ranges
 	}{
 		{name: "more ranges than slots", ranges: full, count: slots + 1},
 		{name: "ranges without end", count: 1 << 63},
@@ -225,8 +226,8 @@ func TestHostilePeeks(t *testing.T) {
 	}
 }
 
-// requireAnswers checks that a migration goes on as if nothing had happened. Page
-// 0x27000 was written.
+// requireAnswers checks that QEMU answers a correct peek and uses the answer after
+// it. Page 0x27000 has to be the only page that was written.
 func (m *machine) requireAnswers(dst *machine, w *rawWindow) {
 	m.t.Helper()
 	requirePages(m.t, m.written(w, looked), 0x27000)
@@ -237,7 +238,7 @@ func (m *machine) requireAnswers(dst *machine, w *rawWindow) {
 	m.requireSent(dst, 0x27000)
 }
 
-// A peek that does not belong to the question is not answered.
+// QEMU does not answer a peek of another question, or with a number that is not new.
 func TestPeeksThatAreVoid(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -265,8 +266,8 @@ func TestPeeksThatAreVoid(t *testing.T) {
 	}
 }
 
-// A peek with the answer, or after it, keeps nothing up; one of an earlier
-// connection, or of none, is nobody's.
+// A peek together with the answer, or after it, does not disturb the migration. After
+// the migration QEMU does not answer it.
 func TestPeekAfterTheAnswer(t *testing.T) {
 	m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
 	m.begin(dst)
@@ -286,7 +287,7 @@ func TestPeekAfterTheAnswer(t *testing.T) {
 	m.requireSaid("free page hints: 0 MiB in 1 ranges skipped")
 }
 
-// A backend that peeks again and again gets no more time than any other.
+// Repeated peeks do not extend the time that a backend has to answer.
 func TestBackendThatPeeksForEver(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -332,7 +333,8 @@ func TestBackendThatPeeksForEver(t *testing.T) {
 	}
 }
 
-// requireRunsOr checks that the machine runs where it should after a migration.
+// requireRunsOr checks that the guest runs: here if the migration was cancelled, and
+// else at the destination, with the same memory.
 func (m *machine) requireRunsOr(cancelled bool, dst *machine) {
 	m.t.Helper()
 	if cancelled {
@@ -348,8 +350,8 @@ func (m *machine) requireRunsOr(cancelled bool, dst *machine) {
 	}
 }
 
-// A guest that is paused is asked about, and QEMU says that it is. It may go on
-// at any time: what it writes then is told, and sent.
+// QEMU asks about a paused guest, and flags the question so. The guest may continue
+// at any time: the pages that it writes then are told by a peek, and sent.
 func TestPausedGuestIsAskedAbout(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -374,7 +376,8 @@ func TestPausedGuestIsAskedAbout(t *testing.T) {
 	}
 }
 
-// A guest that runs is not called paused, also when the last one was.
+// The question about a running guest has no paused flag, also when the question
+// before it had one.
 func TestRunningGuestIsNotCalledPaused(t *testing.T) {
 	m, dst, p := peeks(t, protocol.WindowFeaturePeek, nil)
 	m.execute("stop", nil)

@@ -20,22 +20,22 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// peeker is a backend whose hint window the test writes itself: it answers what
-// it likes, and peeks how it likes.
+// peeker is a backend whose hint window the test reads and writes directly. So it can
+// answer and peek in any way.
 type peeker struct {
 	socket   string
 	features uint64 // of the window
 	memory   atomic.Pointer[[]vhostuser.Region]
-	kept     atomic.Pointer[vhostuser.Memory] // the newest one, which stays until the next
+	kept     atomic.Pointer[vhostuser.Memory] // the newest memory, retained until the next
 	window   atomic.Pointer[rawWindow]        // of the newest connection
-	ends     []func()                         // of all windows; the server's goroutine has it
+	ends     []func()                         // close all windows; only for the server's goroutine
 }
 
 // startPeeker starts a backend that offers these features of the window.
 func startPeeker(t testing.TB, features uint64, options ...vhostuser.Option) *peeker {
 	t.Helper()
 	p := &peeker{features: features}
-	t.Cleanup(func() { // when the server has ended
+	t.Cleanup(func() { // runs after the server has ended
 		for _, end := range p.ends {
 			end()
 		}
@@ -100,7 +100,7 @@ func (p *peeker) memoryChanged(m *vhostuser.Memory) {
 	}
 }
 
-// sees says whether the backend has an address of the guest.
+// sees says whether a guest physical address is in the backend's memory.
 func (p *peeker) sees(addr uint64) bool {
 	if regions := p.memory.Load(); regions != nil {
 		for _, r := range *regions {
@@ -112,7 +112,7 @@ func (p *peeker) sees(addr uint64) bool {
 	return false
 }
 
-// rawWindow is a hint window as the backend has it. It stays until the test ends.
+// rawWindow is a mapping of a hint window. It stays until the test ends.
 type rawWindow struct {
 	t     testing.TB
 	mem   []byte
@@ -121,13 +121,13 @@ type rawWindow struct {
 	peeks uint64 // the newest peek
 }
 
-// pageSize is what a peek counts in.
+// pageSize is the size of the pages that a peek tells of, in bytes.
 const pageSize = 1 << freeset.FrameShift
 
 // smallWindow has 256 slots, or room for the bits of 32768 pages.
 const smallWindow = 2 * protocol.WindowHeaderSize
 
-// open makes the window of a new connection.
+// open makes the window of a new connection, and returns the reply with it.
 func (p *peeker) open(t testing.TB, payload []byte) ([]byte, []int, error) {
 	terms, err := window.Agree(payload, p.features)
 	if err != nil {
@@ -169,7 +169,7 @@ func (w *rawWindow) putRanges(ranges []freeset.Range) {
 	}
 }
 
-// peek peeks, and does not wait.
+// peek writes a peek into the window, and does not wait for the answer.
 func (w *rawWindow) peek(number, generation, count uint64, ranges ...freeset.Range) {
 	w.putRanges(ranges)
 	w.put64(protocol.WindowPeekGenerationOffset, generation)
@@ -178,12 +178,12 @@ func (w *rawWindow) peek(number, generation, count uint64, ranges ...freeset.Ran
 	w.signal()
 }
 
-// answered says whether a peek was answered.
+// answered says whether the peek with this number is the last that was answered.
 func (w *rawWindow) answered(number uint64) bool {
 	return w.get64(protocol.WindowPeekAnsweredOffset) == number
 }
 
-// publish answers a request.
+// publish answers the newest request.
 func (w *rawWindow) publish(status protocol.AnswerStatus, ranges ...freeset.Range) {
 	w.putRanges(ranges)
 	var bytes uint64
@@ -197,7 +197,7 @@ func (w *rawWindow) publish(status protocol.AnswerStatus, ranges ...freeset.Rang
 	w.signal()
 }
 
-// awaitAsked waits until QEMU asks, and returns the window of that.
+// awaitAsked waits until QEMU asks, and returns the window with the question.
 func (m *machine) awaitAsked(p *peeker) *rawWindow {
 	m.t.Helper()
 	var w *rawWindow
@@ -238,11 +238,11 @@ func (m *machine) awaitConnectedTo(p *peeker) {
 	m.await("QEMU has a window", func() bool { return p.window.Load() != nil })
 }
 
-// awaitSees waits until the backend has memory of the guest.
+// awaitSees waits until the backend sees a guest physical address.
 func (m *machine) awaitSees(p *peeker, addr uint64) {
 	m.t.Helper()
 	m.await("the backend has the memory", func() bool { return p.sees(addr) })
 }
 
-// aWhile is time enough for QEMU to do what it should not.
+// aWhile is how long a test watches that QEMU does not do something.
 const aWhile = 500 * time.Millisecond

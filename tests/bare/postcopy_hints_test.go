@@ -15,33 +15,35 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// Memory that is not zero, and is called free.
+// Memory with content, which the answer reports as free.
 var (
 	free = freeset.Range{GPA: filled + 8<<20, Length: 8 << 20}
-	// rewritten is a page of it that is written after the answer. With huge pages all
-	// that is around it is sent.
+	// rewritten is a page of free that is written after the answer. With huge pages
+	// all pages around it are sent as well.
 	rewritten = free.GPA + free.Length - pageSize
 )
 
-// What is not free, and is asked for. The source goes on from there.
+// Two pages that are not free, which the destination has to request. After a request
+// the source continues sending from that page.
 const (
 	used     = filled + 24<<20
 	usedMore = filled + 28<<20
 )
 
-// Where more memory is, if there is a module.
+// module is the address of the memory module, if there is one.
 const module = 1 << 32
 
-// In postcopy the destination knows what was skipped. It is zero there, whoever
-// needs it, and nobody asks the source for it. What was written since is sent.
+// In postcopy the destination knows which pages were skipped. It fills them with
+// zeroes on access, by the guest or the backend, without a request to the source. A
+// page that was written after the answer is sent.
 func TestHintsWithPostcopy(t *testing.T) {
 	for _, tc := range []struct {
 		name         string
 		change       func(c *vm.Config)
 		hugePages    int
-		module       bool // the memory in question is in one
+		module       bool // the tested memory is in a memory module
 		capabilities []string
-		running      func(s *skipping) // the destination runs, without most of its memory
+		running      func(s *skipping) // called when the destination runs, without most of its memory
 	}{
 		{name: "memfd"},
 		{name: "a file", change: func(c *vm.Config) {
@@ -55,13 +57,13 @@ func TestHintsWithPostcopy(t *testing.T) {
 		{name: "preempt", capabilities: []string{"postcopy-preempt"}},
 		{name: "release-ram", capabilities: []string{"release-ram"}},
 		{name: "xbzrle", capabilities: []string{"xbzrle"}},
-		{name: "a backend that needs it", running: (*skipping).backendReads},
+		{name: "a backend that reads it", running: (*skipping).backendReads},
 		{
-			name:         "a backend that needs it, with preempt",
+			name:         "a backend that reads it, with preempt",
 			capabilities: []string{"postcopy-preempt"},
 			running:      (*skipping).backendReads,
 		},
-		{name: "huge pages that a backend needs", hugePages: 64, change: func(c *vm.Config) {
+		{name: "huge pages that a backend reads", hugePages: 64, change: func(c *vm.Config) {
 			c.Memory = []string{"memory-backend-memfd,id=ram,size=64M,share=on,hugetlb=on,hugetlbsize=2M"}
 		}, running: (*skipping).backendReads},
 		{name: "a network that fails", running: (*skipping).fails},
@@ -86,7 +88,7 @@ func TestHintsWithPostcopy(t *testing.T) {
 			}
 			s.requireUnasked(func() { s.requireZero(s.dst, 0, free.Length/2) })
 			if got := s.dst.do("read %#x 1", s.at(rewritten)); got != "0xa5" {
-				t.Errorf("a page that was called free, and written, begins with %s", got)
+				t.Errorf("a page that was written after the answer begins with %s, want 0xa5", got)
 			}
 			s.requireAsked()
 			s.end()
@@ -96,7 +98,7 @@ func TestHintsWithPostcopy(t *testing.T) {
 	}
 }
 
-// A migration that may become postcopy, and does not.
+// Hints also work if postcopy is permitted, and precopy completes the migration.
 func TestHintsWithPostcopyThatDoesNotCome(t *testing.T) {
 	s := newSkipping(t, false, nil, nil)
 	s.begin()
@@ -109,13 +111,13 @@ func TestHintsWithPostcopyThatDoesNotCome(t *testing.T) {
 	s.requireArrived()
 }
 
-// A destination that does not know of skipped pages in postcopy, or does not say
-// so in time: nothing is skipped, and the migration is an ordinary one.
+// If the destination does not support skipped pages in postcopy, or does not confirm
+// that in time, the migration completes without hints.
 func TestHintsWithPostcopyToAnOlderQEMU(t *testing.T) {
 	const ping, pong, other = "fbpq", "fbpr", "fbpz"
 	for _, tc := range []struct {
 		name        string
-		there, back [2]string // what one side says, and the other hears
+		there, back [2]string // see link
 		timeout     int
 	}{
 		{"returns the ping", [2]string{ping, other}, [2]string{other, ping}, 60000},
@@ -139,13 +141,13 @@ func TestHintsWithPostcopyToAnOlderQEMU(t *testing.T) {
 	}
 }
 
-// Who waits for the destination's word does not keep a migration from being cancelled.
+// A migration can be cancelled while QEMU waits for the destination's confirmation.
 func TestCancelledBeforeTheDestinationSaysThatItKnows(t *testing.T) {
 	s := newSkipping(t, false, nil, nil)
 	if err := s.m.SetDevice(s.m.ctx, "hint-timeout", 1<<30); err != nil {
 		t.Fatal(err)
 	}
-	// No ping, and so no pong.
+	// The ping is garbled, so there is no pong.
 	s.link.set(func(l *link) { l.there = [2]string{"fbpq", "fbpz"} })
 	s.begin()
 	if err := s.m.CancelMigration(s.m.ctx); err != nil {
@@ -155,12 +157,12 @@ func TestCancelledBeforeTheDestinationSaysThatItKnows(t *testing.T) {
 	s.m.requireRuns()
 }
 
-// skipping is a postcopy migration of which the source skips some memory.
+// skipping is a postcopy migration in which the source skips some memory.
 type skipping struct {
 	*postcopy
-	here, there  *peeker // the backends
+	here, there  *peeker // the backends of the source and of the destination
 	link         *link
-	module       uint64 // what is to be added to an address
+	module       uint64 // the start of the tested memory: 0, or that of the memory module
 	capabilities []string
 }
 
@@ -171,7 +173,7 @@ func withModule(memory string) func(c *vm.Config) {
 	}
 }
 
-// newSkipping makes two machines, each with a backend, and a driver.
+// newSkipping makes two machines, each with a backend. A driver runs on the source.
 func newSkipping(
 	t testing.TB, inModule bool, change func(*vm.Config), capabilities []string,
 ) *skipping {
@@ -203,10 +205,10 @@ func newSkipping(
 	return s
 }
 
-// at is where an address is meant to be.
+// at moves an address into the tested memory.
 func (s *skipping) at(addr uint64) uint64 { return s.module + addr }
 
-// begin begins to migrate.
+// begin begins to migrate through the link.
 func (s *skipping) begin() {
 	s.t.Helper()
 	var states []map[string]any
@@ -224,7 +226,7 @@ func (s *skipping) begin() {
 	s.awaitStatus(s.m, "active")
 }
 
-// answer calls memory free, of which a page is written.
+// answer reports memory as free, and then writes one page of it.
 func (s *skipping) answer() {
 	s.t.Helper()
 	w := s.m.awaitAsked(s.here)
@@ -234,17 +236,17 @@ func (s *skipping) answer() {
 	requireHint(s.t, s.m, "ok")
 }
 
-// requireUnasked checks that something happens without a request to the source.
+// requireUnasked checks that the destination requests no page while do runs.
 func (s *skipping) requireUnasked(do func()) {
 	s.t.Helper()
 	before := s.requests()
 	do()
 	if n := s.requests() - before; n != 0 {
-		s.t.Errorf("%d requests for what was skipped", n)
+		s.t.Errorf("%d requests for pages that were skipped", n)
 	}
 }
 
-// requireAsked checks that what was not skipped is asked for.
+// requireAsked checks that the destination requests a page that was not skipped.
 func (s *skipping) requireAsked() {
 	s.t.Helper()
 	before := s.requests()
@@ -252,7 +254,7 @@ func (s *skipping) requireAsked() {
 		s.t.Errorf("a page that is used begins with %s", got)
 	}
 	if s.requests() == before {
-		s.t.Error("there is no request for what is not there: the test would notice none")
+		s.t.Error("no request for a missing page is counted: requireUnasked would see none")
 	}
 }
 
@@ -265,7 +267,7 @@ func (s *skipping) requests() int64 {
 	return figures.RAM.Requests
 }
 
-// requireZero checks a part of what was called free, as the processor sees it.
+// requireZero checks that the guest reads zeroes in a part of free, by offsets.
 func (s *skipping) requireZero(m *machine, from, to uint64) {
 	s.t.Helper()
 	const step = 1 << 20
@@ -282,11 +284,12 @@ func (s *skipping) requireZero(m *machine, from, to uint64) {
 func requireZeroes(t testing.TB, got []byte) {
 	t.Helper()
 	if i := bytes.IndexFunc(got, func(r rune) bool { return r != 0 }); i >= 0 {
-		t.Errorf("what was skipped is %#x at %d", got[i], i)
+		t.Errorf("skipped memory is %#x at %d", got[i], i)
 	}
 }
 
-// backendReads has the destination's backend read what was skipped.
+// backendReads has the destination's backend read memory that was skipped, and a page
+// that was not.
 func (s *skipping) backendReads() {
 	s.t.Helper()
 	memory := s.there.kept.Load()
@@ -306,7 +309,7 @@ func (s *skipping) backendReads() {
 		s.t.Fatal(err)
 	}
 	requireZeroes(s.t, got)
-	// And what was not skipped, for which it has to wait.
+	// A page that was not skipped: the backend has to wait until it arrives.
 	one := make([]byte, 1)
 	go func() {
 		_, err := memory.ReadAt(one, usedMore)
@@ -321,7 +324,7 @@ func (s *skipping) backendReads() {
 // fails has the network fail, and postcopy recover.
 func (s *skipping) fails() {
 	s.t.Helper()
-	s.requireZero(s.dst, 0, 1<<20) // some of it is there already
+	s.requireZero(s.dst, 0, 1<<20) // so that some pages are in place before
 	s.link.cut()
 	s.awaitStatus(s.m, "postcopy-paused")
 	s.awaitStatus(s.dst, "postcopy-paused")
@@ -331,7 +334,7 @@ func (s *skipping) fails() {
 	s.awaitStatus(s.m, "postcopy-active")
 }
 
-// requireArrived checks all of the memory in question.
+// requireArrived checks every page of the tested memory at the destination.
 func (s *skipping) requireArrived() {
 	s.t.Helper()
 	s.dst.requireRuns()
@@ -345,7 +348,7 @@ func (s *skipping) requireArrived() {
 			want = later
 		}
 		switch p := got[at:][:pageSize]; {
-		case bytes.Equal(p, want): // with huge pages also what is around rewritten
+		case bytes.Equal(p, want): // with huge pages also those around rewritten
 		case isFree && addr != rewritten && bytes.Equal(p, zero):
 			skipped++
 		default:

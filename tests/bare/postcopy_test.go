@@ -14,18 +14,18 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// A backend that is there while postcopy fills the guest's memory would take
-// what has yet to arrive for zeroes, and have them stay: the machine would be
-// lost. It is left alone until postcopy has ended, and then taken up.
+// A backend that connects during incoming postcopy cannot wait for missing pages. If
+// it read one, a zero page would take its place for good. So QEMU does not use such a
+// backend until postcopy has ended.
 func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		plug    bool // the destination's device is plugged in while it runs
 		cannot  bool // the backend cannot wait for pages
-		enough  bool // precopy is enough
+		enough  bool // precopy completes the migration
 		before  func(p *postcopy)
-		advised func(p *postcopy) // the stream has begun
-		running func(p *postcopy) // the destination runs, without most of its memory
+		advised func(p *postcopy) // called when the stream has begun
+		running func(p *postcopy) // called when the destination runs, without most of its memory
 		ended   func(p *postcopy)
 	}{
 		{name: "when it is advised", advised: (*postcopy).comes},
@@ -93,7 +93,7 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 			p.comes()
 		}},
 		{name: "and cannot wait for pages", cannot: true, before: func(p *postcopy) {
-			// It is there, and QEMU parts with it when postcopy is permitted.
+			// The backend is connected, and QEMU drops it when postcopy is permitted.
 			p.takesPart()
 		}, advised: func(p *postcopy) { p.heard = p.r.heard.Load() }},
 	} {
@@ -118,7 +118,7 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 			if tc.ended != nil {
 				tc.ended(p)
 			}
-			if tc.plug { // nobody drives it
+			if tc.plug { // no driver starts it
 				p.dst.await("the handshake", func() bool { return p.r.heard.Load() > handshake })
 			} else {
 				p.dst.awaitStarted(p.b)
@@ -128,27 +128,29 @@ func TestBackendThatComesDuringIncomingPostcopy(t *testing.T) {
 	}
 }
 
-// postcopy is a migration in which little arrives before the destination runs.
+// postcopy is a migration in which little memory arrives before the destination runs.
 type postcopy struct {
 	t         testing.TB
 	m, dst    *machine
-	source, b *vm.Backend // the source's, and the destination's
-	r         *relay      // before the destination's
-	there     bool        // the destination's runs
-	heard     int64       // what QEMU may have said to it; -1: it takes part in the migration
+	source, b *vm.Backend // the backends of the source and of the destination
+	r         *relay      // before b
+	there     bool        // b runs
+	heard     int64       // messages QEMU may have sent to b; -1: b takes part in the migration
 }
 
-// handshake is less than all that QEMU says to a backend at first, and more than
-// its half.
+// handshake is a number of messages that QEMU reaches in the handshake with a backend:
+// more than half of them, and not all.
 const handshake = 12
 
-// filled is the memory that has to arrive.
+// filled is where the memory with content begins, and filledSize its size in bytes.
 const (
 	filled     = 16 << 20
 	filledSize = 32 << 20
 )
 
-// newPostcopy makes two machines, of which the destination has no backend yet.
+// newPostcopy makes two machines. The destination's backend does not run yet. With
+// plug the destination has no device, and with cannot the backend cannot wait for
+// pages.
 func newPostcopy(t testing.TB, plug, cannot bool) *postcopy {
 	t.Helper()
 	p := &postcopy{t: t, source: startFBPPD(t), b: startFBPPD(t)}
@@ -180,14 +182,14 @@ func (p *postcopy) comes() {
 	p.there = true
 }
 
-// stops stops the destination's backend.
+// stops stops the destination's backend with SIGSTOP.
 func (p *postcopy) stops() {
 	p.t.Helper()
 	p.dst.setTimeout(300)
 	p.b.Signal(syscall.SIGSTOP)
 }
 
-// resumes has the destination's backend go on, which QEMU has given up.
+// resumes continues the destination's backend after QEMU has given it up.
 func (p *postcopy) resumes() {
 	p.t.Helper()
 	p.dst.awaitSaid(saysSilent, 1)
@@ -212,10 +214,10 @@ func (p *postcopy) takesPart() {
 	p.heard = -1
 }
 
-// slowly is a bandwidth at which nothing comes to its end, in bytes per second.
+// slowly is a bandwidth at which no migration completes, in bytes per second.
 const slowly = 1 << 20
 
-// begin begins to migrate.
+// begin begins to migrate, with postcopy permitted.
 func (p *postcopy) begin() {
 	p.t.Helper()
 	for _, m := range []*machine{p.m, p.dst} {
@@ -231,7 +233,7 @@ func (p *postcopy) begin() {
 	p.awaitStatus(p.m, "active")
 }
 
-// switchOver has the destination run.
+// switchOver switches to postcopy, and waits until the destination runs.
 func (p *postcopy) switchOver() {
 	p.t.Helper()
 	p.m.execute("migrate-start-postcopy", nil)
@@ -262,22 +264,22 @@ func (p *postcopy) awaitStatus(m *machine, status string) {
 	})
 }
 
-// alone looks for a while whether the destination's backend is left alone.
+// alone watches for a while that QEMU does not use the destination's backend.
 func (p *postcopy) alone() {
 	p.t.Helper()
 	if p.heard < 0 || !p.there {
 		return
 	}
-	time.Sleep(500 * time.Millisecond) // QEMU has connected, and looked several times
+	time.Sleep(500 * time.Millisecond) // QEMU connects, and checks several times
 	if n := p.r.heard.Load() - p.heard; n != 0 {
 		p.t.Fatalf("QEMU said %d messages to a backend that it should leave alone", n)
 	}
 	if mapped(p.t, p.b) != 0 {
-		p.t.Fatal("the backend has memory that is still to arrive")
+		p.t.Fatal("the backend has guest memory before all of it has arrived")
 	}
 }
 
-// requireWhole checks that all memory has arrived.
+// requireWhole checks that the memory with content has arrived.
 func (p *postcopy) requireWhole() {
 	p.t.Helper()
 	p.dst.requireRuns()

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// qtest is a connection by which a test does what a guest's processor would.
+// qtest is a connection over which a test accesses memory and I/O ports, as a guest's
+// processor would.
 type qtest struct {
 	t     testing.TB
 	conn  net.Conn
@@ -23,7 +24,7 @@ func newQTest(t testing.TB, conn net.Conn) *qtest {
 	return &qtest{t: t, conn: conn, lines: lines}
 }
 
-// do sends a command and returns what follows OK in its answer.
+// do sends a command and returns the part of its answer that follows OK.
 func (q *qtest) do(format string, args ...any) string {
 	q.t.Helper()
 	command := fmt.Sprintf(format, args...)
@@ -50,7 +51,7 @@ func (q *qtest) number(format string, args ...any) uint64 {
 	return n
 }
 
-// fill writes a byte to all of a piece of memory.
+// fill sets size bytes of memory to b.
 func (q *qtest) fill(addr, size uint64, b byte) {
 	q.t.Helper()
 	q.do("memset %#x %#x %#x", addr, size, b)

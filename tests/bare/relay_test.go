@@ -15,24 +15,26 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// relay listens in a backend's place, and passes on what frontends and the
-// backend say, until the frontend has said so much.
+// relay passes messages on between frontends and a backend. On each connection it
+// falls silent after a number of messages of the frontend: it then drops what the
+// frontend sends.
 type relay struct {
 	socket string
 	listen net.Listener
-	hidden atomic.Uint64 // protocol features that the backend does not get to offer
-	silent atomic.Int64  // of each connection, the message that goes nowhere, and all after it
+	hidden atomic.Uint64 // protocol features to take out of the backend's offer
+	silent atomic.Int64  // how many messages of a frontend it passes on per connection
 	fell   atomic.Int64  // how often it fell silent
-	heard  atomic.Int64  // messages of frontends
+	heard  atomic.Int64  // messages of frontends that it has passed on
 	muted  context.Context
 	unmute func()
 	done   sync.WaitGroup
 }
 
-// passAll is more messages than there are.
+// passAll is more messages than any frontend sends.
 const passAll = 1 << 30
 
-// startRelay starts a relay that passes the first messages of each connection.
+// startRelay starts a relay to the backend at a socket. It passes on the first
+// messages of each connection, and ends with the test.
 func startRelay(t testing.TB, backend string, passes int) *relay {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "fbpp-relay-") // short, for a socket's name
@@ -66,8 +68,8 @@ func startRelay(t testing.TB, backend string, passes int) *relay {
 	return r
 }
 
-// speak has the relay pass everything, on connections from now on. One on which
-// it has fallen silent ends.
+// speak makes the relay pass on everything on new connections, and closes the
+// connections on which it has fallen silent.
 func (r *relay) speak() {
 	r.silent.Store(passAll)
 	r.unmute()
@@ -97,7 +99,7 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 	for n := int64(0); ; n++ {
 		if n == r.silent.Load() {
 			r.fell.Add(1)
-			for err == nil { // until the frontend has gone, or it is to speak
+			for err == nil { // until the frontend disconnects, or speak is called
 				var m *wire.Message
 				if m, err = front.Recv(r.muted); err == nil {
 					m.Close()
@@ -114,7 +116,8 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 	answers.Wait()
 }
 
-// pass passes one message on, but for protocol features that are to be hidden.
+// pass passes one message on. It takes the hidden bits out of offered protocol
+// features.
 func pass(ctx context.Context, from, to *wire.Conn, hidden uint64) error {
 	m, err := from.Recv(ctx)
 	if err != nil {

@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// romSize is that of the firmware, at the end of the first 4 GiB.
+// romSize is the size of the firmware, which ends at 4 GiB.
 const romSize = 64 << 10
 
-// order is where the program of writeROM looks for what to write.
+// order is the address from which the program of writeROM takes its orders.
 const order = 0x500
 
-// writeROM writes a program that runs in the firmware's place: the processor
-// takes a segment number from address order, adds one to the first word of that
-// segment, and clears order. Without an accelerator, it is the test that writes.
+// writeROM writes a ROM image that runs instead of the firmware, and returns its path.
+// The program waits for a segment number at address order, adds one to the first word
+// of that segment, clears order, and waits again.
 func writeROM(t testing.TB) string {
 	t.Helper()
 	rom := make([]byte, romSize)
@@ -39,8 +39,8 @@ func writeROM(t testing.TB) string {
 	return path
 }
 
-// touch has the processor write to the page at addr, below 1 MiB, and returns
-// when it has. Where the test is the processor, it writes.
+// touch has the processor write to the page at addr, below 1 MiB, and returns when it
+// has. Without an accelerator no processor runs, and the test writes over qtest.
 func (m *machine) touch(addr uint64) {
 	m.t.Helper()
 	if m.Config.Accel == "qtest" {

@@ -9,12 +9,13 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// refusal is what QEMU says of a VM whose memory no backend could see: it names
-// what is to be set.
+// refusal is a part of QEMU's error if no RAM is shared. It names the setting to
+// change.
 const refusal = "it needs a backend with share=on"
 
-// The device is refused where no RAM is shared: at the start, and when it is
-// plugged in. Flash, which is no RAM of the guest, does not count.
+// QEMU refuses the device if no RAM is shared, at its start and when the device is
+// plugged in. Shared memory that is not the guest's RAM, such as flash, does not
+// count.
 func TestRAMThatIsNotShared(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
@@ -40,7 +41,7 @@ func TestRAMThatIsNotShared(t *testing.T) {
 			v, err := vm.Start(t.Context(), c)
 			if err == nil {
 				v.Close()
-				t.Fatal("QEMU starts with a device that is of no use")
+				t.Fatal("QEMU starts with the device though no RAM is shared")
 			}
 			if !strings.Contains(err.Error(), refusal) {
 				t.Fatalf("QEMU said %v, want %q", err, refusal)
@@ -56,7 +57,7 @@ func TestRAMThatIsNotShared(t *testing.T) {
 	}
 }
 
-// plugChardev gives a machine the connection of a device that is plugged in.
+// plugChardev adds the chardev that plugDevice needs.
 func (m *machine) plugChardev(socket string) {
 	m.t.Helper()
 	m.execute("chardev-add", map[string]any{"id": "fbpp", "backend": map[string]any{
@@ -74,11 +75,11 @@ func (m *machine) plugDevice() error {
 	}, nil)
 }
 
-// A module of memory that is not shared, beside memory that is: a driver whose
-// queues are in it, all or in part, is not served, and QEMU says why. The
-// migration is an ordinary one, and so are those after it.
+// A VM may have a module of memory that is not shared. A driver with queues in memory
+// that is not shared, or where there is no memory, is not served, and QEMU says why.
+// Migrations complete without hints.
 func TestQueuesInMemoryThatIsNotShared(t *testing.T) {
-	const module = 1 << 32 // where it is
+	const module = 1 << 32 // the module's address
 	for _, tc := range []struct {
 		name   string
 		memory string
@@ -112,7 +113,7 @@ func TestQueuesInMemoryThatIsNotShared(t *testing.T) {
 					t.Error("a backend has memory for queues that it cannot have")
 				}
 			}
-			// It is the place of the queues that matters, and nothing else.
+			// Only the place of the queues matters: with others the driver is served.
 			dst.startDriver(low)
 			dst.awaitStarted(destination)
 			c.Backend = source.Socket

@@ -11,7 +11,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// Parts of what QEMU's log says.
+// Parts of lines in QEMU's log.
 const (
 	saysNone   = "warning: vhost-user-fbpp fbpp0: no back-end: "
 	saysLost   = saysNone + "it has closed the connection; until there is one"
@@ -19,8 +19,8 @@ const (
 	saysBack   = "vhost-user-fbpp fbpp0: the back-end is there"
 )
 
-// A backend that dies is lost with one line that names the device and what it
-// means, and found again with another.
+// When a backend dies, QEMU logs one line that names the device and the consequence.
+// When the backend is back, QEMU logs another.
 func TestLossIsOneLine(t *testing.T) {
 	b := startFBPPD(t)
 	m := start(t, config(b.Socket))
@@ -30,7 +30,7 @@ func TestLossIsOneLine(t *testing.T) {
 	b.Kill()
 	m.awaitSaid(saysLost, 1)
 	m.requireRuns()
-	// The chardev has a line of its own about a socket that nobody listens on.
+	// QEMU's chardev logs that it cannot reconnect.
 	m.awaitSaid("Unable to connect character device fbpp", 1)
 	if err := b.Restart(m.ctx); err != nil {
 		t.Fatal(err)
@@ -40,8 +40,8 @@ func TestLossIsOneLine(t *testing.T) {
 	m.requireSaid(saysLost, "Unable to connect character device fbpp", saysBack)
 }
 
-// A backend that is stopped holds nothing up for longer than backend-timeout,
-// whatever QEMU wants of it. It is lost then, and when it goes on it is back.
+// A stopped backend delays QEMU for no longer than backend-timeout, whatever QEMU
+// requests. QEMU gives the backend up then, and uses it again when it continues.
 func TestStoppedBackend(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -108,7 +108,7 @@ func TestStoppedBackend(t *testing.T) {
 			b.Signal(syscall.SIGSTOP)
 			tc.do(m)
 			m.requireRuns()
-			m.awaitSaid(saysSilent, 1) // what is in the pipe comes when it comes
+			m.awaitSaid(saysSilent, 1) // QEMU's output arrives through a pipe
 			if n := m.countSaid(saysSilent); n != 1 {
 				t.Fatalf("%d lines of %q\n%s", n, saysSilent, m.Messages())
 			}
@@ -120,9 +120,9 @@ func TestStoppedBackend(t *testing.T) {
 	}
 }
 
-// A backend may fall silent after any of QEMU's messages, of which every third is
-// tried: QEMU starts all the same, does not wait for it again and again, and
-// takes it when it speaks.
+// A backend may fall silent after any message of QEMU; the test tries every third.
+// QEMU starts nevertheless, gives the backend up once, and uses it when it answers
+// again.
 func TestBackendThatFallsSilent(t *testing.T) {
 	b := startFBPPD(t)
 	for n := 0; ; n += 3 {
@@ -140,9 +140,9 @@ func TestBackendThatFallsSilent(t *testing.T) {
 			m.execute("stop", nil)
 			m.execute("cont", nil)
 			if reached = r.fell.Load() > 0; !reached {
-				return // it was all that QEMU said
+				return // QEMU sent no more than n messages
 			}
-			m.execute("stop", nil) // which wants an answer, if nothing did before
+			m.execute("stop", nil) // this needs an answer, if no message before did
 			m.execute("cont", nil)
 			m.awaitSaid(saysNone+"it d", 1)
 			m.setTimeout(20000)
@@ -159,8 +159,8 @@ func TestBackendThatFallsSilent(t *testing.T) {
 	}
 }
 
-// A VM that names another VM's socket starts without a backend, and says so
-// once. It has the backend when the other one is gone.
+// A VM that names the socket of another VM's backend starts without a backend, and
+// says so once. It gets the backend when the other VM has ended.
 func TestSocketOfAnotherVM(t *testing.T) {
 	b := startFBPPD(t)
 	first := start(t, config(b.Socket))
@@ -182,7 +182,7 @@ func TestSocketOfAnotherVM(t *testing.T) {
 	second.requireNothingTwice()
 }
 
-// requireNothingTwice checks that QEMU has not said the same again and again.
+// requireNothingTwice checks that QEMU has logged no line twice.
 func (m *machine) requireNothingTwice() {
 	m.t.Helper()
 	said := make(map[string]bool)
