@@ -20,7 +20,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
-// Accel is how QEMU runs the guest's code.
+// Accel is the accelerator with which QEMU runs the guest's code.
 type Accel string
 
 // The accelerators.
@@ -29,33 +29,33 @@ const (
 	TCG Accel = "tcg"
 )
 
-// cpu returns the processor model that goes with the accelerator.
+// cpu returns the processor model to use with the accelerator, as in QEMU's -cpu.
 func (a Accel) cpu() string {
 	if a == KVM {
 		return "host"
 	}
-	// Emulation does a string instruction byte by byte, which the kernel and Go
-	// prefer where they are said to be fast: filling memory takes several
-	// times as long.
+	// TCG runs string instructions byte by byte. The kernel and Go prefer these
+	// where the processor has the flags erms or fsrm, and then fill memory several
+	// times slower.
 	return "max,-erms,-fsrm"
 }
 
-// bootAttempts is how often an emulated guest may be lost before it is ready.
+// bootAttempts is how often an emulated guest is booted before RetryBoot gives up.
 const bootAttempts = 3
 
-// ErrHung is wrapped by what boot returns to [RetryBoot] when the guest neither
-// became ready in time nor died.
+// ErrHung says that a guest neither became ready in time nor died. The boot function
+// of [RetryBoot] wraps it.
 var ErrHung = errors.New("the guest hangs")
 
-// RetryBoot calls boot, and again when the guest died or hung in it and is emulated.
+// RetryBoot calls boot. If an emulated guest died or hung meanwhile, it calls boot
+// again, three times in all, and lost with the reason before each further attempt. It
+// returns the last error of boot.
 //
-// Two things go wrong under emulation with several CPUs. While a kernel starts it
-// patches its own code. Now and then QEMU's TCG runs the breakpoint that guards a
-// patch after it is gone, and the kernel ends in an "Oops: int3" that no real
-// processor causes. Or, on a busy host, a processor never gets another interrupt
-// of its timer, and the kernel tells of stalls for ever.
-//
-// lost is called with the reason before each further attempt.
+// Two things go wrong under emulation with several CPUs. A kernel patches its own
+// code while it starts. Now and then QEMU's TCG executes the breakpoint that guards a
+// patch after the breakpoint is gone. The kernel then ends in an "Oops: int3", which
+// no real processor causes. Or, on a busy host, a processor gets no more timer
+// interrupts, and the kernel reports stalls for ever.
 func RetryBoot(a Accel, lost func(error), boot func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := boot()
@@ -67,14 +67,14 @@ func RetryBoot(a Accel, lost func(error), boot func() error) error {
 	}
 }
 
-// probeTimeout is how long a guest gets to boot under KVM; it takes a second.
+// probeTimeout is how long a guest may take to boot under KVM. It takes about a
+// second.
 const probeTimeout = 30 * time.Second
 
-// DetectAccel returns KVM where a Linux guest boots under it, and TCG
-// elsewhere. A /dev/kvm that opens says little: it may be there and unable to
-// run more than toy guests. So a guest is booted, once, and what came of it is
-// remembered for this machine's uptime, QEMU and kernel. FBPP_ACCEL decides instead
-// when it is set.
+// DetectAccel returns KVM if a Linux guest boots under it, and else TCG. It boots a
+// guest to find out, because a /dev/kvm that opens may still be unable to run Linux.
+// The result is cached for this QEMU and guest kernel, until the host reboots.
+// FBPP_ACCEL overrides it: it is an error if that is neither kvm nor tcg.
 func DetectAccel(ctx context.Context, c Config) (Accel, error) {
 	switch a := Accel(os.Getenv("FBPP_ACCEL")); a {
 	case KVM, TCG:
@@ -103,7 +103,7 @@ func DetectAccel(ctx context.Context, c Config) (Accel, error) {
 	if bootsUnder(ctx, c, KVM) {
 		found = KVM
 	}
-	// Only a full write may be read by another process.
+	// The rename ensures that other processes read the whole result or none.
 	temporary := fmt.Sprintf("%s.%d", file, os.Getpid())
 	if err := os.WriteFile(temporary, []byte(found), 0o644); err != nil {
 		return "", fmt.Errorf("remember the accelerator: %w", err)
@@ -111,7 +111,7 @@ func DetectAccel(ctx context.Context, c Config) (Accel, error) {
 	return found, os.Rename(temporary, file)
 }
 
-// virtualizes tells whether the processor says that it has what KVM needs.
+// virtualizes tells whether the processor has the flags vmx or svm.
 func virtualizes() bool {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -131,7 +131,7 @@ func virtualizes() bool {
 	return false
 }
 
-// bootsUnder tells whether the guest boots.
+// bootsUnder tells whether the guest boots with an accelerator within probeTimeout.
 func bootsUnder(ctx context.Context, c Config, a Accel) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

@@ -15,8 +15,8 @@ import (
 	"github.com/fbpp-project/fbpp/device/control"
 )
 
-// Backend is an fbppd process, and the place where QEMU finds it: the process
-// can be killed and started again at the same place.
+// Backend is an fbppd process and its sockets. After [Backend.Kill], Restart starts a
+// new process with the same sockets.
 type Backend struct {
 	Socket      string // for [Config].Backend
 	AgentSocket string // for [Config].AgentSocket
@@ -27,11 +27,11 @@ type Backend struct {
 	args    []string
 	dir     string
 	process *process
-	before  string // what earlier processes said
+	before  string // the output of earlier processes
 }
 
-// StartBackend starts the fbppd at path with further arguments, and returns
-// when it listens. The caller closes it.
+// StartBackend starts the program fbppd at path with further arguments, and returns
+// when it listens on its sockets. The caller closes the Backend.
 func StartBackend(ctx context.Context, path string, args ...string) (*Backend, error) {
 	dir, err := os.MkdirTemp("", "fbpp-be-")
 	if err != nil {
@@ -62,14 +62,14 @@ func (b *Backend) Restart(ctx context.Context) (err error) {
 	if b.process, err = startProcess("fbppd", b.path, b.args); err != nil {
 		return err
 	}
-	// The control socket comes last.
+	// fbppd opens its control socket last.
 	return b.process.await(ctx, "control socket", func() bool {
 		_, err := b.Control.Status(ctx)
 		return err == nil
 	})
 }
 
-// Kill ends fbppd without giving it a chance to say goodbye.
+// Kill kills fbppd with SIGKILL, and waits until it has ended.
 func (b *Backend) Kill() { b.process.kill() }
 
 // Signal sends a signal to fbppd.
@@ -78,8 +78,8 @@ func (b *Backend) Signal(s syscall.Signal) { b.process.signal(s) }
 // PID returns the process id of fbppd.
 func (b *Backend) PID() int { return b.process.cmd.Process.Pid }
 
-// PeakMiB returns the most memory that fbppd has held at once so far, guest memory
-// that it has touched through its mapping included: VmHWM of proc(5).
+// PeakMiB returns the peak resident memory of fbppd so far, in MiB. It includes guest
+// memory that fbppd has accessed through its mapping: VmHWM of proc(5).
 func (b *Backend) PeakMiB() (int, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.PID()))
 	if err != nil {
@@ -94,11 +94,11 @@ func (b *Backend) PeakMiB() (int, error) {
 	return 0, errors.New("/proc/PID/status has no VmHWM")
 }
 
-// Log returns what all its processes printed.
+// Log returns the output of all processes that this Backend has started.
 func (b *Backend) Log() string { return b.before + b.process.said.String() }
 
-// AwaitDriver waits until the guest's driver is known, and returns its state:
-// "ready" or "refuses".
+// AwaitDriver waits until fbppd knows the guest's driver, and returns the driver's
+// state: "ready" or "refuses".
 func (b *Backend) AwaitDriver(ctx context.Context) (string, error) {
 	var s device.Status
 	err := b.process.await(ctx, "the guest's driver", func() bool {
@@ -109,8 +109,8 @@ func (b *Backend) AwaitDriver(ctx context.Context) (string, error) {
 	return s.DriverState, err
 }
 
-// AwaitKernel waits until fbppd knows the guest's kernel without the guest. It has
-// to be started so that it looks.
+// AwaitKernel waits until fbppd has found the guest's kernel by introspection. fbppd
+// has to run with --source=introspect or --source=auto.
 func (b *Backend) AwaitKernel(ctx context.Context) error {
 	return b.process.await(ctx, "the guest's kernel", func() bool {
 		s, err := b.Control.Status(ctx)
@@ -118,7 +118,7 @@ func (b *Backend) AwaitKernel(ctx context.Context) error {
 	})
 }
 
-// AwaitRequest waits until a request to the guest is open.
+// AwaitRequest waits until fbppd has asked the guest and waits for the answer.
 func (b *Backend) AwaitRequest(ctx context.Context) error {
 	return b.process.await(ctx, "a request", func() bool {
 		s, err := b.Control.Status(ctx)

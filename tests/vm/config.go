@@ -11,34 +11,34 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest"
 )
 
-// Config says what guest to run, and on what.
+// Config describes a VM: QEMU, the guest and its devices.
 type Config struct {
-	QEMU      string        // path of the program
-	Target    Target        // "": X86_64
-	Accel     Accel         // how the guest's code runs
+	QEMU      string // path of the program
+	Target    Target // "": X86_64
+	Accel     Accel
 	AccelWith string        // further properties of the accelerator, as in QEMU's option -accel
-	CPU       string        // as in QEMU's option -cpu; "": what goes with the accelerator
+	CPU       string        // as in QEMU's option -cpu; "": one that suits the accelerator
 	Firmware  string        // path of a ROM image that runs instead of a kernel
-	Kernel    *guest.Kernel // what it boots
+	Kernel    *guest.Kernel // not needed with Firmware
 	Initramfs string        // path of the archive
 	MemoryMiB int
-	// Memory are the backends of the guest's memory, as in QEMU's option
-	// -object. One with the id "ram" is all of it; where there is none, Options
-	// say what each is for. nil: one memfd.
+	// Memory are the memory backends, as in QEMU's option -object. A backend with
+	// the id "ram" becomes the machine's RAM. Without one, Options have to assign
+	// the backends. nil: one shared memfd.
 	Memory []string
 	CPUs   int      // 0: 2
 	Append []string // further words of the kernel's command line
 
-	// Backend is the socket of the vhost-user backend that serves the free page
-	// device. Without it the guest has no such device.
+	// Backend is the socket of the vhost-user backend of the fbpp device. If it is
+	// empty the VM has no such device.
 	Backend string
-	// Device holds further properties of the device.
+	// Device holds further properties of the fbpp device.
 	Device map[string]string
-	// Port puts the device behind a PCIe root port with this id rather than on
-	// the root bus, where no device can be reset by itself.
+	// Port puts the fbpp device behind a PCIe root port with this id. On the root
+	// bus, which is the default, a guest cannot reset a single device.
 	Port string
-	// AgentSocket is the backend's socket for the serial port by which an agent
-	// refuses. Without it the guest has no such port.
+	// AgentSocket is the backend's socket for the serial port over which an agent
+	// can refuse. If it is empty the VM has no such port.
 	AgentSocket string
 	// Devices are further devices, as in QEMU's option -device.
 	Devices []string
@@ -46,10 +46,10 @@ type Config struct {
 	Options []string
 }
 
-// deviceID is the free page device's name inside QEMU.
+// deviceID is the fbpp device's id in QEMU.
 const deviceID = "fbpp0"
 
-// paths of one VM's sockets and logs, below its folder.
+// Names of a VM's sockets and logs, in its folder.
 const (
 	consoleLog    = "console.log"
 	monitorSocket = "qmp.sock"
@@ -57,8 +57,8 @@ const (
 	migrateSocket = "migrate.sock"
 )
 
-// args returns the command line of the guest. Two processes of one migration
-// differ only in the paths and in incoming.
+// args returns QEMU's arguments. Those of the two ends of a migration differ only in
+// paths, and in incoming.
 func (c *Config) args(dir string, incoming bool) []string {
 	cpus := c.CPUs
 	if cpus == 0 {
@@ -76,7 +76,7 @@ func (c *Config) args(dir string, incoming bool) []string {
 		"-machine", c.Target.machine(), "-accel", accel, "-cpu", cpu,
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
 		"-chardev", "file,id=console,path=" + dir + "/" + consoleLog, "-serial", "chardev:console",
-		// QEMU connects to the test, so that no early byte is lost.
+		// QEMU connects to these sockets. If it listened, early output could be lost.
 		"-chardev", "socket,id=orders,path=" + dir + "/" + orderSocket, "-serial", "chardev:orders",
 		"-chardev", "socket,id=monitor,path=" + dir + "/" + monitorSocket,
 		"-mon", "chardev=monitor,mode=control",
@@ -89,7 +89,7 @@ func (c *Config) args(dir string, incoming bool) []string {
 		}
 	}
 	if c.Backend != "" {
-		// The connection is made anew when the backend was restarted.
+		// QEMU reconnects after the backend was restarted.
 		args = append(args, "-chardev", "socket,id=fbpp,path="+c.Backend+",reconnect-ms=200")
 		device := "vhost-user-fbpp-pci,id=" + deviceID + ",chardev=fbpp"
 		if c.Port != "" {
@@ -116,7 +116,7 @@ func (c *Config) args(dir string, incoming bool) []string {
 	return args
 }
 
-// boot returns what says where the guest's first instruction comes from.
+// boot returns the arguments for the firmware, or for the kernel and initramfs.
 func (c *Config) boot() []string {
 	if c.Firmware != "" {
 		return []string{"-bios", c.Firmware}
@@ -127,8 +127,8 @@ func (c *Config) boot() []string {
 	}
 }
 
-// memory returns the backends. They are shared, as fbppd maps the guest's
-// memory by their files.
+// memory returns the memory backends. The default is shared, so that fbppd can map
+// it.
 func (c *Config) memory() []string {
 	if c.Memory != nil {
 		return c.Memory
@@ -136,7 +136,7 @@ func (c *Config) memory() []string {
 	return []string{fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", c.MemoryMiB)}
 }
 
-// commandLine writes a command so that a shell reads it back.
+// commandLine quotes a command for a shell.
 func commandLine(program string, args []string) string {
 	var b strings.Builder
 	b.WriteString(program)

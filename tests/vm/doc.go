@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vm runs QEMU for tests and the demo: a guest made by package guest,
-// its console and order channel, the monitor, and migrations between two
-// processes.
+// Package vm runs QEMU for tests and the demo: the guest of package guest, its
+// console and order channel, the monitor, and migrations between two processes.
 //
-// A [VM] is one QEMU process and all that belongs to it; Close ends it, and it
-// does not outlive the process that started it. What went wrong in the guest
-// is in [VM.Diagnosis]: the command line to reproduce it, QEMU's own messages
-// and the end of the console.
+// A [VM] is one QEMU process with its sockets and logs. Close ends the process, and
+// the kernel kills it when the process that started it ends. [VM.Diagnosis] helps to
+// find out why a guest failed: it has the command line to reproduce it, QEMU's
+// messages and the end of the console.
 //
-// Sockets and logs are in a folder with a short name, as the name of a unix
-// socket has little room.
+// The folder of sockets and logs has a short name, because the path of a unix socket
+// is limited to about 100 bytes.
 package vm

@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 )
 
-// Migration is what query-migrate says, as far as tests look at it. Times are
-// in milliseconds, sizes in bytes unless they say pages.
+// Migration is the part of query-migrate that tests use. Times are in milliseconds,
+// and sizes in bytes unless a comment says pages.
 type Migration struct {
 	Status    string `json:"status"`
 	ErrorDesc string `json:"error-desc"`
@@ -36,55 +36,54 @@ type Hints struct {
 	Status     string `json:"status"`
 	Generation uint64 `json:"generation"`
 	Skipped    int64  `json:"skipped"`  // pages
-	LeftOut    int64  `json:"left-out"` // pages that are free, but not for a migration to skip
+	LeftOut    int64  `json:"left-out"` // free pages that a migration must not skip
 	Ranges     int64  `json:"ranges"`
 	Truncated  bool   `json:"truncated"`
-	Source     string `json:"source"`        // who knew what is free; "" without an answer
+	Source     string `json:"source"`        // where the answer is from; "" without an answer
 	Exchange   int64  `json:"exchange-time"` // from the question to the last bit cleared
 	Arm        int64  `json:"arm-time"`
 	Clear      int64  `json:"clear-time"`
-	// Phases are the parts of the answer, in order, and Details further figures. Which
-	// there are depends on the source.
+	// Phases are the parts of the answer's time, in order. Details are further
+	// figures. Their names depend on the source.
 	Phases  []HintPhase  `json:"phases"`
 	Details []HintDetail `json:"details"`
 }
 
-// HintPhase is a part of the time that an answer took.
+// HintPhase is a named part of the time that an answer took.
 type HintPhase struct {
 	Name string `json:"name"`
 	Time int64  `json:"time"` // microseconds
 }
 
-// HintDetail is a figure whose unit is in its name.
+// HintDetail is a named figure. A name that ends in a unit gives the unit.
 type HintDetail struct {
 	Name  string `json:"name"`
 	Value int64  `json:"value"`
 }
 
-// What the guest's driver names, as a source of hints.
+// The guest's driver as a source of hints, and the names of its phases and details.
 const (
 	SourceDriver  = "driver"
 	PhaseWakeup   = "wakeup"      // from the interrupt to the driver's first sign of life
 	PhaseWalk     = "walk"        // the guest's walk through its free memory
-	PhaseTransfer = "transfer"    // until the last record was in the backend's hands
+	PhaseTransfer = "transfer"    // until the backend has the last record
 	PhaseDecode   = "decode"      // the backend's decoding and sorting
 	DetailHoldMax = "hold-max-us" // the longest hold of an allocator lock
-	DetailHolds   = "holds"       // how often the guest took one
+	DetailHolds   = "holds"       // how often the guest took an allocator lock
 )
 
-// SourceIntrospect is who knows what is free without the guest, and what it names.
+// Introspection as a source of hints, and the names of its phases and details.
 const (
 	SourceIntrospect = "introspect"
-	PhaseFind        = "find" // the kernel, or that it is still the same
-	PhaseScan        = "scan" // the memory map
-	PhasePeek        = "peek" // asking which pages were written
+	PhaseFind        = "find" // finding the kernel, or checking that it is still the same
+	PhaseScan        = "scan" // reading the kernel's memory map
+	PhasePeek        = "peek" // asking QEMU which pages were written
 	PhaseSieve       = "sieve"
 	DetailDropped    = "dropped-blocks"
 	DetailRead       = "struct-pages"
 )
 
-// Phase returns the time of a phase in microseconds, or 0 where there is none of
-// that name.
+// Phase returns the time of a phase in microseconds, or 0 if there is no such phase.
 func (h *Hints) Phase(name string) int64 {
 	for _, p := range h.Phases {
 		if p.Name == name {
@@ -94,7 +93,7 @@ func (h *Hints) Phase(name string) int64 {
 	return 0
 }
 
-// Detail returns a figure, or 0 where there is none of that name.
+// Detail returns a figure, or 0 if there is no such detail.
 func (h *Hints) Detail(name string) int64 {
 	for _, d := range h.Details {
 		if d.Name == name {
@@ -104,8 +103,8 @@ func (h *Hints) Detail(name string) int64 {
 	return 0
 }
 
-// HintStatus returns why hints were or were not used: "ok" or one of the other
-// names of MigrationFreePageHintStatus, and "" when QEMU says nothing.
+// HintStatus returns the status of hints: "ok", another name of
+// MigrationFreePageHintStatus, or "" if query-migrate has no hints.
 func (m *Migration) HintStatus() string {
 	if m.Hints == nil {
 		return ""
@@ -113,31 +112,29 @@ func (m *Migration) HintStatus() string {
 	return m.Hints.Status
 }
 
-// PageCost is what a page costs on the wire of a plain migration stream in
-// bytes: the page with its 8 byte header (QEMU's migration/ram.c,
-// save_page_header).
+// PageCost is the size of a page in a plain migration stream, in bytes: the page and
+// its 8-byte header (save_page_header in QEMU's migration/ram.c).
 const PageCost = 4096 + 8
 
-// ZeroPageCost is what a page of zeroes costs: the header and one byte.
+// ZeroPageCost is the size of a zero page in the stream, in bytes: the header and one
+// byte.
 const ZeroPageCost = 8 + 1
 
-// Floor is the least that a migration can send. Of the pages that are not free
-// that is the content, or a note for one of zeroes. The state of the devices
-// comes on top.
+// Floor is the least that a migration can send: each page that is not free, once,
+// and the state of the devices. A zero page is sent as [ZeroPageCost] bytes.
 type Floor struct {
-	UsedPages   int64 `json:"used_pages"` // not free; zero pages are among them
+	UsedPages   int64 `json:"used_pages"` // pages that are not free, with the zero pages
 	ZeroPages   int64 `json:"zero_pages"`
 	DeviceState int64 `json:"device_state_bytes"`
 }
 
-// Bytes returns the sum.
+// Bytes returns the sum in bytes.
 func (f Floor) Bytes() int64 {
 	return (f.UsedPages-f.ZeroPages)*PageCost + f.ZeroPages*ZeroPageCost + f.DeviceState
 }
 
-// Floor returns the least that a migration without free pages had to send, when
-// so many pages were free. The state of the devices is what was sent and is no
-// page.
+// Floor returns the least that this migration could have sent, given the number of
+// free pages. It takes all bytes that were not sent as pages for device state.
 func (m *Migration) Floor(freePages int64) Floor {
 	pages := m.RAM.Normal*PageCost + m.RAM.Duplicate*ZeroPageCost
 	return Floor{
@@ -147,7 +144,7 @@ func (m *Migration) Floor(freePages int64) Floor {
 	}
 }
 
-// Ended tells whether the migration goes on no more.
+// Ended tells whether the migration has completed, failed or been cancelled.
 func (m *Migration) Ended() bool {
 	switch m.Status {
 	case "completed", "failed", "cancelled":
@@ -165,15 +162,15 @@ func (v *VM) QueryMigrate(ctx context.Context) (*Migration, error) {
 	return &m, nil
 }
 
-// StartMigration begins to migrate v to dst. Bandwidth is in bytes per second;
-// 0 is as fast as it goes.
+// StartMigration begins to migrate v to dst, and does not wait for the end. Bandwidth
+// is in bytes per second; 0 means no limit.
 func (v *VM) StartMigration(ctx context.Context, dst *VM, bandwidth int64) error {
 	t := Transfer{Bandwidth: bandwidth}
 	return t.start(ctx, v, dst)
 }
 
-// CancelMigration gives the source's migration up, and waits until it is
-// cancelled. One that ends otherwise is an error.
+// CancelMigration cancels the source's migration, and waits until it has ended. It is
+// an error if the migration ends otherwise.
 func (v *VM) CancelMigration(ctx context.Context) error {
 	if err := v.Execute(ctx, "migrate_cancel", nil, nil); err != nil {
 		return err
@@ -185,11 +182,12 @@ func (v *VM) CancelMigration(ctx context.Context) error {
 	return err
 }
 
-// pollInterval is how often the state of a migration is asked for.
+// pollInterval is the time between two queries of a migration's state.
 const pollInterval = 20 * time.Millisecond
 
-// WaitMigration waits until the source's migration has ended, in whichever way,
-// and returns its figures. progress, unless nil, is called with each state.
+// WaitMigration waits until the source's migration has ended, and returns its
+// figures. A failed or cancelled migration is no error. progress, unless nil, is
+// called with each queried state.
 func (v *VM) WaitMigration(ctx context.Context, progress func(*Migration)) (*Migration, error) {
 	for {
 		m, err := v.QueryMigrate(ctx)
@@ -210,14 +208,13 @@ func (v *VM) WaitMigration(ctx context.Context, progress func(*Migration)) (*Mig
 	}
 }
 
-// Migrate migrates v to dst and waits until the guest runs there. A migration
-// that ends otherwise is an error.
+// Migrate is [VM.MigrateBy] with the zero Transfer.
 func (v *VM) Migrate(ctx context.Context, dst *VM, progress func(*Migration)) (*Migration, error) {
 	return v.MigrateBy(ctx, dst, Transfer{}, progress)
 }
 
-// Arrive waits until a destination has its guest, which runs if it ran on the
-// source.
+// Arrive waits until the guest has arrived at this destination. The guest then runs,
+// or is paused if it was paused at the source.
 func (v *VM) Arrive(ctx context.Context) error {
 	for {
 		status, err := v.Status(ctx)

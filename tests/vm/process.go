@@ -12,22 +12,23 @@ import (
 	"time"
 )
 
-// process is a program that ends with us. It is safe for concurrent use.
+// process is a child process that does not outlive its parent. It is safe for
+// concurrent use.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
-	err  error         // how; valid once done is closed
+	err  error         // from Cmd.Wait; valid once done is closed
 	said Output        // its standard output and error
 }
 
-// startProcess starts a program that gets killed when this one dies. The kernel
-// does that when the thread that started the program ends. Go's threads end with
-// the process, as nobody here locks a goroutine to one.
+// startProcess starts a program that the kernel kills when this process ends. The
+// kernel does so when the thread ends that started the program. Go ends a thread
+// before its process only if a locked goroutine ends on it, and no caller locks one.
 func startProcess(name, path string, args []string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
-	// A child of its own may keep its output open after its end.
+	// Children of the program may keep its output open after it has ended.
 	p.cmd.WaitDelay = time.Second
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -40,7 +41,7 @@ func startProcess(name, path string, args []string) (*process, error) {
 	return p, nil
 }
 
-// signal sends a signal; a process that has ended does not mind.
+// signal sends a signal. It does nothing if the process has ended.
 func (p *process) signal(s syscall.Signal) {
 	_ = p.cmd.Process.Signal(s)
 }
@@ -71,7 +72,8 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// await calls ready until it is true. It gives up when the process or ctx ends.
+// await calls ready until it returns true. It is an error if the process or ctx ends
+// before.
 func (p *process) await(ctx context.Context, what string, ready func() bool) error {
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
@@ -87,7 +89,7 @@ func (p *process) await(ctx context.Context, what string, ready func() bool) err
 	return nil
 }
 
-// Output collects what a process says. It may be read meanwhile.
+// Output collects the output of a process. It is safe for concurrent use.
 type Output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer // guarded by mu
@@ -100,7 +102,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return o.buf.Write(p)
 }
 
-// String returns all of it.
+// String returns all output so far.
 func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -19,8 +19,8 @@ const (
 	cacheName     = "cache"
 )
 
-// Run runs a program in the guest to its end and returns what it printed. An
-// exit status other than 0 is an error that holds the output.
+// Run runs a program in the guest to its end and returns its output. An exit status
+// other than 0 is an error that contains the output.
 func (v *VM) Run(ctx context.Context, args ...string) (string, error) {
 	r, err := v.Guest.Do(ctx, ctl.Request{Op: ctl.OpRun, Args: args})
 	if err != nil {
@@ -32,24 +32,25 @@ func (v *VM) Run(ctx context.Context, args ...string) (string, error) {
 	return r.Output, nil
 }
 
-// Spawn starts a program in the guest's background.
+// Spawn starts a program in the guest, under a name for later orders, and does not
+// wait for its end.
 func (v *VM) Spawn(ctx context.Context, name string, args ...string) error {
 	_, err := v.Guest.Do(ctx, ctl.Request{Op: ctl.OpStart, Name: name, Args: args})
 	return err
 }
 
-// Memory asks the guest's kernel about its memory.
+// Memory returns what the guest's kernel says about its memory.
 func (v *VM) Memory(ctx context.Context) (memory.Info, error) {
 	return parseInfo(v.Run(ctx, "/init", "memory"))
 }
 
-// Fill has the guest touch memory with something other than zeroes and give it
-// back, and returns what its kernel says then.
+// Fill has the guest write so many MiB of memory with content other than zeroes, and
+// free it again. It returns what the kernel then says about its memory.
 func (v *VM) Fill(ctx context.Context, mib int) (memory.Info, error) {
 	return parseInfo(v.Run(ctx, "/init", "fill", fmt.Sprint(mib)))
 }
 
-// Zeroes has the guest take so much new memory and look whether it is zero.
+// Zeroes has the guest allocate so many MiB of new memory and check that it is zero.
 func (v *VM) Zeroes(ctx context.Context, mib int) (memory.Zeroes, error) {
 	var z memory.Zeroes
 	text, err := v.Run(ctx, "/init", "zeroes", fmt.Sprint(mib))
@@ -62,8 +63,8 @@ func (v *VM) Zeroes(ctx context.Context, mib int) (memory.Zeroes, error) {
 	return z, nil
 }
 
-// Keep has the guest touch memory and hold it until its end. It returns when
-// all of it is touched.
+// Keep has the guest write so many MiB of memory and keep them until the guest ends.
+// It returns when all of it is written.
 func (v *VM) Keep(ctx context.Context, mib int) error {
 	if err := v.Spawn(ctx, keepName, "/init", "keep", fmt.Sprint(mib)); err != nil {
 		return err
@@ -72,8 +73,8 @@ func (v *VM) Keep(ctx context.Context, mib int) error {
 	return err
 }
 
-// Fragment has the guest touch memory, give most of it back in pieces of up to
-// 32 KiB, and hold the rest until its end. It returns when that is done.
+// Fragment has the guest write so many MiB of memory, free most of it in pieces of up
+// to 32 KiB, and keep the rest until the guest ends. It returns when that is done.
 func (v *VM) Fragment(ctx context.Context, mib int) error {
 	if err := v.Spawn(ctx, fragmentName, "/init", "fragment", fmt.Sprint(mib)); err != nil {
 		return err
@@ -82,8 +83,8 @@ func (v *VM) Fragment(ctx context.Context, mib int) error {
 	return err
 }
 
-// Cache has the guest read files, which leaves their pages in its page cache,
-// and hold them open until its end. It returns when all are read.
+// Cache has the guest read files into its page cache, and hold them open until the
+// guest ends. It returns when all are read.
 func (v *VM) Cache(ctx context.Context, paths ...string) error {
 	if err := v.Spawn(ctx, cacheName, append([]string{"/init", "cache"}, paths...)...); err != nil {
 		return err
@@ -92,8 +93,9 @@ func (v *VM) Cache(ctx context.Context, paths ...string) error {
 	return err
 }
 
-// StartIntegrity has the guest churn checksummed memory, with a worker on each
-// of its CPUs. Workers is not looked at.
+// StartIntegrity starts the integrity program in the guest: it keeps allocating,
+// writing, verifying and freeing checksummed memory, with a worker for each CPU.
+// o.Workers is ignored.
 func (v *VM) StartIntegrity(ctx context.Context, o memory.PoolOptions) error {
 	return v.Spawn(ctx, integrityName, "/init", "integrity",
 		fmt.Sprintf("-pages=%d", o.Pages), fmt.Sprintf("-seed=%d", o.Seed),

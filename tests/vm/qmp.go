@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// QMPError is an error that QEMU answered a command with.
+// QMPError is QEMU's error reply to a command.
 type QMPError struct {
 	Command string `json:"-"`
 	Class   string `json:"class"`
@@ -21,8 +21,8 @@ type QMPError struct {
 
 func (e *QMPError) Error() string { return fmt.Sprintf("%s: QEMU says: %s", e.Command, e.Desc) }
 
-// monitor is a QMP connection. Commands are carried out one at a time; events
-// are dropped, as state is asked for instead.
+// monitor is a QMP connection. It is safe for concurrent use: commands run one at a
+// time. Events are dropped, because callers query the state instead.
 type monitor struct {
 	conn net.Conn
 
@@ -38,7 +38,8 @@ type qmpMessage struct {
 	Error    *QMPError       `json:"error"`
 }
 
-// newMonitor takes over a connection to a QMP server and negotiates.
+// newMonitor takes over a connection to a QMP server and negotiates. It closes conn
+// if that fails.
 func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
 	m := &monitor{conn: conn, in: json.NewDecoder(bufio.NewReader(conn))}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -53,8 +54,8 @@ func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
 	return m, nil
 }
 
-// execute runs a command and stores what it returns in result, unless that is
-// nil. A connection whose command was cut off by ctx is of no more use.
+// execute runs a command and stores what it returns in result, unless that is nil. If
+// ctx ends meanwhile the connection is closed, and later commands fail.
 func (m *monitor) execute(ctx context.Context, command string, args, result any) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

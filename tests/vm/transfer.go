@@ -8,19 +8,19 @@ import (
 	"path/filepath"
 )
 
-// Transfer says how a migration goes from one QEMU to the other. The zero value
-// is a stream over a unix socket, as fast as it goes.
+// Transfer says how to migrate. The zero value is a stream over a unix socket without
+// a bandwidth limit.
 type Transfer struct {
-	Bandwidth    int64          // bytes per second; 0: as fast as it goes
+	Bandwidth    int64          // bytes per second; 0: no limit
 	Capabilities []string       // of migrate-set-capabilities, set on both sides
 	Parameters   map[string]any // of migrate-set-parameters, set on both sides
-	File         string         // migrate into this file, and from it when it is whole
+	File         string         // migrate into this file, and then from it; "": over a socket
 }
 
-// noLimit is more than any machine moves, in bytes per second.
+// noLimit is more than any host can send, in bytes per second.
 const noLimit = 1 << 40
 
-// settings sets what both sides have to agree on.
+// settings sets the capabilities and parameters on one side.
 func (t *Transfer) settings(ctx context.Context, v *VM) error {
 	if len(t.Capabilities) > 0 {
 		var states []map[string]any
@@ -64,17 +64,17 @@ func (t *Transfer) start(ctx context.Context, src, dst *VM) error {
 	return src.Execute(ctx, "migrate", map[string]any{"uri": uri}, nil)
 }
 
-// receive makes a destination take its guest from uri.
+// receive makes a destination receive its guest from uri.
 func (v *VM) receive(ctx context.Context, uri string) error {
 	if v.receiving.Swap(true) {
-		return nil // an earlier migration to here did not come to its end
+		return nil // an earlier migration failed before it connected: QEMU still listens
 	}
 	return v.Execute(ctx, "migrate-incoming", map[string]any{"uri": uri}, nil)
 }
 
-// MigrateBy migrates v to dst and waits until the guest runs there. A migration
-// that ends otherwise is an error. progress, unless nil, is called with each
-// state.
+// MigrateBy migrates v to dst as t says, and waits until the guest has arrived there.
+// It is an error if the migration does not complete. progress, unless nil, is called
+// with each queried state.
 func (v *VM) MigrateBy(
 	ctx context.Context, dst *VM, t Transfer, progress func(*Migration),
 ) (*Migration, error) {

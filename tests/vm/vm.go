@@ -24,17 +24,17 @@ type VM struct {
 
 	dir       string
 	incoming  bool
-	receiving atomic.Bool // an incoming QEMU was told where to listen
+	receiving atomic.Bool // the destination was told where to receive from
 	process   *process
 	monitor   *monitor
 }
 
-// Start starts QEMU with a guest that boots, and returns when QEMU runs. The
-// caller waits for the guest with [VM.Boot], and closes the VM.
+// Start starts QEMU with a guest that boots, and returns when QEMU's monitor answers.
+// The caller waits for the guest with [VM.Boot], and closes the VM.
 func Start(ctx context.Context, c Config) (*VM, error) { return start(ctx, c, false) }
 
-// StartIncoming starts QEMU as the destination of a migration of a VM with the
-// same configuration.
+// StartIncoming starts QEMU as the destination of a migration. Its configuration has
+// to match that of the source. The caller closes the VM.
 func StartIncoming(ctx context.Context, c Config) (*VM, error) { return start(ctx, c, true) }
 
 func start(ctx context.Context, c Config, incoming bool) (_ *VM, err error) {
@@ -99,15 +99,15 @@ func (v *VM) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
 	return nil, errors.Join(err, context.Cause(ctx))
 }
 
-// Boot waits until the guest takes orders, and returns its kernel's release. An
-// error wraps ctl.ErrClosed when the guest died, and not when QEMU did.
+// Boot waits until the guest takes orders, and returns its kernel's release. The error
+// wraps ctl.ErrClosed if the guest died, but not if QEMU crashed.
 func (v *VM) Boot(ctx context.Context) (string, error) {
 	release, err := v.Guest.Ready(ctx)
 	if errors.Is(err, ctl.ErrClosed) {
-		// A guest that panics or resets has QEMU end in good order.
+		// If the guest panics or resets, QEMU exits with status 0.
 		wait, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		_ = v.process.wait(wait) // what it returns may be about the wait
+		_ = v.process.wait(wait) // its error may be that of the wait: see process.err
 		if v.process.ended() && v.process.err != nil {
 			return "", fmt.Errorf("QEMU crashed: %w\n%s", v.process.err, v.Diagnosis())
 		}
@@ -124,21 +124,21 @@ func (v *VM) Execute(ctx context.Context, command string, args, result any) erro
 	return v.monitor.execute(ctx, command, args, result)
 }
 
-// SetDevice sets a property of the free page device while the VM runs.
+// SetDevice sets a property of the fbpp device while the VM runs.
 func (v *VM) SetDevice(ctx context.Context, property string, value any) error {
 	return v.Execute(ctx, "qom-set", map[string]any{
 		"path": "/machine/peripheral/" + deviceID, "property": property, "value": value,
 	}, nil)
 }
 
-// Device reads a property of the free page device into value.
+// Device reads a property of the fbpp device into value.
 func (v *VM) Device(ctx context.Context, property string, value any) error {
 	return v.Execute(ctx, "qom-get", map[string]any{
 		"path": "/machine/peripheral/" + deviceID, "property": property,
 	}, value)
 }
 
-// Status returns the run state, "running" or another of QEMU's.
+// Status returns QEMU's run state, such as "running" (RunState of QAPI).
 func (v *VM) Status(ctx context.Context) (string, error) {
 	var s struct{ Status string }
 	err := v.Execute(ctx, "query-status", nil, &s)
@@ -148,7 +148,7 @@ func (v *VM) Status(ctx context.Context) (string, error) {
 // PID returns the process id of QEMU.
 func (v *VM) PID() int { return v.process.cmd.Process.Pid }
 
-// Messages returns what QEMU printed.
+// Messages returns what QEMU has printed on standard output and error.
 func (v *VM) Messages() string { return v.process.said.String() }
 
 // Signal sends a signal to QEMU.
@@ -163,8 +163,8 @@ func (v *VM) Ended() bool { return v.process.ended() }
 // consoleLines bounds how much of the console a diagnosis shows.
 const consoleLines = 60
 
-// Diagnosis returns what one needs to find out why a guest did not do what it
-// should.
+// Diagnosis returns text that helps to find out why a VM failed: the command line,
+// QEMU's messages and the end of the guest's console.
 func (v *VM) Diagnosis() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "reproduce with: %s\n",
@@ -186,8 +186,8 @@ func (v *VM) Diagnosis() string {
 	return b.String()
 }
 
-// Console returns what the guest's kernel has said here: nothing, if it could not
-// be read.
+// Console returns the guest's console output of this QEMU process. It is empty if it
+// cannot be read.
 func (v *VM) Console() string {
 	text, err := os.ReadFile(filepath.Join(v.dir, consoleLog))
 	if err != nil {
