@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab brings together what a migration between two QEMU processes
-// needs: the patched QEMU, fbppd, kernels and an initramfs with the agent. The
-// end-to-end tests and the demo share it.
+// Package lab provides what a migration between two QEMU processes needs: the patched
+// QEMU, fbppd, kernels, and an initramfs with the agent. The end-to-end tests, the
+// benchmark and the demo share it.
 //
-// What is part of this module is built on the way; QEMU takes minutes, and so
-// is built by "make qemu-build" only, or by the caller. A part that is missing
-// is an error that names it.
+// Package lab builds the programs of this module. It does not build QEMU, which takes
+// minutes: "make qemu-build" does. If a part is missing, the error names it.
 package lab

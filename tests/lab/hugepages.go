@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// ReserveHugePages has the host keep so many more huge pages of 2 MiB until the test
-// ends. It needs root, and tests that use it one after the other.
+// ReserveHugePages makes the host reserve n free huge pages of 2 MiB until the test
+// ends. It needs root. Tests that use it must not run in parallel.
 func ReserveHugePages(t testing.TB, n int) {
 	t.Helper()
 	if n == 0 {
@@ -32,7 +32,7 @@ func ReserveHugePages(t testing.TB, n int) {
 		return have
 	}
 	before := read(file)
-	// An earlier run may have been killed before it gave its own back.
+	// An earlier run may have been killed before it released its pages.
 	n = max(0, n-read(unused))
 	write := func(n int) {
 		if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0o644); err != nil {

@@ -14,11 +14,12 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// Lab holds the parts. It is plain data, and safe for concurrent use.
+// Lab holds the parts. Nothing changes it once it is open, so it is safe for
+// concurrent use.
 type Lab struct {
-	Root    string // of the checkout
+	Root    string // path of the checkout
 	QEMU    string // path of the patched QEMU
-	Version string // its -version line
+	Version string // first line that QEMU prints with -version
 	Target  vm.Target
 	FBPPD   string
 	FBPPCtl string
@@ -28,10 +29,11 @@ type Lab struct {
 	kernels map[guest.Series]*guest.Kernel
 }
 
-// command paths of this module.
+// commands is the import path of this module's programs.
 const commands = "github.com/fbpp-project/fbpp/cmd/"
 
-// Open builds or finds every part. progress gets a line for each slow step.
+// Open builds or finds every part. It needs root. progress is called with a line
+// before each slow step.
 func Open(ctx context.Context, progress func(string)) (*Lab, error) {
 	l, err := OpenHost(ctx, progress)
 	if err != nil {
@@ -58,8 +60,8 @@ func Open(ctx context.Context, progress func(string)) (*Lab, error) {
 	return l, nil
 }
 
-// OpenHost is Open without what a Linux guest needs: no kernels, no agent, and
-// no look at which accelerator runs it.
+// OpenHost is Open without the parts that a Linux guest needs: it provides no kernels
+// and no agent, and does not detect the accelerator.
 func OpenHost(ctx context.Context, progress func(string)) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("guests need root: they read the kernel images and use /dev/kvm")
@@ -88,15 +90,15 @@ func (l *Lab) build(ctx context.Context, pkg string) (string, error) {
 	return guest.BuildProgram(ctx, pkg, filepath.Join(l.Root, "build"))
 }
 
-// Kernel returns the kernel of a series.
+// Kernel returns the kernel of a series, or nil if the Lab was opened by OpenHost.
 func (l *Lab) Kernel(s guest.Series) *guest.Kernel { return l.kernels[s] }
 
-// AgentPath is where the agent is in a guest.
+// AgentPath is the agent's path in a guest.
 const AgentPath = "/fbpp-agent"
 
-// Config returns a guest with the kernel of a series and so much memory.
-// extra maps paths in the guest to further files on the host. The caller adds a
-// backend.
+// Config returns the configuration of a guest with the kernel of a series and so many
+// MiB of memory. extra maps paths in the guest to further files on the host. The
+// caller adds a backend.
 func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm.Config, error) {
 	k, ok := l.kernels[s]
 	if !ok {

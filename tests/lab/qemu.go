@@ -14,18 +14,20 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// What names the QEMU: make sets the two from SERIES and TARGET, qemu.sh reads
-// them as well, and the third is the path of a binary that stands instead.
+// Environment variables that choose the QEMU. make sets the first two from SERIES and
+// TARGET, and qemu.sh reads them as well. The third is the path of a binary to use
+// instead.
 const (
 	seriesVariable = "FBPP_SERIES"
 	targetVariable = "FBPP_TARGET"
 	qemuVariable   = "FBPP_QEMU"
 )
 
-// versionMark is what QEMU's -version says when it is built from the series.
+// versionMark is in the version of a QEMU that is built from a series of
+// qemu-patches.
 const versionMark = "fbpp"
 
-// target returns the architecture that the guests are of.
+// target returns the architecture of the guests.
 func target() (vm.Target, error) {
 	t := vm.Target(os.Getenv(targetVariable))
 	if t == "" {
@@ -37,7 +39,8 @@ func target() (vm.Target, error) {
 	return t, nil
 }
 
-// findQEMU returns the QEMU that qemu-build made, and what its -version says.
+// findQEMU returns the path of the QEMU that the environment chooses, and the first
+// line that it prints with -version.
 func findQEMU(ctx context.Context, root string) (path, version string, err error) {
 	path = os.Getenv(qemuVariable)
 	if path == "" {
@@ -60,7 +63,8 @@ func findQEMU(ctx context.Context, root string) (path, version string, err error
 	return path, version, nil
 }
 
-// missing says how to get the QEMU that the environment names.
+// missing returns an error that says how to build the QEMU that the environment
+// chooses.
 func missing() error {
 	line := "make qemu-build"
 	for _, v := range []struct{ make, variable string }{

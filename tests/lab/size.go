@@ -4,23 +4,24 @@ package lab
 
 import "fmt"
 
-// Sizes in MiB. Both ends of a migration hold the whole guest, and what else
-// runs needs its share.
+// Sizes in MiB. Both ends of a migration run on this host, so it holds the whole
+// guest twice.
 const (
-	// FullGuest is the guest that results are published of.
+	// FullGuest is the size of the guest in published results.
 	FullGuest = 8 << 10
-	// FullHost is the free memory of a host at which that guest is chosen.
+	// FullHost is the free memory from which GuestSize chooses FullGuest.
 	FullHost = 20 << 10
-	// SmallestGuest is the least that leaves room for what a guest is to do.
+	// SmallestGuest is the smallest guest in which the workloads fit.
 	SmallestGuest = 1 << 10
-	// share is the least beside the two guests: fbppd, programs, a disk image in
-	// the page cache.
+	// share is the least memory that is left for everything beside the two guests:
+	// fbppd, other programs, and a disk image in the page cache.
 	share = 512
 )
 
-// GuestSize returns how large a guest a host with so much free memory migrates,
-// both in MiB. A wanted size of 0 is the full one, or what fits in comfort. Any
-// other is taken as it is, unless it cannot fit.
+// GuestSize returns the size of the guest to migrate on a host with so much free
+// memory; all sizes are in MiB. If wanted is 0 it chooses FullGuest, or less on a
+// smaller host. Any other wanted size is returned as it is. It is an error if the size
+// is below SmallestGuest, or does not fit twice.
 func GuestSize(free, wanted int) (int, error) {
 	largest := max(free-share, 0) / 2
 	if largest < SmallestGuest {
