@@ -9,17 +9,17 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/kallsyms"
 )
 
-// ErrEnding is wrapped by errors about a kernel that does not rule its memory
-// alone: it boots, ends, sleeps, has crashed, or is about to start another one.
+// ErrEnding is wrapped by errors about a kernel that may not be in control of all
+// memory: it boots, shuts down, sleeps, has crashed, or has a kernel for kexec.
 var ErrEnding = errors.New("the kernel is not in normal operation")
 
 // noCPU is what panic_cpu holds while nothing has crashed (PANIC_CPU_INVALID).
 const noCPU = 1<<32 - 1
 
-// checkRunning tells whether the kernel is in normal operation. Each way to
-// another kernel without a reset of the machine leads through one of the states
-// that it refuses: a kexec has an image first, and a crash names the processor
-// that crashed (Linux: kernel/kexec_core.c, kernel/panic.c).
+// checkRunning checks that the kernel is in normal operation. It refuses every
+// state from which another kernel can start without a reset of the machine: before
+// a kexec an image is loaded, and a crash sets panic_cpu (Linux:
+// kernel/kexec_core.c, kernel/panic.c).
 func (k *Kernel) checkRunning() error {
 	state, err := k.word32(symbolState)
 	if err != nil {
@@ -48,7 +48,7 @@ func (k *Kernel) checkRunning() error {
 	return nil
 }
 
-// word32 reads 4 bytes that the kernel has a symbol for.
+// word32 reads the 4 bytes at a symbol.
 func (k *Kernel) word32(name string) (uint32, error) {
 	address, err := k.symbols.Address(name)
 	if err != nil {

@@ -10,25 +10,26 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
-// lowMemory is where the trampoline is: a processor starts in real mode, which
-// reaches no further. Linux gives none of it to programs (reserve_real_mode
+// lowMemory bounds where the trampoline can be: a processor starts in real mode,
+// which cannot address more. Linux gives none of it to programs (reserve_real_mode
 // and setup_bios_corruption_check; since v5.13 all of it is reserved).
 const lowMemory = 1 << 20
 
-// The trampoline's top page table has the kernel's entries of the upper half,
-// or the last of them at least (setup_real_mode).
+// The trampoline's top page table has copies of the kernel's entries for the upper
+// half of addresses, or at least of the last one (setup_real_mode).
 const (
 	lastEntry = 511
 	frameBits = (1<<52 - 1) &^ (paging.PageSize - 1) // an entry without its flags
 )
 
-// anchors are what low memory says of the kernel's page tables.
+// anchors are the page tables that low memory refers to. One of its pages is the
+// trampoline's top table; which one is not known.
 type anchors struct {
-	tables map[uint64]bool // that the last entry of any page refers to
-	roots  []uint64        // a page for each of them: it may be the trampoline's top table
+	tables map[uint64]bool // tables that the last entry of any page refers to
+	roots  []uint64        // for each of them, the address of one such page
 }
 
-// readAnchors looks through low memory.
+// readAnchors reads low memory.
 func readAnchors(mem *physmem.Memory) (*anchors, error) {
 	a := &anchors{tables: make(map[uint64]bool)}
 	var page [paging.PageSize]byte
@@ -49,7 +50,8 @@ func readAnchors(mem *physmem.Memory) (*anchors, error) {
 	return a, nil
 }
 
-// check tells whether the page tables with a root are those of the trampoline.
+// check returns an error unless the trampoline shares the last entry of the top
+// page table at root.
 func (a *anchors) check(mem *physmem.Memory, root uint64) error {
 	var word [8]byte
 	if err := mem.Read(word[:], root+lastEntry*8); err != nil {

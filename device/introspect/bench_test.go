@@ -14,9 +14,9 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
-// BenchmarkScan scans the memory map of 256 GiB, of which 256 MiB of struct
-// pages are there and repeat: more than a processor caches. ns/page is the time
-// for each struct page that was read.
+// BenchmarkScan scans the memory map of 256 GiB. It consists of 256 MiB of struct
+// pages that repeat, which is more than processors cache. ns/page is the time per
+// struct page that was read.
 func BenchmarkScan(b *testing.B) {
 	const all, some = 256 << 30 >> pageShift, 4 << 20
 	for name, fill := range map[string]func(s *syn.Guest){
@@ -37,7 +37,7 @@ func BenchmarkScan(b *testing.B) {
 		"large": func(s *syn.Guest) {
 			for n := uint64(0); n < some; n += 512 {
 				s.SetLarge(n, 9, anAnonymous)
-				for i := uint64(1); i < 512; i++ { // masks are right wherever they repeat
+				for i := uint64(1); i < 512; i++ { // a mask is right in each repetition
 					at := syn.MemMap + (n+i)*syn.PageSize + 8
 					binary.LittleEndian.PutUint64(s.Low[at:], 1<<64-1<<15|1)
 				}
@@ -55,7 +55,7 @@ func BenchmarkScan(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			s := syn.New(b, all, some)
 			fill(s)
-			// A file, as that of a guest.
+			// A memfd, as a guest's memory is.
 			fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
 			if err != nil {
 				b.Fatal(err)
@@ -95,8 +95,8 @@ func BenchmarkScan(b *testing.B) {
 	}
 }
 
-// cpuTime returns the processor time of this process in nanoseconds: what
-// others do on the machine does not change it.
+// cpuTime returns the processor time of this process in nanoseconds. Unlike
+// elapsed time it does not depend on other load of the machine.
 func cpuTime(b *testing.B) int64 {
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
@@ -105,8 +105,8 @@ func cpuTime(b *testing.B) int64 {
 	return usage.Utime.Nano() + usage.Stime.Nano()
 }
 
-// BenchmarkLocate looks for the kernel in 8 GiB of memory of which no page is a
-// hole: 1 GiB that repeats.
+// BenchmarkLocate looks for the kernel in 8 GiB of memory without holes: 1 GiB
+// that repeats.
 func BenchmarkLocate(b *testing.B) {
 	const part, parts = 1 << 30, 8
 	s := syn.New(b, synFew, synFew)
@@ -120,7 +120,7 @@ func BenchmarkLocate(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	// No note of the filler is at a page's beginning.
+	// The filler is shifted by half a page, so that no note in it begins a page.
 	regions := []physmem.Region{{Size: uint64(len(s.Low)), Source: bytes.NewReader(s.Low)}}
 	for n := range uint64(parts) {
 		regions = append(regions, physmem.Region{
@@ -131,7 +131,7 @@ func BenchmarkLocate(b *testing.B) {
 	for _, tc := range []struct {
 		name    string
 		hint    uint64
-		refused bool // the kernel is none that we know: all memory is searched
+		refused bool // the kernel is not supported, so all memory is searched
 	}{{"hint", syn.Note, false}, {"no hint", 0, false}, {"refused", 0, true}} {
 		b.Run(tc.name, func(b *testing.B) {
 			if tc.refused {

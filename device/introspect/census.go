@@ -6,8 +6,8 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
-// Counts are numbers of pages of one class. A page can be in several of those
-// that are not Pages.
+// Counts are numbers of pages of one class: all of them, and those with each
+// attribute. A page can have several attributes.
 type Counts struct {
 	Pages     uint64 `json:"pages"`
 	Mapped    uint64 `json:"mapped"`
@@ -17,7 +17,7 @@ type Counts struct {
 	Clean     uint64 `json:"clean"`
 }
 
-// add counts n pages of one kind.
+// add counts n pages with the same attributes.
 func (c *Counts) add(a pages.Attr, n uint64) {
 	c.Pages += n
 	for _, count := range [...]struct {
@@ -42,14 +42,14 @@ func (c *Counts) merge(o Counts) {
 	c.Clean += o.Clean
 }
 
-// ZoneCensus are the pages of a zone.
+// ZoneCensus counts the pages of a zone.
 type ZoneCensus struct {
 	Zone
 	Classes [pages.Classes]Counts `json:"-"`
 	Blocks  []uint64              `json:"blocks"` // free blocks that the scan found, by order
 }
 
-// ByClass returns the classes that the zone has pages of.
+// ByClass returns the counts of the classes that have pages in the zone.
 func (z *ZoneCensus) ByClass() map[pages.Class]Counts {
 	found := make(map[pages.Class]Counts)
 	for class, n := range z.Classes {
@@ -60,15 +60,16 @@ func (z *ZoneCensus) ByClass() map[pages.Class]Counts {
 	return found
 }
 
-// Census is what a scan found.
+// Census is the result of a scan.
 type Census struct {
 	Zones []ZoneCensus
-	// Elsewhere counts pages that say to be of a zone that is none.
+	// Elsewhere counts pages whose flags name a zone that does not exist.
 	Elsewhere [pages.Classes]Counts
-	// Refused is the number of blocks that said to be free and cannot be: of an
-	// order that does not exist, not aligned, or not in RAM.
+	// Refused is the number of pages that are marked as the first of a free block
+	// that is impossible: its order does not exist, it is not aligned, or it is
+	// not in RAM or in a zone.
 	Refused uint64
-	// Read is the number of struct pages that were looked at.
+	// Read is the number of struct pages that were read.
 	Read uint64
 }
 
@@ -80,7 +81,7 @@ func newCensus(zones []Zone) *Census {
 	return c
 }
 
-// Total adds up a class.
+// Total returns the counts of a class in all zones and Elsewhere.
 func (c *Census) Total(class pages.Class) Counts {
 	total := c.Elsewhere[class]
 	for i := range c.Zones {
@@ -89,8 +90,8 @@ func (c *Census) Total(class pages.Class) Counts {
 	return total
 }
 
-// tally counts pages while a scan goes on: by zone, the first being none, by
-// class, and by all attributes together.
+// tally counts pages during a scan, by zone, class and set of attributes. Index 0
+// is for pages of no zone.
 type tally struct {
 	pages         []uint64
 	refused, read uint64
@@ -100,12 +101,12 @@ func newTally(zones int) *tally {
 	return &tally{pages: make([]uint64, (zones+1)*int(pages.Classes)*pages.Attrs)}
 }
 
-// add counts n pages of a zone, which may be -1.
+// add counts n pages of a zone; -1 is no zone.
 func (t *tally) add(zone int, p pages.Page, n uint64) {
 	t.pages[((zone+1)*int(pages.Classes)+int(p.Class))*pages.Attrs+int(p.Attr)] += n
 }
 
-// collect adds a tally, and the free blocks of each zone by order.
+// collect adds a scanner's tally, and its free blocks by zone and order.
 func (c *Census) collect(t *tally, blocks [][]uint64) {
 	for i, n := range t.pages {
 		if n == 0 {

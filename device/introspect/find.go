@@ -11,17 +11,17 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/vmcoreinfo"
 )
 
-// Bounds on the search within an image. Kernels map some dozen MiB, and some
-// thousand of their words are addresses of pages.
+// Bounds on the search within an image, in bytes and pointers. Kernels map some
+// dozen MiB, and some thousand of their words are addresses of pages.
 const (
 	maxImage    = 256 << 20
 	maxPointers = 64 << 10
 )
 
-// eachNoteOfKernel calls f for the notes that a kernel's own variables point to,
-// until f returns false: one of them is vmcoreinfo_note. The kernel's image is
-// found by the trampoline's page tables, which have all of the kernel's memory
-// since Linux 5.17 (51523ed1c267). That is much less to read than all memory.
+// eachNoteOfKernel calls f for the notes that variables of a kernel point to, until
+// f returns false. One of these variables is vmcoreinfo_note. The trampoline's page
+// tables lead to the kernel's image: since Linux 5.17 they map all of the kernel's
+// memory (51523ed1c267). Reading the image is much faster than reading all memory.
 func (a *anchors) eachNoteOfKernel(
 	ctx context.Context, mem *physmem.Memory, f func(*vmcoreinfo.Note) bool,
 ) {
@@ -39,7 +39,7 @@ func (a *anchors) eachNoteOfKernel(
 	}
 }
 
-// search looks for notes by the pointers of one image.
+// search looks for notes through the pointers in one kernel image.
 type search struct {
 	mem   *physmem.Memory
 	space *paging.Space
@@ -47,8 +47,8 @@ type search struct {
 	found func(*vmcoreinfo.Note) bool
 }
 
-// image follows the pointers in all that is mapped for the image. It reports
-// false when the search is over.
+// image follows the pointers in the mapped parts of the image. It returns false
+// when the search is over.
 func (s *search) image(ctx context.Context) bool {
 	buf := make([]byte, 64<<10)
 	read := 0
@@ -73,11 +73,13 @@ func (s *search) image(ctx context.Context) bool {
 	return true
 }
 
-// words follows the pointers in a part of an image.
+// words follows the pointers in a part of an image. It returns false when the
+// search is over.
 func (s *search) words(part []byte) bool {
 	for ; len(part) >= 8; part = part[8:] {
 		word := binary.LittleEndian.Uint64(part)
-		// The address of a page, in the upper half, and not in the image.
+		// The note has a page of its own, in the direct map. So its address is that
+		// of a page, in the upper half, and not in the image.
 		if word%paging.PageSize != 0 || word>>56 != 0xff || word >= imageStart {
 			continue
 		}

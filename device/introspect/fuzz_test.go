@@ -10,8 +10,8 @@ import (
 	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
 )
 
-// fuzzTime bounds what a hostile guest may cost. It ends a hang, and is not
-// about speed.
+// fuzzTime bounds one input. It is far above the usual time, and only detects a
+// hang.
 const fuzzTime = 20 * time.Second
 
 // within fails when f takes too long.
@@ -24,12 +24,12 @@ func within(t *testing.T, f func()) {
 	select {
 	case <-done:
 	case <-time.After(fuzzTime):
-		t.Fatal("no end")
+		t.Fatalf("not done after %v", fuzzTime)
 	}
 }
 
-// FuzzMemory changes words of a guest's memory, and then looks at all of it. A
-// word of data is an address of 40 bits and the new word's low bits.
+// FuzzMemory changes words of a guest's memory, and then locates the kernel and
+// scans its memory. The input is pairs of words: an address and the new value.
 func FuzzMemory(f *testing.F) {
 	patch := func(pairs ...uint64) (data []byte) {
 		for _, word := range pairs {

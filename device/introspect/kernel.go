@@ -14,8 +14,8 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol/cmdline"
 )
 
-// Kernel is what stays true of a guest's kernel while it runs. It is plain data,
-// and safe for concurrent use.
+// Kernel is what stays true of a guest's kernel during one boot. It does not
+// change and is safe for concurrent use. It is valid as long as its memory is.
 type Kernel struct {
 	Release string // as uname -r prints it
 
@@ -27,20 +27,20 @@ type Kernel struct {
 	memMap  memMap
 }
 
-// Memory is the memory that the kernel is read from.
+// Memory returns the memory that the kernel is read from.
 func (k *Kernel) Memory() *physmem.Memory { return k.mem }
 
-// NoteAddress returns where the kernel's note is: a hint for a later [Locate].
+// NoteAddress returns the guest-physical address of the kernel's note, for
+// Options.Hint.
 func (k *Kernel) NoteAddress() uint64 { return k.note.GPA }
 
-// Check tells whether this is still the kernel that runs, in normal operation.
-// It reads little, and is to be called before each use. The error wraps
-// ErrUnproven when another boot began, and ErrEnding when this one may be about
-// to end.
+// Check returns nil if this kernel still runs, in normal operation. It reads
+// little memory: call it before each use. The error wraps ErrUnproven when another
+// boot has begun, and ErrEnding when this one may be about to end.
 //
-// A reset of the machine leaves its memory as it was. Check notices it only when
-// the next kernel has set up its trampoline, early in its boot; whoever needs to
-// know before has to ask the hypervisor.
+// A reset of the machine does not change its memory. Check notices the reset only
+// after the next kernel has written its trampoline, early in its boot. To know
+// earlier, ask the hypervisor.
 func (k *Kernel) Check() error {
 	anchors, err := readAnchors(k.mem)
 	if err == nil {
@@ -64,15 +64,15 @@ func (k *Kernel) Check() error {
 	return nil
 }
 
-// In returns the same kernel for a guest whose memory is described anew, such as
-// after a module was plugged in. It is to be checked.
+// In returns the same kernel in a new description of the guest's memory, such as
+// after a module was plugged in. Check the result before use.
 func (k *Kernel) In(mem *physmem.Memory) *Kernel {
 	moved := *k
 	moved.mem, moved.space = mem, k.space.In(mem)
 	return &moved
 }
 
-// checkNote tells whether the kernel's own variable points to the note.
+// checkNote checks that the kernel's own variable points to the note.
 func (k *Kernel) checkNote() error {
 	pointer, err := k.variable(symbolNote)
 	if err != nil {
@@ -89,7 +89,7 @@ func (k *Kernel) checkNote() error {
 	return nil
 }
 
-// variable reads a word that the kernel has a symbol for.
+// variable reads the 8 bytes at a symbol.
 func (k *Kernel) variable(name string) (uint64, error) {
 	address, err := k.symbols.Address(name)
 	if err != nil {
@@ -102,12 +102,11 @@ func (k *Kernel) variable(name string) (uint64, error) {
 	return value, nil
 }
 
-// Ticks returns the kernel's jiffies. They grow while it runs, if not while all
-// of its processors are idle.
+// Ticks returns the kernel's jiffies. They grow while the kernel runs, but may
+// stand still while all of its processors are idle.
 func (k *Kernel) Ticks() (uint64, error) { return k.variable(symbolJiffies) }
 
-// Content tells what the kernel's allocator does with the contents of free
-// pages.
+// Content says what the kernel's allocator does with the contents of free pages.
 type Content struct {
 	PagePoison     bool // free pages hold a pattern that is checked
 	DebugPagealloc bool // free pages are not mapped, or hold a pattern
@@ -115,16 +114,16 @@ type Content struct {
 	InitOnAlloc    bool
 }
 
-// Matters tells whether a free page has to keep its content, even if that is
-// not known to be zeroes.
+// Matters says whether free pages have to keep their contents. InitOnFree does not
+// need that: a page that is left out of a migration reads as zeroes.
 func (c Content) Matters() bool { return c.PagePoison || c.DebugPagealloc }
 
 // maxCommandLine bounds the kernel's command line; x86 has 2048 bytes.
 const maxCommandLine = 16 << 10
 
-// Content reads the switches. A kernel that has no switch of a name was built
-// without the feature, or calls it otherwise: then a parameter on its command
-// line that asks for it is believed.
+// Content reads the kernel's switches. A kernel without the symbol of a switch was
+// built without the feature, or has another name for it. Then Content takes the
+// feature as on if the kernel's command line asks for it.
 func (k *Kernel) Content() (Content, error) {
 	var c Content
 	for _, s := range []struct {

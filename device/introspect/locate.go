@@ -18,7 +18,7 @@ import (
 var (
 	// ErrNotFound says that memory holds no note of a kernel.
 	ErrNotFound = errors.New("no kernel was found in the guest's memory")
-	// ErrUnproven says that a note is not of the kernel that runs.
+	// ErrUnproven says that a note does not belong to the kernel that runs.
 	ErrUnproven = errors.New("this is not the kernel that runs")
 )
 
@@ -27,17 +27,18 @@ const maxCandidates = 64
 
 // Options of Locate.
 type Options struct {
-	// Hint is where the note is said to be, such as by QEMU's vmcoreinfo
-	// device. A wrong one costs nothing. 0: none.
+	// Hint is the guest-physical address where the note may be, such as from
+	// QEMU's vmcoreinfo device. A wrong hint does no harm. 0 means none.
 	Hint uint64
-	// Quick leaves out to look at every page, which takes seconds and tells no
-	// more than why there is no kernel to be found.
+	// Quick skips the last step, which reads the beginning of every page. That
+	// takes seconds, and mostly only finds the reason why there is no kernel.
 	Quick bool
 }
 
-// Locate finds the kernel that runs in a guest: by the hint, then by the
-// kernel's own pointers, which takes some milliseconds. Where both fail it looks
-// at the beginning of every page, to say at least why what runs is refused.
+// Locate finds the kernel that runs in a guest. It tries the hint, then the
+// kernel's own pointers, which takes some milliseconds. If both fail, it reads the
+// beginning of every page, so that the error says why the kernel is refused. The
+// error wraps ErrNotFound, ErrUnproven or layout.ErrUnknown, or the cause of ctx.
 func Locate(ctx context.Context, mem *physmem.Memory, o Options) (*Kernel, error) {
 	anchors, err := readAnchors(mem)
 	if err != nil {
@@ -68,16 +69,16 @@ func Locate(ctx context.Context, mem *physmem.Memory, o Options) (*Kernel, error
 	return nil, fmt.Errorf("locate the kernel: %w", l.refused)
 }
 
-// locator tries notes.
+// locator tries notes, one after the other.
 type locator struct {
 	mem     *physmem.Memory
 	anchors *anchors
 	tried   int
 	found   *Kernel
-	refused error // why the likeliest kernel is
+	refused error // why the likeliest note was refused
 }
 
-// try opens the kernel of a note. It reports whether to go on.
+// try opens the kernel of a note. It returns whether to try more notes.
 func (l *locator) try(note *vmcoreinfo.Note) bool {
 	l.tried++
 	k, err := open(l.mem, l.anchors, note)
@@ -86,7 +87,7 @@ func (l *locator) try(note *vmcoreinfo.Note) bool {
 		return false
 	}
 	if errors.Is(l.refused, ErrNotFound) || errors.Is(l.refused, ErrUnproven) {
-		l.refused = err // why a proven kernel is refused tells more
+		l.refused = err // the reason of a proven kernel is kept
 	}
 	return l.tried < maxCandidates
 }
@@ -98,8 +99,8 @@ const (
 	imageEnd   = 0xffffffffc0000000
 )
 
-// image reads the kernel's image only. Other memory is mapped for the kernel,
-// too, and programs decide what is in some of it.
+// image reads the kernel's image only. The kernel's page tables map other memory,
+// too, and programs can write to some of that.
 type image struct{ space *paging.Space }
 
 func (i image) Read(p []byte, va uint64) error {
@@ -109,7 +110,7 @@ func (i image) Read(p []byte, va uint64) error {
 	return i.space.Read(p, va)
 }
 
-// The symbols that are looked up in the kernel's table.
+// The symbols that are looked up in the kernel's symbol table.
 const (
 	symbolNote      = "vmcoreinfo_note"
 	symbolBTF       = "__start_BTF"
@@ -129,8 +130,8 @@ const (
 	symbolKexec     = "kexec_image"
 )
 
-// open proves the kernel that a note describes, and learns all that stays true
-// for a boot.
+// open proves that the kernel of a note runs, and learns what stays true for its
+// boot.
 func open(mem *physmem.Memory, anchors *anchors, note *vmcoreinfo.Note) (*Kernel, error) {
 	k := &Kernel{Release: note.Info.Release, mem: mem, note: note}
 	fail := func(what string, err error) (*Kernel, error) {
@@ -147,7 +148,7 @@ func open(mem *physmem.Memory, anchors *anchors, note *vmcoreinfo.Note) (*Kernel
 		return fail("prove the page tables", err)
 	}
 	if major < 6 {
-		// 5fd8fea935a1
+		// The note names the parts of kallsyms since 5fd8fea935a1.
 		err := fmt.Errorf("its note names none before Linux 6.0: %w", layout.ErrUnknown)
 		return fail("find the symbols", err)
 	}
@@ -178,8 +179,8 @@ func open(mem *physmem.Memory, anchors *anchors, note *vmcoreinfo.Note) (*Kernel
 	return k, nil
 }
 
-// openSpace finds the kernel's page tables: by the note, the image lies at
-// phys_base.
+// openSpace finds the kernel's page tables: the note gives the virtual address of
+// the top table, and by phys_base where the image lies in physical memory.
 func openSpace(mem *physmem.Memory, info *vmcoreinfo.Info) (*paging.Space, error) {
 	root, err := info.Symbol("swapper_pg_dir")
 	if err != nil {
@@ -199,7 +200,7 @@ func openSpace(mem *physmem.Memory, info *vmcoreinfo.Info) (*paging.Space, error
 	return paging.NewSpace(mem, root-imageStart+base, levels)
 }
 
-// readBTF reads the kernel's types.
+// readBTF reads the kernel's BTF.
 func (k *Kernel) readBTF() ([]byte, error) {
 	start, err := k.symbols.Address(symbolBTF)
 	if err != nil {
@@ -216,7 +217,7 @@ func (k *Kernel) readBTF() ([]byte, error) {
 	return blob, image{k.space}.Read(blob, start)
 }
 
-// checkSizes compares what both the types and the note say.
+// checkSizes checks that BTF and the note agree on the sizes of structures.
 func (k *Kernel) checkSizes() error {
 	for name, size := range map[string]int{
 		"page": k.layout.Page.Size, "zone": k.layout.Zone.Size, "pglist_data": k.layout.Node.Size,

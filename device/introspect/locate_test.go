@@ -42,10 +42,10 @@ func TestLocateWithAndWithoutAHint(t *testing.T) {
 	}
 }
 
-// broken is memory that cannot be read.
+// broken is memory that must not be read.
 type broken struct{}
 
-var errBroken = errors.New("read what need not be read")
+var errBroken = errors.New("memory was read that need not be read")
 
 func (broken) ReadAt([]byte, int64) (int, error) { return 0, errBroken }
 
@@ -59,7 +59,7 @@ func TestTheKernelIsFoundByItsOwnPointers(t *testing.T) {
 	if _, err := Locate(t.Context(), mem, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	// A kernel whose variable points elsewhere is looked for everywhere.
+	// If the variable does not point to the note, all memory is searched.
 	s.Put(syn.Variables, 0)
 	if _, err := Locate(t.Context(), mem, Options{}); !errors.Is(err, errBroken) {
 		t.Fatal(err)
@@ -77,8 +77,8 @@ func TestEmptyMemoryHasNoKernel(t *testing.T) {
 	}
 }
 
-// A program in the guest can write a note of its own, and read that of the
-// kernel in some distributions. It must not be believed.
+// A program in the guest can write a note of its own. In some distributions it can
+// also read the kernel's note and copy it.
 func TestForgedNotesAreNotBelieved(t *testing.T) {
 	const forged = 4 << 20 // before the true one
 	for name, forge := range map[string]func(s *syn.Guest, facts map[string]string){
@@ -86,7 +86,7 @@ func TestForgedNotesAreNotBelieved(t *testing.T) {
 		"page tables of its own": func(s *syn.Guest, facts map[string]string) {
 			facts["NUMBER(phys_base)"] = "-10485760"
 			copy(s.Low[6<<20:], s.Image(syn.Root)[:0x6000])
-			// They map the same, in other tables.
+			// A copy of the page tables maps the same, but is not the kernel's.
 			for at := range 8 {
 				s.Low[6<<20+0xff8+at] = 0
 			}
@@ -118,7 +118,7 @@ func TestForgedNotesAreNotBelieved(t *testing.T) {
 			if k.NoteAddress() != syn.Note {
 				t.Fatalf("the note at %#x was believed", k.NoteAddress())
 			}
-			// Without the true one there is none.
+			// Without the true note no kernel may be found.
 			clear(s.Low[syn.Note:][:8192])
 			if k, err := Locate(t.Context(), s.Memory(t), Options{Hint: forged}); err == nil {
 				t.Fatalf("the note at %#x was believed", k.NoteAddress())
@@ -183,12 +183,12 @@ func TestKernelsThatAreRefused(t *testing.T) {
 
 func TestAnotherBootIsNoticed(t *testing.T) {
 	for name, change := range map[string]func(s *syn.Guest){
-		"its trampoline": func(s *syn.Guest) { clear(s.Low[syn.Trampoline:][:4096]) },
-		"its note":       func(s *syn.Guest) { s.Low[syn.Note+30]++ },
+		"another trampoline": func(s *syn.Guest) { clear(s.Low[syn.Trampoline:][:4096]) },
+		"another note":       func(s *syn.Guest) { s.Low[syn.Note+30]++ },
 		"a note elsewhere": func(s *syn.Guest) {
 			s.Put(syn.Variables, syn.Direct+syn.Note+8192)
 		},
-		"its page tables": func(s *syn.Guest) { clear(s.Image(syn.Root)[:4096]) },
+		"other page tables": func(s *syn.Guest) { clear(s.Image(syn.Root)[:4096]) },
 	} {
 		s := syn.New(t, synFew, synFew)
 		k := locate(t, s)
@@ -215,7 +215,7 @@ func TestAKernelThatEndsIsNoticed(t *testing.T) {
 	}
 }
 
-func TestAKernelIsKeptWhenMemoryIsDescribedAnew(t *testing.T) {
+func TestAKernelIsKeptWhenTheMemoryTableChanges(t *testing.T) {
 	s := syn.New(t, synFew, synFew)
 	k := locate(t, s)
 	if err := k.In(s.Memory(t)).Check(); err != nil {
@@ -227,7 +227,7 @@ func TestAKernelIsKeptWhenMemoryIsDescribedAnew(t *testing.T) {
 		t.Errorf("another guest's memory: %v", err)
 	}
 	if err := k.Check(); err != nil {
-		t.Errorf("the kernel as it was: %v", err)
+		t.Errorf("the kernel in the old memory: %v", err)
 	}
 }
 

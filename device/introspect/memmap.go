@@ -9,17 +9,17 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/layout"
 )
 
-// memMap is where the kernel's struct pages are: one array by page frame number,
-// of which parts exist (SPARSEMEM_VMEMMAP).
+// memMap says where the kernel's struct pages are: in one virtual array by page
+// frame number, of which only parts are mapped (SPARSEMEM_VMEMMAP).
 type memMap struct {
 	base         uint64 // address of the struct page of frame 0
-	sectionPages uint64 // pages of a section
-	sections     uint64 // that there can be
-	perRoot      uint64 // sections whose descriptions share a page
+	sectionPages uint64 // pages in a section
+	sections     uint64 // largest possible number of sections
+	perRoot      uint64 // number of struct mem_section in a page
 }
 
-// Bits of section_mem_map (include/linux/mmzone.h). The array is there for
-// sections that are online only.
+// Bits of section_mem_map (include/linux/mmzone.h). Only sections that are online
+// have struct pages that can be read.
 const (
 	sectionHasMap = 1 << 1
 	sectionOnline = 1 << 2
@@ -28,7 +28,7 @@ const (
 
 const pageShift = 12
 
-// openMemMap reads how the kernel divides its memory.
+// openMemMap reads how the kernel divides memory into sections.
 func (k *Kernel) openMemMap() error {
 	info := k.note.Info
 	size, err := info.PageSize()
@@ -59,25 +59,25 @@ func (k *Kernel) openMemMap() error {
 	return nil
 }
 
-// address returns the address of a struct page.
+// pageAddress returns the virtual address of a frame's struct page.
 func (k *Kernel) pageAddress(pfn uint64) uint64 {
 	return k.memMap.base + pfn*uint64(k.layout.Page.Size)
 }
 
-// section is a part of memory whose struct pages are there.
+// section is a section of memory that has struct pages.
 type section struct {
 	start, end uint64 // page frame numbers
 }
 
-// sections returns the sections that have RAM and struct pages, in order. What
-// the regions do not have, the guest cannot claim.
+// sections returns the sections that have RAM and struct pages, in order. Only
+// sections in a region of memory are looked up, which bounds the work.
 func (k *Kernel) sections() ([]section, error) {
 	table, err := k.variable(symbolSections)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, layout.ErrUnknown)
 	}
 	var found []section
-	next := uint64(0) // section number behind the last that was looked at
+	next := uint64(0) // number of the next section to look up
 	for _, r := range k.mem.Regions() {
 		first := r.GPA >> pageShift / k.memMap.sectionPages
 		last := (r.End() - 1) >> pageShift / k.memMap.sectionPages
@@ -96,8 +96,8 @@ func (k *Kernel) sections() ([]section, error) {
 	return found, nil
 }
 
-// hasMemMap reads the description of a section: mem_section is an array of
-// pages of them (SPARSEMEM_EXTREME).
+// hasMemMap says whether section n has struct pages. mem_section is an array of
+// pointers to pages of struct mem_section (SPARSEMEM_EXTREME).
 func (k *Kernel) hasMemMap(table, n uint64) (bool, error) {
 	root, err := k.space.Uint64(table + n/k.memMap.perRoot*8)
 	if err != nil || root == 0 {

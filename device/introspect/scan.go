@@ -12,41 +12,43 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
-// Block is free memory: 1<<Order pages from PFN on, aligned to that.
+// Block is a free block of the buddy allocator: 1<<Order pages from PFN on,
+// aligned to its size.
 type Block struct {
 	PFN   uint64
 	Order uint8
-	// Evidence are the frames of guest memory with the struct page of the
-	// block's first page, mostly one frame twice. It alone says that the whole
-	// block is free: the kernel cannot take any part without writing to it
-	// (mm/page_alloc.c, del_page_from_free_list).
+	// Evidence are the frames that hold the struct page of the block's first page;
+	// both are equal if it is one frame. This struct page alone says that the
+	// whole block is free: the kernel writes to it when it takes any part of the
+	// block (mm/page_alloc.c, del_page_from_free_list).
 	Evidence [2]uint64
 }
 
-// ScanOptions say what a scan is to find.
+// ScanOptions say what a scan has to find.
 type ScanOptions struct {
-	// Workers is how many goroutines scan; 0: one.
+	// Workers is the number of goroutines; 0 means one.
 	Workers int
-	// Free is called for the free blocks, in the order of their addresses, some
-	// thousand at a time at most. The slice is valid until it returns. An error
-	// ends the scan. It is not called concurrently.
+	// Free is called with the free blocks, sorted by address, for one section of
+	// memory at a time. The slice is valid until Free returns. An error ends the
+	// scan. It is not called concurrently.
 	Free func([]Block) error
-	// FreeOnly leaves the pages that are not free uncounted, which is faster.
+	// FreeOnly does not classify and count pages that are not free. It is faster.
 	FreeOnly bool
-	// Each is called for each run of n pages from a frame on that have one
-	// struct page, or one free block. Workers call it concurrently. It is slow.
+	// Each is called for each page, or for each free block with its n pages.
+	// Workers call it concurrently. It makes the scan slow.
 	Each func(pfn, n uint64, page pages.Page)
 }
 
-// part is what a scan of one span found.
+// part is the result of scanning one span.
 type part struct {
 	blocks []Block
 	err    error
 }
 
 // Scan reads the struct pages of all memory. A guest that runs changes them
-// meanwhile: counts are approximate then, and blocks are to be checked by their
-// evidence. An error wraps [layout.ErrUnknown] where memory is not as expected.
+// meanwhile. Then the counts are approximate, and the caller has to check the
+// evidence of each block. The error wraps [layout.ErrUnknown] where memory is not
+// laid out as expected.
 func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 	zones, err := k.Zones()
 	if err != nil {
@@ -65,9 +67,9 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 		group errgroup.Group
 		next  atomic.Int64
 		parts = make([]chan part, len(spans))
-		// ahead bounds what was found and not yet passed on.
+		// ahead bounds the spans that are scanned before passOn takes their parts.
 		ahead    = make(chan struct{}, 2*workers)
-		buffers  = make(chan []Block, 3*workers) // to use again
+		buffers  = make(chan []Block, 3*workers) // for reuse
 		scanners = make([]*scanner, workers)
 	)
 	ctx, cancel := context.WithCancel(ctx)
@@ -112,7 +114,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 	return census, nil
 }
 
-// passOn hands out the blocks in order.
+// passOn calls free with the blocks of each part, in order.
 func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, buffers chan<- []Block,
 	free func([]Block) error) error {
 	for _, c := range parts {
@@ -142,7 +144,7 @@ func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, buffe
 // span is a run of pages that are RAM and have struct pages.
 type span struct{ start, end uint64 }
 
-// spans returns the parts of the sections that are RAM.
+// spans returns the parts of the sections that are RAM, in order.
 func (k *Kernel) spans() ([]span, error) {
 	sections, err := k.sections()
 	if err != nil {

@@ -28,7 +28,7 @@ func mustScan(tb testing.TB, k *Kernel, workers int) (*Census, []Block) {
 	return c, blocks
 }
 
-// found returns the classes that a census has, without zeroes.
+// found returns the counts of the classes that have pages.
 func found(c *Census) map[pages.Class]Counts {
 	classes := make(map[pages.Class]Counts)
 	for class := range pages.Classes {
@@ -40,7 +40,7 @@ func found(c *Census) map[pages.Class]Counts {
 }
 
 const (
-	anAddress = 0xffff888012345600 // of an inode's pages
+	anAddress = 0xffff888012345600 // of an address_space or anon_vma
 	onList    = syn.LRU | syn.Uptodate
 	swappable = onList | syn.SwapBacked
 )
@@ -136,9 +136,9 @@ func TestLargePages(t *testing.T) {
 	s := syn.New(t, synFew, synFew)
 	s.SetLarge(0, 9, syn.Page{Mapping: anAddress | 1, Flags: swappable, Refcount: 512})
 	s.SetLarge(512, 2, syn.Page{Mapping: anAddress, Flags: onList | syn.Dirty, Refcount: 4})
-	// Beyond that head's order.
+	// A tail that names this head, but lies after the compound page.
 	s.Set(600, syn.Page{Head: syn.Vmemmap + (syn.FirstPFN+512)*syn.PageSize | 1})
-	// Of two sections, if aligned.
+	// Each is two sections long. The first is not aligned to its size.
 	s.SetLarge(syn.SectionPFN, 16, syn.Page{Word: syn.Hugetlb})
 	s.SetLarge(2*syn.SectionPFN, 16, syn.Page{Word: syn.Hugetlb})
 	for _, workers := range []int{1, 3} {
@@ -155,8 +155,8 @@ func TestLargePages(t *testing.T) {
 	}
 }
 
-// With vmemmap optimised for huge pages, the struct pages of tails are those of
-// the head's page of the memory map, over and over.
+// With the vmemmap optimisation for huge pages, all pages of a huge page's memory
+// map are mapped to the first one. So some tails look like heads.
 func TestFalseHeadsOfHugePages(t *testing.T) {
 	s := syn.New(t, synFew, synFew)
 	s.SetLarge(512, 9, syn.Page{Word: syn.Hugetlb})
@@ -167,7 +167,7 @@ func TestFalseHeadsOfHugePages(t *testing.T) {
 	if got := c.Total(pages.Hugetlb).Pages; got != 512 {
 		t.Fatalf("%d pages", got)
 	}
-	// Each is met first where a scan begins in the middle.
+	// A scan that begins in the middle reads a false head first.
 	k := locate(t, s)
 	for n := uint64(512); n < 1024; n += 32 {
 		var got pages.Page
@@ -197,7 +197,7 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 		want[i].PFN += syn.FirstPFN
 		want[i].Evidence = [2]uint64{frame, frame}
 	}
-	// What says so within a block is not looked at.
+	// Struct pages within a free block are not read, whatever they say.
 	s.Set(512, syn.Page{Word: syn.Buddy, Private: 1})
 	for _, workers := range []int{0, 1, 2, 3, 100} {
 		c, blocks := mustScan(t, locate(t, s), workers)
@@ -217,7 +217,7 @@ func TestFreeBlocksAndTheirEvidence(t *testing.T) {
 	}
 }
 
-func TestBlocksThatCannotBe(t *testing.T) {
+func TestImpossibleBlocksAreRefused(t *testing.T) {
 	s := syn.New(t, synFew-512, synFew)
 	for n, order := range map[uint64]uint64{
 		1: 1, 2: 2, 1024: 11, 2048: 1 << 32,

@@ -6,7 +6,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
-// scanner scans spans, one after the other. It is for one goroutine.
+// scanner scans spans, one after the other. One goroutine uses it.
 type scanner struct {
 	k       *Kernel
 	win     *window
@@ -15,18 +15,18 @@ type scanner struct {
 	orders  uint64
 	tally   *tally
 	found   [][]uint64 // free blocks, by zone and order
-	collect bool       // blocks
-	only    bool       // free blocks
+	collect bool       // whether to collect blocks
+	only    bool       // ScanOptions.FreeOnly
 	each    func(pfn, n uint64, page pages.Page)
 	blocks  []Block
 	size    uint64 // of a struct page
 
 	large         compound
-	refuted       uint64 // the last head that was none
-	first, second []byte // struct pages of one that begins outside of the window
+	refuted       uint64 // the last frame that was named as a head and is none
+	first, second []byte // buffers for a head and its first tail outside of win
 }
 
-// compound is the compound page that was met last.
+// compound is a compound page. A scanner keeps the last one, for its tails.
 type compound struct {
 	head, end uint64 // page frame numbers
 	page      pages.Page
@@ -46,7 +46,7 @@ func newScanner(k *Kernel, zones []Zone, table *zoneTable, o ScanOptions) *scann
 	return s
 }
 
-// scan looks at the pages of a span.
+// scan classifies the pages of a span.
 func (s *scanner) scan(sp span) error {
 	for pfn := sp.start; pfn < sp.end; {
 		run, err := s.win.from(pfn, sp.end)
@@ -71,7 +71,7 @@ func (s *scanner) scan(sp span) error {
 	return nil
 }
 
-// count counts pages from a frame on.
+// count counts n pages from pfn on.
 func (s *scanner) count(pfn, flags uint64, page pages.Page, n uint64) {
 	if s.each != nil {
 		s.each(pfn, n, page)
@@ -103,7 +103,7 @@ func (s *scanner) free(pfn, order uint64, p []byte, sp span) (uint64, error) {
 // used counts a page that is not free.
 func (s *scanner) used(pfn uint64, p []byte) {
 	flags := s.class.Flags(p)
-	if pfn-s.large.head < s.large.end-s.large.head { // of the compound page met last
+	if pfn-s.large.head < s.large.end-s.large.head { // in the last compound page
 		page := s.large.page
 		if s.class.PartMapped(p) && page.Class != pages.Hugetlb && page.Attr&pages.Mapped == 0 {
 			page.Attr = page.Attr&^pages.Clean | pages.Mapped
@@ -131,7 +131,8 @@ func (s *scanner) used(pfn uint64, p []byte) {
 	s.count(pfn, flags, page, 1)
 }
 
-// headOf returns the frame of a tail's head, or of itself when that cannot be.
+// headOf returns the frame of a tail's head, or pfn if the tail names none before
+// it.
 func (s *scanner) headOf(pfn uint64, h pages.Head) uint64 {
 	if h.Order > 0 {
 		return pfn &^ (1<<h.Order - 1)
@@ -143,11 +144,11 @@ func (s *scanner) headOf(pfn uint64, h pages.Head) uint64 {
 	return ahead / s.size
 }
 
-// maxLargeOrder bounds compound pages: 16 GiB.
+// maxLargeOrder bounds compound pages, to 16 GiB.
 const maxLargeOrder = 22
 
-// meet reads the compound page that a page belongs to, and remembers it. It
-// reports false when the struct pages contradict each other.
+// meet reads the compound page with that head and keeps it in s.large. It returns
+// false when the struct pages contradict each other, or pfn is not in it.
 func (s *scanner) meet(head, pfn uint64) bool {
 	first, err := s.structPage(head, s.first)
 	if err != nil {
@@ -162,7 +163,7 @@ func (s *scanner) meet(head, pfn uint64) bool {
 		return false
 	}
 	if truth := s.headOf(head+1, back); truth != head {
-		// It only looks like a head: see pages.Tail.
+		// A tail that looks like a head: see pages.Classifier.Tail.
 		return head == pfn && truth < head && s.meet(truth, pfn)
 	}
 	order := s.class.LargeOrder(second)
@@ -173,8 +174,8 @@ func (s *scanner) meet(head, pfn uint64) bool {
 	return true
 }
 
-// structPage returns a struct page of any frame, from the window if it is there,
-// and otherwise read into buf.
+// structPage returns the struct page of any frame: from the window if it is there,
+// or else read into buf.
 func (s *scanner) structPage(pfn uint64, buf []byte) ([]byte, error) {
 	if ahead := pfn - s.win.first; ahead < s.win.count {
 		return s.win.buf[ahead*s.size:][:s.size], nil

@@ -8,26 +8,24 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/paging"
 )
 
-// How many struct pages are read at once. A free block of a high order stands
-// for many that need not be read, so reading begins small and grows while it
-// goes on without a gap.
+// How many struct pages are read at once. After a large free block most struct
+// pages are skipped. So reads begin small, and grow while they are consecutive.
 const (
 	fewPages  = 64
 	manyPages = 4096
 )
 
-// window is the part of the memory map that was read last. It is for one
-// goroutine.
+// window is the part of the memory map that was read last. One goroutine uses it.
 type window struct {
 	k     *Kernel
 	size  uint64 // of a struct page
 	buf   []byte
 	first uint64 // page frame number of the first struct page in buf
 	count uint64
-	gpa   uint64 // where the first was read
+	gpa   uint64 // guest-physical address of the first
 	chunk uint64 // how many to read next
 
-	mapping paging.Mapping // of the address below
+	mapping paging.Mapping // the last translation, of address
 	address uint64
 }
 
@@ -36,8 +34,8 @@ func newWindow(k *Kernel) *window {
 	return &window{k: k, size: size, buf: make([]byte, manyPages*size), chunk: fewPages}
 }
 
-// from returns the struct pages from a page on: at least one, and none of end
-// or behind.
+// from returns the struct pages from pfn on, at least one. It reads none at or
+// after end.
 func (w *window) from(pfn, end uint64) ([]byte, error) {
 	if pfn-w.first >= w.count { // also where pfn is below first
 		if err := w.fill(pfn, end); err != nil {
@@ -48,8 +46,8 @@ func (w *window) from(pfn, end uint64) ([]byte, error) {
 	return w.buf[skip : w.count*w.size], nil
 }
 
-// fill reads struct pages from a page on, within one page of the guest, of
-// whatever size.
+// fill reads struct pages from pfn on, as many as lie in one page, of any size, of
+// the guest's page tables.
 func (w *window) fill(pfn, end uint64) error {
 	if pfn == w.first+w.count && w.count > 0 {
 		w.chunk = min(2*w.chunk, manyPages)
@@ -62,7 +60,7 @@ func (w *window) fill(pfn, end uint64) error {
 	}
 	n := min(w.chunk, end-pfn, m.Length/w.size)
 	w.first, w.count, w.gpa = pfn, 0, m.GPA
-	if n == 0 { // it lies across the end of the page
+	if n == 0 { // the struct page lies across two pages
 		n = 1
 		err = w.k.space.Read(w.buf[:w.size], w.k.pageAddress(pfn))
 	} else {
@@ -75,7 +73,8 @@ func (w *window) fill(pfn, end uint64) error {
 	return nil
 }
 
-// translate is the kernel's translation, remembered to the end of a page.
+// translate translates an address by the kernel's page tables. It keeps the last
+// result for addresses in the same page.
 func (w *window) translate(address uint64) (paging.Mapping, error) {
 	if ahead := address - w.address; w.mapping.Length > 0 && address >= w.address &&
 		ahead < w.mapping.Length {
@@ -91,8 +90,8 @@ func (w *window) translate(address uint64) (paging.Mapping, error) {
 	return m, nil
 }
 
-// frames returns the frames of memory where a struct page in the window is: one
-// frame, twice, unless it lies in two.
+// frames returns the frames that hold a struct page of the window. If it is only
+// one frame, both are equal.
 func (w *window) frames(pfn uint64) ([2]uint64, error) {
 	at := w.gpa + (pfn-w.first)*w.size
 	if at>>pageShift == (at+w.size-1)>>pageShift {

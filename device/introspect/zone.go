@@ -14,16 +14,16 @@ import (
 // Zone is a zone of a NUMA node as the kernel describes it. Sizes are in pages.
 type Zone struct {
 	Node  int    `json:"node"`
-	Kind  int    `json:"-"` // number within the node
+	Kind  int    `json:"-"` // the kernel's enum zone_type
 	Name  string `json:"name"`
 	Start uint64 `json:"start"` // page frame number
 	// Spanned counts all pages from Start to the end of the zone, Present those
-	// that exist, Managed those that the page allocator has.
+	// that exist, Managed those that the page allocator manages.
 	Spanned uint64 `json:"spanned"`
 	Present uint64 `json:"present"`
 	Managed uint64 `json:"managed"`
 	// Free is the kernel's own count of free blocks by order, as in
-	// /proc/buddyinfo, and FreePages that of free pages.
+	// /proc/buddyinfo. FreePages is its count of free pages.
 	Free      []uint64 `json:"free"`
 	FreePages uint64   `json:"free_pages"`
 }
@@ -31,7 +31,7 @@ type Zone struct {
 // maxNodes bounds the NUMA nodes; Debian's kernels are built for 1024.
 const maxNodes = 4096
 
-// maxZoneName bounds the name of a zone.
+// maxZoneName bounds the name of a zone, in bytes.
 const maxZoneName = 32
 
 // nodes returns the addresses of the pglist_data of all nodes.
@@ -73,8 +73,8 @@ func (k *Kernel) maxNodes() (int, error) {
 	return int(count), nil
 }
 
-// Zones returns the zones that have memory, by node and kind. The counts are of
-// different instants while the guest runs.
+// Zones returns the zones that have memory, by node and kind. While the guest
+// runs, the counts are not of the same instant.
 func (k *Kernel) Zones() ([]Zone, error) {
 	nodes, err := k.nodes()
 	if err != nil {
@@ -128,14 +128,14 @@ func (k *Kernel) readZone(at uint64) (Zone, error) {
 }
 
 // zoneTable finds a page's zone by the page's flags. Their highest bits are the
-// node, those below the kind of zone (include/linux/page-flags-layout.h, with
-// SPARSEMEM_VMEMMAP).
+// number of the node, and the bits below it the kind of zone
+// (include/linux/page-flags-layout.h, with SPARSEMEM_VMEMMAP).
 type zoneTable struct {
 	shift int
 	index []int16 // by node and kind; -1 for none
 }
 
-// newZoneTable makes the table, and proves it on a page of each zone.
+// newZoneTable makes the table, and checks it against a page of each zone.
 func (k *Kernel) newZoneTable(zones []Zone) (*zoneTable, error) {
 	count, err := k.maxNodes()
 	if err != nil {
@@ -164,10 +164,10 @@ func (k *Kernel) newZoneTable(zones []Zone) (*zoneTable, error) {
 	return t, nil
 }
 
-// prove looks at the first page of a zone: its flags have to say so.
+// prove checks that the flags of a zone's first page name the zone.
 func (t *zoneTable) prove(k *Kernel, i int, start uint64) error {
 	if !k.mem.Contains(start<<pageShift, 1<<pageShift) {
-		return nil // memory that is not shared with us
+		return nil // memory that is not shared with the device
 	}
 	flags, err := k.space.Uint64(k.pageAddress(start) + uint64(k.layout.Page.Flags))
 	if err != nil {
