@@ -13,7 +13,7 @@ import (
 
 // Errors of a peek.
 var (
-	ErrNoPeek   = errors.New("the frontend does not support PEEK")
+	ErrNoPeek   = errors.New("the frontend has no PEEK")
 	ErrPeekRoom = errors.New("the window has no room for the answer to a peek")
 )
 
