@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// memory is a little physical memory. What is outside of it is an error.
+// memory is physical memory that begins at 0.
 type memory []byte
 
 var errOutside = errors.New("outside of memory")
@@ -78,7 +78,7 @@ func TestTranslate(t *testing.T) {
 	}
 }
 
-// changing is memory that changes when it is read.
+// changing is memory that calls change before each read.
 type changing struct {
 	memory
 	reads  int
@@ -103,12 +103,12 @@ func TestSettledSeesNoTableThatWasGivenAway(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		change func(m memory, reads int)
-		want   uint64 // 0: no end to it
+		want   uint64 // 0: ErrUnsettled
 	}{
 		"nothing": {func(memory, int) {}, 0x5567},
-		// The last table goes to another owner, after the entry that leads to it
-		// was read; what is mapped is in a new one.
-		"a table goes": {func(m memory, reads int) {
+		// After the entry that leads to the last table was read, that table is freed
+		// and reused. A new table has the mapping.
+		"a table is reused": {func(m memory, reads int) {
 			if reads == 4 {
 				m.set(0x3000, index(va, 1), 0x6000|present)
 				m.set(0x6000, index(va, 0), 0x5000|present)
@@ -137,7 +137,7 @@ func TestSettledSeesNoTableThatWasGivenAway(t *testing.T) {
 	}
 }
 
-func TestTablesThatAreNoMemory(t *testing.T) {
+func TestTablesOutsideOfMemory(t *testing.T) {
 	m := make(memory, 0x2000)
 	m.set(0x1000, 511, 1<<50|present)
 	if _, err := mustSpace(t, m, 4).Translate(0xffffffff80000000); !errors.Is(err, errOutside) {
@@ -160,7 +160,7 @@ func TestTablesThatAreNoMemory(t *testing.T) {
 func TestTablesThatPointToThemselves(t *testing.T) {
 	m := make(memory, 0x3000)
 	for i := range uint64(512) {
-		m.set(0x1000, i, 0x2000|present) // a page, where the level is the last
+		m.set(0x1000, i, 0x2000|present) // at the last level, this maps a page
 	}
 	m.set(0x1000, 511, 0x1000|present)
 	for i := range uint64(PageSize) {
@@ -170,7 +170,7 @@ func TestTablesThatPointToThemselves(t *testing.T) {
 	if got, err := s.Translate(0xffffffffffffffff); err != nil || got.GPA != 0x1fff {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	// The string has no end, the read does.
+	// There is no zero byte, so only the limit ends the read.
 	if _, err := s.String(0xffffffffffe00000, 100_000); err == nil {
 		t.Fatal("a string without an end was read")
 	}
