@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pages tells what a kernel uses a page for, by its struct page. It
-// works on bytes of the guest's memory: they may be anything.
+// Package pages classifies pages by their struct page: what does the kernel use
+// them for? It works on bytes of guest memory, which may have any value.
 package pages
 
 import "fmt"
@@ -11,19 +11,19 @@ type Class uint8
 
 // The classes.
 const (
-	Unknown   Class = iota // not recognised, or in a cache of free pages per CPU
+	Unknown   Class = iota // not recognised, or free in a processor's own cache
 	Free                   // on a free list of the buddy allocator
 	Reserved               // the kernel's image, its memory map, firmware
-	Kernel                 // in use by the kernel, for what is not told
-	Slab                   // the kernel's small objects
-	PageTable              // of processes
-	Offline                // given away, such as to a balloon
+	Kernel                 // other memory of the kernel
+	Slab                   // small objects of the kernel
+	PageTable              // page tables of processes
+	Offline                // given back to the host, such as by a balloon
 	Anonymous              // memory of processes, without a file
 	KSM                    // merged anonymous memory
 	File                   // cache of files that have a place on disk
-	Shmem                  // cache of files that have none: tmpfs and shared memory
-	Hugetlb                // huge pages set aside, used or not
-	Classes                // how many there are
+	Shmem                  // files without a place on disk: tmpfs and shared memory
+	Hugetlb                // huge pages of hugetlbfs, in use or not
+	Classes                // the number of classes
 )
 
 var classNames = [Classes]string{
@@ -40,10 +40,10 @@ func (c Class) String() string {
 	return "invalid"
 }
 
-// MarshalText gives the name, for JSON.
+// MarshalText implements encoding.TextMarshaler with the name.
 func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// UnmarshalText takes a name.
+// UnmarshalText implements encoding.TextUnmarshaler. An unknown name is an error.
 func (c *Class) UnmarshalText(p []byte) error {
 	for class, name := range classNames {
 		if name == string(p) {
@@ -54,18 +54,18 @@ func (c *Class) UnmarshalText(p []byte) error {
 	return fmt.Errorf("no class of pages is called %q", p)
 }
 
-// Attr are what is known of a page beside its class.
+// Attr is a set of attributes of a page.
 type Attr uint8
 
-// The attributes. They concern the classes of processes and files.
+// The attributes. Only pages of processes and files have any.
 const (
-	Mapped    Attr = 1 << iota // by page tables of processes
+	Mapped    Attr = 1 << iota // page tables of processes refer to it
 	Dirty                      // newer than its file or swap device
-	Writeback                  // being written
+	Writeback                  // being written to its file or swap device
 	SwapCache                  // also on a swap device, or about to be
-	Clean                      // can be read again from its file, and nobody uses it now
+	Clean                      // can be read again from its file, and is not mapped
 
-	Attrs = 1 << iota // how many sets of attributes there are
+	Attrs = 1 << iota // the number of sets of attributes
 )
 
 // Page is a page's class and attributes.

@@ -21,7 +21,8 @@ type Classifier struct {
 	page *layout.Page
 }
 
-// NewClassifier returns a classifier for a layout, which stays the caller's.
+// NewClassifier returns a classifier for a layout. The layout must not change
+// while the classifier is in use.
 func NewClassifier(page *layout.Page) *Classifier { return &Classifier{page} }
 
 func word32(p []byte, at int) uint32 { return binary.LittleEndian.Uint32(p[at:]) }
@@ -30,8 +31,8 @@ func word64(p []byte, at int) uint64 { return binary.LittleEndian.Uint64(p[at:])
 // Flags returns the flags of a struct page.
 func (c *Classifier) Flags(p []byte) uint64 { return word64(p, c.page.Flags) }
 
-// FreeOrder tells whether a struct page says that a free block begins with its
-// page, and of which order. It is for the caller to doubt the order.
+// FreeOrder says whether a page is marked as the first of a free block, and the
+// block's order. The order is not checked: it may be any number.
 func (c *Classifier) FreeOrder(p []byte) (order uint64, free bool) {
 	if !c.page.Type.Buddy.Match(word32(p, c.page.Mapcount)) {
 		return 0, false
@@ -39,24 +40,25 @@ func (c *Classifier) FreeOrder(p []byte) (order uint64, free bool) {
 	return word64(p, c.page.Private), true
 }
 
-// IsHead tells whether a struct page says that it is the first of a compound
-// page. See [Classifier.Tail] for those that say so falsely.
+// IsHead says whether a page is marked as the head of a compound page. Some tails
+// have the mark, too: see [Classifier.Tail].
 func (c *Classifier) IsHead(p []byte) bool { return word64(p, c.page.Flags)&c.page.Flag.Head != 0 }
 
-// Head is how a tail page tells where its head is.
+// Head says where the head of a tail page is, by one of its fields.
 type Head struct {
-	Address uint64 // of the head's struct page; 0: see Order
-	Order   int    // the head is the page of this alignment
+	Address uint64 // virtual address of the head's struct page, if Order is 0
+	Order   int    // the head's frame number is the tail's, aligned to 1<<Order
 }
 
 // maxOrder bounds compound pages: 1 GiB on x86, 16 GiB elsewhere.
 const maxOrder = 22
 
-// Tail tells whether a struct page is of a tail, and where the head is.
+// Tail says whether a page is a tail of a compound page, and where the head is.
 //
-// Where vmemmap is optimised for huge pages, the struct pages of several tails
-// are one, and one in 64 of them looks like a head, before Linux 7.1. The second
-// of a true head says that its head is the one before.
+// With the kernel's vmemmap optimisation for huge pages, many tails share the
+// struct pages of the head's page of the memory map. Before Linux 7.1, one tail in
+// 64 has the head's own struct page, and so looks like a head. To tell it from the
+// head, look at the next struct page: it is a tail, and names the true head.
 func (c *Classifier) Tail(p []byte) (Head, bool) {
 	info := word64(p, c.page.Head)
 	if info&1 == 0 {
@@ -64,7 +66,7 @@ func (c *Classifier) Tail(p []byte) (Head, bool) {
 	}
 	info &^= 1
 	if c.page.HeadMask && c.page.Shift >= 0 {
-		// Ones down to some bit, which no address of a struct page is.
+		// A mask has ones down to some bit. No address of a struct page looks so.
 		if low := ^info; low&(low+1) == 0 {
 			for order := 1; order <= maxOrder; order++ {
 				if low == 1<<(order+c.page.Shift)-1 {
@@ -78,8 +80,8 @@ func (c *Classifier) Tail(p []byte) (Head, bool) {
 }
 
 // Large classifies a compound page by the struct pages of its head and of the
-// page behind. The attributes are those of all of its pages, save what
-// [Classifier.PartMapped] adds.
+// page after it. The attributes hold for all of its pages. A page for which
+// [Classifier.PartMapped] is true is also mapped.
 func (c *Classifier) Large(head, second []byte) Page {
 	l := &c.page.Large
 	if l.Destructor >= 0 && second[l.Destructor] == l.HugetlbNumber ||
@@ -109,17 +111,19 @@ func (c *Classifier) largeMapped(second []byte) Attr {
 	return 0
 }
 
-// PartMapped tells whether a page of a compound page is mapped by itself. Only
-// kernels that do not count those for the whole keep it in each struct page.
+// PartMapped says whether one page of a compound page is mapped by itself. It is
+// false for kernels that count such mappings for the compound page as a whole: see
+// [Classifier.Large].
 func (c *Classifier) PartMapped(p []byte) bool {
 	return c.page.Large.Mapcount < 0 && int32(word32(p, c.page.Mapcount)) >= 0
 }
 
-// LargeOrder returns the order of a compound page. It is for the caller to doubt.
+// LargeOrder returns the order of a compound page from the struct page after its
+// head. The order is not checked.
 func (c *Classifier) LargeOrder(second []byte) int { return int(second[c.page.Large.Order]) }
 
-// Single classifies a page by its own struct page. A free block's is Unknown
-// here: see [Classifier.FreeOrder].
+// Single classifies a page by its own struct page. A page of a free block is
+// Unknown: call [Classifier.FreeOrder] first.
 func (c *Classifier) Single(p []byte) Page {
 	var (
 		flags = word64(p, c.page.Flags)
@@ -155,7 +159,7 @@ func (c *Classifier) typed(word uint32) Class {
 	return Unknown
 }
 
-// owned classifies a page without a type by who owns it: its mapping says.
+// owned classifies a page without a type by its field mapping.
 func (c *Classifier) owned(p []byte, flags uint64, word uint32) Page {
 	var (
 		f       = &c.page.Flag
@@ -174,7 +178,7 @@ func (c *Classifier) owned(p []byte, flags uint64, word uint32) Page {
 		return Page{Class: Unknown}
 	case mapping == 0 || mapping&mappingBits != 0:
 		return Page{Class: Kernel}
-	case flags&f.LRU == 0: // a driver may keep something of its own there
+	case flags&f.LRU == 0: // a driver may use the field for its own data
 		return Page{Class: Unknown}
 	case flags&f.SwapBacked != 0:
 		page.Class = Shmem

@@ -27,7 +27,7 @@ func linux6_1() *layout.Page {
 	}
 }
 
-// linux7_3 is that of Linux 7.3.
+// linux7_3 is the layout of struct page in Linux 7.3.
 func linux7_3() *layout.Page {
 	p := linux6_1()
 	value := func(v uint32) layout.TypeMark {
@@ -54,9 +54,9 @@ func raw(flags, head, mapping uint64, word, refcount uint32) []byte {
 	return p
 }
 
-const none = 0xffffffff // no type, and mapped by nobody
+const none = 0xffffffff // no type, and not mapped
 
-func TestTypesBeforeTheyWereValues(t *testing.T) {
+func TestPageTypesOfLinux6_1(t *testing.T) {
 	c := NewClassifier(linux6_1())
 	for name, tc := range map[string]struct {
 		page []byte
@@ -74,10 +74,10 @@ func TestTypesBeforeTheyWereValues(t *testing.T) {
 		}
 	}
 	if order, free := c.FreeOrder(raw(0, 0, 0, 0xffffff7f, 0)); !free || order != 0 {
-		t.Error("a free block is none")
+		t.Error("a free block was not recognised")
 	}
 	if _, free := c.FreeOrder(raw(0, 0, 0, none, 0)); free {
-		t.Error("a block is free")
+		t.Error("a page in use is a free block")
 	}
 }
 
@@ -87,7 +87,7 @@ func TestLargePagesOfEachKind(t *testing.T) {
 	second := func(set func(p []byte)) []byte {
 		p := raw(0, 0, 0, none, 0)
 		for i := 16; i < 28; i++ {
-			p[i] = 0xff // counts of nothing
+			p[i] = 0xff // mapcounts of -1: not mapped
 		}
 		set(p)
 		return p
@@ -137,11 +137,11 @@ func TestLargePagesOfEachKind(t *testing.T) {
 	}
 	if !old.PartMapped(raw(0, 0, 0, 0, 0)) || old.PartMapped(raw(0, 0, 0, none, 0)) ||
 		current.PartMapped(raw(0, 0, 0, 0, 0)) {
-		t.Error("a part's own count is for kernels without one of the whole")
+		t.Error("PartMapped is wrong for one of the kernels")
 	}
 }
 
-func TestWhereATailsHeadIs(t *testing.T) {
+func TestTailNamesItsHead(t *testing.T) {
 	old, current := NewClassifier(linux6_1()), NewClassifier(linux7_3())
 	for name, tc := range map[string]struct {
 		c    *Classifier
@@ -176,6 +176,6 @@ func TestClassesHaveNames(t *testing.T) {
 		seen[name] = true
 	}
 	if Classes.String() != "invalid" {
-		t.Error("a class that is none has a name")
+		t.Error("an invalid class has a name")
 	}
 }
