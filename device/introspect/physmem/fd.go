@@ -11,10 +11,10 @@ import (
 )
 
 // FD is a file descriptor that backs guest memory: a memfd, or a file on tmpfs
-// or hugetlbfs. It stays the caller's, who keeps it open.
+// or hugetlbfs. The caller owns it and keeps it open.
 //
-// Looking for holes moves the file's position, which nobody uses who maps the
-// file.
+// NextData moves the file's position. This does no harm to QEMU, which maps the
+// file and does not use the position.
 type FD int
 
 var _ Sparse = FD(-1)
@@ -36,8 +36,8 @@ func (fd FD) ReadAt(p []byte, offset int64) (n int, err error) {
 	return n, nil
 }
 
-// NextData asks the file for its next data. A file system that does not know
-// holes says that all is data.
+// NextData implements Sparse by lseek. On a file system that does not support
+// holes, all is data.
 func (fd FD) NextData(offset int64) (start, end int64, err error) {
 	start, err = unix.Seek(int(fd), offset, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
@@ -48,7 +48,7 @@ func (fd FD) NextData(offset int64) (start, end int64, err error) {
 	}
 	end, err = unix.Seek(int(fd), start, unix.SEEK_HOLE)
 	if errors.Is(err, unix.ENXIO) {
-		return 0, 0, io.EOF // a hole was punched between
+		return 0, 0, io.EOF // a hole was punched between the two calls
 	}
 	return start, end, os.NewSyscallError("lseek SEEK_HOLE", err)
 }

@@ -3,9 +3,9 @@
 // Package physmem reads a guest's physical memory from the files that back it,
 // while the guest runs.
 //
-// Reading leaves the files as they are. Looking at a hole through a mapping
-// would allocate it, in a memfd as in a file on tmpfs. pread does not: a hole
-// reads as zeroes and stays one (Linux: mm/shmem.c, shmem_file_read_iter).
+// Reading allocates no memory on the host. In a memfd or a file on tmpfs, reading
+// a hole through a mapping would allocate it. pread does not: a hole reads as
+// zeroes and stays a hole (Linux: mm/shmem.c, shmem_file_read_iter).
 package physmem
 
 import (
@@ -16,17 +16,17 @@ import (
 	"slices"
 )
 
-// ErrNoRAM is wrapped by errors about addresses that no region has.
+// ErrNoRAM is wrapped by errors about addresses that are in no region.
 var ErrNoRAM = errors.New("no RAM at this address")
 
-// maxRegions bounds what one guest has.
+// maxRegions bounds the regions of one guest.
 const maxRegions = 4096
 
-// maxAddress is the end of what x86 can address.
+// maxAddress is the end of physical addresses on x86.
 const maxAddress = 1 << 52
 
-// Source is what a region's content is read from. ReadAt gives zeroes for
-// holes, allocates nothing, and is safe for concurrent use.
+// Source has the contents of a region. ReadAt returns zeroes for holes, does not
+// allocate them, and is safe for concurrent use.
 type Source interface {
 	io.ReaderAt
 }
@@ -34,8 +34,8 @@ type Source interface {
 // Sparse is a source that knows its holes.
 type Sparse interface {
 	Source
-	// NextData returns the first range of bytes, at or after an offset, that
-	// may hold something else than zeroes. It returns io.EOF when there is none.
+	// NextData returns the first range of bytes at or after an offset that is not
+	// a hole. It returns io.EOF when there is none.
 	NextData(offset int64) (start, end int64, err error)
 }
 
@@ -47,16 +47,17 @@ type Region struct {
 	Offset int64 // of the region within its source
 }
 
-// End returns the address behind the region.
+// End returns the address after the region's last byte.
 func (r Region) End() uint64 { return r.GPA + r.Size }
 
-// Memory is the guest's physical memory. It is safe for concurrent use if its
-// sources are. The sources stay the caller's.
+// Memory is the guest's physical memory. It is safe for concurrent use. The caller
+// owns the sources and keeps them open.
 type Memory struct {
 	regions []Region // by address, disjoint
 }
 
-// New returns the memory that the regions make up, in any order.
+// New returns the memory that consists of the regions, which may be in any order.
+// It is an error if they overlap, are empty or lie outside of what x86 can address.
 func New(regions []Region) (*Memory, error) {
 	if len(regions) > maxRegions {
 		return nil, fmt.Errorf("describe guest memory: %d regions, at most %d", len(regions), maxRegions)
@@ -76,8 +77,7 @@ func New(regions []Region) (*Memory, error) {
 	return m, nil
 }
 
-// Regions returns the regions by their addresses. The caller does not change
-// them.
+// Regions returns the regions, sorted by address. The caller must not change them.
 func (m *Memory) Regions() []Region { return m.regions }
 
 // Size returns the size of all regions in bytes.
@@ -88,8 +88,9 @@ func (m *Memory) Size() (bytes uint64) {
 	return bytes
 }
 
-// Touched returns how many bytes of memory the host has given to the guest so far:
-// all but the holes of its files. Where a source knows no holes that is its size.
+// Touched returns for how many bytes of the guest's memory the host has allocated
+// memory so far: all but the holes of the files. A source that is not Sparse counts
+// in full.
 func (m *Memory) Touched() (bytes uint64, err error) {
 	for _, r := range m.regions {
 		err := EachData(r, func(_, size uint64) error {
@@ -117,7 +118,7 @@ func (m *Memory) find(gpa uint64) (Region, bool) {
 	return m.regions[i], true
 }
 
-// Contains tells whether all of a range is RAM.
+// Contains says whether all of a range is RAM.
 func (m *Memory) Contains(gpa, size uint64) bool {
 	for size > 0 {
 		r, ok := m.find(gpa)
@@ -130,8 +131,8 @@ func (m *Memory) Contains(gpa, size uint64) bool {
 	return true
 }
 
-// Read fills p from an address on. The guest may be writing at the same time:
-// what is read can be torn.
+// Read fills p with the bytes from gpa on. The guest may write at the same time, so
+// the result can be torn. The error wraps ErrNoRAM if the range is not all RAM.
 func (m *Memory) Read(p []byte, gpa uint64) error {
 	for len(p) > 0 {
 		r, ok := m.find(gpa)
@@ -147,8 +148,9 @@ func (m *Memory) Read(p []byte, gpa uint64) error {
 	return nil
 }
 
-// EachData calls f, in order, for each range of a region that may hold
-// something else than zeroes. Ranges are whole where the source's are.
+// EachData calls f, in order, for each range of a region that is not a hole: for
+// the whole region if its source is not Sparse. An error of f ends it and is
+// returned.
 func EachData(r Region, f func(gpa, size uint64) error) error {
 	sparse, ok := r.Source.(Sparse)
 	if !ok {

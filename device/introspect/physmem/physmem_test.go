@@ -12,7 +12,7 @@ import (
 
 const page = 4096
 
-// mustMemfd returns a memfd of so many bytes, all of it one hole.
+// mustMemfd returns a memfd of size bytes that is all one hole.
 func mustMemfd(t *testing.T, size int64) FD {
 	t.Helper()
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
@@ -137,7 +137,7 @@ func TestFileShorterThanItsRegion(t *testing.T) {
 	}
 }
 
-func TestRegionsThatCannotBe(t *testing.T) {
+func TestInvalidRegionsAreRefused(t *testing.T) {
 	source := bytes.NewReader(nil)
 	for name, regions := range map[string][]Region{
 		"overlap": {
