@@ -10,24 +10,24 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
-// pageSize is what notes are aligned to.
+// pageSize is the alignment of notes, in bytes.
 const pageSize = 4096
 
-// osRelease is what the text of every note begins with.
+// osRelease begins the text of every note.
 const osRelease = "OSRELEASE="
 
-// checkEvery is after how many pages a search looks at its context.
+// checkEvery is how many pages a search reads between checks of its context.
 const checkEvery = 16 << 10
 
-// Note is a note and where it was found.
+// Note is a VMCOREINFO note in guest memory.
 type Note struct {
-	GPA  uint64
-	Raw  []byte // from its header to the end of its text
+	GPA  uint64 // guest-physical address
+	Raw  []byte // from the header to the end of the text
 	Info *Info
 }
 
-// ReadAt reads the note at an address. An address without one is an error that
-// wraps ErrNoNote.
+// ReadAt reads the note at a guest-physical address. Without a note there, the
+// error wraps ErrNoNote.
 func ReadAt(m *physmem.Memory, gpa uint64) (*Note, error) {
 	var head [textAt + len(osRelease)]byte
 	if err := m.Read(head[:], gpa); err != nil {
@@ -46,7 +46,7 @@ func ReadAt(m *physmem.Memory, gpa uint64) (*Note, error) {
 	return n, err
 }
 
-// Same tells whether the note is still where it was found, and unchanged.
+// Same says whether the note is still at its address, unchanged.
 func (n *Note) Same(m *physmem.Memory) (bool, error) {
 	now := make([]byte, len(n.Raw))
 	if err := m.Read(now, n.GPA); err != nil {
@@ -55,10 +55,10 @@ func (n *Note) Same(m *physmem.Memory) (bool, error) {
 	return bytes.Equal(now, n.Raw), nil
 }
 
-// Each looks at the beginning of each page that is no hole, and calls f for
-// each note, until f returns false. A guest may hold several: of a kernel that
-// ran before, of a guest of its own, or forged. It is for the caller to prove
-// one.
+// Each looks for notes at the beginning of each page that is not a hole. It calls f
+// for each, until f returns false. A guest's memory may hold several: of a kernel
+// that ran earlier, of a nested guest, or forged by a program. The caller has to
+// prove which is the right one. When ctx ends, the error wraps its cause.
 func Each(ctx context.Context, m *physmem.Memory, f func(*Note) bool) error {
 	done := fmt.Errorf("done") // ends the walk, and is not returned
 	count := 0
@@ -75,7 +75,7 @@ func Each(ctx context.Context, m *physmem.Memory, f func(*Note) bool) error {
 		}
 		note, err := ReadAt(m, gpa)
 		if err != nil {
-			return nil // it only looked like one
+			return nil // the header of a note, but not a note
 		}
 		if !f(note) {
 			return done
@@ -88,7 +88,7 @@ func Each(ctx context.Context, m *physmem.Memory, f func(*Note) bool) error {
 	return nil
 }
 
-// eachPage calls f for each page that is no hole.
+// eachPage calls f for each page that is not a hole.
 func eachPage(m *physmem.Memory, f func(gpa uint64) error) error {
 	for _, r := range m.Regions() {
 		err := physmem.EachData(r, func(gpa, size uint64) error {

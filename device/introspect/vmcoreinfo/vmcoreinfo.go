@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package vmcoreinfo finds and reads the note in which a Linux kernel describes
-// itself to tools that look at its memory (Linux: kernel/vmcore_info.c and
+// Package vmcoreinfo finds and reads VMCOREINFO: the note in which a Linux kernel
+// describes itself to tools that read its memory (Linux: kernel/vmcore_info.c and
 // Documentation/admin-guide/kdump/vmcoreinfo.rst).
 package vmcoreinfo
 
@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// The note is an ELF note that begins a page: its name's length, its text's
-// length, its type, its name.
+// An ELF note at the beginning of a page: the length of its name, the length of
+// its text, its type, its name, its text.
 const (
 	headerSize = 12
 	nameSize   = 11
@@ -25,15 +25,15 @@ const (
 const (
 	// MaxNote bounds a note in bytes. Kernels give it one page and a little.
 	MaxNote = 16 << 10
-	// maxLines bounds the facts of a note; kernels have about 100.
+	// maxLines bounds the lines of a note; kernels write about 100.
 	maxLines = 1024
 )
 
 // ErrNoNote says that memory holds no note.
 var ErrNoNote = errors.New("no VMCOREINFO note")
 
-// noteSize returns the length of the note that a page begins with, from the
-// first textAt bytes of the page.
+// noteSize returns the length in bytes of the note that begins with head. It needs
+// the first textAt bytes.
 func noteSize(head []byte) (int, bool) {
 	if len(head) < textAt || binary.LittleEndian.Uint32(head) != nameSize ||
 		string(head[headerSize:][:nameSize]) != name {
@@ -46,14 +46,14 @@ func noteSize(head []byte) (int, bool) {
 	return textAt + int(size), true
 }
 
-// Info is what a note says.
+// Info is the contents of a note. It is the guest's word: nothing in it is proven.
 type Info struct {
 	Release string // OSRELEASE, as uname -r prints it
 
 	facts map[string]string // by key, such as SYMBOL(_stext)
 }
 
-// Parse reads a note, from its header on. What it says is the guest's word.
+// Parse parses a note, which begins with its header.
 func Parse(note []byte) (*Info, error) {
 	size, ok := noteSize(note)
 	if !ok || size > len(note) {
@@ -78,7 +78,8 @@ func Parse(note []byte) (*Info, error) {
 	return info, nil
 }
 
-// number reads a fact.
+// number parses the number of a line. A value with the prefix 0x is hexadecimal,
+// whatever base says.
 func (i *Info) number(key string, base int) (uint64, error) {
 	text, ok := i.facts[key]
 	if !ok {
@@ -104,7 +105,7 @@ func (i *Info) number(key string, base int) (uint64, error) {
 // Symbol returns the address of a symbol.
 func (i *Info) Symbol(name string) (uint64, error) { return i.number("SYMBOL("+name+")", 16) }
 
-// Number returns a number; a negative one as its two's complement.
+// Number returns a number. A negative one comes as its two's complement.
 func (i *Info) Number(name string) (uint64, error) { return i.number("NUMBER("+name+")", 10) }
 
 // Size returns the size of a type in bytes.
@@ -113,13 +114,13 @@ func (i *Info) Size(name string) (uint64, error) { return i.number("SIZE("+name+
 // Length returns the number of elements of an array.
 func (i *Info) Length(name string) (uint64, error) { return i.number("LENGTH("+name+")", 10) }
 
-// Offset returns where a field is in its structure, such as "page.flags".
+// Offset returns the offset in bytes of a field, such as "page.flags".
 func (i *Info) Offset(field string) (uint64, error) { return i.number("OFFSET("+field+")", 10) }
 
 // PageSize returns the size of the kernel's pages in bytes.
 func (i *Info) PageSize() (uint64, error) { return i.number("PAGESIZE", 10) }
 
-// Version returns the two leading numbers of the release.
+// Version returns the first two numbers of the release, such as 6 and 12.
 func (i *Info) Version() (major, minor int, err error) {
 	if n, err := fmt.Sscanf(i.Release, "%d.%d", &major, &minor); n != 2 || major < 0 || minor < 0 {
 		return 0, 0, fmt.Errorf("parse release %q: %w", i.Release, err)

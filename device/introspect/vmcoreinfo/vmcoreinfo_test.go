@@ -27,7 +27,7 @@ NUMBER(VMALLOC_START)=0xff8c3e1ec0000000
 NUMBER(broken)=x
 `
 
-// note returns a note of a text.
+// note returns a note with that text.
 func note(text string) []byte {
 	b := make([]byte, textAt, textAt+len(text))
 	binary.LittleEndian.PutUint32(b, nameSize)
@@ -77,7 +77,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestNotesThatAreNone(t *testing.T) {
+func TestInvalidNotesAreRefused(t *testing.T) {
 	long := note(strings.Repeat("A=1\n", maxLines+1))
 	cut := note(text)[:100]
 	other := note(text)
@@ -149,7 +149,7 @@ func TestEachFindsNotesAtPages(t *testing.T) {
 	}
 }
 
-// endless is memory of zeroes.
+// endless is zeroes without end.
 type endless struct{}
 
 func (endless) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
@@ -179,7 +179,7 @@ func FuzzParse(f *testing.F) {
 		if info.Release == "" {
 			t.Fatal("a note without a release")
 		}
-		// Whatever is there, is read or refused.
+		// None of these may panic.
 		_, _, _ = info.Version()
 		for _, f := range []func(string) (uint64, error){
 			info.Symbol, info.Number, info.Size, info.Length, info.Offset,
