@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package introspecttest makes guests for the tests of introspection: memory that
-// holds a kernel as Linux lays it out, small, and written by hand.
+// Package introspecttest makes guests for the tests of introspection: a small
+// memory with just those structures of a Linux kernel that introspection reads.
 package introspecttest
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
-// Addresses that the kernel's page tables begin with: __START_KERNEL_map, and what
-// the trampoline copies.
+// Constants of Linux on x86-64: __START_KERNEL_map, and the entry of the top page
+// table that the trampoline copies.
 const (
 	imageStart = 0xffffffff80000000
 	lastEntry  = 511
@@ -28,24 +28,24 @@ const (
 	sectionHasMap, sectionOnline = 1 << 1, 1 << 2
 )
 
-// Where a synthetic kernel has its things, in physical memory.
+// Where the parts of a synthetic kernel are, in guest-physical memory.
 const (
 	Trampoline = 0x9000
 	Note       = 8 << 20
 	Image      = 16 << 20 // mapped at imageStart + Image
 	MemMap     = 32 << 20
 
-	// In the image.
+	// Offsets in the image. From MapL2 on there are several tables.
 	Root, ImageL3, ImageL2          = 0, 0x1000, 0x2000
-	DirectL3, MapL3, MapL2          = 0x3000, 0x4000, 0x5000 // the last is several
+	DirectL3, MapL3, MapL2          = 0x3000, 0x4000, 0x5000
 	Symbols                         = 0x100000
 	BTF                             = 0x200000
 	Variables, NodeTable, ZoneNames = 0x300000, 0x301000, 0x303000
 	Node, Roots, Sections           = 0x304000, 0x310000, 0x320000
-	State, PanicCPU, Kexec          = 64, 72, 80 // among the variables
+	State, PanicCPU, Kexec          = 64, 72, 80 // offsets in Variables
 	ImageSize                       = 4 << 20
 
-	Direct  = 0xffff888000000000 // virtual
+	Direct  = 0xffff888000000000 // virtual addresses
 	Vmemmap = 0xffffea0000000000
 
 	FirstPFN   = 1 << 20 // of the memory that has struct pages
@@ -80,23 +80,23 @@ const (
 	Slab    = 0xf5 << 24
 )
 
-// zeroes is memory that nobody wrote to.
+// zeroes is memory that was never written.
 type zeroes struct{}
 
 func (zeroes) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), nil }
 
-// Guest is a guest with a kernel that is laid out by hand: 4 levels of page
-// tables, one node with one zone, and a memory map whose content a test
-// decides.
+// Guest is a guest with a synthetic kernel: 4 levels of page tables, one node with
+// one zone, and struct pages that a test writes.
 type Guest struct {
-	Low   []byte            // physical memory from 0 on
-	Pages uint64            // that have struct pages, from FirstPFN on
-	Facts map[string]string // what the kernel's note says, for PutNote
+	Low   []byte            // guest-physical memory from 0 on
+	Pages uint64            // number of pages with struct pages, from FirstPFN on
+	Facts map[string]string // lines of the kernel's note, for PutNote
 
-	mapped uint64 // struct pages that the memory map has; it repeats itself
+	mapped uint64 // number of struct pages in memory; they repeat
 }
 
-// New makes a guest whose struct pages repeat after so many.
+// New makes a guest of so many pages. Only mapped struct pages are in memory. The
+// kernel's page tables map them again and again.
 func New(tb testing.TB, pages, mapped uint64) *Guest {
 	tb.Helper()
 	s := &Guest{Low: make([]byte, MemMap+mapped*PageSize), Pages: pages, mapped: mapped}
@@ -151,7 +151,8 @@ func (s *Guest) putTables() {
 		s.entry(MapL3, first+at, 2, Image+uint64(table)|present)
 		s.entry(table, first+at, 1, MemMap+at%(s.mapped*PageSize)|large)
 	}
-	// The trampoline copies the upper half, before the processor marked it.
+	// The trampoline has a copy of the upper half. It was made before the processor
+	// set the flag accessed.
 	copy(s.Low[Trampoline:], s.Image(Root)[:4096])
 	binary.LittleEndian.PutUint64(s.Low[Trampoline+lastEntry*8:], Image+ImageL3|1)
 }
@@ -220,9 +221,10 @@ func (s *Guest) putNode() {
 	}
 }
 
-// PutNote writes the note of the facts.
+// PutNote writes the kernel's note with Facts.
 func (s *Guest) PutNote() { PutNote(s.Low[Note:], s.Facts) }
 
+// PutNote writes a note at the beginning of at, which has at least 8192 bytes.
 func PutNote(at []byte, facts map[string]string) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "OSRELEASE=%s\n", facts["OSRELEASE"])
@@ -241,7 +243,7 @@ type Page struct {
 	Flags, Head, Mapping, Private uint64
 	Word                          uint32 // type or mapcount; 0: neither
 	Refcount                      uint32
-	Large                         uint64 // of a second page: its flags word
+	Large                         uint64 // after a head: flags with the order
 }
 
 // Set writes the struct page of the n-th page.
@@ -257,18 +259,19 @@ func (s *Guest) Set(n uint64, p Page) {
 	binary.LittleEndian.PutUint64(b[40:], p.Private)
 	binary.LittleEndian.PutUint32(b[48:], p.Word)
 	binary.LittleEndian.PutUint32(b[52:], p.Refcount)
-	if p.Large != 0 { // of what is not mapped: counts of -1
+	if p.Large != 0 { // mapcounts of -1: not mapped
 		binary.LittleEndian.PutUint64(b[16:], 1<<64-1)
 	}
 }
 
+// SetAll writes all struct pages in memory.
 func (s *Guest) SetAll(f func(n uint64) Page) {
 	for n := range s.mapped {
 		s.Set(n, f(n))
 	}
 }
 
-// SetLarge writes a compound page.
+// SetLarge writes the struct pages of a compound page.
 func (s *Guest) SetLarge(n uint64, order int, head Page) {
 	head.Flags |= Head
 	s.Set(n, head)
@@ -281,13 +284,13 @@ func (s *Guest) SetLarge(n uint64, order int, head Page) {
 	}
 }
 
-// Memory returns the guest's memory: low, and that with the struct pages.
+// Memory returns the guest's memory: Low, and the pages with struct pages.
 func (s *Guest) Memory(tb testing.TB) *physmem.Memory {
 	return s.MemoryIn(tb, bytes.NewReader(s.Low))
 }
 
-// Share puts the guest's low memory into a memfd, as a guest that runs has it. It
-// returns all memory, and a function that writes a word of the low part.
+// Share copies Low into a memfd, which a test can change while it is read. It
+// returns the guest's memory, and a function that writes a word of the memfd.
 func (s *Guest) Share(tb testing.TB) (*physmem.Memory, func(gpa int64, word uint64)) {
 	tb.Helper()
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
@@ -305,7 +308,7 @@ func (s *Guest) Share(tb testing.TB) (*physmem.Memory, func(gpa int64, word uint
 	}
 }
 
-// MemoryIn is memory whose low part is read from elsewhere.
+// MemoryIn is Memory with low in place of Low.
 func (s *Guest) MemoryIn(tb testing.TB, low physmem.Source) *physmem.Memory {
 	tb.Helper()
 	m, err := physmem.New([]physmem.Region{
@@ -318,7 +321,7 @@ func (s *Guest) MemoryIn(tb testing.TB, low physmem.Source) *physmem.Memory {
 	return m
 }
 
-// mustBTF returns the types of the synthetic kernel.
+// mustBTF returns the BTF of the synthetic kernel. tb may be nil.
 func mustBTF(tb testing.TB) []byte {
 	long := &btf.Int{Name: "unsigned long", Size: 8}
 	integer := &btf.Int{Name: "unsigned int", Size: 4}
