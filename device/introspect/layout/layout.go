@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package layout learns from a kernel's BTF where the fields are that describe
-// its memory, and how its version marks what a page is.
+// Package layout learns from a kernel's BTF the offsets of the fields that describe
+// its memory, and the marks by which this version tells what a page is.
 //
-// A kernel whose types are not as expected is refused with a reason: nothing is
-// assumed where BTF does not say it, save what a comment names with its source.
+// A kernel whose types are not as expected is refused with a reason. Little is
+// assumed beyond BTF; a comment at each assumption names its source.
 package layout
 
 import (
@@ -23,8 +23,8 @@ var ErrUnknown = errors.New("this kernel's memory is not understood")
 // MaxBTF bounds a kernel's BTF in bytes; Debian's have 5 MiB.
 const MaxBTF = 32 << 20
 
-// magic begins BTF (include/uapi/linux/btf.h). The decoder takes ELF files as
-// well, which is more than a guest is to be trusted with.
+// magic begins BTF (include/uapi/linux/btf.h). It is checked because the decoder
+// also accepts ELF files, and a guest must not reach the parser for those.
 const magic = 0xeb9f
 
 // Kernel is the layout of a kernel's memory management.
@@ -36,13 +36,14 @@ type Kernel struct {
 	Running uint32 // the system_state of a kernel in normal operation
 }
 
-// Load reads a kernel's BTF. The version is the kernel's, such as 6, 12.
+// Load learns the layout from a kernel's BTF. major and minor are the kernel's
+// version, such as 6 and 12. All errors wrap ErrUnknown.
 func Load(blob []byte, major, minor int) (k *Kernel, err error) {
 	if len(blob) > MaxBTF || len(blob) < 2 || binary.LittleEndian.Uint16(blob) != magic {
 		return nil, fmt.Errorf("load BTF: %d bytes are none: %w", len(blob), ErrUnknown)
 	}
-	// The decoder is made for untrusted input, and another's: what it misses
-	// must not end the process.
+	// The guest chooses the input. A panic in the decoder, which is a library, must
+	// not end the process.
 	defer func() {
 		if p := recover(); p != nil {
 			k, err = nil, fmt.Errorf("load BTF: %v: %w", p, ErrUnknown)
@@ -75,10 +76,10 @@ func Load(blob []byte, major, minor int) (k *Kernel, err error) {
 	return k, nil
 }
 
-// Zone is struct zone, with what belongs to it. All are offsets in bytes,
-// unless they say otherwise.
+// Zone is the layout of struct zone and struct free_area. Fields are offsets in
+// bytes unless a comment says otherwise.
 type Zone struct {
-	Size          int
+	Size          int // of struct zone
 	Name          int // a pointer
 	Start         int // zone_start_pfn
 	Spanned       int
@@ -86,10 +87,10 @@ type Zone struct {
 	Managed       int
 	FreeArea      int // the array of free lists
 	FreeAreaSize  int // of an element
-	FreeAreaCount int // of blocks, within an element
-	Orders        int // number of elements
+	FreeAreaCount int // nr_free, within an element
+	Orders        int // number of elements, not an offset
 	FreePages     int // the count NR_FREE_PAGES
-	Kinds         int // MAX_NR_ZONES
+	Kinds         int // MAX_NR_ZONES, not an offset
 }
 
 func (z *Zone) load(t types) error {
@@ -134,11 +135,11 @@ func (z *Zone) load(t types) error {
 // (include/linux/page-flags-layout.h).
 func (z *Zone) ZoneBits() int { return max(1, bits.Len(uint(z.Kinds-1))) }
 
-// Node is struct pglist_data.
+// Node is the layout of struct pglist_data.
 type Node struct {
 	Size  int
 	Zones int // offset of the array of zones
-	Count int // of its elements
+	Count int // number of its elements
 	ID    int // offset of node_id
 }
 
@@ -158,7 +159,7 @@ func (n *Node) load(t types, zoneSize int) error {
 	return offsets{{&n.Zones, "node_zones", n.Count * zoneSize}, {&n.ID, "node_id", 4}}.read(node)
 }
 
-// Section is struct mem_section.
+// Section is the layout of struct mem_section.
 type Section struct {
 	Size   int
 	MemMap int // offset of section_mem_map

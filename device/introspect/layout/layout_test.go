@@ -9,7 +9,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// kernel are the types of a synthetic kernel; tests change them.
+// kernel has the types of a synthetic kernel. Tests change them.
 type kernel struct {
 	page, folio, zone, area, node, section *btf.Struct
 	enums                                  map[string]map[string]uint64
@@ -29,7 +29,7 @@ func array(typ btf.Type, n uint32) btf.Type {
 	return &btf.Array{Index: integer, Type: typ, Nelems: n}
 }
 
-// newKernel returns types as of Linux 6.12.
+// newKernel returns the types of Linux 6.12.
 func newKernel() *kernel {
 	k := &kernel{}
 	list := &btf.Struct{Size: 40, Members: []btf.Member{
@@ -76,7 +76,7 @@ func newKernel() *kernel {
 	return k
 }
 
-// as6_1 makes the types those of Linux 6.1.
+// as6_1 changes the types to those of Linux 6.1.
 func (k *kernel) as6_1() {
 	delete(k.enums, "pagetype")
 	k.enums["pageflags"]["PG_slab"] = 9

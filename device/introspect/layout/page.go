@@ -11,21 +11,21 @@ import (
 // maxPageSize bounds struct page; it has 56 to 80 bytes.
 const maxPageSize = 256
 
-// Page is struct page. Offsets are in bytes; those of the second page of a
-// compound page are within that one's struct page.
+// Page is the layout of struct page. Fields are offsets in bytes unless a comment
+// says otherwise.
 type Page struct {
-	Size     int
+	Size     int // of struct page
 	Flags    int
 	Mapping  int
-	Private  int // the order of a free block
-	Mapcount int // what page tables refer to it, or the page's type
+	Private  int // of a free block: its order
+	Mapcount int // the number of mappings less one, or the page's type
 	Refcount int
 	Head     int // of a tail page: where its head is
 
 	// HeadMask says that a tail page may hold a mask instead of a pointer,
 	// since Linux 7.1 (8c846c879e22).
 	HeadMask bool
-	// Shift is the binary logarithm of Size, or -1 if that is no power of two.
+	// Shift is log2 of Size, or -1 if Size is no power of two.
 	Shift int
 
 	Flag  Flags
@@ -33,37 +33,39 @@ type Page struct {
 	Large Large
 }
 
-// Flags are masks of a page's flags; 0 for one that the kernel does not have.
+// Flags are masks of a page's flags. A flag that the kernel does not have is 0.
 type Flags struct {
 	Locked, Uptodate, Dirty, LRU, Slab, Reserved, Writeback, Head, SwapBacked, SwapCache uint64
 }
 
-// Types are how a page's type is told: word&Mask == Value. The word is that of
-// the mapcount. A zero mask stands for a type that has no such mark.
+// Types are the marks of page types in the word at Page.Mapcount. A type that the
+// kernel does not mark there has a zero mask.
 type Types struct {
 	Buddy, Table, Offline, Slab, Hugetlb, LargeKmalloc, Guard TypeMark
 
-	// First and End bound the words that are a type, and no mapcount.
+	// First and End bound the words that are a type and not a mapcount. End is
+	// exclusive.
 	First, End uint32
 }
 
-// TypeMark is a pattern of a page's type.
+// TypeMark is the mark of a page type: word&Mask == Value.
 type TypeMark struct{ Mask, Value uint32 }
 
-// Match tells whether a type word has the mark.
+// Match says whether a word has the mark.
 func (m TypeMark) Match(word uint32) bool { return m.Mask != 0 && word&m.Mask == m.Value }
 
-// Large is what the second page of a compound page says. Offsets of -1 are of
-// fields that the kernel does not have.
+// Large is the layout of what a compound page keeps in the struct page after its
+// head. Offsets are within that struct page; -1 stands for a field that the kernel
+// does not have.
 type Large struct {
-	Order       int  // a byte
-	OrderInWord bool // it is the low byte of a word of flags
-	Mapcount    int  // of the whole and its parts together, less one
-	Entire      int  // of the whole, less one
+	Order       int  // one byte
+	OrderInWord bool // the byte is the low one of a word of flags
+	Mapcount    int  // mappings of the whole and of its pages together, less one
+	Entire      int  // mappings of the whole, less one
 
-	// How huge pages of hugetlbfs are told, if not by type: by the number of
-	// their destructor, or by a flag.
-	Destructor      int // a byte
+	// The mark of huge pages of hugetlbfs in kernels without Types.Hugetlb: the
+	// number of their destructor, or a flag.
+	Destructor      int // one byte
 	HugetlbNumber   uint8
 	HugetlbFlag     uint64
 	HugetlbFlagWord int

@@ -8,10 +8,10 @@ import (
 )
 
 // load learns how the kernel marks types. Since Linux 6.12 (4ffca5a96678) the
-// high byte of the word is a value of enum pagetype. Before, from 4.18 on, the
-// high half byte says that there is a type, and a bit that is 0 says which
-// (include/linux/page-flags.h); BTF does not say those, so they are taken for
-// versions whose source is known.
+// high byte of the word is a value of enum pagetype. Before, since 4.18, the high
+// four bits say that the word is a type, and a bit that is 0 says which type
+// (include/linux/page-flags.h). BTF does not have these bits. So they are only used
+// for versions whose source was read.
 func (p *Types) load(t types, major, minor int) error {
 	if _, err := t.enum("pagetype", "PGTY_buddy"); err == nil {
 		return p.loadValues(t)
@@ -28,14 +28,14 @@ func (p *Types) load(t types, major, minor int) error {
 		guard   = 0x400
 	)
 	bit := func(b uint32) TypeMark { return TypeMark{base | b, base} }
-	p.First, p.End = base, 1<<32-128 // from -128 on it is a mapcount
+	p.First, p.End = base, 1<<32-128 // -128 and above are mapcounts
 	p.Offline, p.Table, p.Guard = bit(offline), bit(table), bit(guard)
-	// Of a free block the whole word is known, as it has no other type.
+	// A free block has no other type, so its whole word is known.
 	p.Buddy = TypeMark{1<<32 - 1, 1<<32 - 1 - buddy}
 	return nil
 }
 
-// loadValues takes the types of enum pagetype.
+// loadValues reads the marks from enum pagetype.
 func (p *Types) loadValues(t types) error {
 	for _, mark := range []struct {
 		mark     *TypeMark
@@ -60,27 +60,27 @@ func (p *Types) loadValues(t types) error {
 		if value < 0x80 || value > 0xfe {
 			return fmt.Errorf("type %s is %#x", mark.name, value)
 		}
-		// An owner may use the low bits of the word.
+		// The owner of a page may use the low bits of the word.
 		*mark.mark = TypeMark{0xff << 24, uint32(value) << 24}
 	}
-	// Of a free block the whole word is known (mm/page_alloc.c and
-	// __SetPageBuddy), as no one owns it.
+	// A free block has no owner, so its whole word is known (mm/page_alloc.c,
+	// __SetPageBuddy).
 	p.Buddy.Mask = 1<<32 - 1
-	// High bytes from 0x80 to 0xfe are types, 0xff is a mapcount below zero.
+	// High bytes from 0x80 to 0xfe are types; 0xff is a negative mapcount.
 	p.First, p.End = 0x80<<24, 0xff<<24
 	return nil
 }
 
-// IsType tells whether a word is a type and no mapcount. A mapcount of -1, for
-// no mapping, has all bits set.
+// IsType says whether a word is a type and not a mapcount. A page that is not
+// mapped has mapcount -1, with all bits set.
 func (p *Types) IsType(word uint32) bool { return word >= p.First && word < p.End }
 
-// load learns about compound pages.
+// load learns the fields of compound pages.
 func (l *Large) load(t types, page structure, marks Types) error {
 	*l = Large{Order: -1, Mapcount: -1, Entire: -1, Destructor: -1}
 	size := page.size()
-	// Of Linux 6.0 and 6.1 in struct page itself, of later ones in struct folio,
-	// which covers the first pages.
+	// In Linux 6.0 and 6.1 the fields are in struct page itself. Later they are in
+	// struct folio, which overlays the first struct pages.
 	if at, _, err := page.member("compound_order"); err == nil {
 		l.Order = at
 	}
@@ -116,7 +116,7 @@ func (l *Large) load(t types, page structure, marks Types) error {
 	return l.loadHugetlb(t, page)
 }
 
-// loadHugetlb learns how huge pages are told by kernels that give them no type.
+// loadHugetlb learns the mark of huge pages in kernels without a type for them.
 func (l *Large) loadHugetlb(t types, page structure) error {
 	number, err := t.enum("compound_dtor_id", "HUGETLB_PAGE_DTOR") // up to Linux 6.5
 	if err == nil {

@@ -9,13 +9,13 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// maxNesting bounds structures without a name within each other.
+// maxNesting bounds how deep structures without a name are nested.
 const maxNesting = 8
 
 // errNoMember says that a structure has no such member.
 var errNoMember = errors.New("no such member")
 
-// types looks kernel types up.
+// types looks up types of the kernel.
 type types struct{ spec *btf.Spec }
 
 // structure is a struct of the kernel.
@@ -48,8 +48,8 @@ func (t types) enum(name, value string) (uint64, error) {
 	return 0, fmt.Errorf("enum %s: %w: %s", name, errNoMember, value)
 }
 
-// member finds a member, also within members that have no name, and returns its
-// offset in bytes and its type.
+// member returns the offset in bytes and the type of a member. It also looks into
+// members without a name.
 func (s structure) member(name string) (int, btf.Type, error) {
 	offset, typ := findMember(s.Members, name, 0)
 	if typ == nil {
@@ -99,14 +99,14 @@ func (s structure) array(name string) (*btf.Array, error) {
 	return array, nil
 }
 
-// offsets are members to find, each with the bytes that are read there.
+// offsets are members to look up. size is how many bytes are read there.
 type offsets []struct {
 	at   *int
 	name string
 	size int
 }
 
-// read finds all of them within a structure.
+// read looks up all members, which must lie within the structure.
 func (o offsets) read(s structure) error {
 	for _, field := range o {
 		at, _, err := s.member(field.name)
