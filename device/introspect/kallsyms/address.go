@@ -7,16 +7,16 @@ import (
 	"fmt"
 )
 
-// addressing computes the address of a symbol from what the table stores.
+// addressing computes the address of symbol i from the offset in the table.
 type addressing func(t *Table, i int) uint64
 
-// offset returns what the table stores for a symbol.
+// offset returns the entry of kallsyms_offsets for symbol i.
 func (t *Table) offset(i int) int32 { return int32(binary.LittleEndian.Uint32(t.offsets[4*i:])) }
 
 // The ways in which kernels store addresses.
 var addressings = []struct {
 	name    string
-	based   bool // needs a base
+	based   bool // uses kallsyms_relative_base
 	address addressing
 }{
 	// v4.6 to v6.15 with CONFIG_KALLSYMS_ABSOLUTE_PERCPU, as on x86 with SMP.
@@ -36,10 +36,11 @@ var addressings = []struct {
 	}},
 }
 
-// minWitnesses is how many symbols have to agree.
+// minWitnesses is how many witnesses the table must have.
 const minWitnesses = 2
 
-// chooseAddressing takes the one way that agrees with the note.
+// chooseAddressing chooses the way to store addresses by which all witnesses in
+// the table have the address that the note gives.
 func (t *Table) chooseAddressing(note Note, witnesses []string) error {
 	want := make(map[string]uint64)
 	for _, name := range witnesses {

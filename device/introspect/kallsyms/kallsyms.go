@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kallsyms reads the symbol table that a Linux kernel carries, from the
-// kernel's memory (Linux: kernel/kallsyms.c and scripts/kallsyms.c).
+// Package kallsyms reads the symbol table of a Linux kernel from the kernel's
+// memory (Linux: kernel/kallsyms.c and scripts/kallsyms.c).
 //
-// The table stores addresses in ways that changed over time. None is assumed:
-// the one is taken that gives the addresses which the kernel's VMCOREINFO names
-// as well.
+// The way in which the table stores addresses changed over time. It is not derived
+// from the kernel's version. Some symbols are also in VMCOREINFO, with their
+// addresses: the way that gives the same addresses is the right one.
 package kallsyms
 
 import (
@@ -15,8 +15,8 @@ import (
 	"fmt"
 )
 
-// Bounds on what a table may have; kernels have some hundred thousand symbols
-// of some dozen bytes.
+// Bounds on a table. Kernels have some hundred thousand symbols, of some dozen
+// bytes each.
 const (
 	maxSymbols = 1 << 20
 	maxNames   = 32 << 20
@@ -24,29 +24,30 @@ const (
 	maxName    = 1024 // KSYM_NAME_LEN is 512
 )
 
-// Memory reads the kernel's virtual memory; [paging.Space] does.
+// Memory reads the kernel's virtual memory. [paging.Space] implements it.
 type Memory interface {
 	Read(p []byte, va uint64) error
 }
 
-// Note names the table's parts; [vmcoreinfo.Info] does.
+// Note gives the addresses of the table's parts. [vmcoreinfo.Info] implements it.
 type Note interface {
 	Symbol(name string) (uint64, error)
 }
 
 // Table is a kernel's symbol table.
 type Table struct {
-	names   []byte // compressed, each behind its length
+	names   []byte // compressed, each after its length
 	tokens  [256][]byte
 	offsets []byte // 32 bits for each symbol
 	at      uint64 // address of the offsets
-	base    uint64 // what offsets are relative to
-	based   bool   // there is a base
+	base    uint64 // kallsyms_relative_base
+	based   bool   // the kernel has a base
 	address addressing
 }
 
-// Read reads the table that a note names. The words that serve as its proof are
-// symbols of both: at least two of witnesses have to agree.
+// Read reads the table whose parts the note names. witnesses are symbols that the
+// note has, too. At least two of them must be in the table, and all that are must
+// have the address that the note gives.
 func Read(mem Memory, note Note, witnesses ...string) (*Table, error) {
 	t := &Table{}
 	count, err := t.readParts(mem, note)
@@ -92,7 +93,7 @@ func (t *Table) readParts(mem Memory, note Note) (int, error) {
 	return int(count), t.readTokens(mem, note)
 }
 
-// readTokens reads what each byte of a compressed name stands for.
+// readTokens reads the token that each byte of a compressed name stands for.
 func (t *Table) readTokens(mem Memory, note Note) error {
 	at, err := note.Symbol("kallsyms_token_index")
 	if err != nil {
@@ -106,7 +107,8 @@ func (t *Table) readTokens(mem Memory, note Note) error {
 		return err
 	}
 	last := int(binary.LittleEndian.Uint16(index[510:]))
-	// The last token is short, and a byte behind the table is nobody's harm.
+	// The length of the last token is not known yet, so this may read past the
+	// table's end. That does no harm.
 	table := make([]byte, min(last+maxName, maxTokens))
 	if err := mem.Read(table, at); err != nil {
 		return err
@@ -125,14 +127,14 @@ func (t *Table) readTokens(mem Memory, note Note) error {
 	return nil
 }
 
-// readNames reads the names to the end of the last.
+// readNames reads count names.
 func (t *Table) readNames(mem Memory, note Note, count int) error {
 	at, err := note.Symbol("kallsyms_names")
 	if err != nil {
 		return err
 	}
 	const chunk = 64 << 10
-	end := 0 // of the names that were measured
+	end := 0 // of the names that are complete
 	for n := 0; n < count; {
 		size, ok := nameLength(t.names[end:])
 		if ok && size < 3 {
@@ -146,7 +148,7 @@ func (t *Table) readNames(mem Memory, note Note, count int) error {
 		if len(t.names) >= maxNames {
 			return fmt.Errorf("names of more than %d bytes", maxNames)
 		}
-		// Up to the end of a page, as the next may not be there.
+		// Up to the end of a page: the next page may not be mapped.
 		more := make([]byte, chunk-(at+uint64(len(t.names)))%4096)
 		if err := mem.Read(more, at+uint64(len(t.names))); err != nil {
 			return err
@@ -157,14 +159,14 @@ func (t *Table) readNames(mem Memory, note Note, count int) error {
 	return nil
 }
 
-// nameLength returns the length of the name that b begins with, and of what
-// says so: one byte, or two since Linux 6.1.
+// nameLength returns the length of the name that b begins with, together with its
+// length field. That has one byte, or since Linux 6.1 two for long names.
 func nameLength(b []byte) (int, bool) {
 	_, size, ok := split(b)
 	return size, ok
 }
 
-// split returns where the bytes of a name begin and end.
+// split returns the offsets where the bytes of the first name in b begin and end.
 func split(b []byte) (start, end int, ok bool) {
 	if len(b) == 0 {
 		return 0, 0, false
@@ -178,16 +180,17 @@ func split(b []byte) (start, end int, ok bool) {
 	return 2, 2 + int(b[0]&0x7f) + int(b[1])<<7, true
 }
 
-// ErrNoSymbol says that a kernel has no symbol of a name.
+// ErrNoSymbol says that a kernel has no symbol with a name.
 var ErrNoSymbol = errors.New("no such symbol")
 
-// ErrAmbiguous says that several symbols of a kernel have one name.
+// ErrAmbiguous says that several symbols of a kernel have the same name.
 var ErrAmbiguous = errors.New("several symbols have this name")
 
 // Symbols are addresses by name.
 type Symbols map[string][]uint64
 
-// Address returns the address of a symbol that was asked for.
+// Address returns the address of a symbol that was passed to Find. The error wraps
+// ErrNoSymbol or ErrAmbiguous.
 func (s Symbols) Address(name string) (uint64, error) {
 	switch found := s[name]; len(found) {
 	case 0:
@@ -198,7 +201,7 @@ func (s Symbols) Address(name string) (uint64, error) {
 	return 0, fmt.Errorf("look up %s: %w", name, ErrAmbiguous)
 }
 
-// Find looks up symbols by name.
+// Find looks up symbols by name, in one pass over the table.
 func (t *Table) Find(names ...string) Symbols {
 	wanted := make(Symbols, len(names))
 	for _, name := range names {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// image is a kernel's memory from an address on.
+// image is kernel memory that begins at an address.
 type image struct {
 	at      uint64
 	content []byte
@@ -38,7 +38,7 @@ func (n note) Symbol(name string) (uint64, error) {
 
 const start = 0xffffffff81000000
 
-// symbol is one of a synthetic kernel.
+// symbol is a symbol of a synthetic kernel.
 type symbol struct {
 	name    string
 	address uint64
@@ -50,7 +50,7 @@ var symbols = []symbol{
 	{strings.Repeat("long", 60), start + 0x30},
 }
 
-// build lays a table out, with addresses stored in a way.
+// build makes a table. way says how it stores addresses: percpu, base or place.
 func build(way string, symbols []symbol) (image, note) {
 	const base = start
 	m := image{at: start, content: make([]byte, 1<<20)}
@@ -65,7 +65,7 @@ func build(way string, symbols []symbol) (image, note) {
 	for code := range 256 {
 		token := string(rune(code))
 		if code == 0 || code > 127 {
-			token = "long" // as if it were frequent
+			token = "long" // a token of several characters
 		}
 		binary.LittleEndian.PutUint16(index[2*code:], uint16(at))
 		at += copy(table[at:], token) + 1
