@@ -12,19 +12,18 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
-// life is a kernel, and whether its clock was seen to go on. A life is of one
-// boot: a reset leaves a dead kernel in memory that would prove itself again.
+// life is a kernel in one boot, and whether its clock was seen to go on. A reset
+// leaves the dead kernel in memory, where it still passes introspect's checks.
 type life struct {
 	kernel *introspect.Kernel
 	ticks  uint64 // of its clock, when it was found
 	at     time.Time
-	alive  bool
+	alive  bool // the clock was seen to go on
 }
 
-// renew returns the life for a guest whose memory is described so: the same
-// where the kernel is the same, and that of the kernel it finds where it is not.
-// l may be nil. The result is nil with an error. A quick look tells less of why
-// there is no kernel.
+// renew returns the life of the kernel in mem. If that is still l's kernel, the
+// result keeps what l knows; otherwise renew looks for another kernel. l may be
+// nil. quick is introspect.Options.Quick.
 func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*life, error) {
 	hint := uint64(0)
 	if l != nil {
@@ -49,7 +48,7 @@ func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*lif
 	return &life{kernel: k, ticks: ticks, at: at}, nil
 }
 
-// Looking for life: an idle kernel's clock stands still for a while, but seldom
+// How to look for life. The clock of an idle kernel may stand still, but seldom
 // for long.
 const (
 	lifePatience = 200 * time.Millisecond
@@ -57,8 +56,8 @@ const (
 	maxHZ        = 1000 // ticks a second
 )
 
-// check tells whether the kernel is alive and in normal operation, and waits a
-// little for the first sign.
+// check returns nil if the kernel is alive and in normal operation. It waits up to
+// lifePatience to see the clock go on for the first time.
 func (l *life) check(ctx context.Context) error {
 	for end := time.Now().Add(lifePatience); ; {
 		if err := l.kernel.Check(); err != nil {
@@ -73,7 +72,7 @@ func (l *life) check(ctx context.Context) error {
 		}
 		if l.goneOn(ticks, time.Since(l.at)) {
 			l.alive = true
-			continue // and checked once more, as it lives
+			continue // check the kernel once more, now that it is known to live
 		}
 		if time.Now().After(end) {
 			return ErrNotAlive
@@ -86,10 +85,10 @@ func (l *life) check(ctx context.Context) error {
 	}
 }
 
-// goneOn tells whether the clock has gone on as a clock does: by no more ticks than
-// there was time for. Whatever a boot loader writes there is seldom just that, and
-// a kernel's image that it loads has the time at which a clock starts, which is
-// earlier.
+// goneOn says whether the clock has gone on, by no more ticks than there was time
+// for. After a reset, a boot loader may overwrite the dead kernel's clock. Random
+// data seldom passes as a clock. The image of another kernel has the initial time
+// there, which is earlier.
 func (l *life) goneOn(ticks uint64, since time.Duration) bool {
 	return ticks > l.ticks && ticks-l.ticks <= uint64(since.Seconds()*maxHZ)+maxHZ
 }

@@ -18,19 +18,19 @@ import (
 
 // Errors about the kernel, beside those of package introspect.
 var (
-	// ErrNoMemory says that no guest has shared its memory.
+	// ErrNoMemory says that no frontend has shared a guest's memory.
 	ErrNoMemory = errors.New("there is no guest memory: QEMU is not connected, " +
 		"or it is too old to share memory before the guest starts the device's driver")
-	// ErrNotAlive says that the kernel has not been seen at work in this boot. The
-	// guest may have been reset a moment ago.
+	// ErrNotAlive says that the kernel's clock was not seen to go on in this boot.
+	// The guest may have been reset a moment ago.
 	ErrNotAlive = errors.New("the kernel's clock has not been seen to go on since the guest " +
 		"was started or reset")
 )
 
 // Options configure an Observer. The zero value is usable.
 type Options struct {
-	// Background looks for the kernel before anybody asks, so that a request need
-	// not.
+	// Background also looks for the kernel between requests, so that a request
+	// need not spend its time on it.
 	Background bool
 
 	// Changed is called after each change of what Status returns. It may be nil,
@@ -41,22 +41,21 @@ type Options struct {
 	Logger *zap.Logger
 }
 
-// Observer watches one guest after the other. Its methods may be called from any
-// goroutine.
+// Observer observes one guest after the other. It is safe for concurrent use.
 type Observer struct {
 	lg      *zap.Logger
 	changed func()
-	turn    chan struct{} // holds a token while somebody looks for the kernel
-	// maxClaims bounds the blocks that wait to be proven.
+	turn    chan struct{} // holds a token during a search for the kernel
+	// maxClaims is the constant maxClaims; tests lower it.
 	maxClaims  int
 	background bool
 
 	mu     sync.Mutex
 	guest  *guest        // nil without memory
-	boot   uint32        // of the machine, as the frontend counts
+	boot   uint32        // the frontend's count of resets
 	booted chan struct{} // closed at the next change of boot
-	life   *life         // of the kernel that was found last; nil before
-	why    error         // why there is none
+	life   *life         // of the kernel that was found last; nil if none
+	why    error         // why there is no kernel, or it cannot be used
 }
 
 // guest is a guest's memory under one memory table.
@@ -66,16 +65,16 @@ type guest struct {
 	stop   context.CancelFunc // of its watcher
 }
 
-// reference keeps memory valid; [vhostuser.Memory] is one.
+// reference keeps memory valid. [vhostuser.Memory] implements it.
 type reference interface {
 	Retain()
 	Release()
 }
 
-// Status is what is known of the kernel.
+// Status is what is known of the kernel. Both are empty before the first search.
 type Status struct {
 	Release string `json:"release,omitempty"` // as uname -r prints it
-	Why     string `json:"why,omitempty"`     // why it cannot be used, or none is known
+	Why     string `json:"why,omitempty"`     // why it cannot be used, or was not found
 }
 
 // New returns an Observer without a guest.
@@ -93,9 +92,9 @@ func New(o Options) *Observer {
 	return ob
 }
 
-// SetMemory gives the guest's memory, or nil, which ends the guest. It must not
-// be called during Ask. What was learned of the kernel is kept from one table of
-// a guest to the next.
+// SetMemory sets the guest's memory. nil means that the guest is gone. It must not
+// be called during Ask. What is known of the kernel is kept until the guest is
+// gone. SetMemory retains m as long as it needs it.
 func (o *Observer) SetMemory(m *vhostuser.Memory) {
 	var mem *physmem.Memory
 	if m != nil {
@@ -107,7 +106,7 @@ func (o *Observer) SetMemory(m *vhostuser.Memory) {
 	o.setGuest(m, mem)
 }
 
-// setGuest is SetMemory for memory that is described already, or not at all.
+// setGuest is SetMemory with the description of the memory; mem may be nil.
 func (o *Observer) setGuest(shared reference, mem *physmem.Memory) {
 	o.mu.Lock()
 	old := o.guest
@@ -130,7 +129,8 @@ func (o *Observer) setGuest(shared reference, mem *physmem.Memory) {
 	o.changed()
 }
 
-// SetBoot says how often the machine was reset by now, or its memory replaced.
+// SetBoot sets the frontend's count of resets of the machine, and of times that
+// its memory was replaced. A change forgets the kernel.
 func (o *Observer) SetBoot(n uint32) {
 	o.learn(func() {
 		if n == o.boot {
@@ -142,7 +142,7 @@ func (o *Observer) SetBoot(n uint32) {
 	})
 }
 
-// learn has change note what was learned, with o.mu held, and tells of news.
+// learn calls change with o.mu held, and reports a change of the status.
 func (o *Observer) learn(change func()) {
 	o.mu.Lock()
 	before := o.status()
@@ -173,8 +173,7 @@ func (o *Observer) status() Status {
 	return s
 }
 
-// physical describes the guest's memory by its files, or is nil where there are
-// none.
+// physical describes the guest's memory by its files. It is nil without files.
 func physical(m *vhostuser.Memory) (*physmem.Memory, error) {
 	var regions []physmem.Region
 	for _, f := range m.Files() {
@@ -190,16 +189,16 @@ func physical(m *vhostuser.Memory) (*physmem.Memory, error) {
 
 // Times of the watcher.
 const (
-	settleTime = time.Second     // from a new memory table to the first look
-	bootTime   = 4 * time.Second // the longest between looks, as long as a guest may boot
-	bootLooks  = 30
-	maxRetry   = 10 * time.Minute // and then
-	keepTime   = time.Minute      // between looks at a kernel that is known
-	thorough   = 4                // looks in vain before every page is looked at
+	settleTime = time.Second      // from a new memory table or a reset to the first look
+	bootTime   = 4 * time.Second  // longest time between the first bootLooks failed looks
+	bootLooks  = 30               // a guest may still boot during so many
+	maxRetry   = 10 * time.Minute // longest time between later failed looks
+	keepTime   = time.Minute      // between looks at a known kernel
+	thorough   = 4                // failed looks before every page is read
 )
 
-// watch keeps the kernel known until ctx ends, so that a request need not search.
-// It takes over a reference to the memory.
+// watch looks for the kernel until ctx ends, so that a request need not search. It
+// takes over a reference to the memory.
 func (o *Observer) watch(ctx context.Context, g *guest) {
 	defer g.shared.Release()
 	delay, looks := settleTime, 0
@@ -208,7 +207,7 @@ func (o *Observer) watch(ctx context.Context, g *guest) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-booted: // a reset in the middle of a look is seen here, too
+		case <-booted: // also after a reset during the last look
 			delay, looks = settleTime, 0
 			booted = o.nextBoot()
 			continue
@@ -234,14 +233,14 @@ func (o *Observer) watch(ctx context.Context, g *guest) {
 	}
 }
 
-// nextBoot returns what is closed at the next change of boot.
+// nextBoot returns a channel that is closed at the next change of boot.
 func (o *Observer) nextBoot() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.booted
 }
 
-// explain looks at every page for a kernel that is refused, to say why.
+// explain reads every page to find a kernel that is refused, and why.
 func (o *Observer) explain(ctx context.Context, mem *physmem.Memory) {
 	o.mu.Lock()
 	boot := o.boot
@@ -254,9 +253,10 @@ func (o *Observer) explain(ctx context.Context, mem *physmem.Memory) {
 	})
 }
 
-// Kernel returns the guest's kernel, which it may have to look for: one that has
-// proven itself, alive or not. The caller releases it. The error says why there is
-// none.
+// Kernel returns the guest's kernel, and may have to look for it. The kernel is
+// proven, but it need not be alive: its guest may have been reset. The kernel and
+// its memory are valid until the caller calls release, which is nil with an error.
+// The error wraps ErrNoMemory, or one of package introspect.
 func (o *Observer) Kernel(ctx context.Context) (k *introspect.Kernel, release func(), err error) {
 	l, release, err := o.find(ctx, func(*life) error { return nil })
 	if err != nil {
@@ -265,7 +265,7 @@ func (o *Observer) Kernel(ctx context.Context) (k *introspect.Kernel, release fu
 	return l.kernel, release, nil
 }
 
-// ruling is Kernel for one that rules the memory now.
+// ruling is Kernel for a kernel that is alive and in normal operation.
 func (o *Observer) ruling(ctx context.Context) (k *introspect.Kernel, release func(), err error) {
 	l, release, err := o.find(ctx, func(l *life) error { return l.check(ctx) })
 	if err != nil {
@@ -274,8 +274,8 @@ func (o *Observer) ruling(ctx context.Context) (k *introspect.Kernel, release fu
 	return l.kernel, release, nil
 }
 
-// find looks for the kernel, one caller at a time, has it checked, and keeps what
-// comes of it unless the guest is another by then. The caller releases the memory.
+// find looks for the kernel and calls check, one caller at a time. It keeps the
+// result unless the guest has changed meanwhile. The caller releases the memory.
 func (o *Observer) find(
 	ctx context.Context, check func(*life) error,
 ) (_ *life, release func(), err error) {
@@ -294,11 +294,12 @@ func (o *Observer) find(
 	if g == nil {
 		return nil, nil, ErrNoMemory
 	}
-	// Where nobody has looked before, who asks wants to know why there is none.
+	// Without a watcher nothing else finds out why there is no kernel, so the look
+	// must not be quick.
 	if l, err = l.renew(ctx, g.mem, o.background); err == nil {
 		err = check(l)
 	} else if errors.Is(err, introspect.ErrNotFound) && why != nil {
-		err = why // which says more
+		err = why // from explain, which reads more
 	}
 	o.learn(func() {
 		if boot == o.boot && g == o.guest && ctx.Err() == nil {

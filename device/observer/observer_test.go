@@ -18,7 +18,7 @@ import (
 const (
 	few   = 4 * syn.SectionPFN // pages of the guest
 	clock = syn.Image + syn.Variables + 24
-	start = 1 << 32 // what the clock says at first
+	start = 1 << 32 // the clock's first value
 )
 
 // counted counts the references to a guest's memory.
@@ -43,7 +43,8 @@ func (c *counted) Release() {
 	c.n <- n
 }
 
-// setting is an observer and its guest. The frontend says that nothing was written.
+// setting is an observer with a guest and a frontend. By default the frontend says
+// that nothing was written.
 type setting struct {
 	t       testing.TB
 	o       *Observer
@@ -55,7 +56,7 @@ type setting struct {
 	written func(frame uint64) bool
 }
 
-// newSetting has a guest whose memory map change writes.
+// newSetting makes a setting. change writes the guest's struct pages.
 func newSetting(t testing.TB, change func(*syn.Guest)) *setting {
 	t.Helper()
 	s := &setting{t: t, o: New(Options{Background: true})}
@@ -71,7 +72,7 @@ func newSetting(t testing.TB, change func(*syn.Guest)) *setting {
 	return s
 }
 
-// live lets the guest's clock go on.
+// live has the observer find the kernel, and then advances the guest's clock.
 func (s *setting) live() {
 	s.t.Helper()
 	_, release, err := s.o.Kernel(s.t.Context())
@@ -82,7 +83,7 @@ func (s *setting) live() {
 	s.put(clock, start+1)
 }
 
-// blocks makes free blocks of order 3. Each frame of struct pages has two.
+// blocks makes free blocks of order 3. Each frame of struct pages has two of them.
 func blocks(g *syn.Guest) {
 	for n := uint64(0); n < 1024; n += 32 {
 		g.Set(n, syn.Page{Word: syn.Buddy, Private: 3})
@@ -124,7 +125,7 @@ func (s *setting) expect(want protocol.AnswerStatus) *source.Failure {
 	return failure
 }
 
-// found returns the frames that were found, counted from the first.
+// found asks, and returns the free frames, counted from FirstPFN.
 func (s *setting) found() []uint64 {
 	s.t.Helper()
 	if _, err := s.ask(); err != nil {
@@ -139,7 +140,7 @@ func (s *setting) found() []uint64 {
 	return all
 }
 
-// want returns the frames of the blocks of which none fell.
+// want returns the frames of the blocks that falls does not name.
 func want(falls func(n uint64) bool) []uint64 {
 	var all []uint64
 	for n := uint64(0); n < 1024; n += 32 {
@@ -171,7 +172,7 @@ func TestFreeBlocksAreFound(t *testing.T) {
 
 func TestBlocksWhoseStructPageWasWrittenFall(t *testing.T) {
 	const perFrame = 4096 / syn.PageSize
-	for _, max := range []int{maxClaims, 8, 3} { // all at once, and in turns
+	for _, max := range []int{maxClaims, 8, 3} { // one round, and several
 		s := newSetting(t, blocks)
 		s.live()
 		s.o.maxClaims = max
@@ -188,7 +189,7 @@ func TestBlocksWhoseStructPageWasWrittenFall(t *testing.T) {
 	}
 }
 
-// A reset leaves a dead kernel in memory, which proves itself again.
+// A reset leaves the dead kernel in memory, where it still passes all checks.
 func TestAKernelThatWasNotSeenAliveIsNotBelieved(t *testing.T) {
 	for name, tc := range map[string]struct {
 		after func(s *setting)
@@ -241,7 +242,7 @@ func TestAKernelThatWasNotSeenAliveIsNotBelieved(t *testing.T) {
 	}
 }
 
-// see has the observer look, whatever comes of it.
+// see has the observer look for the kernel, and ignores the result.
 func (s *setting) see() {
 	if _, release, err := s.o.ruling(s.t.Context()); err == nil {
 		release()
@@ -305,7 +306,7 @@ func TestAGuestWithoutAKernel(t *testing.T) {
 	}
 }
 
-func TestMemoryIsLetGo(t *testing.T) {
+func TestMemoryIsReleased(t *testing.T) {
 	s := newSetting(t, blocks)
 	s.live()
 	s.found()

@@ -13,12 +13,11 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect"
 )
 
-// maxClaims bounds the blocks that wait to be proven, at 16 bytes each. What is
-// beyond is proven in turns, each of which has QEMU read the dirty log once more.
+// maxClaims bounds the claims that wait for a proof, at 16 bytes each. More claims
+// are proven in several rounds. In each round QEMU reads the dirty log again.
 const maxClaims = 1 << 20
 
-// sieve keeps the blocks that are free for sure: those whose evidence was not
-// written since the request.
+// sieve adds those blocks to free whose evidence was not written since the request.
 type sieve struct {
 	free    *freeset.Set
 	written func(ctx context.Context, pages []freeset.Range) ([]byte, error)
@@ -29,8 +28,8 @@ type sieve struct {
 	peeking, sieving     time.Duration
 }
 
-// claim is a block that is free if a frame was not written. One with two frames
-// of evidence makes two claims in a row.
+// claim says that a block is free if a frame was not written. A block with two
+// frames of evidence makes two claims in a row.
 type claim struct {
 	block uint64 // frame number << orderBits | order
 	frame uint64
@@ -44,7 +43,7 @@ func newSieve(
 	return &sieve{free: free, written: written, max: max}
 }
 
-// add takes blocks that seemed to be free.
+// add takes blocks that were marked as free when they were read.
 func (s *sieve) add(ctx context.Context, blocks []introspect.Block) error {
 	for _, b := range blocks {
 		if len(s.claims)+2 > s.max {
@@ -61,8 +60,8 @@ func (s *sieve) add(ctx context.Context, blocks []introspect.Block) error {
 	return nil
 }
 
-// prove asks which frames were written and keeps the blocks of the others. It is
-// to be called after the last add.
+// prove asks the frontend which frames of evidence were written, and settles all
+// claims. Call it after the last add.
 func (s *sieve) prove(ctx context.Context) error {
 	begun := time.Now()
 	var wanted []uint64 // neighbours often share a frame
@@ -93,7 +92,7 @@ func (s *sieve) prove(ctx context.Context) error {
 	return s.keep(answer)
 }
 
-// keep adds the blocks to the set whose evidence was not written.
+// keep adds the blocks whose evidence was not written to the set.
 func (s *sieve) keep(a *answer) error {
 	batch := make([]freeset.Block, 0, 1024)
 	flush := func() error {
@@ -127,7 +126,7 @@ func (s *sieve) keep(a *answer) error {
 	return nil
 }
 
-// asRanges sorts frames and makes ranges of them. It changes its argument.
+// asRanges sorts frames and returns them as ranges. It changes its argument.
 func asRanges(frames []uint64) []freeset.Range {
 	const size = 1 << freeset.FrameShift
 	slices.Sort(frames)
@@ -143,12 +142,12 @@ func asRanges(frames []uint64) []freeset.Range {
 	return ranges
 }
 
-// answer tells which frames of some ranges were written.
+// answer says which frames of some ranges were written.
 type answer struct {
 	pages  []freeset.Range
-	before []uint64 // how many frames the ranges before each have
+	before []uint64 // for each range, the number of frames in the ranges before it
 	bits   []byte
-	last   int // the range of the frame that was looked up last
+	last   int // index of the range that was used last
 }
 
 func newAnswer(pages []freeset.Range, bits []byte) (*answer, error) {
@@ -165,8 +164,8 @@ func newAnswer(pages []freeset.Range, bits []byte) (*answer, error) {
 	return a, nil
 }
 
-// written tells whether a frame was written. One that was not asked for counts as
-// written.
+// written says whether a frame was written. A frame outside of the ranges counts
+// as written.
 func (a *answer) written(frame uint64) bool {
 	gpa := frame << freeset.FrameShift
 	if r := a.pages[a.last]; gpa < r.GPA || gpa >= r.End() {

@@ -18,7 +18,7 @@ var _ source.Source = (*Observer)(nil)
 // Name implements source.Source.
 func (o *Observer) Name() string { return "introspect" }
 
-// maxWorkers bounds the processors that one scan takes.
+// maxWorkers bounds the goroutines of one scan.
 const maxWorkers = 4
 
 // Ask implements source.Source: it reads the guest's memory map.
@@ -71,7 +71,7 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 	return nil
 }
 
-// failure says why there are no findings.
+// failure makes a Failure of an error.
 func failure(ctx context.Context, err error) *source.Failure {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// afterLook is a reference to memory. It calls look when a look has ended.
+// afterLook is a reference to memory that calls look after each look for a kernel.
 type afterLook struct {
 	reference
 	look func()
@@ -19,8 +19,8 @@ func (a afterLook) Release() {
 	a.look()
 }
 
-// A watcher that has just found a kernel waits for long, but not for the kernel
-// after a reset that it has not seen yet.
+// A watcher that has found a kernel waits for keepTime. If the guest was reset
+// during that look, it must look again soon instead.
 func TestAResetDuringALookIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSetting(t, blocks)
@@ -36,12 +36,12 @@ func TestAResetDuringALookIsNoticed(t *testing.T) {
 		time.Sleep(settleTime + 2*lifePatience)
 		synctest.Wait()
 		if got := s.o.Status(); got.Release == "" {
-			t.Errorf("nobody has looked for the kernel after the reset: %+v", got)
+			t.Errorf("the watcher did not look again after the reset: %+v", got)
 		}
 	})
 }
 
-func TestNewsAreTold(t *testing.T) {
+func TestChangedIsCalledForEachNewStatus(t *testing.T) {
 	s := newSetting(t, blocks)
 	told := 0
 	o := New(Options{Changed: func() { told++ }})
@@ -66,7 +66,7 @@ func TestNewsAreTold(t *testing.T) {
 		told = 0
 		step.do()
 		if told != step.news {
-			t.Errorf("%s: told %d times, want %d", step.name, told, step.news)
+			t.Errorf("%s: Changed was called %d times, want %d", step.name, told, step.news)
 		}
 	}
 }
