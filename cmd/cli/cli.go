@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cli is what the command lines of the project's programs have in
-// common: how they end, --help and --version, one line about what is wrong, and
-// an exit status other than 0 when their output is lost.
+// Package cli has what the command lines of the project's programs have in common:
+// --help and --version, one line for an error, and the exit status, which is not 0
+// when output was lost.
 package cli
 
 import (
@@ -20,21 +20,21 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/program/version"
 )
 
-// ErrDone says that the command line asked for help or the version, and that it
-// was printed.
+// ErrDone says that the command line asked for help, the version or the like, and
+// that it was printed. The program has nothing else to do.
 var ErrDone = errors.New("all that was asked for is printed")
 
 // UsageError is a wrong command line.
 type UsageError struct{ error }
 
-// Unwrap implements the errors package's convention.
+// Unwrap makes errors.Is and errors.As look at the cause.
 func (e UsageError) Unwrap() error { return e.error }
 
 // Usagef makes a UsageError as fmt.Errorf makes an error.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// Main runs a program, and ends the process: with status 0, with 2 after a
-// wrong command line, and with 1 after any other error, which it prints. ctx
+// Main runs a program and ends the process. It prints an error. The exit status is
+// 2 after a UsageError, 1 after any other error but ErrDone, and 0 otherwise. ctx
 // ends at SIGINT and SIGTERM.
 func Main(name string, run func(ctx context.Context, args []string, stdout io.Writer) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
@@ -50,7 +50,7 @@ func Main(name string, run func(ctx context.Context, args []string, stdout io.Wr
 	os.Exit(report(os.Stderr, name, err))
 }
 
-// report prints an error, and returns the exit status that it stands for.
+// report prints an error and returns the exit status for it.
 func report(stderr io.Writer, name string, err error) int {
 	if err == nil {
 		return 0
@@ -63,12 +63,12 @@ func report(stderr io.Writer, name string, err error) int {
 	return 1
 }
 
-// Parse reads the flags. It adds --version, and prints that or the help to
-// stdout: then it returns ErrDone. What is wrong is a UsageError, and is left to
-// the caller to print.
+// Parse reads the flags, and adds --version. When args ask for the version or the
+// help, it prints that to stdout and returns ErrDone. A wrong command line is a
+// UsageError, which the caller prints.
 func Parse(fs *flag.FlagSet, args []string, stdout io.Writer) error {
 	showVersion := fs.Bool("version", false, "print the version and exit")
-	fs.SetOutput(io.Discard) // else it prints what is wrong, and all flags after it
+	fs.SetOutput(io.Discard) // or Parse prints the error and all flags
 	err := fs.Parse(args)
 	fs.SetOutput(stdout)
 	switch {
@@ -84,7 +84,7 @@ func Parse(fs *flag.FlagSet, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// NoArgs is a UsageError when words follow the flags.
+// NoArgs returns a UsageError when arguments follow the flags.
 func NoArgs(fs *flag.FlagSet) error {
 	if fs.NArg() > 0 {
 		return Usagef("unexpected argument %q", fs.Arg(0))
@@ -92,11 +92,11 @@ func NoArgs(fs *flag.FlagSet) error {
 	return nil
 }
 
-// Output passes on what is written, and remembers the first error: a program
-// that prints need not look at each of its lines. It is safe for concurrent use.
+// Output is a writer that remembers the first error, so that a program need not
+// check each line that it prints. It is safe for concurrent use.
 type Output struct {
 	w  io.Writer
-	mu sync.Mutex // guards err, and keeps writes apart
+	mu sync.Mutex // guards err and serialises writes
 	// err is the first error of w, after which nothing more is written.
 	err error
 }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newFlags returns the flags of a program, and where its only one is stored.
+// newFlags returns the flags of a program, and the variable of its only flag.
 func newFlags() (*flag.FlagSet, *time.Duration) {
 	fs := flag.NewFlagSet("program", flag.ContinueOnError)
 	budget := new(time.Duration)

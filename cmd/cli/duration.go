@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// NoMax is a largest duration that is none.
+// NoMax as max of [Duration] allows any longer duration.
 const NoMax = time.Duration(math.MaxInt64)
 
-// duration is a flag.Value that says what a duration looks like, and what it
-// may be.
+// duration is a flag.Value for a duration with limits. Its errors say how to write
+// a duration.
 type duration struct {
 	p        *time.Duration
 	min, max time.Duration
@@ -30,7 +30,7 @@ func Duration(
 
 // String implements flag.Value.
 func (d duration) String() string {
-	if d.p == nil { // the flag package asks a zero value, too
+	if d.p == nil { // the flag package also calls this on a zero value
 		return ""
 	}
 	return d.p.String()
