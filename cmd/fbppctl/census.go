@@ -15,8 +15,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/control"
 )
 
-// census shows what the guest uses its memory for, or what would come of a
-// migration.
+// census runs the commands census and estimate.
 func (o options) census(ctx context.Context, out io.Writer) error {
 	c, err := control.NewClient(o.path).Census(ctx)
 	if err != nil {
@@ -108,5 +107,5 @@ func printCensus(out io.Writer, c *census.Census) error {
 	return err
 }
 
-// pagesMiB is the size of a number of 4 KiB pages.
+// pagesMiB returns the size of n pages of 4 KiB in MiB.
 func pagesMiB(n uint64) float64 { return float64(n) / 256 }

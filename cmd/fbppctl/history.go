@@ -14,7 +14,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/control"
 )
 
-// history shows what became of the newest migrations: a line each, the newest
+// history shows the outcomes of the newest migrations, one per line, the newest
 // last.
 func (o options) history(ctx context.Context, out io.Writer) error {
 	all, err := control.NewClient(o.path).History(ctx)

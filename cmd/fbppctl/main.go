@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command fbppctl shows and switches a running fbppd.
+// Command fbppctl shows the state of a running fbppd, and switches it on and off.
 package main
 
 import (
@@ -35,17 +35,17 @@ commands:
 options:
 `
 
-// defaultTimeout is far above what an fbppd needs that is not stopped. A census of
-// a large guest may take as long as censusTimeout.
+// defaultTimeout is far above the time that a running fbppd needs for an answer. A
+// census of a large guest may take as long as censusTimeout.
 const (
 	defaultTimeout = 5 * time.Second
 	censusTimeout  = time.Minute
 )
 
-// errSilent is why a command ends whose fbppd does not answer.
+// errSilent ends a command when fbppd does not answer in time.
 var errSilent = errors.New("fbppd does not answer")
 
-// options are what the command line says.
+// options is the parsed command line.
 type options struct {
 	path    string
 	asJSON  bool
@@ -88,7 +88,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	return o, nil
 }
 
-// looks tells whether the command has fbppd look at the guest's memory.
+// looks says whether fbppd reads the guest's memory for the command.
 func (o options) looks() bool { return o.command == "census" || o.command == "estimate" }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -116,14 +116,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	switch {
 	case ctx.Err() != nil && o.command == "watch":
-		return nil // whoever watched has seen enough
+		return nil // the user ended the watch by a signal
 	case err != nil && errors.Is(context.Cause(bounded), errSilent):
 		return fmt.Errorf("%w on %s within %v", errSilent, o.path, o.timeout)
 	}
 	return err
 }
 
-// do runs the command, and shows each state that comes of it.
+// do runs the command, and calls show with each status that fbppd returns.
 func (o options) do(ctx context.Context, show func(device.Status) error) error {
 	c := control.NewClient(o.path)
 	one := func(s device.Status, err error) error {

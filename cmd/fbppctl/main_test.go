@@ -76,7 +76,7 @@ func TestJSONIsTheStatus(t *testing.T) {
 	}
 }
 
-// full ends a watch as a closed pipe does.
+// full is an output that fails, as a closed pipe does.
 type full struct{ strings.Builder }
 
 var errFull = errors.New("full")
@@ -94,8 +94,8 @@ func TestWatchEndsWithItsOutput(t *testing.T) {
 	}
 }
 
-// mustStall returns the socket of an fbppd that is stopped: the kernel takes
-// connections, up to a few, and nobody answers.
+// mustStall returns a socket as of an fbppd that is stopped: the kernel accepts a
+// few connections, but no answer comes.
 func mustStall(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ctl")
@@ -115,13 +115,13 @@ func TestNoCommandWaitsForever(t *testing.T) {
 			args := []string{"--control-path", path, "--timeout=50ms", command}
 			err := run(t.Context(), args, &strings.Builder{})
 			if !errors.Is(err, errSilent) || !strings.Contains(err.Error(), path) {
-				t.Fatalf("got %v, want that nobody answers on %s", err, path)
+				t.Fatalf("got %v, want errSilent with %s", err, path)
 			}
 		})
 	}
 }
 
-// late ends a watch at its second state.
+// late is an output that fails at the second status of a watch.
 type late struct{ states int }
 
 func (l *late) Write(p []byte) (int, error) {
@@ -153,7 +153,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"an unknown flag":    {"--color", "status"},
 		"an abstract socket": {"--control-path=@abs", "status"},
 		"a path too long":    {"--control-path=/" + strings.Repeat("x", 107), "status"},
-		"a timeout of none":  {"--control-path=/x", "--timeout=0s", "status"},
+		"a timeout of 0":     {"--control-path=/x", "--timeout=0s", "status"},
 		"no unit":            {"--control-path=/x", "--timeout=5", "status"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,7 +194,7 @@ func TestPrintShowsWhatAnOperatorNeeds(t *testing.T) {
 			[]string{"migration  completed", "skipped    2.0 MiB, 9.0 MiB sent in 12 ms"}},
 		{"a migration that failed", with(func(m *device.Migration) { m.Result = "failed" }),
 			[]string{"migration  failed", "skipped    nothing: the migration did not complete"}},
-		{"one that never asked", with(func(m *device.Migration) { m.Hints = "incompatible" }),
+		{"a migration that made no request", with(func(m *device.Migration) { m.Hints = "incompatible" }),
 			[]string{"migration  completed", "skipped    nothing: incompatible"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -64,7 +64,7 @@ func print(out io.Writer, s device.Status) error {
 	return err
 }
 
-// kernel says what the host knows of the guest's kernel.
+// kernel describes what the host knows of the guest's kernel.
 func kernel(k *observer.Status) string {
 	switch {
 	case k.Release == "" && k.Why == "":
@@ -77,8 +77,8 @@ func kernel(k *observer.Status) string {
 	return k.Release
 }
 
-// skipped says what a migration left out. What was reported to one that did not
-// complete was of no use.
+// skipped describes what a migration left out. A migration that did not complete
+// counts as nothing skipped.
 func skipped(m *device.Migration) string {
 	switch {
 	case m.Hints != "ok":
