@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package confine takes from a process what a vhost-user backend does not need
-// once its sockets are open. Who takes over the process through a hole in it,
-// from the guest or from the frontend, has the guest's memory and the open
-// sockets, and no more: no files, no other programs, no network.
+// Package confine takes away from a process what a vhost-user backend does not need
+// once its sockets are open. An attacker who takes over the process, from the guest
+// or from the frontend, has the guest's memory and the open sockets and files, but
+// can open no files, run no other programs and reach no network.
 //
-// Each step is taken where the kernel has it. What is not in force is
-// reported, and is no error.
+// A step that the kernel does not support is reported, and is no error.
 package confine
 
 import (
@@ -20,27 +19,27 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// Sandbox says what becomes of the process's files and privileges.
+// Sandbox says whether the process gives up files and privileges.
 type Sandbox string
 
 // The values of Sandbox.
 const (
 	SandboxNone Sandbox = "none"
-	// SandboxLandlock drops all capabilities, forbids to gain privileges by
-	// executing a file, hides the process's memory from others of the same user
-	// and from core dumps, and leaves of the file system only that sockets can
-	// be removed.
+	// SandboxLandlock drops all capabilities and sets no_new_privs. It makes the
+	// process not dumpable, so that other processes of the same user and core dumps
+	// do not get its memory. Of the file system it leaves only the right to remove
+	// files in Options.Removable.
 	SandboxLandlock Sandbox = "landlock"
 )
 
-// Seccomp says what happens at a system call that is not on the list.
+// Seccomp says what happens at a system call that is not allowed.
 type Seccomp string
 
 // The values of Seccomp.
 const (
-	SeccompNone  Seccomp = "none"
-	SeccompLog   Seccomp = "log"   // it is logged by the kernel and made
-	SeccompErrno Seccomp = "errno" // it fails with EPERM
+	SeccompNone  Seccomp = "none"  // there is no filter
+	SeccompLog   Seccomp = "log"   // the kernel logs the call and makes it
+	SeccompErrno Seccomp = "errno" // the call fails with EPERM
 	SeccompKill  Seccomp = "kill"  // the process is killed
 )
 
@@ -48,14 +47,14 @@ const (
 type Options struct {
 	Sandbox Sandbox
 	Seccomp Seccomp
-	// Removable are the folders in which the process will still remove files.
+	// Removable are the folders in which the process may still remove files.
 	Removable []string
 }
 
-// Report says what came of it, in words for a log.
+// Report lists the steps in words for a log.
 type Report struct {
 	InForce []string
-	Missing []string // the kernel does not have it
+	Missing []string // steps that failed, mostly for lack of support in the kernel
 }
 
 func (r *Report) add(name string, err error) {
@@ -86,8 +85,8 @@ func (o Options) Check() error {
 	return nil
 }
 
-// Process confines the calling process, all threads of it, for good. An error
-// is that of o.Check.
+// Process confines all threads of the calling process, for good. The only error is
+// that of o.Check.
 func Process(o Options) (Report, error) {
 	var r Report
 	if err := o.Check(); err != nil {
@@ -106,8 +105,9 @@ func Process(o Options) (Report, error) {
 	return r, nil
 }
 
-// restrictFiles also sets no_new_privs, and where the kernel has it takes away
-// TCP, and signals and abstract sockets outside of the process.
+// restrictFiles applies Landlock. It also sets no_new_privs. Where the kernel
+// supports it, it also forbids TCP, signals to other processes and abstract
+// sockets of other processes.
 func restrictFiles(removable []string) error {
 	if _, err := ll.LandlockGetABIVersion(); err != nil {
 		return fmt.Errorf("not in this kernel: %w", err)

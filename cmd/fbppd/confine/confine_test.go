@@ -19,7 +19,7 @@ import (
 
 const childEnv = "FBPP_TEST_CONFINE"
 
-// TestMain runs, as a child, a process that confines itself and then tries things.
+// TestMain runs child instead of the tests in a process that mustStart has started.
 func TestMain(m *testing.M) {
 	if o := os.Getenv(childEnv); o != "" {
 		child(o)
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// attempts are what a confined process tries, in this order. One that is not
-// confined comes no further than to the execution of another file.
+// attempts are the attempts of a confined process, in this order. An unconfined
+// process ends at "execute a file", where it becomes another program.
 func attempts(dir string) []attempt {
 	in := func(name string) string { return filepath.Join(dir, "in", name) }
 	out := filepath.Join(dir, "out", "file")
@@ -113,7 +113,8 @@ func closed(f *os.File, err error) error {
 	return err
 }
 
-// child prints a line for each attempt, and ends at the end of its input.
+// child confines the process and prints a line for each attempt. It ends when its
+// standard input is closed.
 func child(options string) {
 	var o Options
 	if err := json.Unmarshal([]byte(options), &o); err != nil {
@@ -128,8 +129,9 @@ func child(options string) {
 	_, _ = os.Stdin.Read(make([]byte, 1))
 }
 
-// mustStart runs child with a folder of its own, and returns its lines up to
-// the end, by their names. The child then waits until the test ends.
+// mustStart runs child in another process, with a new folder. It returns the
+// child's lines by name, without the line "end". The child lives until the test
+// ends.
 func mustStart(t *testing.T, o Options) (lines map[string]string, cmd *exec.Cmd) {
 	t.Helper()
 	dir := t.TempDir()
@@ -177,7 +179,7 @@ func mustStart(t *testing.T, o Options) (lines map[string]string, cmd *exec.Cmd)
 	return lines, cmd
 }
 
-// needKernel skips where the kernel lacks a part: the report must then say so.
+// needKernel skips the test when the report says that the kernel lacks a part.
 func needKernel(t *testing.T, lines map[string]string) {
 	t.Helper()
 	if got := lines["process"]; got != "<nil> []" {
@@ -215,7 +217,7 @@ func TestAConfinedProcessHasWhatItNeedsAndNoMore(t *testing.T) {
 	}
 }
 
-func TestLandlockAloneKeepsFromFiles(t *testing.T) {
+func TestLandlockAloneForbidsFiles(t *testing.T) {
 	lines, _ := mustStart(t, Options{Sandbox: SandboxLandlock})
 	needKernel(t, lines)
 	for _, name := range []string{
@@ -231,7 +233,7 @@ func TestLandlockAloneKeepsFromFiles(t *testing.T) {
 	}
 }
 
-func TestKillEndsTheProcessAtTheFirstCallThatIsNotAllowed(t *testing.T) {
+func TestKillEndsTheProcessAtAForbiddenCall(t *testing.T) {
 	lines, cmd := mustStart(t, Options{Seccomp: SeccompKill})
 	needKernel(t, lines)
 	if _, ok := lines["make an internet socket"]; ok || lines["open a file"] != "false" {
@@ -242,7 +244,7 @@ func TestKillEndsTheProcessAtTheFirstCallThatIsNotAllowed(t *testing.T) {
 	}
 }
 
-func TestNoneLeavesTheProcessAsItIs(t *testing.T) {
+func TestNoneDoesNotConfine(t *testing.T) {
 	lines, _ := mustStart(t, Options{Sandbox: SandboxNone, Seccomp: SeccompNone})
 	for _, name := range []string{"open a file", "list a folder"} {
 		if lines[name] != "true" {
@@ -250,7 +252,7 @@ func TestNoneLeavesTheProcessAsItIs(t *testing.T) {
 		}
 	}
 	if got, ok := lines["make a process"]; ok {
-		t.Errorf("it did not become another program, and went on: %q", got)
+		t.Errorf("it could not execute a file, and went on to make a process: %q", got)
 	}
 }
 

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowed are the system calls that remain: what Go's runtime makes at any
-// time, what package vhostuser makes when a frontend connects, and what the
-// control and agent sockets need. There is none that opens, creates or executes
-// a file, makes or connects a socket, or looks at another process.
+// allowed are the allowed system calls: those that Go's runtime makes at any time,
+// that package vhostuser makes when a frontend connects, and that the control and
+// agent sockets need. None of them opens, creates or executes a file by its path,
+// makes or connects a socket, or accesses another process.
 var allowed = [...]string{
 	// Go's runtime: threads, signals, time, memory
 	"exit", "exit_group", "futex", "getpid", "gettid", "tgkill", "sched_yield",
@@ -37,18 +37,18 @@ var allowed = [...]string{
 	"newfstatat", "unlinkat",
 }
 
-// onSome are calls that not every architecture has.
+// onSome are allowed calls that only some architectures have.
 var onSome = map[string][]string{
 	"amd64": {"arch_prctl", "epoll_wait", "poll", "lstat", "stat", "unlink"},
 }
 
-// restricted are allowed with some arguments only.
+// restricted are calls that are allowed with some arguments only.
 func restricted() []seccomp.NameWithConditions {
 	const (
 		cloneThread = unix.CLONE_THREAD
 		// Go's runtime names its memory (prctl(2), PR_SET_VMA).
 		setVMA = unix.PR_SET_VMA
-		// include/uapi/linux/userfaultfd.h; uffdNew is of /dev/userfaultfd.
+		// include/uapi/linux/userfaultfd.h. uffdNew is for /dev/userfaultfd.
 		uffdNew        = 0xaa00
 		uffdAPI        = 0xc018aa3f
 		uffdRegister   = 0xc020aa00
@@ -64,7 +64,7 @@ func restricted() []seccomp.NameWithConditions {
 		}
 	}
 	cs := []seccomp.NameWithConditions{
-		when("clone", 0, seccomp.BitsSet, cloneThread), // threads, no processes
+		when("clone", 0, seccomp.BitsSet, cloneThread), // threads, not processes
 		when("prctl", 0, seccomp.Equal, setVMA),
 		when("mmap", 2, seccomp.BitsNotSet, unix.PROT_EXEC), // no new code
 		when("mprotect", 2, seccomp.BitsNotSet, unix.PROT_EXEC),
@@ -75,10 +75,10 @@ func restricted() []seccomp.NameWithConditions {
 	return cs
 }
 
-// filter installs the filter in all threads; what it does not know, it answers
-// with action.
+// filter installs the filter in all threads. action is for calls that are not
+// allowed.
 func filter(action seccomp.Action) error {
-	// no_new_privs is set for one thread, which must be the one that installs.
+	// no_new_privs is set for this thread, which must also install the filter.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	names := append(allowed[:len(allowed):len(allowed)], onSome[runtime.GOARCH]...)
@@ -89,9 +89,9 @@ func filter(action seccomp.Action) error {
 			DefaultAction: action,
 			Syscalls: []seccomp.SyscallGroup{
 				{Action: seccomp.ActionAllow, Names: names, NamesWithCondtions: restricted()},
-				// What somebody tries who can do without is never worth a death:
-				// the C library, where Go uses it, makes do with clone, and package
-				// vhostuser without /dev/userfaultfd.
+				// These calls fail with an error, whatever action says, as their
+				// callers have a fallback: the C library, where Go uses it, from
+				// clone3 to clone, and package vhostuser from /dev/userfaultfd.
 				{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: []string{"clone3"}},
 				{Action: seccomp.ActionErrno | seccomp.Action(unix.EACCES), Names: []string{"openat"}},
 			},
