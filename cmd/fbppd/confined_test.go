@@ -25,11 +25,11 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// daemon is an fbppd as users build it, confined, with all of its sockets.
+// daemon is an fbppd process, built as users build it, with all of its sockets.
 type daemon struct {
 	cmd               *exec.Cmd
 	vhost, ctl, agent string
-	log               *bytes.Buffer // read it after the end
+	log               *bytes.Buffer // read it only after the process has ended
 }
 
 // mustBuild builds fbppd as make does.
@@ -44,13 +44,14 @@ func mustBuild(t *testing.T) string {
 	return exe
 }
 
-// mustStart starts exe, which listens when it returns.
+// mustStart starts exe and waits until it listens.
 func mustStart(t *testing.T, exe string, args ...string) *daemon {
 	t.Helper()
 	return mustStartIn(t, t.TempDir(), nil, exe, args...)
 }
 
-// mustStartIn is mustStart with the folder of the sockets, and how to start it.
+// mustStartIn is mustStart with the folder for the sockets and the attributes of
+// the process.
 func mustStartIn(
 	t *testing.T, dir string, attr *syscall.SysProcAttr, exe string, args ...string,
 ) *daemon {
@@ -80,7 +81,7 @@ func mustStartIn(
 	}
 }
 
-// peak is the most memory that the process ever had, in bytes.
+// peak returns the largest resident memory that the process had so far, in bytes.
 func (d *daemon) peak(t *testing.T) int64 {
 	t.Helper()
 	status := must(os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid)))(t)
@@ -93,7 +94,7 @@ func (d *daemon) peak(t *testing.T) int64 {
 
 func TestConfined(t *testing.T) {
 	exe := mustBuild(t)
-	t.Run("the kernel says so", func(t *testing.T) {
+	t.Run("the kernel shows it in /proc", func(t *testing.T) {
 		d := mustStart(t, exe)
 		status := string(must(os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid)))(t))
 		for _, want := range []string{
@@ -104,10 +105,10 @@ func TestConfined(t *testing.T) {
 			}
 		}
 	})
-	t.Run("it serves, also the next QEMU, and ends in good order", func(t *testing.T) {
+	t.Run("it serves two QEMUs and ends cleanly", func(t *testing.T) {
 		d := mustStart(t, exe, "--seccomp=kill")
 		for range 2 {
-			v := mustRun(t, d.vhost) // brings memory after the confinement
+			v := mustRun(t, d.vhost) // fbppd maps its memory while it is confined
 			v.exchange()
 			v.migrate()
 			v.exchange()
@@ -130,12 +131,12 @@ func TestConfined(t *testing.T) {
 		}
 		for line := range strings.Lines(log) {
 			if strings.Contains(line, "not permitted") {
-				t.Errorf("it tried what it may not: %s", line)
+				t.Errorf("it tried something that it may not do: %s", line)
 			}
 		}
 	})
-	t.Run("no flood makes it grow", func(t *testing.T) { testFlood(t, exe) })
-	t.Run("it tells systemd", func(t *testing.T) {
+	t.Run("its memory is bounded under a flood", func(t *testing.T) { testFlood(t, exe) })
+	t.Run("it notifies systemd", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "notify")
 		sd := must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"}))(t)
 		defer sd.Close()
@@ -157,19 +158,19 @@ func TestConfined(t *testing.T) {
 	})
 }
 
-// growth is what docs/operating.md promises for a guest of guestSize: all that
-// it and the clients of the sockets can make fbppd take, in bytes, on top of
-// what an idle fbppd has and the guest's own memory.
+// growth bounds, in bytes, the memory that a guest of guestSize and the clients of
+// the sockets can make fbppd use. docs/operating.md promises it. It is on top of
+// the memory of an idle fbppd and of the guest's own memory.
 const growth = 32 << 20
 
-// testFlood has the guest, its serial port and clients do their worst.
+// testFlood floods fbppd from the guest, its serial port and the control socket.
 func testFlood(t *testing.T, exe string) {
 	d := mustStart(t, exe)
 	v := mustRun(t, d.vhost)
 	v.exchange()
 	before := d.peak(t)
 
-	// Clients that say nothing, or begin a header that does not end.
+	// Clients that send nothing, or a header that does not end.
 	for i := range 1500 {
 		conn := must(net.Dial("unix", d.ctl))(t)
 		defer conn.Close()
@@ -178,7 +179,7 @@ func testFlood(t *testing.T, exe string) {
 			_, _ = fmt.Fprintf(conn, "GET /metrics HTTP/1.1\r\nX: %s", strings.Repeat("x", 15<<10))
 		}
 	}
-	// A port that talks without end.
+	// A serial port that sends refusals and garbage without end.
 	ctx, stop := context.WithCancel(t.Context())
 	talked := make(chan int)
 	go func() {
@@ -200,8 +201,7 @@ func testFlood(t *testing.T, exe string) {
 	}()
 	all := vhosttest.Buffer{Addr: guestBase, Len: guestSize}
 	for range 100 {
-		// Hellos, messages of all of memory many times over, nonsense, and
-		// reports of each page that end, and that do not.
+		// HELLOs, a message of eight times the guest's memory, and garbage.
 		v.send(helloMessage(protocol.StatusOK, "again"))
 		v.sendBuffers(all, all, all, all, all, all, all, all)
 		v.send(bytes.Repeat([]byte{0x5a}, 4096))
@@ -213,9 +213,10 @@ func testFlood(t *testing.T, exe string) {
 	}
 	stop()
 	if n := <-talked; n == 0 {
-		t.Error("the port took nothing")
+		t.Error("fbppd accepted nothing from the serial port")
 	}
-	// One connection after the other: the end of this one comes after all of them.
+	// fbppd handles one connection after the other. When it closes this one, it has
+	// handled all before.
 	port := must(net.Dial("unix", d.agent))(t)
 	defer port.Close()
 	must(port.Write(bytes.Repeat([]byte{0xff}, protocol.HeaderSize+protocol.HelloSize)))(t)
@@ -230,5 +231,5 @@ func testFlood(t *testing.T, exe string) {
 	} else {
 		t.Logf("fbppd had %d KiB, and grew by %d KiB", before>>10, grown>>10)
 	}
-	v.exchange() // and it still serves
+	v.exchange()
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// backends are the programs that follow the conventions for backend programs of
-// QEMU's docs/interop/vhost-user.rst, with the options that they need besides.
+// backends are the programs that follow the conventions for backend programs in
+// QEMU's docs/interop/vhost-user.rst, with the other options that they need.
 var backends = []struct {
 	pkg  string
 	args []string
@@ -45,7 +45,7 @@ func build(t *testing.T) string {
 	return dir
 }
 
-// realize plays QEMU until the device is there.
+// realize does what QEMU does when it realizes the device.
 func realize(t *testing.T, f *vhosttest.Frontend) {
 	t.Helper()
 	if err := f.Realize(vhosttest.Options{}); err != nil {
@@ -67,7 +67,7 @@ func dial(t *testing.T, path string) *vhosttest.Frontend {
 	return nil
 }
 
-// end sends SIGTERM and waits for a clean end, for a bounded time.
+// end sends SIGTERM and waits for exit status 0.
 func end(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -90,7 +90,7 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 	for _, b := range backends {
 		program := filepath.Join(dir, filepath.Base(b.pkg))
 		t.Run(filepath.Base(b.pkg), func(t *testing.T) {
-			t.Run("prints its capabilities whatever else it is told", func(t *testing.T) {
+			t.Run("prints its capabilities despite wrong options", func(t *testing.T) {
 				args := []string{"--fd=99", "--no-such-option", "--print-capabilities", "argument"}
 				out, err := exec.Command(program, args...).Output()
 				var printed struct{ Type string }
@@ -99,13 +99,13 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 					t.Errorf("printed %q: %v", out, err)
 				}
 			})
-			t.Run("says its version", func(t *testing.T) {
+			t.Run("prints its version", func(t *testing.T) {
 				out, err := exec.Command(program, "--version").Output()
 				if err != nil || !strings.HasPrefix(string(out), filepath.Base(program)+" ") {
 					t.Errorf("printed %q: %v", out, err)
 				}
 			})
-			t.Run("fails when its capabilities are lost", func(t *testing.T) {
+			t.Run("fails when it cannot print its capabilities", func(t *testing.T) {
 				full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 				if err != nil {
 					t.Fatal(err)
@@ -153,7 +153,7 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 				f := dial(t, path)
 				realize(t, f)
 				f.Close()
-				realize(t, dial(t, path)) // and ends while it is connected
+				realize(t, dial(t, path)) // end it while it is connected
 				end(t, cmd)
 				if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 					t.Errorf("the socket is left behind: %v", err)
@@ -187,13 +187,13 @@ func TestBackendProgramsFollowTheConventions(t *testing.T) {
 				f := vhosttest.New(conn)
 				realize(t, f)
 				f.Close()
-				wait(t, cmd) // ends with its connection
+				wait(t, cmd) // it ends with its connection
 			})
 		})
 	}
 }
 
-// inherit starts a program with the socket, which it consumes, as --fd.
+// inherit starts a program with the socket fd as its --fd. It closes fd.
 func inherit(t *testing.T, program string, fd int, args []string) *exec.Cmd {
 	t.Helper()
 	file := os.NewFile(uintptr(fd), "socket")

@@ -13,8 +13,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// A confined fbppd may open no file. It writes the one that it has opened before,
-// and the next fbppd reads on, however the last one ended.
+// A confined fbppd cannot open files, but it can write the history that it opened
+// before. The next fbppd continues the file, also after the last one was killed.
 func TestHistoryOutlivesFBPPD(t *testing.T) {
 	exe := mustBuild(t)
 	file := "--history-path=" + filepath.Join(t.TempDir(), "history")
@@ -38,7 +38,7 @@ func TestHistoryOutlivesFBPPD(t *testing.T) {
 				}
 				break
 			}
-			time.Sleep(time.Millisecond) // or until the test's time is up
+			time.Sleep(time.Millisecond) // the timeout of go test bounds the loop
 		}
 		reply.Close()
 		fe.Close()

@@ -32,9 +32,9 @@ import (
 
 func main() { cli.Main("fbppd", run) }
 
-// capabilities is what --print-capabilities prints. The type is for people:
-// QEMU's schema has none for a device of one's own. So no file with it belongs
-// in the folders where QEMU and libvirt look for backends.
+// capabilities is what --print-capabilities prints. The type is not in QEMU's
+// schema (docs/interop/vhost-user.json), which has none for other devices. So do
+// not install a description of fbppd where QEMU and libvirt look for backends.
 const capabilities = `{"type": "fbpp", "features": []}`
 
 type options struct {
@@ -49,8 +49,8 @@ type options struct {
 	confine     confine.Options
 }
 
-// parse returns the options. Where all that was asked for is printed already it
-// returns cli.ErrDone.
+// parse returns the options. After it has printed the help, the version or the
+// capabilities, it returns cli.ErrDone.
 func parse(args []string, stdout io.Writer) (options, error) {
 	o := options{
 		confine: confine.Options{Sandbox: confine.SandboxLandlock, Seccomp: confine.SeccompErrno},
@@ -84,7 +84,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		"landlock or none: whether to give up files and capabilities once the sockets are open")
 	fs.StringVar((*string)(&o.confine.Seccomp), "seccomp", string(o.confine.Seccomp),
 		"errno, kill, log or none: what becomes of a system call that fbppd does not need")
-	// Whatever else is on the command line, as the conventions have it.
+	// By the conventions, this option works whatever else is on the command line.
 	*printIt = slices.Contains(args, "--print-capabilities") ||
 		slices.Contains(args, "-print-capabilities")
 	if !*printIt {
@@ -100,7 +100,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	return o, o.check(fs)
 }
 
-// check says what is wrong with the options.
+// check returns a cli.UsageError for options that are wrong.
 func (o *options) check(fs *flag.FlagSet) error {
 	if err := cli.NoArgs(fs); err != nil {
 		return err
@@ -151,14 +151,14 @@ func logger(level, format string) (*zap.Logger, error) {
 	} else if format != "json" {
 		return nil, fmt.Errorf("--log-format %q is neither console nor json", format)
 	}
-	// A guest decides how often some lines come. Of each kind, the log takes no
-	// more than these in a second.
+	// A guest decides how often some lines are logged. Of lines with the same
+	// message, only the first 100 in a second are written, and then every 10000th.
 	c.Level, c.Sampling = lvl, &zap.SamplingConfig{Initial: 100, Thereafter: 10_000}
 	return c.Build()
 }
 
-// serve listens, gives up by restrict what it does not need from then on, and
-// serves until ctx ends.
+// serve opens all sockets and files, confines the process by restrict, and serves
+// until ctx ends.
 func serve(
 	ctx context.Context, o options, lg *zap.Logger,
 	restrict func(confine.Options) (confine.Report, error),
@@ -175,7 +175,8 @@ func serve(
 	}
 	defer l.Close()
 
-	// For postcopy, while files can be opened. Without it the library makes do.
+	// Opened now, since a confined process cannot. Without /dev/userfaultfd,
+	// vhostuser uses the system call for postcopy.
 	uffd, err := vhostuser.OpenUserfault()
 	if err == nil {
 		defer uffd.Close()
@@ -222,7 +223,8 @@ func serve(
 		lg.Warn("not confined as far as wished", zap.Strings("missing", report.Missing))
 	}
 
-	// With a connected socket the process ends when its frontend leaves.
+	// If --fd is a connected socket, Serve returns when the frontend disconnects.
+	// Then the process ends.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
@@ -231,7 +233,7 @@ func serve(
 		if err := srv.Serve(ctx, l); ctx.Err() == nil {
 			return err
 		}
-		return nil // the cause was a signal: a clean end
+		return nil // ended by a signal, which is no error
 	})
 	if ctl != nil {
 		group.Go(func() error { return control.Serve(ctx, ctl, dev, lg) })

@@ -76,10 +76,10 @@ func mustParse(t *testing.T, args ...string) options {
 	return o
 }
 
-// unconfined leaves the process of the tests as it is.
+// unconfined stands for confine.Process: the tests' own process stays unconfined.
 func unconfined(confine.Options) (confine.Report, error) { return confine.Report{}, nil }
 
-// start serves until the test ends, and returns what serve does.
+// start runs serve until the test ends, and returns a channel with its result.
 func start(t *testing.T, ctx context.Context, o options) <-chan error {
 	t.Helper()
 	served := make(chan error, 1)
@@ -152,7 +152,7 @@ func TestAConnectedDescriptorIsServedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	fd, err := unix.Dup(int(f.Fd())) // which serve takes over
+	fd, err := unix.Dup(int(f.Fd())) // serve takes it over
 	if err != nil {
 		t.Fatal(err)
 	}

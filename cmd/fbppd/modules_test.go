@@ -8,8 +8,8 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// A guest of 2 TiB in 256 modules, which are told of one by one, with free memory
-// everywhere: fbppd stays below the limit that its unit sets.
+// QEMU adds the 256 modules of a guest of 2 TiB one by one. The guest has free
+// memory in all of them. fbppd must stay below the limit that its unit sets.
 func TestAGuestOfManyModulesFitsIntoTheUnit(t *testing.T) {
 	const (
 		modules, size = 256, 8 << 30
@@ -23,7 +23,7 @@ func TestAGuestOfManyModulesFitsIntoTheUnit(t *testing.T) {
 		at := (v.guest.End() + size - 1) / size * size
 		b := must(v.guest.AddBlock(at, size))(t)
 		v.check(v.fe.AddBlock(b))
-		for gib := at; gib < at+size; gib += 1 << 30 { // in each part of the free set
+		for gib := at; gib < at+size; gib += 1 << 30 { // in each chunk of the free set
 			records = append(records, protocol.MakeRecord(gib>>12, order))
 		}
 	}

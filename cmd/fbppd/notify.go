@@ -7,11 +7,12 @@ import (
 	"net"
 )
 
-// notifier tells systemd how the service is (sd_notify(3)). It connects at
-// once, since a confined process cannot.
+// notifier tells systemd the state of the service (sd_notify(3)). It connects when
+// it is made, since a confined process cannot connect.
 type notifier struct{ conn *net.UnixConn }
 
-// newNotifier takes the value of NOTIFY_SOCKET; without one, Notify does nothing.
+// newNotifier connects to the address in NOTIFY_SOCKET. If that is empty, Notify
+// does nothing.
 func newNotifier(address string) (notifier, error) {
 	if address == "" {
 		return notifier{}, nil
@@ -31,7 +32,6 @@ func (n notifier) Notify(state string) {
 	}
 }
 
-// Close closes the connection.
 func (n notifier) Close() {
 	if n.conn != nil {
 		_ = n.conn.Close()

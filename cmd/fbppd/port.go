@@ -16,14 +16,14 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// acceptRetry is how long to wait after a connection that cannot be accepted,
-// as when the process is short of descriptors.
+// acceptRetry is how long to wait when a connection cannot be accepted, as when
+// the process has no free descriptors.
 const acceptRetry = 100 * time.Millisecond
 
-// servePort takes the refusals that the guest writes to its serial port, from
-// one connection after the other, which are QEMU's. It closes l, and returns
-// nil at the end of ctx. What it holds of a guest's words is one message. The
-// port is a convenience: nothing that goes wrong with it ends the process.
+// servePort reads the refusals that the guest writes to its serial port. QEMU
+// connects the port to l; servePort handles one connection at a time. It closes l,
+// and returns nil at the end of ctx. It never buffers more than one message of the
+// guest. An error of a connection is logged; the process goes on.
 func servePort(ctx context.Context, l net.Listener, dev *device.Device, lg *zap.Logger) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
@@ -52,8 +52,8 @@ func servePort(ctx context.Context, l net.Listener, dev *device.Device, lg *zap.
 	}
 }
 
-// readRefusals passes each HELLO of r to dev, until r ends, which is no error.
-// One that is wrong ends it too: where the next would begin is unknown.
+// readRefusals passes each HELLO from r to dev, until r ends, which is no error. A
+// malformed HELLO is an error, since it is not known where the next one begins.
 func readRefusals(r io.Reader, dev *device.Device) error {
 	var p [protocol.HeaderSize + protocol.HelloSize]byte
 	for {

@@ -41,7 +41,7 @@ func TestReadRefusals(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		stream []byte
-		reason string // of the driver; "": there is none
+		reason string // of the driver; "" if there is no driver
 		err    error
 	}{
 		{"nothing", nil, "", nil},
@@ -80,12 +80,12 @@ func FuzzReadRefusals(f *testing.F) {
 		dev := device.New(device.Options{})
 		_ = readRefusals(bytes.NewReader(stream), dev)
 		if s := dev.Status(); s.DriverState == "ready" {
-			t.Fatalf("a guest became ready without the device: %+v", s.Driver)
+			t.Fatalf("the serial port made a driver ready: %+v", s.Driver)
 		}
 	})
 }
 
-// shortOfDescriptors is a listener that cannot accept connections at first.
+// shortOfDescriptors is a listener whose first calls of Accept fail.
 type shortOfDescriptors struct {
 	net.Listener
 	failures atomic.Int32
@@ -151,7 +151,7 @@ func TestAgentSocketTakesTheNextConnectionAfterGarbage(t *testing.T) {
 	bad := connect([]byte(strings.Repeat("x", 192)))
 	defer bad.Close()
 	changed := dev.Changed()
-	// While the first is open at this end.
+	// The first connection is still open at this end.
 	good := connect(helloMessage(protocol.StatusLockdown, "second"))
 	defer good.Close()
 	<-changed

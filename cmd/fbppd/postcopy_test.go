@@ -16,11 +16,11 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// nobody is a user without privileges on every Linux.
+// nobody is the id of a user without privileges on every Linux.
 const nobody = 65534
 
-// TestPostcopyConfined has pages arrive at a destination whose fbppd is confined as
-// it is by default, on a host with the default of vm.unprivileged_userfaultfd.
+// TestPostcopyConfined plays the destination of a postcopy migration. fbppd has its
+// default confinement, and the host the default of vm.unprivileged_userfaultfd.
 func TestPostcopyConfined(t *testing.T) {
 	exe := mustBuild(t)
 	modes := []struct {
@@ -55,10 +55,11 @@ func TestPostcopyConfined(t *testing.T) {
 	}
 }
 
-// mustStartAs is mustStart for another user, who has a folder and an fbppd of its own.
+// mustStartAs is mustStart as another user, with a folder and a copy of fbppd that
+// this user can read.
 func mustStartAs(t *testing.T, exe string, uid int, args ...string) *daemon {
 	t.Helper()
-	dir := must(os.MkdirTemp("", "fbppd"))(t) // those of t.TempDir cannot be entered by others
+	dir := must(os.MkdirTemp("", "fbppd"))(t) // other users cannot enter t.TempDir
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	own := filepath.Join(dir, "fbppd")
 	if err := os.WriteFile(own, must(os.ReadFile(exe))(t), 0o755); err != nil {
@@ -74,8 +75,8 @@ func mustStartAs(t *testing.T, exe string, uid int, args ...string) *daemon {
 	return mustStartIn(t, dir, attr, own, args...)
 }
 
-// mustArrive starts a device at the destination of a postcopy migration. Its rings
-// and the buffer of its event are missing at first.
+// mustArrive starts a device at the destination of a postcopy migration. The pages
+// of its rings and of the event's buffer only arrive when the device touches them.
 func mustArrive(t *testing.T, path string) *vm {
 	t.Helper()
 	v := newVM(t)
@@ -105,7 +106,7 @@ func mustArrive(t *testing.T, path string) *vm {
 	}
 	v.check(<-started)
 	if e := v.next(); e.Type != protocol.EventChanged {
-		t.Fatalf("first event %v, want the wish for a hello", e)
+		t.Fatalf("first event %v, want EventChanged", e)
 	}
 	v.check(p.End())
 	v.send(helloMessage(protocol.StatusOK, ""))

@@ -15,7 +15,7 @@ import (
 // patience bounds every wait of the tests. None of them depends on its value.
 const patience = 20 * time.Second
 
-// Where vhosttest puts the guest's memory, and how much it gets here.
+// Where vhosttest puts the guest's memory, and its size in these tests.
 const (
 	guestBase = 1 << 20
 	guestSize = 16 << 20
@@ -42,7 +42,7 @@ func mustRun(t *testing.T, path string) *vm {
 	v.check(v.fe.Start(v.guest, 1<<32, v.eventq, v.reportq))
 	v.supply()
 	if e := v.next(); e.Type != protocol.EventChanged {
-		t.Fatalf("first event %v, want the wish for a hello", e)
+		t.Fatalf("first event %v, want EventChanged", e)
 	}
 	v.send(helloMessage(protocol.StatusOK, ""))
 	return v
@@ -128,7 +128,7 @@ func (v *vm) sendBuffers(b ...vhosttest.Buffer) {
 	must(v.reportq.Wait(patience))(v.t)
 }
 
-// open asks for free memory, and returns the request's generation.
+// open makes a request, and returns the generation of its event.
 func (v *vm) open() uint64 {
 	v.t.Helper()
 	v.window.Ask(patience)
@@ -146,7 +146,7 @@ func (v *vm) answer() (protocol.AnswerStatus, uint64) {
 	return a.Status, a.Bytes
 }
 
-// report makes a whole report of the given blocks.
+// report makes a report of the given blocks, in one message.
 func report(generation uint64, records ...protocol.Record) []byte {
 	p := make([]byte, protocol.HeaderSize+len(records)*protocol.RecordSize+protocol.TrailerSize)
 	h := protocol.Header{
@@ -162,7 +162,7 @@ func report(generation uint64, records ...protocol.Record) []byte {
 	return p
 }
 
-// exchange is a migration's request, answered with 2 MiB.
+// exchange makes a request and answers it with 2 MiB.
 func (v *vm) exchange() {
 	v.t.Helper()
 	v.send(report(v.open(), protocol.MakeRecord(1024, 9)))
@@ -171,7 +171,7 @@ func (v *vm) exchange() {
 	}
 }
 
-// migrate switches the dirty log on and off.
+// migrate starts a migration with a dirty log, and cancels it.
 func (v *vm) migrate() {
 	v.t.Helper()
 	m := must(v.fe.StartMigration(v.guest, v.eventq, v.reportq))(v.t)
