@@ -24,9 +24,10 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
 )
 
-// memoryLimit is when the garbage collector runs at all: a collection in the
-// middle of an exchange would cost it milliseconds. The agent allocates next to
-// nothing once it waits for events.
+// memoryLimit is the size of the Go runtime's memory, in bytes, at which the garbage
+// collector runs. It does not run before: a collection during an exchange would
+// delay that by milliseconds. While the agent waits for events, it allocates almost
+// nothing.
 const memoryLimit = 64 << 20
 
 func main() { cli.Main("fbpp-agent", run) }
@@ -40,11 +41,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = lg.Sync() }() // stderr cannot be synced everywhere
+	defer func() { _ = lg.Sync() }() // fails where stderr cannot be synced
 
 	if !o.check && !o.once {
-		// A guest may be made of an image that has the agent: without the device
-		// there is nothing to load programs for.
+		// An image with the agent may also run without the device. Then the agent
+		// ends before it loads any eBPF program.
 		if _, err := transport.Find(o.device); err != nil {
 			return err
 		}
@@ -93,7 +94,7 @@ func serve(ctx context.Context, lg *zap.Logger, found *preflight.Result, device 
 		}
 		return nil, err
 	}
-	debug.FreeOSMemory() // what loading took
+	debug.FreeOSMemory() // loading the programs took memory that is free now
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(-1)
 	err = a.Serve(ctx, open, func() {
@@ -112,8 +113,9 @@ func openDevice(device string, bodies *dma.Region, lg *zap.Logger) (agent.Closin
 	return transport.Open(bdf, bodies, lg.With(zap.String("device", bdf)))
 }
 
-// refuse tells the host why nothing is reported, where the kernel lets nobody
-// reach the device to say so. A VM need not have the port for it.
+// refuse tells the host by the serial port why the guest reports nothing. It is for
+// a kernel that does not let the agent open the device, such as under lockdown. A
+// VM without the port is no error.
 func refuse(lg *zap.Logger, guest *agent.Guest) {
 	err := serialport.Write(guest.Message())
 	switch {
@@ -126,7 +128,7 @@ func refuse(lg *zap.Logger, guest *agent.Guest) {
 	}
 }
 
-// notify tells systemd of a state, where systemd started the process.
+// notify tells systemd a state, if systemd has started the process.
 func notify(lg *zap.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		lg.Warn("notify systemd", zap.Error(err))

@@ -58,8 +58,8 @@ func TestCheckSaysWhy(t *testing.T) {
 }
 
 func TestGuestWithoutTheDeviceLoadsNothing(t *testing.T) {
-	// No machine of ours has the device. Loading a program first would end in
-	// another error, or in none.
+	// The machine that runs the tests is taken to have no such device. If the agent
+	// loaded a program first, the error would be another one, or nil.
 	for _, args := range [][]string{nil, {"--device=ff:1f.7"}} {
 		err := run(t.Context(), args, io.Discard)
 		usage := errors.As(err, new(cli.UsageError))

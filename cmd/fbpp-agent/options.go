@@ -28,9 +28,9 @@ Exit status:
 options:
 `
 
-// options are what the command line says.
+// options is the parsed command line.
 type options struct {
-	device string // PCI address in full; "": the only one there is
+	device string // full PCI address; "" is the only device there is
 	level  zapcore.Level
 	check  bool
 	once   bool

@@ -11,14 +11,14 @@ import (
 	"github.com/fbpp-project/fbpp/cmd/cli"
 )
 
-// A wrong command line is told from a guest that cannot report: status 2, not 1.
+// A wrong command line has exit status 2, a guest that cannot report has 1.
 func TestCommandLineRefuses(t *testing.T) {
 	for name, args := range map[string][]string{
 		"an argument":                 {"now"},
 		"an unknown flag":             {"--frobnicate"},
-		"a level that is none":        {"--log-level=loud"},
-		"two things at once":          {"--check", "--once"},
-		"JSON of nothing":             {"--json"},
+		"an unknown level":            {"--log-level=loud"},
+		"both --check and --once":     {"--check", "--once"},
+		"--json alone":                {"--json"},
 		"a device that is not needed": {"--check", "--device=0000:00:05.0"},
 		"a path for a device":         {"--device=../../../etc"},
 		"a device without function":   {"--device=0000:00:05"},

@@ -26,7 +26,8 @@ type checkReport struct {
 	Hook     string `json:"hook,omitempty"`
 }
 
-// printCheck returns what keeps the guest from reporting as an error, too.
+// printCheck prints the result of --check. It returns found.Err, so that a guest
+// that cannot report has exit status 1.
 func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 	hello := found.Guest.Hello
 	report := checkReport{
@@ -65,15 +66,15 @@ func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 // snapshotReport is what --once prints.
 type snapshotReport struct {
 	Records   uint64 `json:"records"`
-	TookUS    int64  `json:"took_us"` // from the first read of buddyinfo to the end
-	WalkUS    int64  `json:"walk_us"` // of these, with a lock held
+	TookUS    int64  `json:"took_us"` // from the first step to the end of the last
+	WalkUS    int64  `json:"walk_us"` // the part of it with a lock held
 	HoldMaxUS int64  `json:"hold_max_us"`
 	Holds     uint32 `json:"holds"`
 	Restarts  uint32 `json:"restarts"`
 	Bytes     uint64 `json:"bytes"`
 }
 
-// printSnapshot takes a snapshot with the default budget.
+// printSnapshot takes a snapshot with the default budget, and prints its figures.
 func printSnapshot(w io.Writer, found *preflight.Result, asJSON bool) error {
 	s := found.Snapshot
 	if s == nil {
