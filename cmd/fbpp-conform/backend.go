@@ -54,10 +54,11 @@ func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
 	}
 }
 
-// shortest is the least that a time of the command line may be.
+// shortest is the shortest duration that options accept.
 const shortest = time.Millisecond
 
-// checkPath says what is wrong with a socket's path, which must be there.
+// checkPath returns a cli.UsageError for a path that is missing or cannot be that
+// of a socket.
 func checkPath(name, path string) error {
 	if path == "" {
 		return cli.Usagef("--%s is missing", name)

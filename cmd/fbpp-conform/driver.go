@@ -85,7 +85,8 @@ func features(list string) (bits uint64, err error) {
 	return bits, nil
 }
 
-// shell returns what runs a command; nil for none. Its output goes to stderr.
+// shell returns a function that runs a shell command with its output on stderr. It
+// returns nil for an empty command.
 func shell(command string) func(context.Context) error {
 	if command == "" {
 		return nil
@@ -93,9 +94,9 @@ func shell(command string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		// The command may leave something running that holds its output open.
+		// The command may leave a process behind that keeps the output open.
 		cmd.WaitDelay = time.Second
-		// What the shell started ends with it.
+		// At the end of ctx, kill the shell and all that it has started.
 		cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 		cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 		if err := cmd.Run(); err != nil {

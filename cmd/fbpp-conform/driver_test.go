@@ -18,16 +18,16 @@ func TestDriverCommandLine(t *testing.T) {
 	path := "--socket-path=" + filepath.Join(t.TempDir(), "device.sock")
 	for name, args := range map[string][]string{
 		"no socket":               {},
-		"a pause for ever":        {path, "--pause=true"},
-		"a resume of what runs":   {path, "--resume=true"},
-		"no patience":             {path, "--patience=0s"},
-		"a time below nothing":    {path, "--hold=-1s"},
+		"a pause without resume":  {path, "--pause=true"},
+		"a resume without pause":  {path, "--resume=true"},
+		"a patience of 0":         {path, "--patience=0s"},
+		"a negative time":         {path, "--hold=-1s"},
 		"a time without a unit":   {path, "--quiet=300"},
 		"a path that is too long": {"--socket-path=/" + strings.Repeat("x", 107)},
-		"a feature of nobody":     {path, "--offer=packed,teleport"},
-		"more than there is":      {path, "surplus"},
-		"a rule that is not one":  {path, "--rule=FBPP-NONE-*"},
-		"an option of the others": {path, "--device=fbpp"},
+		"an unknown feature":      {path, "--offer=packed,teleport"},
+		"a spare argument":        {path, "surplus"},
+		"an unknown rule":         {path, "--rule=FBPP-NONE-*"},
+		"an option of backend":    {path, "--device=fbpp"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, err := run(t.Context(), append([]string{"driver"}, args...), &bytes.Buffer{})
@@ -38,7 +38,7 @@ func TestDriverCommandLine(t *testing.T) {
 	}
 }
 
-// Without a driver there is no verdict, and an end.
+// Without a driver the suite ends with an error and gives no verdicts.
 func TestDriverThatDoesNotCome(t *testing.T) {
 	var out bytes.Buffer
 	args := []string{
@@ -56,7 +56,7 @@ func TestDriverThatDoesNotCome(t *testing.T) {
 
 func TestShellCommands(t *testing.T) {
 	if shell("") != nil {
-		t.Error("no command is a command")
+		t.Error("an empty command gives a function")
 	}
 	if err := shell("test $((1 + 1)) = 2")(t.Context()); err != nil {
 		t.Error(err)
@@ -64,7 +64,7 @@ func TestShellCommands(t *testing.T) {
 	if err := shell("exit 3")(t.Context()); err == nil || !strings.Contains(err.Error(), "exit 3") {
 		t.Errorf("error %v", err)
 	}
-	// A command that hangs ends with its time, with all that it started.
+	// The end of ctx ends a command that hangs, with all that it has started.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := shell("sleep 1000 & sleep 1000")(ctx)

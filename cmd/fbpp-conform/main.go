@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command fbpp-conform checks whether a vhost-user backend or a virtio driver
-// keeps the rules of its specification, and says of each rule what came of it.
+// keeps the rules of its specification, and prints a verdict for each rule.
 package main
 
 import (
@@ -53,16 +53,16 @@ must be kept was kept or does not apply, 1 if one was broken, 2 if the suite cou
 // suite is a command that runs a suite.
 type suite struct {
 	name string
-	// flags adds the suite's own flags, and returns what makes the suite once
-	// they have been read.
+	// flags adds the suite's own flags. The function that it returns makes the
+	// suite; call it after the flags were parsed.
 	flags func(*flag.FlagSet) func() (report.Suite, error)
-	// rules are all that the suite can check, whatever the flags.
+	// rules returns all rules that the suite can check, whatever the flags.
 	rules func() []report.Rule
 }
 
 func suites() []suite { return []suite{backendSuite(), driverSuite()} }
 
-// run returns the exit status, which is report.ExitError where there is an error.
+// run returns the exit status. With an error that is report.ExitError.
 func run(ctx context.Context, args []string, out io.Writer) (int, error) {
 	if len(args) == 0 {
 		return report.ExitError, cli.Usagef("no command")

@@ -23,7 +23,7 @@ var programs = []string{
 	"./vhostuser/examples/vhost-user-rng", "./vhostuser/examples/vhost-user-blk",
 }
 
-// bin is where they are.
+// bin is the folder with the built programs.
 var bin string
 
 func TestMain(m *testing.M) {
@@ -51,8 +51,8 @@ type outcome struct {
 	Notes                 []string
 }
 
-// conform runs the program against a backend that it starts, and returns its
-// exit status and what it found.
+// conform runs fbpp-conform, which starts a backend by the command start. It
+// returns the exit status and the outcomes by rule.
 func conform(t *testing.T, device, start string, args ...string) (int, map[string]outcome) {
 	t.Helper()
 	results := filepath.Join(t.TempDir(), "results.json")
@@ -83,15 +83,14 @@ func conform(t *testing.T, device, start string, args ...string) (int, map[strin
 	return cmd.ProcessState.ExitCode(), found
 }
 
-// socket returns a path, and the option that names it.
+// socket returns a path for a socket, and the option --socket-path with it.
 func socket(t *testing.T) (path, option string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "vhost.sock")
 	return path, "--socket-path=" + path
 }
 
-// expect fails unless the exit status is 0, and no rule was broken but the
-// known advice.
+// expect fails unless the exit status is 0 and no rule was broken but known ones.
 func expect(t *testing.T, status int, found map[string]outcome, known ...string) {
 	t.Helper()
 	if status != report.ExitKept {
@@ -132,7 +131,8 @@ func TestExampleBackendsKeepTheRules(t *testing.T) {
 	}
 }
 
-// What starts a backend is a shell command, and all of it ends with the program.
+// A backend is started by a shell command. All processes of the command end with
+// fbpp-conform.
 func TestBackendBehindAShell(t *testing.T) {
 	path, option := socket(t)
 	start := fmt.Sprintf("cd / && umask 077; %s/vhost-user-rng %s; exit $?", bin, option)
@@ -144,7 +144,7 @@ func TestBackendBehindAShell(t *testing.T) {
 	}
 }
 
-// disk makes an empty disk.
+// disk makes the image of an empty disk of 4 MiB.
 func disk(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
@@ -157,25 +157,25 @@ func disk(t *testing.T) string {
 	return path
 }
 
-func TestNoSuiteIsRun(t *testing.T) {
+func TestSuitesThatCannotRun(t *testing.T) {
 	_, option := socket(t)
 	rng := bin + "/vhost-user-rng " + option
 	for name, args := range map[string][]string{
-		"nobody listens":                 {"backend", option},
-		"its program is missing":         {"backend", option, "--start", "/nonexistent"},
-		"its program ends":               {"backend", option, "--start", "/bin/false"},
-		"there is no such rule":          {"backend", option, "--rule", "VHU-NO-*"},
-		"there is no such device":        {"backend", option, "--device", "toaster"},
-		"the socket is not named":        {"backend"},
-		"the command is unknown":         {"both"},
-		"an argument is left":            {"backend", option, "x"},
-		"a word after the list of rules": {"rules", "VHU-MSG-1"},
-		"a word after help":              {"help", "backend"},
-		"a word after the version":       {"--version", "x"},
-		"a time below nothing":           {"backend", option, "--timeout=-1s"},
-		"no patience":                    {"backend", option, "--patience=0s"},
-		"a time without a unit":          {"backend", option, "--timeout=20"},
-		"a path that is too long":        {"backend", option + strings.Repeat("x", 107)},
+		"nobody listens":          {"backend", option},
+		"its program is missing":  {"backend", option, "--start", "/nonexistent"},
+		"its program ends":        {"backend", option, "--start", "/bin/false"},
+		"there is no such rule":   {"backend", option, "--rule", "VHU-NO-*"},
+		"there is no such device": {"backend", option, "--device", "toaster"},
+		"the socket is not named": {"backend"},
+		"the command is unknown":  {"both"},
+		"an argument is left":     {"backend", option, "x"},
+		"a word after rules":      {"rules", "VHU-MSG-1"},
+		"a word after help":       {"help", "backend"},
+		"a word after --version":  {"--version", "x"},
+		"a negative time":         {"backend", option, "--timeout=-1s"},
+		"a patience of 0":         {"backend", option, "--patience=0s"},
+		"a time without a unit":   {"backend", option, "--timeout=20"},
+		"a path that is too long": {"backend", option + strings.Repeat("x", 107)},
 		"another path that is too long": {"backend", option,
 			"--control-path=" + strings.Repeat("x", 108)},
 		"an abstract socket": {"backend", "--socket-path=@x"},
@@ -197,7 +197,7 @@ func TestNoSuiteIsRun(t *testing.T) {
 	}
 }
 
-// The exit status says it, and so does a line.
+// The exit status says so, and an error is printed.
 func TestOutputThatIsLostIsAnError(t *testing.T) {
 	for _, arg := range []string{"rules", "help", "--version"} {
 		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

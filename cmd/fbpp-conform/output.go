@@ -12,7 +12,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
-// output says where results go.
+// output says where and in what format results are written.
 type output struct {
 	format, jsonFile string
 }
@@ -22,7 +22,8 @@ func (o *output) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.jsonFile, "json", "", "also write results to `FILE`, as JSON")
 }
 
-// sinks opens what was asked for. The caller calls the function at the end.
+// sinks opens the sinks for the results. The caller calls the function at the end,
+// which closes them.
 func (o *output) sinks(out io.Writer) ([]report.Sink, func() error, error) {
 	var sinks []report.Sink
 	switch o.format {

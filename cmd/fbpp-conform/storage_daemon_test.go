@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
-// known are the rules that the storage daemons of QEMU 7.2 and 10.0 break. Of
-// those that depend on the moment a run may find some or none.
+// known are the rules that the storage daemons of QEMU 7.2 and 10.0 break in every
+// run, with their faults.
 var known = map[string]string{
 	"VHU-ACK-2":  "SET_VRING_NUM takes any queue number and writes past its array: the process dies",
 	"VHU-ACK-5":  "an unknown request is acknowledged as a success",
@@ -28,10 +28,10 @@ var known = map[string]string{
 		" ends the connection",
 }
 
-// sometimes are those that depend on the moment. GET_VRING_BASE does not wait
-// for requests in flight: they are done later, when the guest may be gone and
-// the log is read no more. The first to be done finds the call descriptor
-// closed, which ends the connection, whatever was going on.
+// sometimes are the rules that they break in some runs, depending on timing. Most
+// have one cause: GET_VRING_BASE does not wait for requests in flight. These are
+// done later, when the guest may be gone and the log is no longer read. The first
+// of them finds the call descriptor closed, which ends the connection.
 var sometimes = map[string]string{
 	"VHU-NOTE-7": "a request is done before SET_VRING_CALL, and finds no call descriptor",
 	"VHU-MEM-3":  "a table of 255 regions is read past its end, which may kill the process",
@@ -43,7 +43,7 @@ var sometimes = map[string]string{
 	"VHU-RING-13": "the connection is lost", "VHU-MEM-16": "the connection is lost",
 }
 
-// storageDaemon returns the command line of a block device.
+// storageDaemon returns the command that serves a disk at the socket path.
 func storageDaemon(t *testing.T, path string) string {
 	t.Helper()
 	program, err := exec.LookPath("qemu-storage-daemon")
@@ -55,8 +55,8 @@ func storageDaemon(t *testing.T, path string) string {
 		program, disk(t), path)
 }
 
-// TestStorageDaemon checks a backend that is not ours. What it breaks is known;
-// anything else that is found there would more likely be a fault of the suite.
+// TestStorageDaemon checks a backend of another project. The rules that it breaks
+// are known. A new finding is more likely a fault of the suite than of the backend.
 func TestStorageDaemon(t *testing.T) {
 	t.Parallel()
 	path, option := socket(t)
