@@ -38,7 +38,8 @@ func TestRingsAreLeftAloneOnceTheFrontendIsGone(t *testing.T) {
 			return handle(p, f)
 		}
 	})
-	_, err := m.events.Wait(patience) // for a HELLO; its buffer is not given again
+	// The event that asks for a HELLO. Its buffer is not supplied again.
+	_, err := m.events.Wait(patience)
 	m.must(err)
 	stopped.Store(true)
 	m.must(m.fe.Send(protocol.WindowRequest, 0,

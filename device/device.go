@@ -25,7 +25,7 @@ import (
 // Options configure a Device. The zero value is usable.
 type Options struct {
 	// Disabled starts the device switched off: it answers every request with
-	// that status until SetEnabled(true).
+	// AnswerDisabled until SetEnabled(true).
 	Disabled bool
 
 	// HoldBudget and HoldEntries bound what the guest's driver does in one hold
@@ -133,7 +133,8 @@ func (d *Device) VhostUser() *vhostuser.Device {
 		QueueStopping: d.driver.QueueStopping,
 		Reset:         d.driver.Reset,
 		MemoryChanged: d.memoryChanged,
-		// The census reads what the guest may never have touched.
+		// Introspection reads the files: through the mapping it would allocate pages
+		// that the guest has never touched.
 		KeepMemoryFiles: true,
 		Extensions: []vhostuser.Extension{{
 			ProtocolFeature: protocol.WindowProtocolFeature,

@@ -41,7 +41,7 @@ func TestAShortEventBufferIsSkipped(t *testing.T) {
 	}
 }
 
-// useUpBuffers takes the four event buffers without supplying others.
+// useUpBuffers makes the device use the four event buffers, and supplies no others.
 func (m *machine) useUpBuffers() {
 	m.t.Helper()
 	for range 2 { // a request and its cancel

@@ -29,7 +29,7 @@ func ExampleNew() {
 		fmt.Println(err)
 		return
 	}
-	cancel() // where a program would serve until it is told to stop
+	cancel() // a real program serves until it is told to stop
 	fmt.Println(srv.Serve(ctx, l), d.Status().DriverState)
 	// Output: context canceled none
 }

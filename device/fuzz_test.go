@@ -77,7 +77,7 @@ const (
 	opIndirect           // length, a table of descriptors
 	opSupply             // length of an event buffer
 	opKick               // queue
-	opRestart            // queue: stopped, reset while it is in use, started
+	opRestart            // queue: it is stopped, emptied and started
 	opReset              // of the device
 	opAsk                // deadline in units of 100 µs; a request of QEMU
 	opCancel             //

@@ -20,7 +20,7 @@ import (
 // maxWait bounds the time of one exchange, whatever deadline the frontend sets.
 const maxWait = time.Minute
 
-// request is one open request: from the frontend's question to our answer.
+// request is one open request of the frontend.
 type request struct {
 	ask    uint64 // the frontend's number
 	begun  time.Time
@@ -76,7 +76,7 @@ func (d *Device) asked(r window.Request) {
 	d.begin(r)
 }
 
-// begin opens a request and has the sources asked.
+// begin opens a request and starts to ask the sources.
 func (d *Device) begin(r window.Request) {
 	wait := min(time.Duration(r.DeadlineNS-monotonic()), maxWait)
 	wait -= wait / 10 // for the answer's way back, on a busy host
@@ -97,7 +97,7 @@ func (d *Device) begin(r window.Request) {
 	}
 }
 
-// ask has the sources asked, and answers. d.mu is not held.
+// ask asks the sources and answers the request. d.mu is not held.
 func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	ctx, stop := context.WithDeadline(ctx, deadline)
 	defer stop()

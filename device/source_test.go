@@ -203,7 +203,7 @@ func TestThePolicyChoosesTheSources(t *testing.T) {
 	}
 }
 
-func TestPoliciesAreWords(t *testing.T) {
+func TestPolicyIsAFlagValue(t *testing.T) {
 	for _, want := range device.Policies() {
 		var p device.Policy
 		if err := p.Set(string(want)); err != nil || p != want || p.String() != string(want) {

@@ -45,7 +45,7 @@ type Exchange struct {
 	Status    string          `json:"status"`
 	Why       string          `json:"why,omitempty"`
 	Source    string          `json:"source,omitempty"` // name of the source that answered
-	Records   uint64          `json:"records"`
+	Records   uint64          `json:"records"`          // source.Findings.Items
 	Ranges    int             `json:"ranges"`
 	FreeBytes uint64          `json:"free_bytes"`
 	Truncated bool            `json:"truncated"`

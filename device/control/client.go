@@ -17,8 +17,9 @@ import (
 	"github.com/fbpp-project/fbpp/device/census"
 )
 
-// Client talks to the control socket of one device. It is safe for concurrent
-// use and holds no connection open between calls.
+// Client talks to the control socket of one device. It is safe for concurrent use
+// and holds no connection open between calls. Only its context bounds how long a
+// call takes. Without a device at the socket, the error wraps that of connect(2).
 type Client struct {
 	http *http.Client
 }

@@ -8,8 +8,9 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// sendEvent puts an event into eventq and interrupts the guest. It returns
-// false when the driver has left no buffer. s.mu is held.
+// sendEvent puts an event into eventq and interrupts the guest. It returns false
+// when there is no buffer of sufficient length, or the queue cannot be used. s.mu is
+// held.
 func (s *Source) sendEvent(e protocol.Event) bool {
 	q := s.eventq
 	if q == nil || q.Abandoned() {

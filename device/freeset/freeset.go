@@ -59,7 +59,7 @@ type area struct {
 
 // Set is the set of free frames. Create it with New.
 type Set struct {
-	areas []area // ascending
+	areas []area // by address
 	free  uint64 // frames in the set
 	last  int    // area of the block added last: blocks come in clusters
 }
@@ -109,7 +109,7 @@ func merge(sorted []Range) []Range {
 	return out
 }
 
-// Reset empties the set. It keeps what memory it has taken.
+// Reset empties the set. It does not free the memory of the bitmap.
 func (s *Set) Reset() {
 	for i := range s.areas {
 		for _, c := range s.areas[i].chunks {

@@ -255,7 +255,7 @@ func checkModel(t *testing.T, s *Set, model map[uint64]bool) {
 	}
 }
 
-func TestATableOfManyModulesTakesLittle(t *testing.T) {
+func TestAMemoryTableOfManyModulesIsCheap(t *testing.T) {
 	var memory []Range
 	s := New(nil)
 	taken := testing.AllocsPerRun(1, func() {

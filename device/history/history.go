@@ -20,8 +20,7 @@ import (
 	"time"
 )
 
-// Migration describes an outgoing migration that ended, in QEMU's figures. Times
-// end in the name of their unit.
+// Migration describes an outgoing migration that ended, in QEMU's figures.
 type Migration struct {
 	Ended  time.Time `json:"ended"`
 	Result string    `json:"result"` // completed, failed or cancelled

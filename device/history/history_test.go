@@ -100,7 +100,7 @@ func TestUnreadableLinesAreSkipped(t *testing.T) {
 	}
 }
 
-func TestFilesThatAreNoHistory(t *testing.T) {
+func TestOtherFilesAreRefused(t *testing.T) {
 	large := filepath.Join(t.TempDir(), "large")
 	if err := os.WriteFile(large, bytes.Repeat([]byte("x"), maxFile+1), 0o600); err != nil {
 		t.Fatal(err)

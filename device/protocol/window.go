@@ -118,8 +118,8 @@ const (
 	AnswerDisabled      AnswerStatus = 1 // the operator switched the optimisation off
 	AnswerNoDriver      AnswerStatus = 2 // no driver said hello, or its queues are stopped
 	AnswerRefused       AnswerStatus = 3 // the guest's configuration or kernel forbids it
-	AnswerDriverTimeout AnswerStatus = 4
-	AnswerBadReport     AnswerStatus = 5
+	AnswerDriverTimeout AnswerStatus = 4 // the driver or source was too late
+	AnswerBadReport     AnswerStatus = 5 // the driver broke a rule of its specification
 	AnswerCancelled     AnswerStatus = 6 // overtaken by a newer request, a reset, a disconnect
 	AnswerInternal      AnswerStatus = 7
 

@@ -25,9 +25,9 @@ type Answer struct {
 }
 
 // WriteRanges writes the ranges of free into the window's slots, for the next
-// Publish. When there are more ranges than slots, it leaves out all that are
-// shorter than the least power of two of frames for which the others fit. It
-// returns how many ranges it wrote, and their bytes.
+// Publish. When there are more ranges than slots, it leaves out the shortest: it
+// doubles the least length of a range until all that remain fit. It returns how
+// many ranges it wrote, and their bytes.
 func (w *Window) WriteRanges(free *freeset.Set) (count int, bytes uint64) {
 	for minFrames := uint64(1); ; minFrames *= 2 {
 		count, bytes = 0, 0

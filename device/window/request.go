@@ -32,7 +32,7 @@ func (w *Window) Request() Request {
 // Outcome is how a migration ended, as the frontend tells it. It is not checked.
 type Outcome struct {
 	Number      uint64 // of the outcome; 0 before the first
-	Generation  uint64 // the migration's request, or 0 if it asked nothing
+	Generation  uint64 // of the migration's request; 0 if it made none
 	Result      protocol.MigrationResult
 	Hints       protocol.HintStatus
 	Skipped     uint64 // bytes that the first pass left out

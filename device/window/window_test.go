@@ -50,7 +50,7 @@ func mustPairOf(t *testing.T, size int, request []byte) (*Window, *windowtest.Fr
 	return w, windowtest.OpenReply(t, w.Reply(), w.FDs())
 }
 
-func TestWindowIsSealedAndSaysWhatItIs(t *testing.T) {
+func TestNewWindowIsSealedAndHasAHeader(t *testing.T) {
 	w, f := mustPair(t, minSize)
 	if magic, version, capacity := f.Word32(0), f.Word32(4), f.Word64(8); magic != 0x50504246 ||
 		version != 2 || capacity != 256 {
