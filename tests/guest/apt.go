@@ -16,7 +16,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/debian"
 )
 
-// apt is a suite of Debian from which guests get their parts.
+// apt is a Debian suite from which packages are fetched.
 type apt struct{ source *debian.Source }
 
 // newAPT fetches the package lists of a suite into dir.
@@ -28,8 +28,8 @@ func newAPT(ctx context.Context, dir, suite string) (*apt, error) {
 	return &apt{source}, nil
 }
 
-// depends returns the name and version that a meta package depends on with an
-// exact version, the first whose name begins with prefix.
+// depends returns the first dependency of a meta package with an exact version and a
+// name that begins with prefix.
 func (a *apt) depends(ctx context.Context, meta, prefix string) (name, version string, err error) {
 	out, err := a.run(ctx, "apt-cache", "show", "--no-all-versions", meta)
 	if err != nil {
@@ -91,12 +91,12 @@ func (a *apt) downloadAll(ctx context.Context, names []string) ([]string, error)
 	return a.source.Archives()
 }
 
-// run runs an apt program on this source alone and returns its output.
+// run runs an apt program that uses only this source, and returns its output.
 func (a *apt) run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	return a.source.Run(ctx, program, args...)
 }
 
-// withStderr adds what a program said to its exit status.
+// withStderr adds a program's standard error to the error of its exit status.
 func withStderr(err error) error {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && len(exit.Stderr) > 0 {

@@ -27,9 +27,9 @@ func CacheDir() (string, error) {
 	return dir, nil
 }
 
-// makeOnce returns the folder at path. When there is none it has fill make the
-// content in a scratch folder beside it, and renames that. So a reader never sees
-// half of it. Of two processes that do the same work one wins.
+// makeOnce makes the folder at path if there is none. It calls fill with a scratch
+// folder beside path, and then renames that to path. So a reader never sees a partial
+// folder. If two processes do so at once, one of the two folders is kept.
 func makeOnce(path string, fill func(dir string) error) (err error) {
 	if _, err := os.Stat(path); err == nil {
 		return nil
@@ -42,7 +42,7 @@ func makeOnce(path string, fill func(dir string) error) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // apt drops to a user of its own
+	if err := os.Chmod(dir, 0o755); err != nil { // apt reads it as another user
 		return err
 	}
 	if err := fill(dir); err != nil {

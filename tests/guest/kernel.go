@@ -42,12 +42,11 @@ func (s Series) suite() (string, error) {
 	return "", fmt.Errorf("kernel series %q is not known", s)
 }
 
-// guestModules are the modules that every guest loads. virtio_pci is there
-// because a Debian guest has it, and it holds the device before the agent takes
-// it over.
+// guestModules are the modules that every guest loads. virtio_pci binds the device
+// before the agent takes it over, as in an ordinary Debian guest.
 func guestModules() []string { return []string{"virtio_pci", "uio_pci_generic"} }
 
-// Kernel is an unpacked kernel: what a guest boots and loads.
+// Kernel is an unpacked kernel in the cache, and the modules that a guest loads.
 type Kernel struct {
 	Series  Series
 	Version string   // of the Debian package
@@ -129,9 +128,9 @@ func downloadKernel(ctx context.Context, base, suite string) (version string, er
 	})
 }
 
-// kernelPackages returns the packages that hold a kernel: its image package, or
-// the two that this one depends on in newer releases, for the image and for the
-// modules.
+// kernelPackages returns the packages with the kernel's files. That is the image
+// package, or in newer releases two packages that it depends on: one with the image,
+// and one with the modules.
 func (a *apt) kernelPackages(ctx context.Context, image string) ([]string, error) {
 	fields, err := a.run(ctx, "apt-cache", "show", "--no-all-versions", image)
 	if err != nil {
@@ -165,7 +164,7 @@ func installKernel(tree, dir string) error {
 	if err := os.Mkdir(filepath.Join(dir, "modules"), 0o755); err != nil {
 		return err
 	}
-	// /lib and /usr/lib are one place in a system, and two in packages.
+	// In a system /lib is a link to /usr/lib, but packages may use either.
 	for _, lib := range []string{"usr/lib/modules", "lib/modules"} {
 		found, err := indexModules(filepath.Join(tree, lib))
 		if err != nil {
@@ -194,7 +193,7 @@ func loadKernel(ctx context.Context, base string, s Series, version string) (*Ke
 }
 
 // WithModules returns the kernel with further modules to load, by their names.
-// A name that the package does not have is taken for a part of the image.
+// If the package has no module of a name, it is taken to be built into the kernel.
 func (k *Kernel) WithModules(ctx context.Context, names ...string) (*Kernel, error) {
 	wanted := append(guestModules(), names...)
 	dir := filepath.Join(k.dir, strings.Join(wanted, "+"))
@@ -221,7 +220,7 @@ func (k *Kernel) WithModules(ctx context.Context, names ...string) (*Kernel, err
 	return &more, nil
 }
 
-// replaceFile writes a file so that a reader sees the old or the new content.
+// replaceFile replaces a file atomically: a reader sees the old or the new content.
 func replaceFile(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
 	if err != nil {

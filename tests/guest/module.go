@@ -41,13 +41,13 @@ func indexModules(dir string) (map[string]string, error) {
 	return found, nil
 }
 
-// moduleName is the kernel's own spelling: dashes of a file name are
-// underscores.
+// moduleName returns a module's name as the kernel spells it: with underscores
+// instead of dashes.
 func moduleName(s string) string { return strings.ReplaceAll(s, "-", "_") }
 
-// loadOrder reads the wanted modules and what they depend on, each after its
-// dependencies. A name that is not available is part of the kernel image in
-// this series, as virtio_pci is since Debian 13.
+// loadOrder reads the wanted modules and their dependencies, each after its own
+// dependencies. A name that is not available is taken to be built into the kernel, as
+// virtio_pci is since Debian 13.
 func loadOrder(
 	ctx context.Context, available map[string]string, wanted []string,
 ) ([]module, error) {
@@ -85,8 +85,8 @@ func loadOrder(
 	return order, nil
 }
 
-// readModule reads a module and takes off its compression: not every kernel
-// can load a compressed one.
+// readModule reads a module, and decompresses it: not every kernel can load a
+// compressed module.
 func readModule(ctx context.Context, path string) ([]byte, error) {
 	if strings.HasSuffix(path, ".ko") {
 		return os.ReadFile(path)

@@ -17,8 +17,8 @@ import (
 	"strings"
 )
 
-// Packages are Debian packages, unpacked with all that they depend on. Nothing
-// of them was configured, as nothing of it ran.
+// Packages are Debian packages, unpacked with their dependencies. They are not
+// configured: no maintainer script has run.
 type Packages struct {
 	dir string // the root of their files, in the cache
 }
@@ -80,9 +80,9 @@ func downloadPackages(ctx context.Context, dir, suite string, names []string) er
 	return os.RemoveAll(filepath.Join(dir, "usr", "share")) // most of it, and none of it runs
 }
 
-// Programs returns the named programs for a guest's /bin, with the libraries
-// that they and those need. What a program opens by name while it runs is not
-// found that way: plug-ins and files of data.
+// Programs returns the named programs for a guest's /bin, with all libraries that they
+// are linked to. It does not find files that a program opens at run time, such as
+// plug-ins and data.
 func (p *Packages) Programs(names ...string) (Initramfs, error) {
 	libraries, err := p.indexLibraries()
 	if err != nil {
@@ -102,7 +102,7 @@ func (p *Packages) Programs(names ...string) (Initramfs, error) {
 	return files, nil
 }
 
-// Add adds the files of another image.
+// Add adds the files of another initramfs. They replace those with the same path.
 func (i Initramfs) Add(other Initramfs) { maps.Copy(i, other) }
 
 // find returns the path of a program. /bin is part of /usr since Debian 13.
@@ -119,8 +119,8 @@ func (p *Packages) find(name string) (string, error) {
 // libraryDir is the first place where Debian's dynamic linker looks.
 const libraryDir = "lib/x86_64-linux-gnu/"
 
-// addLibraries adds the libraries that the ELF file at path asks for, and the
-// dynamic linker itself.
+// addLibraries adds the libraries that the ELF file at path is linked to, and the
+// dynamic linker.
 func addLibraries(files Initramfs, path string, available map[string]string) error {
 	f, err := elf.Open(path)
 	if err != nil {
@@ -159,8 +159,8 @@ func addLibraries(files Initramfs, path string, available map[string]string) err
 	return nil
 }
 
-// indexLibraries maps the names of shared libraries to their paths. Of two with
-// one name, the one for a newer processor lies deeper, and is not taken.
+// indexLibraries maps the names of shared libraries to their paths. If two have one
+// name it takes the one that is less deep: the other needs a newer processor.
 func (p *Packages) indexLibraries() (map[string]string, error) {
 	found := make(map[string]string)
 	for _, lib := range []string{"usr/lib", "lib"} {

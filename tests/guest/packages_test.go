@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// This machine is a tree of unpacked packages too.
+// machinePackages takes this machine's root for a tree of unpacked packages.
 func machinePackages() *Packages { return &Packages{dir: "/"} }
 
 func TestProgramsComeWithTheirLibraries(t *testing.T) {
@@ -20,7 +20,7 @@ func TestProgramsComeWithTheirLibraries(t *testing.T) {
 	if files["bin/tar"] == "" || files["lib64/ld-linux-x86-64.so.2"] == "" {
 		t.Errorf("the program or its linker is missing in %q", files)
 	}
-	// The linker's own opinion.
+	// The dynamic linker says which libraries it finds.
 	linker := files["lib64/ld-linux-x86-64.so.2"]
 	out, err := exec.CommandContext(t.Context(), linker, "--list", files["bin/tar"]).Output()
 	if err != nil {

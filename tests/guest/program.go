@@ -16,18 +16,17 @@ const (
 	AgentPackage = "github.com/fbpp-project/fbpp/cmd/fbpp-agent"
 )
 
-// BuildProgram builds a package of this module, a program that needs no
-// library of the guest, into dir and returns its path. The go command's own
-// cache makes it quick the second time. Equal sources give equal programs,
-// whatever the commit. Without symbols, since a guest keeps it in memory.
+// BuildProgram builds a program of this module into dir and returns its path. It is
+// linked statically, since a guest has no libraries, and without symbols, since a guest
+// keeps it in memory. Equal sources give equal programs in any commit.
 func BuildProgram(ctx context.Context, pkg, dir string) (string, error) {
 	out := filepath.Join(dir, filepath.Base(pkg))
 	return out, goBuild(ctx, out,
 		"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
 }
 
-// BuildTest builds the tests of a package, with the given build tags, as a
-// program for the guest.
+// BuildTest builds the tests of a package, with the given build tags, into dir as a
+// program for the guest, and returns its path.
 func BuildTest(ctx context.Context, pkg, tags, dir string) (string, error) {
 	out := filepath.Join(dir, filepath.Base(pkg)+".test")
 	return out, goBuild(ctx, out, "test", "-c", "-trimpath", "-tags", tags, "-o", out, pkg)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package activity tells how much a program in the guest has done: what an
-// agent costs while nothing migrates.
+// Package activity reports the context switches and CPU time of a program in the
+// guest. Tests use it to check that an agent costs nothing while no migration runs.
 package activity
 
 import (
@@ -14,14 +14,14 @@ import (
 	"strings"
 )
 
-// Activity is what all threads of a program did since their start.
+// Activity is the sum over all threads of a program, since their start.
 type Activity struct {
 	Threads  int    `json:"threads"`
 	Switches uint64 `json:"switches"` // times that a thread gave up the CPU, or lost it
 	Ticks    uint64 `json:"ticks"`    // CPU time in units of 10 ms
 }
 
-// Find returns the process whose command name it is.
+// Find returns the id of the process with this command name, as in /proc/PID/comm.
 func Find(command string) (pid int, err error) {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
@@ -37,7 +37,7 @@ func Find(command string) (pid int, err error) {
 	return 0, fmt.Errorf("find %s: no such program runs", command)
 }
 
-// Read adds up the threads of the process whose command name it is.
+// Read adds up the threads of the process with this command name.
 func Read(command string) (Activity, error) {
 	var a Activity
 	pid, err := Find(command)
@@ -56,7 +56,7 @@ func Read(command string) (Activity, error) {
 	return a, nil
 }
 
-// add adds the thread whose folder in /proc it is.
+// add adds the thread with the folder task, /proc/PID/task/TID.
 func (a *Activity) add(task string) error {
 	status, err := os.ReadFile(filepath.Join(task, "status"))
 	if err != nil {

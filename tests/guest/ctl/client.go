@@ -16,7 +16,7 @@ import (
 // QEMU process at its other end has ended.
 var ErrClosed = errors.New("guest channel closed")
 
-// Client is the host's end. It is safe for concurrent use.
+// Client is the host's end of the order channel. It is safe for concurrent use.
 type Client struct {
 	conn  io.ReadWriteCloser
 	ready chan string // gets the release when the guest says it is ready
@@ -85,7 +85,7 @@ func (c *Client) send(r Request) (<-chan Reply, uint64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	// The newline before it ends whatever half line the port still holds.
+	// The newline in front ends a partial line that the port may still hold.
 	if _, err := fmt.Fprintf(c.conn, "\n%s\n", line); err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrClosed, err)
 	}
@@ -134,7 +134,7 @@ func (c *Client) deliver(r Reply) {
 	if r.ID == 0 {
 		select {
 		case c.ready <- r.Ready:
-		default: // it booted twice; the test sees that by its state
+		default: // the guest booted twice: its first release is kept
 		}
 		return
 	}

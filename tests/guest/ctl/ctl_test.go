@@ -25,8 +25,7 @@ func pair(t *testing.T) (*Client, net.Conn) {
 	return client, guest
 }
 
-// patience is how long a step may take before the test gives up: it bounds a
-// hang and asserts nothing.
+// patience returns a context that ends a test that hangs. It asserts no speed.
 func patience(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -92,8 +91,8 @@ func TestOutputOfARunningProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// "one" was not asked for, but is the next line: who asks must not speak
-	// unasked, or is asked for its output only.
+	// "one" was printed before the question, but it is the next line. So a program
+	// that answers questions must print nothing else on its standard output.
 	r, err := c.Do(ctx, Request{Op: OpTell, Name: "x", Line: "go"})
 	if err != nil || r.Output != "one" {
 		t.Fatalf("got %+v, %v", r, err)

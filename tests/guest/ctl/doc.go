@@ -4,14 +4,14 @@
 // guest: one JSON object per line over a serial port. Every kernel has a driver
 // for such a port, and every migration carries it along.
 //
-// The host sends requests. The guest answers each with a reply of the same id, in
-// any order, so that a long command does not hold up a short one. When it is
-// ready the guest sends one reply unasked, with id 0. A line that is no JSON is
-// noise of the port, and skipped.
+// The host sends requests. The guest answers each with a reply of the same id, in any
+// order, so that a long command does not delay a short one. When it has booted, the
+// guest sends one reply with id 0, without a request. A line that is not JSON is noise
+// of the port, and skipped.
 //
-// A character that is under way while the guest moves to another QEMU is lost.
-// So a test has no request open when a migration ends, and goes on with a new
-// [Client] on the destination.
+// A character that is in the port while the guest moves to another QEMU is lost. So a
+// test must have no request open when a migration ends, and uses a new [Client] at the
+// destination.
 package ctl
 
 // Op names what a request asks for.
@@ -24,7 +24,7 @@ const (
 	OpStart  Op = "start"  // start Args in the background as Name
 	OpTell   Op = "tell"   // write Line to Name's input, answer with its next line of output
 	OpSignal Op = "signal" // send Signal to Name
-	OpOutput Op = "output" // what Name has printed so far
+	OpOutput Op = "output" // return the output of Name so far, without answers to OpTell
 	OpWait   Op = "wait"   // wait for Name to end, and forget it
 )
 

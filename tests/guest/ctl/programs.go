@@ -14,18 +14,18 @@ import (
 	"syscall"
 )
 
-// outputLimit bounds how much of a program's output is kept, in bytes: the end
-// of it is what tells why it failed.
+// outputLimit is how much of a program's output is kept, in bytes. The end is kept,
+// because it tells why the program failed.
 const outputLimit = 1 << 20
 
-// Programs runs what requests ask for, and keeps what runs in the background
-// by name. It is safe for concurrent use.
+// Programs carries out requests, and keeps the background programs by name. It is safe
+// for concurrent use.
 type Programs struct {
 	mu      sync.Mutex
 	running map[string]*program // guarded by mu
 }
 
-// program is one that runs in the background.
+// program is a background program.
 type program struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
@@ -126,8 +126,8 @@ func (p *Programs) start(r Request) error {
 	return nil
 }
 
-// read passes the output on line by line. Nobody may be asking: what the queue
-// does not hold goes to the tail.
+// read puts the output into the queue, line by line. If the queue is full, because
+// nobody asks, lines go to the tail.
 func (p *program) read(out io.Reader) {
 	defer close(p.lines)
 	scan := bufio.NewScanner(out)
@@ -155,9 +155,9 @@ func (p *program) tell(line string) (Reply, error) {
 	return Reply{Output: answer}, nil
 }
 
-// output returns what the program printed and nobody asked for.
+// output returns the output that was not an answer to tell.
 func (p *program) output() string {
-	p.telling.Lock() // an answer is not ours to take
+	p.telling.Lock() // or it could take the answer to a question
 	defer p.telling.Unlock()
 	for {
 		select {
@@ -195,7 +195,7 @@ func exitStatus(err error) (int, error) {
 	return exit.ExitCode(), nil
 }
 
-// tail is a writer that keeps the end of what is written.
+// tail is a writer that keeps the end of the written bytes.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte

@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// Server is the guest's end: it reads requests and has Programs carry them
-// out.
+// Server is the guest's end of the order channel: it reads requests, and has Programs
+// carry them out.
 type Server struct {
 	programs *Programs
 
@@ -43,8 +43,8 @@ func (s *Server) Serve(in io.Reader) error {
 		go func() {
 			reply := s.programs.do(r)
 			reply.ID = r.ID
-			// A line that cannot be written leaves the host to its timeout;
-			// there is nobody else to tell.
+			// If the reply cannot be written, the host's request times out: the guest
+			// has no other way to tell it.
 			_ = s.answer(reply)
 		}()
 	}

@@ -10,13 +10,13 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// hostility is one way to break the rules.
+// hostility is one way to violate the protocol.
 type hostility struct {
 	features protocol.Features                        // of the hello
 	answer   func(d *driver, generation uint64) error // nil: none
 }
 
-// cases returns every way by its name.
+// cases returns all hostilities by name.
 func cases() map[string]hostility {
 	return map[string]hostility{
 		"silent": {},
@@ -24,7 +24,7 @@ func cases() map[string]hostility {
 			return d.post(header(protocol.Header{Type: protocol.MessageStarted, Generation: g}))
 		}},
 		"poison": {features: protocol.FeaturePagePoison},
-		// Not against the rules: blocks may come in any order.
+		// This is allowed: blocks may come in any order.
 		"descending": {answer: func(d *driver, g uint64) error {
 			records := d.ownRecords()
 			slices.Reverse(records)
@@ -84,8 +84,8 @@ func cases() map[string]hostility {
 	}
 }
 
-// endless reports the same blocks for ever, which RESUMED allows, and never
-// says LAST. The device has to end it by the number of records.
+// endless reports the same blocks again and again, which RESUMED allows, and never
+// sends LAST. The device has to give up because of the number of records.
 func endless(d *driver, g uint64) error {
 	var records []protocol.Record
 	for len(records) < 500 {

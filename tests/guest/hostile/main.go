@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command hostile is a driver of virtio-fbpp that breaks the rules of
-// docs/spec.md, one of them at a time. It runs in a test guest in the agent's
-// place:
+// Command hostile is a driver of virtio-fbpp that violates docs/spec.md, in a different
+// way for each case. It runs in a test guest instead of the agent:
 //
 //	hostile CASE
 //
@@ -38,14 +37,14 @@ const (
 	messages = 128
 )
 
-// driver is the transport: it knows the device, and no rules.
+// driver is the transport: it checks none of the protocol's rules.
 type driver struct {
 	dev      *virtio.Device
 	events   *dma.Region
 	messages *dma.Region
 	sent     int
-	// own is memory whose content nobody needs: a block in it may be called
-	// free though it is not.
+	// own is memory without content. A block in it may be reported as free, though
+	// it is allocated.
 	own *dma.Region
 }
 
@@ -147,7 +146,7 @@ func (d *driver) receive() (protocol.Event, error) {
 	}
 }
 
-// post sends a message, a page at most, whatever is in it.
+// post sends a message of at most a page, without checking it.
 func (d *driver) post(message []byte) error {
 	q := d.dev.Queue(protocol.ReportQueue)
 	for {

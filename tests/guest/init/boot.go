@@ -16,8 +16,8 @@ import (
 // port is the serial port of the order channel; the first one is the console.
 const port = "/dev/ttyS1"
 
-// boot sets the guest up and takes orders. When it returns, process 1 ends, the
-// kernel panics, and QEMU with it: the console tells why.
+// boot sets the guest up and takes orders. When it returns, process 1 ends, and the
+// kernel panics. QEMU then exits; the console says why.
 func boot() error {
 	if err := mountAll(); err != nil {
 		return err
@@ -40,7 +40,7 @@ func boot() error {
 	return server.Serve(tty)
 }
 
-// mountAll mounts what an ordinary system has and programs look for.
+// mountAll mounts the pseudo file systems that programs expect.
 func mountAll() error {
 	for _, m := range []struct{ kind, dir string }{
 		{"proc", "/proc"},
@@ -85,10 +85,10 @@ func loadModule(path string) error {
 	return nil
 }
 
-// openRaw opens a serial port so that each byte passes as it is.
+// openRaw opens a serial port in raw mode.
 func openRaw(path string) (*os.File, error) {
-	// Not through os.OpenFile: it would make the port non-blocking, and a
-	// blocked reader here costs nothing.
+	// os.OpenFile would make the port non-blocking, and poll it. A blocking read
+	// is enough here.
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)

@@ -25,8 +25,8 @@ const (
 	commandNoINTx = 1 << 10
 )
 
-// disturbances are what others may do to the free page device while an agent
-// drives it.
+// disturbances are ways in which another program of the guest can disturb the fbpp
+// device while an agent drives it.
 var disturbances = map[string]func(pciDevice) error{
 	"uio":      pciDevice.openAndCloseUIO,
 	"master":   func(d pciDevice) error { return d.setCommand(commandMaster, 0) },
@@ -38,7 +38,7 @@ var disturbances = map[string]func(pciDevice) error{
 	"replug":   pciDevice.replug,
 }
 
-// disturb does one of them.
+// disturb runs one of the disturbances.
 func disturb(args []string) error {
 	if len(args) != 1 || disturbances[args[0]] == nil {
 		return fmt.Errorf("expected one of %v, got %q", slices.Sorted(maps.Keys(disturbances)), args)
@@ -81,7 +81,8 @@ func (d pciDevice) write(text string, elem ...string) error {
 	return errors.Join(err, f.Close())
 }
 
-// openAndCloseUIO does what a curious `head /dev/uio0` does.
+// openAndCloseUIO opens and closes the uio node, as `head /dev/uio0` would. The kernel
+// clears bus mastering at the close.
 func (d pciDevice) openAndCloseUIO() error {
 	nodes, err := os.ReadDir(filepath.Join(string(d), "uio"))
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/activity"
 )
 
-// kill kills a program after a while, by the guest's own clock: an order could
-// not come at any instant, as those that are under way when the guest moves
-// are lost. It prints a line when the time begins.
+// kill kills a program after a time of the guest's clock. The host cannot order the
+// kill at any time, because an order is lost if the guest moves meanwhile. kill prints
+// a line when the time begins.
 func kill(args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("expected the name of a program and a time, got %q", args)

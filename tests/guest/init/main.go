@@ -9,11 +9,11 @@
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
 //	/init cache FILE...          read files, so that their pages are cached, hold them open
 //	/init kill COMMAND TIME      kill a program after a time
-//	/init disturb HOW            do to the free page device what an agent does not expect
+//	/init disturb HOW            disturb the fbpp device while an agent drives it
 //	/init zeroes MIB             print whether new memory is zero
 //	/init show FILE              print a file
 //	/init memory                 print what is free, in pages
-//	/init activity COMMAND       print what a program has used so far
+//	/init activity COMMAND       print a program's context switches and CPU time so far
 //	/init integrity [FLAGS]      keep churning checksummed memory, answer on stdin
 package main
 

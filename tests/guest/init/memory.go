@@ -27,7 +27,7 @@ func megabytes(args []string) (int64, error) {
 	return mib << 20, nil
 }
 
-// fill touches memory and gives it back.
+// fill writes memory and frees it.
 func fill(args []string) error {
 	bytes, err := megabytes(args)
 	if err != nil {
@@ -43,8 +43,8 @@ func fill(args []string) error {
 	return printMemory()
 }
 
-// hold takes memory in the way of take, and holds it until the input ends. It
-// answers each line.
+// hold calls take to allocate memory, and keeps it until the standard input ends. It
+// answers each line of the input.
 func hold(args []string, take func(bytes int64) (*memory.Block, error)) error {
 	bytes, err := megabytes(args)
 	if err != nil {
@@ -61,19 +61,18 @@ func hold(args []string, take func(bytes int64) (*memory.Block, error)) error {
 	return block.Free()
 }
 
-// keep touches memory and holds it.
+// keep writes memory and keeps it.
 func keep(args []string) error {
 	return hold(args, func(bytes int64) (*memory.Block, error) {
 		return memory.Fill(bytes, runtime.NumCPU())
 	})
 }
 
-// fragment leaves the guest's free memory in small pieces, and holds the rest.
+// fragment leaves the guest's free memory in small blocks, and keeps the rest.
 func fragment(args []string) error { return hold(args, memory.Fragment) }
 
-// cache reads files to their end and keeps them open until the input ends, as
-// the kernel drops the pages of a disk that nobody has open. It answers each
-// line.
+// cache reads files, and keeps them open until the standard input ends: the kernel
+// drops the cached pages of a disk that is not open. It answers each line of the input.
 func cache(paths []string) error {
 	for _, path := range paths {
 		f, err := os.Open(path)
@@ -88,7 +87,7 @@ func cache(paths []string) error {
 	return answerLines(func(string) (any, error) { return memory.ReadInfo() })
 }
 
-// zeroes looks whether new memory is zero.
+// zeroes checks whether new memory is zero.
 func zeroes(args []string) error {
 	bytes, err := megabytes(args)
 	if err != nil {
@@ -122,9 +121,9 @@ func printMemory() error {
 	return json.NewEncoder(os.Stdout).Encode(info)
 }
 
-// integrity churns checksummed memory until its input ends. It answers "status"
-// at once, and "verify" after it has looked at all of its memory. "pause" and
-// "resume" stop and start the churning.
+// integrity runs a [memory.Pool] until its standard input ends. It answers "status" at
+// once, and "verify" after it has verified all of its memory. "pause" and "resume"
+// stop and start the workers.
 func integrity(args []string) error {
 	flags := flag.NewFlagSet("integrity", flag.ContinueOnError)
 	o := memory.PoolOptions{Workers: runtime.NumCPU()}

@@ -2,14 +2,13 @@
 
 // Package memory holds the two programs that a test guest runs on its memory.
 //
-// [Fill] touches a lot of memory and gives it back, so that the guest's free
-// pages are not zero pages: memory that was never touched costs a migration
-// nothing to begin with.
+// [Fill] writes a lot of memory and frees it. So the guest's free pages are not zero
+// pages, which a migration would send at almost no cost.
 //
-// [Pool] owns memory of known content and keeps allocating, writing, verifying
-// and freeing it through a whole migration. On the destination it verifies all
-// of it: a page whose last write did not arrive, or that another page's content
-// landed on, is a [Mismatch].
+// [Pool] keeps allocating, writing, verifying and freeing memory of known content
+// through a whole migration. At the destination it verifies all of its memory. A page
+// whose last write did not arrive, or that has the content of another page, is a
+// [Mismatch].
 //
 // Both work on anonymous memory of the calling process and need no privilege,
 // so their own tests run anywhere.

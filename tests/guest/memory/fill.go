@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Block is memory whose every page holds other, incompressible bytes.
+// Block is memory in which each page has different, incompressible content.
 type Block struct{ mem []byte }
 
-// templateSize is the length of the random bytes that pages are cut from.
+// templateSize is the length of the random bytes from which pages are copied.
 const templateSize = 4 * PageSize
 
-// Fill maps the given number of bytes and writes each page of it, with as many
-// goroutines as workers says. The caller frees it.
+// Fill maps the given number of bytes, and writes each page in this many goroutines.
+// The caller frees the Block.
 func Fill(bytes int64, workers int) (*Block, error) {
 	mem, err := mapPrivate(int(bytes))
 	if err != nil {
@@ -52,8 +52,8 @@ func (b *Block) write(workers int) {
 		wait.Go(func() {
 			for i := first; i < min(first+share, pages); i++ {
 				page := mem[i*PageSize : (i+1)*PageSize]
-				// A copy at an offset of its own and a number make each page
-				// unlike any other, at the price of a copy.
+				// The offset of the copy and the page's number make each page
+				// different, and a copy is fast.
 				copy(page, template[i*8%templateSize:])
 				binary.LittleEndian.PutUint64(page, uint64(i)|1<<63)
 			}

@@ -9,21 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// longestRun is how many pages in a row a fragmented block gives back at most.
-// Runs of one to that many, which begin anywhere, leave free blocks of the
-// orders 0 to 3.
+// longestRun is the most pages that Fragment frees in a row. Runs of 1 to longestRun
+// pages, which begin at any page, leave free blocks of the orders 0 to 3.
 const longestRun = 8
 
 // Fragment maps the given number of bytes in small pages, writes all of them,
-// and gives most back in short runs, with a page kept between any two, so that
-// the buddy allocator cannot merge them. The caller frees what is kept.
+// and frees most of them in short runs. It keeps a page between any two runs, so that
+// the buddy allocator cannot merge them. The caller frees the Block.
 func Fragment(bytes int64) (*Block, error) {
 	mem, err := mapPrivate(int(bytes))
 	if err != nil {
 		return nil, err
 	}
 	b := &Block{mem: mem}
-	// EINVAL: the kernel has no huge pages to begin with.
+	// EINVAL: the kernel has no transparent huge pages.
 	if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil && err != unix.EINVAL {
 		return nil, fmt.Errorf("do without huge pages: %w", err)
 	}

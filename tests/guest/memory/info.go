@@ -12,9 +12,9 @@ import (
 // Info is what the guest's kernel says about its memory, in pages.
 type Info struct {
 	Total  int64 `json:"total"`  // MemTotal: what the page allocator manages
-	Free   int64 `json:"free"`   // MemFree, which leaves out the lists per CPU
-	Buddy  int64 `json:"buddy"`  // on the buddy lists: what a free list walk can find
-	Blocks int64 `json:"blocks"` // that the pages on the buddy lists make up; not in pages
+	Free   int64 `json:"free"`   // MemFree, which leaves out the per-CPU lists
+	Buddy  int64 `json:"buddy"`  // on the buddy lists: those that a walk can find
+	Blocks int64 `json:"blocks"` // number of free blocks on the buddy lists, not pages
 }
 
 // ReadInfo reads /proc/meminfo and /proc/buddyinfo.

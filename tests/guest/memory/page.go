@@ -10,8 +10,8 @@ import (
 // PageSize is the base page size of the guests that are tested, in bytes.
 const PageSize = 4096
 
-// content says what a page holds: nothing (the zero value, a page the kernel
-// has to give us zeroed), or the stream that belongs to an owner and a
+// content says what a page holds. The zero value is a page of zeroes, as the kernel
+// allocates it. Any other is a pseudo-random stream that follows from the owner and the
 // generation.
 type content struct {
 	owner      uint64 // names the page among all that were ever written
@@ -31,8 +31,8 @@ func mix(x uint64) uint64 {
 // goldenRatio is 2^64 divided by the golden ratio, splitmix64's increment.
 const goldenRatio = 0x9e3779b97f4a7c15
 
-// write fills a page. The first two words name it, so that a page found in a
-// wrong place or state tells where it is from.
+// write fills a page. The first two words hold owner and generation, so that a mismatch
+// can tell which content is in the page instead.
 func (c content) write(page []byte) {
 	le := binary.LittleEndian
 	_ = page[PageSize-1]
@@ -79,7 +79,7 @@ type Mismatch struct {
 	Address  string `json:"address"`  // virtual address of the page in the program
 	Offset   int    `json:"offset"`   // of the first word that differs
 	Expected string `json:"expected"` // what the page should be
-	Seen     string `json:"seen"`     // what it is
+	Seen     string `json:"seen"`     // what is in the page
 }
 
 // String implements fmt.Stringer.

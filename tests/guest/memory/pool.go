@@ -21,15 +21,16 @@ var alwaysReady = func() <-chan time.Time {
 	return c
 }()
 
-// Pool is checksummed memory that workers churn. It is safe for concurrent use.
+// Pool is checksummed memory that workers keep allocating, writing, verifying and
+// freeing. It is safe for concurrent use.
 type Pool struct {
 	workers []*worker
 	stop    chan struct{}
 	rate    int // pages a second, 0: no limit
 	running sync.WaitGroup
 
-	// turn is held for reading during a worker's step, and for writing while
-	// the whole pool is verified: the workers then stand still.
+	// turn is held for reading during a worker's step. Verify and Pause hold it
+	// for writing, which stops the workers.
 	turn sync.RWMutex
 
 	count atomic.Uint64 // pages written or verified, ever: the sign of life
@@ -101,7 +102,8 @@ func (p *Pool) churn(w *worker) {
 	}
 }
 
-// pause returns when a worker may go on that has just handled so many pages.
+// pause returns a channel that is ready when a worker may continue after a step with
+// this many pages.
 func (p *Pool) pause(pages int) <-chan time.Time {
 	if p.rate == 0 {
 		return alwaysReady
@@ -109,7 +111,7 @@ func (p *Pool) pause(pages int) <-chan time.Time {
 	return time.After(time.Duration(pages*len(p.workers)) * time.Second / time.Duration(p.rate))
 }
 
-// Status returns the state without stopping anything.
+// Status returns the state without stopping the workers.
 func (p *Pool) Status() Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,8 +127,8 @@ func (p *Pool) Status() Report {
 	return r
 }
 
-// Verify stops the workers, compares every page with what was last written to
-// it, and lets them go on.
+// Verify stops the workers, compares every page with its last write, and lets the
+// workers continue.
 func (p *Pool) Verify() Report {
 	p.turn.Lock()
 	var verified uint64

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sizes of a region in pages. The largest is two huge pages long, so that it can
-// hold a whole one wherever it begins. It is more than the lists per CPU hold, so
-// that its pages reach the buddy lists when it is freed.
+// Sizes of a region in pages. The largest is as long as two huge pages, so that it
+// contains an aligned one wherever it begins. It is also more than the per-CPU lists
+// hold, so that its pages reach the buddy lists when it is freed.
 const (
 	minRegionPages = 16
 	maxRegionPages = 1024
@@ -27,8 +27,8 @@ type region struct {
 
 func (r *region) page(i int) []byte { return r.mem[i*PageSize : (i+1)*PageSize] }
 
-// worker churns its own regions. Only its goroutine touches it, or the one that
-// holds Pool.turn for writing.
+// worker allocates and frees its own regions. It may be used only by its goroutine, or
+// by one that holds Pool.turn for writing.
 type worker struct {
 	pool    *Pool
 	limit   int // pages
@@ -62,8 +62,8 @@ func (w *worker) step() error {
 	return nil
 }
 
-// allocate maps a region and writes every page of it. Half of them are kept
-// from huge pages: their faults take single pages off the buddy lists.
+// allocate maps a region and writes every page of it. Half of the regions do without
+// huge pages, so that single pages are taken off the buddy lists, too.
 func (w *worker) allocate() error {
 	n := minRegionPages << w.rand.IntN(7) // 16 to maxRegionPages
 	n = min(n, w.limit/4, w.limit-w.live)
@@ -72,7 +72,7 @@ func (w *worker) allocate() error {
 		return err
 	}
 	if w.rand.IntN(2) == 0 {
-		// A kernel without huge pages refuses, and does what is wanted.
+		// EINVAL: the kernel has no transparent huge pages.
 		if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
 			return errors.Join(fmt.Errorf("refuse huge pages: %w", err), unix.Munmap(mem))
 		}
@@ -102,8 +102,8 @@ func (w *worker) free(i int) error {
 	return nil
 }
 
-// drop verifies some pages of a region and gives them back to the kernel, looks
-// at a part of them, which must be zero then, and writes another part.
+// drop verifies some pages of a region and gives them back to the kernel. Of these it
+// reads some, which have to be zero, and writes others.
 func (w *worker) drop(r *region) error {
 	first, n := w.span(r)
 	for i := first; i < first+n; i++ {
@@ -139,7 +139,7 @@ func (w *worker) span(r *region) (first, n int) {
 	return first, 1 + w.rand.IntN(min(64, len(r.pages)-first))
 }
 
-// write writes a page: the next generation of itself, or its first one.
+// write writes a page's next generation, or its first.
 func (w *worker) write(r *region, i int) {
 	c := &r.pages[i]
 	if c.owner == 0 {
@@ -163,8 +163,8 @@ func (w *worker) verify(r *region) {
 	}
 }
 
-// verifyPage records a mismatch, and takes the page for what it is now, so that
-// one loss is not counted twice.
+// verifyPage records a mismatch. It then accepts the page's content, so that one loss
+// is not counted twice.
 func (w *worker) verifyPage(r *region, i int) {
 	page, want := r.page(i), r.pages[i]
 	if offset := want.check(page); offset >= 0 {

@@ -9,17 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Zeroes says what new memory held.
+// Zeroes is the result of [CheckZeroes].
 type Zeroes struct {
 	Pages int        `json:"pages"` // looked at
 	Wrong int        `json:"wrong"` // held something
 	First []Mismatch `json:"first,omitempty"`
 }
 
-// CheckZeroes maps the given number of bytes and counts the pages that are not
-// zero when they come. Each page is written first: one that is only read has no
-// memory of its own yet. None comes as a part of a huge page, which the kernel
-// clears in another way.
+// CheckZeroes maps the given number of bytes and counts the pages that are not zero. It
+// writes to each page before it reads it, because a page that is only read is the
+// shared zero page. It does without huge pages, which the kernel clears in another way.
 func CheckZeroes(bytes int64) (_ Zeroes, err error) {
 	mem, err := mapPrivate(int(bytes))
 	if err != nil {
@@ -39,7 +38,7 @@ func CheckZeroes(bytes int64) (_ Zeroes, err error) {
 	return z, nil
 }
 
-// look counts a page.
+// look checks and counts a page.
 func (z *Zeroes) look(page []byte) {
 	z.Pages++
 	offset := content{}.check(page)
