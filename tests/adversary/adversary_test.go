@@ -13,11 +13,11 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// hangTimeout bounds a round that hangs. It asserts nothing: a round takes a
-// second on a machine that has nothing else to do.
+// hangTimeout ends a round that hangs. It asserts no speed: on an idle machine a round
+// takes about a second.
 const hangTimeout = 2 * time.Minute
 
-// machine is what a guest runs on, by name.
+// machine is a named accelerator with its options.
 type machine struct {
 	name string
 	Options
@@ -29,8 +29,8 @@ var machines = []machine{
 	{"KVM, dirty ring", Options{Accel: vm.KVM, DirtyRing: true}},
 }
 
-// mustBoot boots a guest, which ends with the test, or skips the test where
-// this machine cannot run it.
+// mustBoot boots a guest, which ends with the test. It skips the test if this host
+// cannot run the guest.
 func mustBoot(t *testing.T, o Options) *Guest {
 	t.Helper()
 	if o.Accel == vm.KVM {
@@ -52,7 +52,9 @@ func mustBoot(t *testing.T, o Options) *Guest {
 	return g
 }
 
-// play plays a round, and checks what holds with and without arming.
+// play plays a round, and checks what has to hold also if pages are lost: the status of
+// the hints is one that the round allows, pages were compared, and the test and the
+// guest find the same number of lost pages.
 func play(t *testing.T, g *Guest, r Round) *Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
@@ -137,12 +139,12 @@ func TestNoPageIsLost(t *testing.T) {
 	}
 }
 
-// distances are the rounds of the sweep that differ in the strikes' distance
-// from the report alone.
+// distances are the rounds of the sweep that differ only in the time from the report
+// to the strikes.
 func distances() []Round { return Sweep()[:9] }
 
-// QEMU clears the dirty log after the guest looked, as it does for
-// virtio-balloon: pages that were written in between are lost. It shows that
+// Without arming, QEMU clears the dirty log after the guest's answer, as it does for
+// virtio-balloon. Pages that were written in between are lost. This shows that
 // TestNoPageIsLost can fail.
 func TestWithoutArmingPagesAreLost(t *testing.T) {
 	for _, m := range machines[:2] {
@@ -166,9 +168,9 @@ func TestWithoutArmingPagesAreLost(t *testing.T) {
 	}
 }
 
-// With the dirty ring a page is protected from the start of logging, and what
-// QEMU clears after the guest looked is not where KVM keeps what was written.
-// There is nothing to arm, and nothing is lost without it.
+// With KVM's dirty ring a page is write-protected from the start of logging, and KVM
+// records writes in the ring, which clearing the bitmap does not change. So nothing is
+// lost without arming.
 func TestDirtyRingProtectsFromTheStart(t *testing.T) {
 	m := machines[2]
 	m.NoArming = true

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// answer is what the guest says: words of the form key=number.
+// answer is an answer of the guest: words of the form key=number.
 type answer map[string]uint64
 
 func parseAnswer(line string) (answer, error) {

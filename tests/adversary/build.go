@@ -11,14 +11,14 @@ import (
 	"path/filepath"
 )
 
-// sources of the guest, embedded so that a test result is not taken from Go's
-// cache when they have changed.
+// sources are those of the guest. They are embedded so that Go does not use a cached
+// test result when they have changed.
 //
 //go:embed guest
 var sources embed.FS
 
-// compileFlags: no library, no register but the general ones, as nobody has
-// set up the others, and no code that the compiler makes a call of.
+// compileFlags: no library; only general registers, because nothing sets up the
+// others; and no code that the compiler would turn into a library call.
 var compileFlags = []string{
 	"-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror",
 	"-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-pie",
@@ -34,7 +34,7 @@ func Build(ctx context.Context, root string) (string, error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return "", fmt.Errorf("build the adversary: %w", err)
 	}
-	// Several may build at once, and a QEMU that runs has its ROM open.
+	// Several processes may build at once, and a running QEMU has its ROM open.
 	scratch, err := os.MkdirTemp(out, "")
 	if err != nil {
 		return "", fmt.Errorf("build the adversary: %w", err)

@@ -15,12 +15,12 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// notThroughQEMU are rules that QEMU gives a driver no occasion to break: it
-// answers reads of the configuration itself.
+// notThroughQEMU are rules that cannot be checked behind QEMU, because QEMU answers
+// reads of the configuration itself.
 var notThroughQEMU = []string{"FBPP-CFG-3"}
 
-// The specification is enough to write a driver from: one that knows nothing
-// else keeps its rules, whatever the device does.
+// A driver that was written from the specification alone keeps its rules, whatever the
+// device does.
 func TestDriverKeepsTheRules(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	defer cancel()
@@ -70,7 +70,7 @@ func TestDriverKeepsTheRules(t *testing.T) {
 	}
 }
 
-// onSkip is a sink that hears of rules without an occasion.
+// onSkip is a sink that gets the rules that could not be checked.
 type onSkip func(report.Result)
 
 func (onSkip) Begin(string, int) error         { return nil }

@@ -11,13 +11,13 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// Options say on what the guest runs.
+// Options say how to run the guest.
 type Options struct {
 	Accel     vm.Accel
 	DirtyRing bool // KVM's dirty ring instead of its bitmap
 	NoArming  bool // QEMU clears the dirty log after the guest looked: loses pages
-	// Lookout is asked instead of the guest's driver, which is stopped. Its device
-	// is part of the test's process, and there is no fbppd.
+	// Lookout answers instead of the guest's driver, which is stopped. Its device
+	// runs in the test's process instead of fbppd.
 	Lookout   *Lookout
 	MemoryMiB int // up to 256; 0: 64
 	CPUs      int // 2 to 4; 0: 2
@@ -26,8 +26,8 @@ type Options struct {
 // defaultMiB keeps a migration short.
 const defaultMiB = 64
 
-// Guest is the adversary in a QEMU with an fbppd beside it. Both are others
-// after each migration. It is not safe for concurrent use.
+// Guest is the adversary in a QEMU, with an fbppd. Each migration replaces both
+// processes by those of the destination. It is not safe for concurrent use.
 type Guest struct {
 	Backend *vm.Backend
 
@@ -57,7 +57,7 @@ func (o Options) machine(parts *lab.Lab, rom string) vm.Config {
 		c.MemoryMiB = defaultMiB
 	}
 	if o.Accel == vm.KVM {
-		// Not every KVM can set what this says of the processor.
+		// Leave out a property of the processor that not every KVM can set.
 		c.CPU = "host,-arch-capabilities"
 	}
 	if o.DirtyRing {
@@ -122,7 +122,8 @@ func (g *Guest) Close() {
 	}
 }
 
-// start starts a QEMU and its backend. The caller closes what is there of them.
+// start starts a QEMU and its backend, and makes them those of g. Also after an error
+// the caller closes those that are not nil.
 func (g *Guest) start(
 	ctx context.Context, how func(context.Context, vm.Config) (*vm.VM, error), options []string,
 ) (err error) {
@@ -174,13 +175,13 @@ func (g *Guest) awaitDriver(ctx context.Context) error {
 	return err
 }
 
-// Result is what came of a round.
+// Result is the result of a round.
 type Result struct {
 	Migration *vm.Migration
 	Compared  int             // pages that were in use when the source stopped
 	Outside   []Loss          // of these, those that differ
 	Verified  uint64          // pages that the guest has compared afterwards
-	Inside    uint64          // of these, those that are not what it wrote
+	Inside    uint64          // of these, those that differ from what it wrote
 	Struck    [moments]uint64 // pages written, by moment
 	LostAt    [moments]uint64 // pages of Inside, by moment
 }
@@ -188,9 +189,8 @@ type Result struct {
 // Lost tells whether the migration lost a page.
 func (r *Result) Lost() bool { return len(r.Outside) > 0 || r.Inside > 0 }
 
-// Play plays a round: the guest is at its destination afterwards. An error
-// means that the round could not be played; pages that were lost are in the
-// result.
+// Play plays a round, after which the guest is at its destination. An error means that
+// the round could not be played. Lost pages are not an error, but in the result.
 func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 	if r.CancelAfter != 0 {
 		if err := g.cancelled(ctx, r); err != nil {
@@ -200,7 +200,7 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 	if err := g.prepare(ctx, r); err != nil {
 		return nil, err
 	}
-	// It stays as it arrived until both memories were compared.
+	// The guest stays paused until both memories were compared.
 	options := []string{"-S"}
 	if r.ClearShift != 0 {
 		shift := fmt.Sprintf("migration.x-clear-bitmap-shift=%d", r.ClearShift)
@@ -232,8 +232,8 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 	return result, g.awaitDriver(ctx)
 }
 
-// measureRate returns what begins to measure the dirty rate of v when it is
-// first called, as the progress of a migration.
+// measureRate returns a progress function for a migration. Its first call makes v
+// measure its dirty rate.
 func measureRate(ctx context.Context, v *vm.VM, period time.Duration) func(*vm.Migration) {
 	begun := period == 0
 	return func(*vm.Migration) {
@@ -241,17 +241,17 @@ func measureRate(ctx context.Context, v *vm.VM, period time.Duration) func(*vm.M
 			return
 		}
 		begun = true
-		// A migration that has ended already needs no disturbance.
+		// An error does not matter: the migration may have ended already.
 		_ = v.Execute(ctx, "calc-dirty-rate", map[string]any{
 			"calc-time": period.Milliseconds(), "calc-time-unit": "millisecond", "mode": "dirty-bitmap",
 		}, nil)
 	}
 }
 
-// ample is a timeout in milliseconds that a busy machine does not reach either.
+// ample is a timeout that is not reached, even on a busy host, in milliseconds.
 const ample = 20_000
 
-// prepare tells the guest and the device of a round.
+// prepare sets the guest and the device up for a round.
 func (g *Guest) prepare(ctx context.Context, r Round) error {
 	if _, err := g.tell(ctx, r.order()); err != nil {
 		return err
@@ -260,7 +260,7 @@ func (g *Guest) prepare(ctx context.Context, r Round) error {
 	if r.HintTimeout != 0 {
 		timeout = r.HintTimeout.Milliseconds()
 	}
-	// Those of the migration that brought it here are still on.
+	// The capabilities of the last migration are still on.
 	var off []map[string]any
 	for _, c := range capabilities {
 		off = append(off, map[string]any{"capability": c, "state": false})
@@ -294,15 +294,15 @@ func (g *Guest) cancelled(ctx context.Context, r Round) error {
 	if err := g.vm.StartMigration(ctx, destination.vm, cancelBandwidth); err != nil {
 		return err
 	}
-	time.Sleep(r.CancelAfter) // what this meets is the point of it
+	time.Sleep(r.CancelAfter) // so the cancellation comes at varying points
 	return g.vm.CancelMigration(ctx)
 }
 
-// cancelBandwidth keeps a migration from its end before it is cancelled, in
-// bytes per second.
+// cancelBandwidth is so low that a migration does not complete before it is cancelled,
+// in bytes per second.
 const cancelBandwidth = 1 << 20
 
-// compare looks at both memories from outside. Neither guest runs.
+// compare compares the memories of both QEMU processes. Neither guest may run.
 func (g *Guest) compare(source *vm.VM, r *Result) error {
 	size := g.config.MemoryMiB << 20
 	here, err := openRAM(source.PID(), size)

@@ -19,9 +19,9 @@ const (
 	kvmDirtyLogInitiallySet = 2
 )
 
-// missingFromKVM says what this machine's KVM lacks, or nil. ring asks for the
-// dirty ring, and otherwise for a log in which a page is not protected before it
-// is cleared: the one that arming is for.
+// missingFromKVM returns an error that names what this host's KVM lacks, or nil. With
+// ring, KVM needs the dirty ring. Else it needs the dirty log in which a page is not
+// write-protected before it is first cleared: arming is for that log.
 func missingFromKVM(ring bool) error {
 	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
@@ -40,7 +40,7 @@ func missingFromKVM(ring bool) error {
 	return nil
 }
 
-// extension returns what KVM says of a capability, 0 where it is unknown.
+// extension returns KVM's value for a capability, or 0 if KVM does not know it.
 func extension(kvm *os.File, capability uintptr) uintptr {
 	value, _, errno := unix.Syscall(unix.SYS_IOCTL, kvm.Fd(), kvmCheckExtension, capability)
 	if errno != 0 {

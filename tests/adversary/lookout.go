@@ -18,27 +18,26 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// Lookout is a source that reads the guest's table from the host: whether a page
-// is free, and of what order its block is. It reads these one after the other, so
-// both need not be of one instant: an owner's value counts as the order of a block
-// then, and the block's other page is somebody else's. Which pages of the table
-// were written, QEMU knows.
+// Lookout is a source that reads the guest's page table from the host: the state of
+// each page, and the order of its block. It reads the two at different times. So it can
+// take the value of a page's owner for an order, and report a block with a page that is
+// in use. It avoids that by asking QEMU which pages of the table were written.
 type Lookout struct {
-	// IgnoreWrites peeks, and counts what was written in the meantime, too: this
-	// loses pages.
+	// IgnoreWrites reports blocks even if their entries were written meanwhile,
+	// which loses pages.
 	IgnoreWrites bool
 
 	table, first, end uint64 // address; page numbers
 
 	mu      sync.Mutex // guards what follows
 	look    Look
-	dropped uint64 // blocks whose entries were written, of the last request
+	dropped uint64 // blocks that the last request left out, as their entries were written
 }
 
 // Look is how the guest's table is read.
 type Look struct {
-	StateFirst bool          // all states, and then all orders; otherwise the other way
-	Between    time.Duration // from the one to the other
+	StateFirst bool          // read all states before all orders; otherwise after
+	Between    time.Duration // time between the two
 }
 
 // Set says how the next request is to be answered.
@@ -56,7 +55,7 @@ func (l *Lookout) Dropped() uint64 {
 	return l.dropped
 }
 
-// find takes what the guest says of its table.
+// find reads the place of the table from the guest's status.
 func (l *Lookout) find(status map[string]uint64) error {
 	l.table, l.first, l.end = status["table"], status["first"], status["end"]
 	if l.table%entrySize != 0 {
@@ -163,8 +162,8 @@ func (l *Lookout) block(orders, states []byte, pfn uint64) (b freeset.Block) {
 	return freeset.Block{First: pfn, Count: 1 << order}
 }
 
-// written peeks at the whole table, and returns what says whether the entry of a
-// page was written.
+// written peeks at the whole table. It returns a function that says whether a page's
+// entry was written.
 func (l *Lookout) written(ctx context.Context, r source.Request) (func(pfn uint64) bool, error) {
 	from := l.table &^ (pageSize - 1)
 	to := (l.table + l.end*entrySize + pageSize - 1) &^ (pageSize - 1)

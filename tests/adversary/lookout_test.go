@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// lookoutRound is a round for a guest that is looked at from the host. Where few
-// pages are taken and freed all the time, much of the table is not written.
+// lookoutRound is a round for a Lookout. Only few pages are allocated and freed all the
+// time, so that much of the table is not written and the Lookout can report it.
 func lookoutRound(d *rand.Rand, l *Lookout) Round {
 	l.Set(Look{
 		StateFirst: d.IntN(2) == 0,
@@ -52,9 +52,8 @@ func TestLookoutLosesNoPage(t *testing.T) {
 	}
 }
 
-// If it does not care what QEMU says, pages are lost: those that nobody has
-// written for long, beside one that was freed. It shows that
-// TestLookoutLosesNoPage can fail.
+// If the source ignores which entries were written, pages are lost: those in use beside
+// a page that was just freed. This shows that TestLookoutLosesNoPage can fail.
 func TestLookoutThatIgnoresWritesLosesPages(t *testing.T) {
 	for _, m := range machines {
 		t.Run(m.name, func(t *testing.T) {

@@ -20,8 +20,7 @@ var (
 	cpus   = flag.Int("adversary.cpus", 2, "the guest's processors, 2 to 4")
 )
 
-// What all tests share. It is made once, before the first test, and only read
-// afterwards.
+// Shared by all tests. TestMain sets these, and the tests only read them.
 var (
 	parts *lab.Lab
 	rom   string

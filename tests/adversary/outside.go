@@ -16,17 +16,17 @@ import (
 
 const pageSize = 4096
 
-// entrySize is that of struct page of guest/page.h.
+// entrySize is the size of struct page of guest/page.h, in bytes.
 const entrySize = 8
 
-// Loss is a page whose contents at the destination are not the source's.
+// Loss is a page whose contents differ between source and destination.
 type Loss struct {
 	PFN        uint64
 	Generation uint32 // of the guest's last write to it
 	Moment     int    // when that was
-	Lent       bool   // the device writes the page, too
+	Lent       bool   // whether the device may write the page
 	Offset     int    // of the first byte that differs
-	Bytes      int    // that differ
+	Bytes      int    // number of bytes that differ
 }
 
 func (l Loss) String() string {
@@ -38,10 +38,10 @@ func (l Loss) String() string {
 		l.PFN, l.Generation, written, l.Bytes, l.Offset)
 }
 
-// ram is the memory of a QEMU process, seen from outside.
+// ram is a mapping of a guest's memory.
 type ram []byte
 
-// openRAM maps the memory of a guest, which is a memfd of QEMU's, for reading.
+// openRAM maps the memory of a guest for reading: a memfd of the QEMU with this pid.
 // The caller closes it.
 func openRAM(pid, size int) (ram, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
@@ -77,14 +77,13 @@ func (r ram) close() error { return unix.Munmap(r) }
 // page returns the contents of a page.
 func (r ram) page(pfn uint64) []byte { return r[pfn*pageSize : (pfn+1)*pageSize] }
 
-// Of enum page_state of guest/page.h: the states in which a page's contents
-// matter.
+// Values of enum page_state of guest/page.h: states in which a page's contents matter.
 const (
 	stateUsed = 2
 	stateLent = 3
 )
 
-// entry returns what the guest's table says of a page.
+// entry returns a page's entry in the guest's table.
 func (r ram) entry(table, pfn uint64) (state byte, l Loss) {
 	e := r[table+pfn*entrySize:][:entrySize]
 	state = e[4]
@@ -94,8 +93,8 @@ func (r ram) entry(table, pfn uint64) (state byte, l Loss) {
 	}
 }
 
-// compare returns the pages that differ and have contents in the source's
-// guest. Nobody may write either memory meanwhile.
+// compare compares the pages that have contents at the source. It returns those that
+// differ, and how many it compared. Neither memory may change meanwhile.
 func compare(source, destination ram, table uint64) (lost []Loss, used int) {
 	for pfn := range uint64(len(source) / pageSize) {
 		state, l := source.entry(table, pfn)

@@ -15,14 +15,14 @@ type Plan struct {
 	Used       int    // per cent of the memory that is in use before it
 	Strike     int    // pages that each processor writes at each moment
 	Step       uint64 // cycles from the report's end to the first strike after it
-	Churn      uint64 // cycles between two pages that are written all the time; 0: none
-	Pairs      bool   // these are free ones in even places, before one in use, close together
+	Churn      uint64 // cycles between two writes that go on all the time; 0: none
+	Pairs      bool   // these write free pages of even number, each before a page in use
 	PerMessage int    // records; 0: all in one message
 	Hold       uint64 // cycles between the walk and the report's end
 	Halves     bool   // post half of the report before that
-	Restart    bool   // and reset the device instead of the rest
-	Move       bool   // restart once the report is read, with rings in what was free
-	Late       bool   // report also when nobody waits any more
+	Restart    bool   // after that half, reset the device instead of posting the rest
+	Move       bool   // once the report is read, restart with rings in reported pages
+	Late       bool   // report also if the request is void
 	Stale      bool   // repeat an older request's report before each
 }
 
@@ -37,17 +37,16 @@ func (p Plan) order() string {
 // Round is one migration and the plan for it.
 type Round struct {
 	Plan
-	ClearDelay   time.Duration // how long QEMU puts off the use of the answer
-	HintTimeout  time.Duration // how long QEMU waits for it; 0: as long as it takes
-	CancelAfter  time.Duration // cancel a first migration after that; 0: there is none
+	ClearDelay   time.Duration // how long QEMU waits before it uses the answer
+	HintTimeout  time.Duration // how long QEMU waits for the answer; 0: ample
+	CancelAfter  time.Duration // cancel a migration before this one, after this time; 0: none
 	Bandwidth    int64         // bytes per second; 0: no limit
 	Capabilities []string      // of the migration, out of capabilities
-	// DirtyRate has QEMU measure the dirty rate for so long meanwhile, by the
-	// same log. 0: it does not.
+	// DirtyRate is for how long QEMU measures the dirty rate during the
+	// migration, with the same log. 0: not at all.
 	DirtyRate time.Duration
-	// ClearShift is the log2 of the pages in a chunk of clear_bmap. It is for
-	// the QEMU that the guest moves to, and so for the round after this. 0:
-	// QEMU's choice, 1 GiB.
+	// ClearShift is the log2 of the pages in a chunk of clear_bmap. It applies to
+	// the destination's QEMU, and so to the next round. 0: QEMU's default, 1 GiB.
 	ClearShift int
 }
 
@@ -72,16 +71,15 @@ func (r Round) statuses() []string {
 	return []string{"ok"}
 }
 
-// The guest holds its report back for longer than QEMU waits, on any processor.
+// With this hold and timeout QEMU gives up before the report, at any clock rate.
 const (
 	lateHold    = 400_000_000
 	lateTimeout = 20 * time.Millisecond
 )
 
-// Sweep returns rounds that visit each way to go wrong once: first the distances
-// of the strikes from the report with the times that QEMU takes to use it, then
-// the shape of the report, how the migration goes, and reports for which nobody
-// waits.
+// Sweep returns a fixed list of rounds. They vary first the times from the report to
+// the strikes and to QEMU's use of the answer, then the shape of the report, the
+// migration's settings, and reports of void requests.
 func Sweep() []Round {
 	base := Plan{Used: 25, Strike: 48, Step: 1000, Churn: 50_000}
 	var rounds []Round
@@ -115,10 +113,10 @@ func Sweep() []Round {
 	return rounds
 }
 
-// Random returns round number n of those that a seed makes.
+// Random returns round number n of the sequence of a seed.
 func Random(seed, n uint64) Round {
 	d := rand.New(rand.NewPCG(seed, n))
-	// Most of the trouble is at short distances: all sizes are as likely.
+	// All magnitudes are equally likely, because short times find most faults.
 	size := func(limit uint64) uint64 { return d.Uint64N(limit) >> d.IntN(20) }
 	r := Round{
 		Plan: Plan{
@@ -138,7 +136,7 @@ func Random(seed, n uint64) Round {
 	if d.IntN(4) == 0 {
 		r.Bandwidth = 64<<20 + d.Int64N(1<<30)
 	}
-	if d.IntN(3) == 0 { // one at a time, as some exclude each other
+	if d.IntN(3) == 0 { // one at a time: some exclude each other
 		r.Capabilities = []string{capabilities[d.IntN(len(capabilities))]}
 	}
 	if d.IntN(2) == 0 {

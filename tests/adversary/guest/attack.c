@@ -11,8 +11,8 @@ static uint32_t chosen[MAX_PAGES] NOT_ZEROED; /* free pages in random order */
 static uint32_t chosen_count;
 static uint32_t share;             /* pages for each moment and processor */
 
-/* Free pages in an even place, each before one that is in use. They are close
- * together, so that most of the table is left in peace. */
+/* Pairs of a free page of even number and a page in use after it. They are close
+* together, so that most of the table is not written. */
 #define PAIRS_WITHIN 1024u
 #define PAIRS_APART  8u
 static uint32_t pairs[PAIRS_WITHIN / PAIRS_APART];
@@ -85,7 +85,7 @@ static void choose(void)
 	}
 }
 
-/* Makes pairs, of a number that the other processors can share evenly. */
+/* Makes pairs. Their number is a multiple of the number of other processors. */
 static void make_pairs(void)
 {
 	uint32_t start = page_first + below(page_end - page_first - PAIRS_WITHIN);
@@ -183,7 +183,7 @@ void attack_poll(void)
 		catch_up(0);
 }
 
-/* Takes, writes and frees the pages of the churn, over and over. */
+/* Takes, writes and frees the pages of the churn, again and again. */
 static void churn(unsigned cpu)
 {
 	uint32_t count = plan.pairs ? pair_count / (cpus - 1) : share, pfn;
@@ -193,7 +193,7 @@ static void churn(unsigned cpu)
 	if (!plan.churn || !count || cycles() < own[cpu].next_turn)
 		return;
 	pfn = list[own[cpu].turn++ % count];
-	/* A page that is damaged stays so, for the check that follows. */
+	/* A damaged page is not freed, so that the check after the migration finds it. */
 	if (!page_take(pfn, MOMENT_CHURN) && pages[pfn].state == PAGE_USED && page_sound(pfn, &damage))
 		page_give(pfn);
 	__atomic_fetch_add(&attack_struck[MOMENT_CHURN], 1, __ATOMIC_RELAXED);

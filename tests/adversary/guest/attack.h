@@ -39,13 +39,13 @@ struct attack {
 	bool pairs;      /* the churn is of free pages beside one that is in use */
 };
 
-/* Makes memory ready for a migration. It ends the attack that goes on. */
+/* Ends the current attack, and prepares memory for the next migration. */
 void attack_prepare(const struct attack *a, unsigned cpus);
 
 /* The first processor is there. */
 void attack_reach(enum moment m);
 
-/* Strikes whose time has come. The first processor calls it all the time. */
+/* Makes the strikes whose time has come. The first processor calls it all the time. */
 void attack_poll(void);
 
 /* What another processor does from start to end. */

@@ -73,7 +73,7 @@ static void describe(uint16_t at, const void *p, uint32_t len, uint16_t flags)
 	d->next = at + 1;
 }
 
-/* Takes a free slot, and begins its message. Waits where all are taken. */
+/* Takes a free slot, and begins its message. Waits if all slots are taken. */
 static unsigned begin(uint16_t type, uint64_t generation)
 {
 	unsigned s = 0;
@@ -128,7 +128,7 @@ void fbpp_report(uint64_t generation, const uint64_t *records, uint32_t count,
 {
 	uint32_t at = 0;
 
-	/* All of it has room in the ring, so that nobody waits in between. */
+	/* The whole report fits into the ring, so that posting it never waits. */
 	if (!per_message || per_message < count / slot_count + 1)
 		per_message = per_message ? count / slot_count + 1 : count;
 	do {

@@ -46,7 +46,7 @@ static struct {
 
 static uint64_t wanted;   /* generation of a request that is not begun; or 0 */
 static uint64_t at_work;  /* generation of the request that is */
-static bool muted;        /* steps of a report that is none of the attack's */
+static bool muted;        /* a report that is not part of the attack is under way */
 static bool moving;       /* the driver moves its rings as soon as it can */
 
 /* QEMU's fw_cfg device knows the machine. */

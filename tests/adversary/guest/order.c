@@ -10,7 +10,7 @@
 #define READY       0x01 /* a character has come */
 #define EMPTY       0x20 /* the next one may be sent */
 
-/* A look at the port stops a guest for some time: not more often than that. */
+/* Each read of the port exits to QEMU, which is slow: wait so long in between. */
 #define LOOK_CYCLES 2000000
 
 static char line[512];

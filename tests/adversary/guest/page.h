@@ -24,9 +24,9 @@ enum page_state {
 
 /*
  * An entry of the table. The test on the host reads it, too: as what became of
- * memory, and, as a source that looks at the guest from outside, as Linux's
- * struct page. So a free page has its block's order, which is 0 here; the owner
- * of one that is not has what it likes there.
+ * memory, and, as a source that reads the guest's memory, like Linux's struct
+ * page. So the entry of a free page has its block's order, which is 0 here. In
+ * the entry of a page in use the owner may put any value there.
  */
 struct page {
 	uint32_t generation;

@@ -68,7 +68,7 @@ void virtio_finish(struct virtio *v);
 /* Puts a chain that begins at descriptor head into the available ring. */
 void virtq_offer(struct virtq *q, uint16_t head);
 
-/* Tells the device of what was offered, unless it does not want to know. */
+/* Notifies the device of offered chains, unless it has suppressed that. */
 void virtq_kick(struct virtq *q);
 
 /* Takes the next entry from the used ring, if there is one. */
