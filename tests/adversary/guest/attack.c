@@ -18,7 +18,7 @@ static uint32_t share;             /* pages for each moment and processor */
 static uint32_t pairs[PAIRS_WITHIN / PAIRS_APART];
 static uint32_t pair_count;
 
-static uint32_t active;        /* whether strikes take place */
+static uint32_t active;        /* whether an attack goes on */
 static uint32_t resting;       /* processors that know that they do not */
 static uint32_t reached;       /* enum moment of the first processor */
 static uint64_t last_used;     /* when LAST_USED was, in cycles */
