@@ -4,7 +4,7 @@ package main
 
 import "strings"
 
-// load is what a guest did with its memory before it migrates.
+// load is what a guest does with its memory before it migrates.
 type load string
 
 // The loads. The first three are those of the published measurements.
@@ -42,11 +42,10 @@ func allMethods() []method {
 	return []method{stock, balloon1, balloon4, freePageHint, freeReporting, fbpp, introspect}
 }
 
-// hints tells whether the method is one of this project's.
+// hints tells whether the method uses free page hints of fbpp.
 func (m method) hints() bool { return m == fbpp || m == introspect }
 
-// link is what a migration may use of the network, in bytes per second; 0 is
-// all there is.
+// link is the bandwidth limit of a migration, in bytes per second; 0 means no limit.
 type link int64
 
 // The links.
@@ -67,7 +66,7 @@ func (l link) String() string {
 	return "unlimited"
 }
 
-// transport is how QEMU sends.
+// transport is the way in which QEMU sends memory.
 type transport string
 
 // The transports.
@@ -77,7 +76,7 @@ const (
 	mappedRAM transport = "mapped-ram"
 )
 
-// benchCase is one kind of migration, of which several are run.
+// benchCase is one kind of migration. It is run several times.
 type benchCase struct {
 	Load      load      `json:"load"`
 	Method    method    `json:"method"`
@@ -97,19 +96,18 @@ func (c benchCase) String() string {
 	return strings.Join(words, ", ")
 }
 
-// planned is a case that is run so often.
+// planned is a case with its number of rounds.
 type planned struct {
 	benchCase
 	rounds int
 }
 
-// leadMethods are what is asked most: nothing, what there is in QEMU without a
-// cost beforehand, and this project.
+// leadMethods are the most important methods: plain migration, QEMU's free page hinting,
+// which has no cost before the migration, and the two methods of this project.
 func leadMethods() []method { return []method{stock, freePageHint, fbpp, introspect} }
 
-// fullMatrix is everything, what tells most first. At 10 Gib/s an emulated
-// guest's migration is slower than the link, and few methods tell as much as
-// all.
+// fullMatrix is all cases, the most important first. At 10 Gib/s an emulated guest's
+// migration is slower than the link, so a few methods are enough there.
 func fullMatrix(p sizes, rounds int) []planned {
 	var m []planned
 	add := func(loads []load, methods []method, over link, by transport, rounds int) {
@@ -129,7 +127,7 @@ func fullMatrix(p sizes, rounds int) []planned {
 	return m
 }
 
-// quickMatrix is what tells most in a few minutes.
+// quickMatrix is a selection of the most important cases that runs in a few minutes.
 func quickMatrix() []planned {
 	return []planned{
 		{benchCase{fresh, stock, unlimited, stream}, 1},
@@ -149,8 +147,8 @@ type run struct {
 	Round int `json:"round"` // counts from 1
 }
 
-// schedule puts the runs of the cases that share a link and a transport in
-// turn: what changes on the machine while they run hits all methods alike.
+// schedule interleaves the runs of the cases that share a link and a transport. So a
+// change of the host's speed while they run affects all methods alike.
 func schedule(m []planned) []run {
 	var runs []run
 	for len(m) > 0 {

@@ -33,7 +33,7 @@ func allCharts() []chart {
 	}
 }
 
-// charts returns those that there are figures for.
+// charts returns the charts for which there are figures.
 func (r *report) charts() []chart {
 	return slices.DeleteFunc(allCharts(), func(c chart) bool { return len(c.panels(r.Rows)) == 0 })
 }
@@ -45,22 +45,22 @@ func (c chart) file() string { return c.Name + ".svg" }
 type bar struct {
 	method method
 	spread        // in the unit of the axis; N is 0 without figures
-	failed bool   // a round of it did
+	failed bool   // a round of it failed
 	absent string // why there are no figures
 }
 
-// notPlanned stands where a figure would be of runs that were not planned.
+// notPlanned is shown instead of a figure whose runs were not planned.
 const notPlanned = "–"
 
-// panel is what a chart shows of one load.
+// panel is the part of a chart for one load.
 type panel struct {
 	load  load
 	bars  []bar
 	floor float64 // 0: none
 }
 
-// panels picks what the chart shows of the rows, all panels with the same
-// methods. There are none without any figures.
+// panels picks the figures of the chart from the rows. All panels have the same methods.
+// Without any figures there are no panels.
 func (c chart) panels(rows []row) []panel {
 	var (
 		loads   []load
@@ -118,7 +118,7 @@ func (c chart) bar(m method, r *row) bar {
 	return bar{method: m, absent: "not run"}
 }
 
-// label is what is written beside a bar.
+// label is the text beside a bar.
 func (b bar) label() string {
 	switch {
 	case b.absent != "":
@@ -129,7 +129,7 @@ func (b bar) label() string {
 	return short(b.Median)
 }
 
-// short writes a figure with three digits or so.
+// short writes a figure with about three digits.
 func short(v float64) string {
 	switch {
 	case v >= 99.95:
@@ -140,7 +140,7 @@ func short(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// caption says in a line what a chart's figures are of.
+// caption describes in a line how a chart's figures were measured.
 func (r *report) caption() string {
 	rounds := 0
 	for _, row := range r.Rows {

@@ -106,7 +106,8 @@ func TestChartsAreWellFormedAndHoldTheirText(t *testing.T) {
 	}
 }
 
-// In a wider font than the library measures with, names end where they should.
+// The names of methods end beside the bars, also in a font that is wider than the one
+// with which the library measures text.
 func TestNamesEndBesideTheBars(t *testing.T) {
 	records := []record{made(noLoad, fbpp, 1, 667, 268<<20), made(noLoad, stock, 1, 30789, 7455<<20)}
 	svg, err := allCharts()[0].draw(summarize(plannedOnce(allLoads(), allMethods()), records), "")

@@ -17,8 +17,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Measures of a chart, in points. It is as wide as a page of text, so that
-// what is written in it is as large as what is written around it.
+// Measures of a chart, in points. A chart is as wide as a page of text, so that its text
+// is as large as the text around it.
 const (
 	chartWidth  vg.Length = 720
 	chartMargin vg.Length = 14
@@ -31,7 +31,7 @@ const (
 	barHeight   vg.Length = 10
 	labelWidth  vg.Length = 30 // right of the longest bar
 	maxColumns            = 4
-	// namesEnd is where the methods' names end, and nothing else begins.
+	// namesEnd is the x at which the methods' names end. No other text begins there.
 	namesEnd = chartMargin + namesWidth - 8
 )
 
@@ -43,8 +43,8 @@ func (c rgb) RGBA() (r, g, b, a uint32) {
 	return uint32(c>>16&0xff) * 0x101, uint32(c>>8&0xff) * 0x101, uint32(c&0xff) * 0x101, 0xffff
 }
 
-// The colours. A chart brings its own paper, so that it can be read on a dark
-// page, too.
+// The colours. A chart has a background of its own, so that it can also be read on a dark
+// page.
 const (
 	paper    rgb = 0xffffff
 	frame    rgb = 0xd0d7de
@@ -54,8 +54,7 @@ const (
 	track    rgb = 0xf1f3f5
 )
 
-// barColor sets what this project does apart from what there is, and the
-// QEMU that does nothing from the rest.
+// barColor distinguishes the methods of this project, plain migration and the others.
 func barColor(m method) color.Color {
 	switch m {
 	case fbpp, introspect:
@@ -131,9 +130,9 @@ func (c chart) draw(rows []row, caption string) ([]byte, error) {
 	return portable(out.Bytes()), nil
 }
 
-// portable has the picture look the same where the font is missing, which few
-// have. The library knows neither a choice of fonts nor that a text may end
-// somewhere: of a wider font the names would run into the bars.
+// portable makes the picture readable without the library's font, which few systems
+// have. It adds fonts to fall back to, and right-aligns the names, which in a wider font
+// would otherwise run into the bars. The library can do neither.
 func portable(svg []byte) []byte {
 	const family = "font-family:Liberation Sans"
 	svg = bytes.ReplaceAll(svg, []byte(family), []byte(family+",Arial,Helvetica,sans-serif"))
@@ -157,7 +156,7 @@ func (d *drawing) notes(panels []panel, y vg.Length) {
 	}
 }
 
-// longest is the largest figure of all panels, which share their scale.
+// longest is the largest figure of all panels, which share one scale.
 func longest(panels []panel) float64 {
 	v := 0.0
 	for _, p := range panels {

@@ -49,9 +49,9 @@ func (l load) apply(ctx context.Context, v *vm.VM, s sizes) error {
 	return fill(s.Touched)
 }
 
-// pool is the guest's integrity program, which finds a page that was lost. It
-// is small and calm, so that what it writes during the migration does not hide
-// what is measured, but for the load that is about that.
+// pool sizes the guest's integrity program, which finds lost pages. It writes little
+// during the migration, because repeated pages would hide the effect of free pages. The
+// exception is the load that measures such writes.
 func (l load) pool() memory.PoolOptions {
 	if l == churning {
 		return memory.PoolOptions{Pages: 64 << 10, Seed: 1, Rate: 20_000}
@@ -59,8 +59,8 @@ func (l load) pool() memory.PoolOptions {
 	return memory.PoolOptions{Pages: 1024, Seed: 1, Rate: 500}
 }
 
-// cacheDisks is how many disks the guest reads to fill its page cache. All show
-// the same image, which so takes less of the host.
+// cacheDisks is how many disks the guest reads to fill its page cache. All have the same
+// image, which takes less of the host's memory.
 const cacheDisks = 8
 
 // modules are what the guest's kernel needs to know.
@@ -88,8 +88,7 @@ func (l load) configure(c *vm.Config, s sizes, dir string) error {
 	return nil
 }
 
-// writeImage makes a file of that size that has no page of zeroes, unless it
-// is there.
+// writeImage makes a file of this size without zero pages, unless the file exists.
 func writeImage(path string, size int64) error {
 	if info, err := os.Stat(path); err == nil && info.Size() == size {
 		return nil

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench runs a matrix of live migrations, of guests with different
-// loads and by different methods, and writes a report.
+// Command bench runs a matrix of live migrations, with different loads of the guest and
+// different methods, and writes a report.
 //
-// Run it by "make bench" or "make bench-quick", which build what it needs. The
-// report and the raw results go to build/bench, those of -quick and of -memory
-// to folders below it. A run that was interrupted is
-// continued by the same command; -anew begins from nothing.
+// Run it by "make bench" or "make bench-quick", which build what it needs. The report and
+// the raw results go to build/bench; those of -quick and of -memory go to folders below
+// it. The same command continues an interrupted run, and -anew starts from nothing.
 package main
 
 import (
@@ -63,7 +62,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	if o.rounds < 1 {
 		return o, cli.Usagef("-rounds %d: the least is 1", o.rounds)
 	}
-	if o.publish != "" { // to be found out now, and not after hours
+	if o.publish != "" { // fail now, and not after hours
 		if err := os.MkdirAll(o.publish, 0o755); err != nil {
 			return o, cli.Usagef("-publish: %w", err)
 		}
@@ -71,8 +70,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	return o, nil
 }
 
-// folder is where the results go below build/bench: to one of their own when
-// they are not of the full matrix's guest, so that they push nothing aside.
+// folder is where the results go, below build/bench. Those of -quick and of -memory have
+// a folder of their own, so that they do not replace the results of the full matrix.
 func (o *options) folder() string {
 	name := ""
 	if o.quick {
@@ -141,7 +140,7 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 	for what := range p.left() {
 		rec := runner.run(ctx, what)
 		if ctx.Err() != nil {
-			break // an interrupted run says nothing
+			break // an interrupted run has no figures
 		}
 		p.done(&rec)
 		if err := r.add(rec); err != nil {
@@ -154,8 +153,8 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 	return conclude(ctx, newReport(r, cases), dir, o.publish, stdout)
 }
 
-// conclude writes the report, says what it says, and returns an error unless
-// all was run and went well.
+// conclude writes and prints the report. It returns an error unless all runs were made
+// and succeeded.
 func conclude(ctx context.Context, r *report, dir, publish string, stdout io.Writer) error {
 	if err := r.write(dir); err != nil {
 		return err

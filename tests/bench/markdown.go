@@ -114,7 +114,7 @@ func (r *row) cells() []string {
 	}
 }
 
-// exchangeTables split the time that it took to learn what is free, by source.
+// exchangeTables show the parts of the exchange's time, in a table for each source.
 func (r *report) exchangeTables() []table {
 	phase := func(name string) figureOf {
 		return figureOf{name, func(r *record) int64 { return r.Exchange.Phase(name) }}
@@ -186,7 +186,7 @@ func (r *row) exchangeMS(part func(*record) int64) string {
 	return figure(s, "%.2f", "ms")
 }
 
-// clearPerRange says what QEMU needed for each range that it cleared.
+// clearPerRange says how long QEMU needed for each range that it cleared.
 func (r *row) clearPerRange() string {
 	var v []float64
 	for _, rec := range r.hints {
@@ -261,7 +261,7 @@ func (t target) verdict() string {
 	return "MISSED"
 }
 
-// summary says what was run on what.
+// summary says what was run, and on which host.
 func (r *report) summary() string {
 	o := r.Origin
 	text := fmt.Sprintf("%d of %d migrations of a guest with %d MiB and 2 CPUs, Linux %s,\n"+

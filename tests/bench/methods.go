@@ -20,7 +20,7 @@ func (m method) modules() []string {
 	return []string{"virtio_balloon"}
 }
 
-// configure gives the guest the device that the method is about.
+// configure adds the device of the method to the VM.
 func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	switch m {
 	case fbpp, introspect:
@@ -35,7 +35,7 @@ func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	}
 }
 
-// begin starts what the method has in the guest.
+// begin starts the method's program in the guest, if there is one.
 func (m method) begin(ctx context.Context, e *end) error {
 	if m == introspect {
 		return e.backend.AwaitKernel(ctx)
@@ -52,8 +52,8 @@ func (m method) begin(ctx context.Context, e *end) error {
 	return nil
 }
 
-// prepare does what comes between the load and the migration, and costs time of
-// its own.
+// prepare does the method's work between the load and the migration. The time that it
+// takes is measured on its own.
 func (m method) prepare(ctx context.Context, v *vm.VM, s sizes) error {
 	switch m {
 	case balloon1, balloon4:
@@ -67,7 +67,7 @@ func (m method) prepare(ctx context.Context, v *vm.VM, s sizes) error {
 // methodTimeout bounds the wait for a guest to give its memory back.
 const methodTimeout = 5 * time.Minute
 
-// inflate leaves the guest so much memory.
+// inflate inflates the balloon until the guest has keepMiB of memory left.
 func inflate(ctx context.Context, v *vm.VM, keepMiB int) error {
 	ctx, cancel := context.WithTimeout(ctx, methodTimeout)
 	defer cancel()
@@ -92,12 +92,12 @@ func inflate(ctx context.Context, v *vm.VM, keepMiB int) error {
 	}
 }
 
-// settled is how long a guest has to report nothing to be done with reporting.
-// Linux waits two seconds before it reports.
+// settled is how long no report must come until free page reporting counts as done. Linux
+// waits two seconds before it reports.
 const settled = 5 * time.Second
 
-// awaitReporting waits until QEMU holds on to no less memory than before: the
-// guest has reported what it has free.
+// awaitReporting waits until the guest has reported its free pages: until QEMU's resident
+// memory no longer shrinks.
 func awaitReporting(ctx context.Context, v *vm.VM) error {
 	ctx, cancel := context.WithTimeout(ctx, methodTimeout)
 	defer cancel()

@@ -18,7 +18,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-// origin is where and with what the figures were made.
+// origin is the host and the programs with which figures were made.
 type origin struct {
 	Command  string `json:"command"`
 	Commit   string `json:"commit"`   // of the checkout, "+" after it with changes
@@ -32,7 +32,7 @@ type origin struct {
 	MemoryMB int    `json:"memory_mib"`
 }
 
-// describe says where and with what the figures are made.
+// describe returns the origin of figures that are made now.
 func describe(
 	ctx context.Context, parts *lab.Lab, series guest.Series, args []string,
 ) (origin, error) {

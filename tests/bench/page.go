@@ -67,7 +67,7 @@ func (r *report) draw(dir string) ([]picture, error) {
 	return pictures, nil
 }
 
-// page returns the report as one HTML page that needs nothing else.
+// page returns the report as one HTML page without external files.
 func (r *report) page(pictures []picture) ([]byte, error) {
 	t, err := template.New("page").Parse(pageSource)
 	if err != nil {

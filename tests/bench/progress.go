@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// progress tells what runs, what came of it, and how long the rest takes.
+// progress prints the current run, its result, and the estimated time of the rest.
 type progress struct {
 	out     io.Writer
 	pending []run
@@ -19,7 +19,7 @@ type progress struct {
 	began   time.Time // when the run that goes on began
 }
 
-// newProgress leaves out what the results have already.
+// newProgress returns the progress of the runs that the results do not have yet.
 func newProgress(out io.Writer, runs []run, have *results) *progress {
 	p := &progress{out: out, total: len(runs)}
 	for _, r := range have.Records {
@@ -53,7 +53,7 @@ func (p *progress) left() iter.Seq[run] {
 	}
 }
 
-// remaining says how long so many runs take, as far as those so far tell.
+// remaining estimates how long the runs take from those that were made.
 func (p *progress) remaining(runs []run) string {
 	if len(p.known) == 0 {
 		return ""
@@ -65,9 +65,9 @@ func (p *progress) remaining(runs []run) string {
 	return fmt.Sprintf(" (about %v left)", max(d.Round(time.Minute), time.Minute))
 }
 
-// expect guesses how long a run takes: as long as the last one of its case. For
-// want of that, as long as one of the same guest and method on another link, at
-// the pace of this one. For want of that, as long as runs take on average.
+// expect estimates how long a run takes: as long as the last run of its case. If there is
+// none, as long as a run with the same load and method on another link, scaled to this
+// link. If there is none either, as long as the average run.
 func (p *progress) expect(c benchCase) time.Duration {
 	var all, alike time.Duration
 	for _, r := range slices.Backward(p.known) {

@@ -18,8 +18,8 @@ const (
 	// runTimeout bounds one run. A full guest over 1 Gib/s takes a minute, and
 	// emulation some more to fill it.
 	runTimeout = 15 * time.Minute
-	// bootTimeout is when a guest that boots is given up. Under emulation it
-	// takes ten seconds, on a busy host half a minute.
+	// bootTimeout is when a boot is given up. Under emulation a guest boots in ten
+	// seconds, and on a busy host in half a minute.
 	bootTimeout = 3 * time.Minute
 )
 
@@ -36,7 +36,7 @@ type runner struct {
 type end struct {
 	vm      *vm.VM
 	backend *vm.Backend
-	closed  bool // by us
+	closed  bool // by close, and not because QEMU failed
 }
 
 // close ends both. It may be called twice.
@@ -50,8 +50,8 @@ func (e *end) close() {
 	}
 }
 
-// explain adds to an error that this side's QEMU ended by itself, and what it
-// said. Its end may be seen a moment after that of its sockets.
+// explain adds to an error that this side's QEMU ended by itself, and its output. It waits
+// a moment, because QEMU's sockets close before the process ends.
 func (e *end) explain(err error, side string) error {
 	if err == nil || e.closed {
 		return err
@@ -65,7 +65,7 @@ func (e *end) explain(err error, side string) error {
 	return fmt.Errorf("the %s's QEMU ended (%v): %w\n%s", side, why, err, e.vm.Diagnosis())
 }
 
-// run makes one migration. Whatever goes wrong is in the record.
+// run makes one migration. An error is in the record.
 func (r *runner) run(ctx context.Context, what run) record {
 	ctx, cancel := context.WithTimeout(ctx, runTimeout)
 	defer cancel()
@@ -165,7 +165,7 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	return nil
 }
 
-// transfer returns what QEMU has to be told.
+// transfer returns the settings of the migration.
 func (c benchCase) transfer(dir string) vm.Transfer {
 	t := vm.Transfer{Bandwidth: int64(c.Link)}
 	switch c.Transport {

@@ -8,8 +8,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
-// sizes are those of the guest and of what it does, in MiB. They are parts of
-// the guest's memory; the comments tell them for the full one.
+// sizes are those of the guest and of its loads, in MiB. They are shares of the guest's
+// memory. The comments give the sizes for the full guest.
 type sizes struct {
 	Guest    int            `json:"guest_mib"`
 	Touched  int            `json:"touched_mib"`       // 7 GiB, by all loads but fresh
@@ -21,7 +21,7 @@ type sizes struct {
 	note string // why it is not the full size, or ""
 }
 
-// spare is what a guest needs for itself, beside what its load uses.
+// spare is the memory that a guest needs beside its load, in MiB.
 const spare = 384
 
 // planSizes picks sizes for a host with so much free memory. A wanted size of
@@ -60,8 +60,8 @@ func (s sizes) keeps(l load) int {
 	return 0
 }
 
-// fits tells whether a method can be used with a load: a balloon must not take
-// what the guest needs. A page cache gives way.
+// fits tells whether a method can be used with a load: a balloon must not take memory that
+// the load keeps. It may take that of the page cache.
 func (s sizes) fits(l load, m method) bool {
 	keep, ok := s.Balloons[m]
 	return !ok || s.keeps(l)+spare <= keep

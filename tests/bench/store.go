@@ -20,12 +20,12 @@ type results struct {
 	Records []record `json:"runs"`
 
 	path  string
-	aside string // where earlier results went that these do not continue
+	aside string // where earlier results were moved, if these do not continue them
 }
 
-// openResults continues the results at path when they are of the same machine,
-// programs and sizes, and begins new ones otherwise, or when anew is set. Old
-// ones that do not match are kept under another name.
+// openResults continues the results at path if they are of the same host, programs and
+// sizes. Otherwise, or if anew is set, it begins new ones. Old results that do not match
+// are kept under another name.
 func openResults(path string, o origin, s sizes, anew bool) (*results, error) {
 	r := &results{Origin: o, Sizes: s, path: path}
 	text, err := os.ReadFile(path)
@@ -50,13 +50,13 @@ func openResults(path string, o origin, s sizes, anew bool) (*results, error) {
 	return r, nil
 }
 
-// continues tells whether runs of n belong to those of r: all is the same but
-// the command line, and the commit where it changed no program.
+// continues tells whether runs of n can be added to those of r. Only the command line may
+// differ, and the commit if it changed no program.
 func (r *results) continues(n *results) bool {
 	a, b := r.Origin, n.Origin
 	a.Command, b.Command = "", ""
 	a.Commit, b.Commit = "", ""
-	// What is free on the host differs from moment to moment.
+	// The host's free memory, and so the other sizes, may differ.
 	return a == b && r.Sizes.Guest == n.Sizes.Guest
 }
 
@@ -66,8 +66,8 @@ func (r *results) done(wanted run) bool {
 	return slices.ContainsFunc(r.Records, isDone)
 }
 
-// add keeps a record, in place of an earlier one of the same run, and writes
-// all of them, so that an interruption loses nothing.
+// add adds a record, or replaces an earlier one of the same run. It then writes all
+// records, so that an interruption loses none.
 func (r *results) add(n record) error {
 	r.Records = slices.DeleteFunc(r.Records, func(have record) bool { return have.run == n.run })
 	r.Records = append(r.Records, n)
@@ -82,8 +82,7 @@ func (r *results) write() error {
 	return writeFile(r.path, append(text, '\n'))
 }
 
-// writeFile replaces a file at once, so that a full disk or a kill leaves the
-// old one.
+// writeFile replaces a file atomically: a full disk or a kill leaves the old one.
 func writeFile(path string, content []byte) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

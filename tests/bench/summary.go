@@ -23,7 +23,7 @@ func newSpread(values []float64) spread {
 	return spread{Median: mid, Min: v[0], Max: v[len(v)-1], N: len(v)}
 }
 
-// row is what the rounds of one case gave.
+// row is the summary of one case's rounds.
 type row struct {
 	benchCase
 	Failures []string // one for each round without figures, or with damage
@@ -85,8 +85,7 @@ func summarize(cases []planned, records []record) []row {
 	return rows
 }
 
-// compare sets the runs against their floors: each against its own, or against
-// that of the load where it knows none.
+// compare compares each run with its floor, or with that of the load if the run has none.
 func (r *row) compare(runs []record, ofLoad float64) {
 	var floors, above []float64
 	for _, rec := range runs {

@@ -9,15 +9,15 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// target is a promise, and whether the figures keep it.
+// target is a performance target, and whether the figures reach it.
 type target struct {
 	Text string
 	Seen string
 	Met  bool
 }
 
-// targets judges what can be judged from the rows that there are. emulated tells
-// that the guests' processors were.
+// targets checks the targets for which there are rows. emulated says whether the guests'
+// processors were emulated.
 func targets(rows []row, emulated bool) []target {
 	var ts []target
 	add := func(met bool, text, seen string, args ...any) {
@@ -86,7 +86,7 @@ func (r *row) longestHold(emulated bool) hold {
 	return h
 }
 
-// scaled is how long a real processor takes for the blocks of the hold, in µs.
+// scaled is how long a real processor would take for the blocks of the hold, in µs.
 func (h hold) scaled() float64 {
 	if !h.emulated || h.block <= nativeBlock {
 		return h.us

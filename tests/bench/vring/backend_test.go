@@ -20,7 +20,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// echoSocket tells this test binary to be the Go library's echo device.
+// echoSocket is an environment variable. It makes this test binary serve the Go library's
+// echo device at a socket.
 const echoSocket = "FBPP_BENCH_ECHO"
 
 func TestMain(m *testing.M) {
@@ -110,7 +111,7 @@ type backend struct {
 	command func(b *testing.B, socket string) (*exec.Cmd, error)
 }
 
-// errMissing is about a backend that this machine lacks something for.
+// errMissing says that this host lacks something that a backend needs.
 var errMissing = errors.New("not measured")
 
 // start runs the backend until the benchmark ends, and returns its socket and

@@ -24,8 +24,8 @@ const (
 	packed   = 1 << wire.FeatureRingPacked
 )
 
-// BenchmarkVring has the backends take turns in each row, so that what changes on
-// the machine hits all alike. One that waits for its turn uses no processor.
+// BenchmarkVring runs the backends in turn within each row, so that a change of the host's
+// speed affects all of them alike. A backend that waits for its turn uses no processor.
 func BenchmarkVring(b *testing.B) {
 	backends := []backend{
 		{"libvhost-user", eventIdx, libvhostUser},
