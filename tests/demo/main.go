@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo migrates a guest twice, once as any QEMU does and once without
-// its free memory, and prints both beside the least that had to be sent. The
-// figures go to build/demo.json as well.
+// Command demo migrates a guest twice, once as stock QEMU does and once without its free
+// memory. It prints the figures of both beside the least that had to be sent, and writes
+// them to build/demo.json.
 //
 // Run it by "make demo", which builds what it needs.
 package main

@@ -16,7 +16,7 @@ const pageMiB = 256 // pages of 4 KiB in one MiB
 type plan struct {
 	series   guest.Series
 	guestMiB int
-	fillMiB  int // touched and given back before each migration
+	fillMiB  int // written and freed before each migration
 	hostMiB  int // what the host had free
 	asked    bool
 }
@@ -30,8 +30,8 @@ func makePlan(wanted int) (plan, error) {
 	return planFor(host, wanted)
 }
 
-// planFor picks sizes for a host with so much free memory. A wanted size of 0
-// is the usual one.
+// planFor picks sizes for a host with so much free memory. If wanted is 0 it picks the
+// usual size of the guest.
 func planFor(host, wanted int) (plan, error) {
 	size, err := lab.GuestSize(host, wanted)
 	if err != nil {

@@ -67,8 +67,8 @@ type outcome struct {
 	floor   vm.Floor
 }
 
-// exchange splits the time between the question and the last page that was
-// skipped, in microseconds.
+// exchange is the time from the question to the last skipped page, and its parts, in
+// microseconds.
 type exchange struct {
 	Arm     int64          `json:"arm"`    // before the question
 	Phases  []vm.HintPhase `json:"phases"` // of the answer
@@ -125,7 +125,7 @@ func newOutcome(
 	return r
 }
 
-// conclude computes what compares the runs.
+// conclude computes the figures that compare both runs.
 func (r *results) conclude() {
 	for _, run := range r.Runs {
 		r.Integrity.add(run.Integrity)
@@ -141,7 +141,7 @@ const (
 	exchangeLimit = 25_000 // µs: what the exchange added to the setup in the published work
 )
 
-// verdict returns an error when the demo did not show what it is to show.
+// verdict returns an error if the demo missed a target.
 func (r *results) verdict() error {
 	var errs []error
 	for _, run := range r.Runs {

@@ -12,8 +12,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// The guest's integrity program: small and calm, so that what it writes during
-// the migration, which is sent as well, does not hide what is measured.
+// pool sizes the guest's integrity program. It writes little during the migration, because
+// these pages are sent again, which would hide the effect of free pages.
 func pool() memory.PoolOptions {
 	return memory.PoolOptions{Pages: 8192, Seed: 1, Rate: 500}
 }
@@ -128,7 +128,7 @@ func (s *scenario) boot(ctx context.Context, c vm.Config) (_ *end, release strin
 	return source, release, nil
 }
 
-// fill has the guest touch memory and give it back, and says how far it is.
+// fill has the guest write and free memory, and shows the progress.
 func (s *scenario) fill(ctx context.Context, v *vm.VM) error {
 	s.out.step(fmt.Sprintf("fill %s and give them back", gib(s.plan.fillMiB)))
 	before, err := v.Memory(ctx)
@@ -163,8 +163,8 @@ func (s *scenario) migrationProgress(m *vm.Migration) {
 	s.out.progress("%s sent, %s to look at", size(m.RAM.Transferred), size(m.RAM.Remaining))
 }
 
-// check has the guest compare its memory on the destination, and waits for it
-// to count on.
+// check has the guest verify its memory on the destination, and waits until its integrity
+// program continues.
 func (s *scenario) check(ctx context.Context, v *vm.VM, before memory.Report) (*integrity, error) {
 	s.out.step("check the guest's memory on the destination")
 	verified, err := v.Integrity(ctx, "verify")

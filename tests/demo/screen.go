@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// screen shows what goes on. In a terminal a step is one line that is written
-// again and again; elsewhere it is a line when it begins, one every few seconds
-// while it lasts, and one at its end.
+// screen shows the progress of steps. In a terminal a step is one line that is rewritten.
+// Elsewhere a step prints a line when it begins, one every few seconds, and one at its end.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -22,7 +21,7 @@ type screen struct {
 	said     time.Time // last line about it, where there is no terminal
 }
 
-// quiet is how long a step says nothing where there is no terminal.
+// quiet is the time between two lines about a step without a terminal.
 const quiet = 5 * time.Second
 
 func newScreen(out io.Writer, terminal bool) *screen {

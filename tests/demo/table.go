@@ -56,9 +56,9 @@ func (r *results) print(out *screen) {
 	}
 }
 
-// distance says how far the fbpp run is from the floor. The guest counts its
-// free pages a moment before it is asked for them, and its agent then has the
-// kernel give up pages that were kept for single CPUs, so it can be below.
+// distance says how far the fbpp run is from the floor. It can be below. The guest's free
+// pages are counted a moment before the question, and the agent then makes the kernel drain
+// the per-CPU lists, which adds free pages.
 func (r *results) distance() string {
 	if r.AboveFloor < 0 {
 		return fmt.Sprintf("%.1f %% less than that,\nas more was free than had been counted",
