@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package debian reads a suite of Debian apart from the system's own package
-// state. What it does is in debian.sh, which the project's scripts share.
+// Package debian fetches packages of a Debian suite, and leaves the system's own package
+// state alone. It runs debian.sh, which the project's scripts use as well.
 package debian
 
 import (
@@ -17,8 +17,7 @@ import (
 //go:embed debian.sh
 var script string
 
-// Source is a package source of its own: one suite of Debian, its lists and its
-// downloads in one folder.
+// Source is a folder with the lists and downloads of one Debian suite.
 type Source struct {
 	dir string // absolute; holds sources.list, lists/, archives/
 }
@@ -38,19 +37,19 @@ func OpenSource(ctx context.Context, dir, suite string) (*Source, error) {
 // Dir is the source's folder, in which its programs run.
 func (s *Source) Dir() string { return s.dir }
 
-// Run runs an apt program on this source alone, in its folder, and returns its
-// output.
+// Run runs an apt program that uses only this source, in its folder, and returns its
+// standard output.
 func (s *Source) Run(ctx context.Context, program string, args ...string) ([]byte, error) {
 	return call(ctx, s.dir, "debian_apt", append([]string{s.dir, program}, args...)...)
 }
 
-// Archives returns the paths of what apt-get install --download-only fetched.
+// Archives returns the paths of the packages that apt-get install --download-only fetched.
 func (s *Source) Archives() ([]string, error) {
 	return filepath.Glob(filepath.Join(s.dir, "archives", "*.deb"))
 }
 
-// call calls a function of the script and returns its output. What it says on
-// standard error becomes part of the error.
+// call calls a function of the script and returns its standard output. Its standard error
+// becomes part of the error.
 func call(ctx context.Context, dir, function string, args ...string) ([]byte, error) {
 	command := append([]string{"-c", script + "\n\"$@\"", "debian", function}, args...)
 	cmd := exec.CommandContext(ctx, "bash", command...)

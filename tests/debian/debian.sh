@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 #
-# Debian's packages: which of them this machine has, and what other releases
-# offer. Scripts source this file, and the package beside it runs it for Go. Its
-# functions say on standard error what is wrong, and return 1.
+# Functions that install Debian packages on this machine, and that fetch packages
+# of other releases. Scripts source this file, and the Go package beside it runs
+# it. After an error a function prints the reason on standard error, and returns 1.
 
 # The suite of Debian that an os-release file names, or nothing.
 debian_codename() {
@@ -29,7 +29,7 @@ debian_install() {
 	echo "installing ${missing[*]}" >&2
 	log=$(mktemp) || return 1
 	{
-		# The lists at hand may do; a new machine has none.
+		# Fetch the package lists only if the present ones are not enough.
 		apt-get install -s "${missing[@]}" >/dev/null 2>&1 || apt-get update
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 	} >"$log" 2>&1 || {
@@ -42,8 +42,9 @@ debian_install() {
 }
 
 # Prints the base of 'base/dists/SUITE/InRelease' in apt's list of what it would
-# fetch, which is read: debian_mirror_of SUITE. Machines call their suite by its
-# name or by "stable". A repository of somebody else may have the same name.
+# fetch, which it reads from standard input: debian_mirror_of SUITE. apt's sources
+# may name the suite by its code name or by "stable". A repository that is not
+# Debian's may use the same names.
 debian_mirror_of() {
 	local uris suite
 	uris=$(sed -n "s|^'\([^']*/dists/[^/']*/InRelease\)'.*|\1|p")
@@ -61,8 +62,8 @@ debian_mirror_of() {
 debian_mirror() {
 	local empty mirror
 	empty=$(mktemp -d) || return 1
-	# With empty lists apt would fetch every suite, and says from where, in
-	# whatever syntax the sources are written.
+	# With empty lists apt would fetch every suite, and prints from where. That
+	# works with each syntax of apt's sources.
 	mirror=$(LC_ALL=C apt-get update --print-uris -o Dir::State::Lists="$empty" |
 		debian_mirror_of "$(debian_codename /etc/os-release)") || true
 	rm -rf "$empty"
@@ -85,8 +86,8 @@ debian_keyring() {
 }
 
 # Makes DIR a package source of its own, and fetches its lists:
-# debian_source DIR "TYPE SUITE"..., where TYPE is deb or deb-src. Of the system's
-# package state it reads the mirror's name and the keyring, and it writes nothing.
+# debian_source DIR "TYPE SUITE"..., where TYPE is deb or deb-src. It reads the
+# mirror and the keyring from the system's package state, and changes nothing there.
 debian_source() {
 	local dir=$1 mirror keyring entry type suite
 	shift
@@ -102,8 +103,8 @@ debian_source() {
 # Runs a program of apt on such a source alone, in the current folder:
 # debian_apt DIR PROGRAM ARGUMENT...
 #
-# dpkg's lock is for who installs, which nobody does here. The downloads are the
-# caller's, and not a package state that another user has to be kept from.
+# It does without dpkg's lock, because nothing is installed, and without apt's own
+# user, because the downloads belong to the caller.
 debian_apt() {
 	local dir=$1 program=$2
 	shift 2
