@@ -13,7 +13,7 @@ import (
 // branch is a line of the tree in CONTRIBUTING.md.
 var branch = regexp.MustCompile(`(?m)^    (  )?([a-z0-9.-]+)/ +(\S.*)$`)
 
-// folders returns the paths of the tree, with what is said of them.
+// folders returns the paths of the tree with their descriptions.
 func folders(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "CONTRIBUTING.md"))
@@ -37,7 +37,7 @@ func folders(t *testing.T) map[string]string {
 	return said
 }
 
-// A newcomer follows the map: it names the folders that are there, and all.
+// The map in CONTRIBUTING.md names every folder of the project, and no others.
 func TestTheMapIsOfThisHouse(t *testing.T) {
 	said := folders(t)
 	if len(said) < 20 {
@@ -58,7 +58,7 @@ func TestTheMapIsOfThisHouse(t *testing.T) {
 			if info, err := os.Stat(filepath.Join(root, path)); err != nil || !info.IsDir() {
 				continue
 			}
-			// What is built, hidden, or holds no code.
+			// Leave out build output, hidden folders, and folders without code.
 			if top, _, _ := strings.Cut(path, "/"); top == "build" || path == "docs/img" ||
 				strings.HasPrefix(top, ".") || filepath.Base(path) == "testdata" {
 				continue

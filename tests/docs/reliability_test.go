@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package docs holds the project's documents to what they say.
+// Package docs tests that the project's documents agree with its code.
 package docs
 
 import (
@@ -20,7 +20,7 @@ var (
 	defined = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z][A-Za-z0-9_]*)\(`)
 )
 
-// A promise whose test is gone would be believed for long.
+// A document must not name a test that does not exist: the promise would be untested.
 func TestEachTestThatReliabilityNamesExists(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs", "reliability.md"))
 	if err != nil {

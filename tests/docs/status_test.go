@@ -40,7 +40,7 @@ func section(t *testing.T, path, heading string) string {
 	return part
 }
 
-// The window's document has the numbers and names that fbppd writes.
+// docs/window.md has the numbers and names that fbppd writes.
 func TestWindowHasEachStatus(t *testing.T) {
 	var got, want []string
 	row := regexp.MustCompile(`(?m)^\| (\d+) \| ([a-z-]+) \|`)
@@ -55,7 +55,7 @@ func TestWindowHasEachStatus(t *testing.T) {
 	}
 }
 
-// So it has those that QEMU writes.
+// docs/window.md has the statuses that QEMU writes.
 func TestWindowHasEachStatusOfQueryMigrate(t *testing.T) {
 	var want []string
 	for i, name := range hintStatuses() {
@@ -67,7 +67,7 @@ func TestWindowHasEachStatusOfQueryMigrate(t *testing.T) {
 	}
 }
 
-// QEMU's schema describes each in one of the patches.
+// Each status is described in QEMU's schema, in one of the patches.
 func TestSeriesHasEachStatus(t *testing.T) {
 	patches, err := filepath.Glob(filepath.Join(root, "qemu-patches", "*", "*.patch"))
 	if err != nil || len(patches) == 0 {
@@ -90,7 +90,7 @@ func TestSeriesHasEachStatus(t *testing.T) {
 	}
 }
 
-// An operator finds what to do about each that is not ok.
+// docs/operating.md says what to do about each status other than ok.
 func TestOperatorsAreToldOfEachStatus(t *testing.T) {
 	rows := regexp.MustCompile(`(?m)^\| ([a-z][a-z, -]*) \| `)
 	var got []string
@@ -107,7 +107,7 @@ func TestOperatorsAreToldOfEachStatus(t *testing.T) {
 	}
 }
 
-// So does who reads the metrics: those that fbppd decides.
+// The description of the metrics has each status that fbppd decides.
 func TestMetricsAreDocumentedWithEachStatus(t *testing.T) {
 	table := section(t, "docs/operating.md", "## Metrics")
 	_, row, _ := strings.Cut(table, "| `fbpp_requests_total{status=…}` |")
