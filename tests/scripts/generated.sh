@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Compiles the eBPF programs anew and compares with what is committed. Only the
-# compiler that made those can tell: another version's code differs by right.
+# Compiles the eBPF programs, and compares them with the committed ones. This needs
+# the same version of the compiler: another version makes different code.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export LC_ALL=C

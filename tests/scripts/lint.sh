@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# What a reviewer should not have to look for.
+# Checks the tree for faults that a program can find, so that a reviewer need not.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=../debian/debian.sh
 . tests/debian/debian.sh
 
 failed=0
-# expect_none MESSAGE COMMAND...: what the command prints is complained about.
+# expect_none MESSAGE COMMAND...: it is a fault if the command prints anything.
 expect_none() {
 	local message=$1 lines
 	shift
@@ -18,14 +18,14 @@ expect_none() {
 	failed=1
 }
 
-# files PATTERN...: those of the tree that match, also new ones.
+# files PATTERN...: prints the files of the tree that match, also untracked ones.
 files() {
 	git ls-files --cached --others --exclude-standard -- "$@" |
 		while read -r f; do [ ! -e "$f" ] || echo "$f"; done
 }
 
 mapfile -t go_files < <(files '*.go')
-# Nobody edits what bpf2go writes.
+# Without the files that bpf2go generates.
 mapfile -t written < <(printf '%s\n' "${go_files[@]}" | grep -vE '_bpfe[lb]\.go$')
 mapfile -t others < <(files '*.sh' '*.pl' '*.md' '*.c' '*.h' '*.S' '*.pml' Makefile .ci contrib)
 # Libraries are checked with the programs that source them.
@@ -65,8 +65,8 @@ wrong_way() {
 		}' tests/scripts/imports.txt -
 }
 
-# Programs that do not know --version: those of the guest's and of introspection's
-# tests need not.
+# Programs without --version. The programs of tests in the guest and of the tests of
+# introspection need none.
 without_version() {
 	go list -f '{{if eq .Name "main"}}{{.Dir}} {{.Imports}}{{end}}' \
 		./cmd/... ./tests/... ./vhostuser/... | grep -vE '/tests/(guest|introspect)/' |

@@ -1,15 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Everything random at its full length: hours. What fails is repeated by the
-# seed that it was given, which each part prints.
+# Runs all random tests at full length, which takes hours. Each part prints its
+# seed; the seed repeats a failure.
 #
 #   soak.sh [SEED]
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 
 seed=${1:-$(date +%s)}
-# Each fuzzer runs for so long, and the adversary so often on each accelerator.
+# How long each fuzzer runs, and how many rounds the adversary plays on each
+# accelerator.
 fuzz_time=${SOAK_FUZZ_TIME:-10m}
 adversary_rounds=${SOAK_ADVERSARY_ROUNDS:-500}
 
@@ -23,7 +24,8 @@ done
 failed=()
 begun=$SECONDS
 
-# part NAME COMMAND...: goes on when it fails, and tells at the end.
+# part NAME COMMAND...: runs a part. A failure does not end the script; it is
+# reported at the end.
 part() {
 	local name=$1 from=$SECONDS result=passed
 	shift
@@ -32,13 +34,13 @@ part() {
 	printf 'soak: %s: %s after %s min\n' "$name" "$result" $(((SECONDS - from) / 60))
 }
 
-# long PACKAGE ARGUMENT...: all tests of a package, without a limit of time.
+# long PACKAGE ARGUMENT...: runs all tests of a package without a timeout.
 long() {
 	go test -v -count=1 -timeout 0 "$@"
 }
 
-# What is not reached twice by the same input, for want of the same timing, is
-# not worth the time to make the input smaller.
+# Minimizing is off: coverage depends on timing, so the same input need not reach
+# the same code again.
 fuzz() {
 	local pkg=$1 target=$2
 	go test "$pkg" -run '^$' -fuzz "^$target\$" -fuzztime "$fuzz_time" -fuzzminimizetime 1x
