@@ -15,8 +15,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// backend is a process of one of the examples, and the place where frontends
-// find it: it can be killed and started again.
+// backend is a process of an example backend, and its socket. It can be killed and started
+// again at the same socket.
 type backend struct {
 	t      *testing.T
 	socket string
@@ -38,7 +38,7 @@ func startBackend(t *testing.T, path string, args ...string) *backend {
 	return b
 }
 
-// newBackend is startBackend without the start.
+// newBackend is like startBackend, but does not start the program.
 func newBackend(t *testing.T, path string, args ...string) *backend {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "fbpp-be-") // short, for a socket's name
@@ -73,7 +73,7 @@ func (b *backend) start() {
 	cmd, ended := b.cmd, make(chan struct{})
 	b.ended = ended
 	go func() {
-		_ = cmd.Wait() // cmd.ProcessState tells
+		_ = cmd.Wait() // the status is in cmd.ProcessState
 		close(ended)
 	}()
 	for {

@@ -34,7 +34,7 @@ func newDisk(t *testing.T) string {
 	return path
 }
 
-// kinds are the guests whose disk is tested, each with a queue for every
+// kinds are the kinds of guests whose disk is tested. Each disk has a queue for every
 // processor.
 var kinds = []kind{
 	{"split rings with Linux 6.1", guest.Linux6_1, ",num-queues=2,packed=off"},
@@ -47,7 +47,7 @@ type kind struct {
 	properties string // of the device
 }
 
-// takesUpAgain has QEMU connect once more when the backend is gone.
+// takesUpAgain makes QEMU reconnect after the backend is gone.
 const takesUpAgain = ",reconnect=1"
 
 // makeFileSystem makes a file system on the disk and mounts it.
@@ -131,7 +131,7 @@ func (m *machine) endWork() {
 	m.t.Helper()
 	m.order(ctl.Request{Op: ctl.OpSignal, Name: "work", Signal: int(syscall.SIGINT)})
 	r := m.order(ctl.Request{Op: ctl.OpWait, Name: "work"})
-	// fio's exit status tells of the signal, its report of errors.
+	// fio's exit status is that of the signal; errors are in its report.
 	if !strings.Contains(r.Output, "terminating on signal 2") ||
 		!strings.Contains(r.Output, "err= 0") {
 		m.t.Errorf("fio ended with status %d: %s", r.Exit, r.Output)

@@ -13,7 +13,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// hangTimeout bounds a test that hangs. It asserts nothing.
+// hangTimeout ends a test that hangs. It asserts no speed.
 const hangTimeout = 2 * time.Minute
 
 // machine is a guest of Debian's QEMU.
@@ -36,8 +36,8 @@ func withDevices(series guest.Series, devices ...device) vm.Config {
 	c := parts.configs[series]
 	c.Accel = parts.accel
 	if c.Accel == vm.TCG {
-		// QEMU 7.2 now and then spoils the flags of an interrupt that follows
-		// cmpxchg16b, which the kernel's allocator uses where there is one.
+		// QEMU 7.2 sometimes corrupts the flags if an interrupt follows cmpxchg16b.
+		// Without the instruction the kernel's allocator does not use it.
 		c.Options = append(c.Options, "-cpu", "max,-erms,-fsrm,-cx16")
 	}
 	for _, d := range devices {
@@ -80,7 +80,7 @@ func boot(t *testing.T, c vm.Config) *machine {
 	return m
 }
 
-// in makes a subtest the one that fails, until it ends.
+// in makes m report failures to a subtest until that ends.
 func (m *machine) in(t *testing.T) {
 	outer := m.t
 	m.t = t
@@ -105,7 +105,7 @@ func (m *machine) spawn(name string, args ...string) {
 	}
 }
 
-// order tells the guest to do something with a program in the background.
+// order sends a request about a background program to the guest.
 func (m *machine) order(r ctl.Request) ctl.Reply {
 	m.t.Helper()
 	reply, err := m.Guest.Do(m.ctx, r)

@@ -15,8 +15,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// parts are what all tests share. They are made once, before the first test,
-// and only read afterwards.
+// parts are shared by all tests. TestMain makes them, and the tests only read them.
 var parts struct {
 	configs  map[guest.Series]vm.Config // of guests, without devices
 	accel    vm.Accel

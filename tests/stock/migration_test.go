@@ -14,8 +14,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// startWatched starts the block backend behind a relay, which knows from the
-// kernel what the backend writes.
+// startWatched starts the block backend behind a relay. The relay learns from the kernel
+// which pages the backend writes.
 func startWatched(t *testing.T, content string) (*relay.Relay, string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "fbpp-relay-") // short, for a socket's name
@@ -40,7 +40,7 @@ func startWatched(t *testing.T, content string) (*relay.Relay, string) {
 	blk.stdin, blk.stdout = ordersOut, answersIn
 	blk.start()
 	for _, f := range []*os.File{ordersOut, answersIn} {
-		f.Close() // the process has them
+		f.Close() // the process has descriptors of its own
 	}
 	t.Cleanup(func() { orders.Close(); answers.Close() })
 
@@ -116,8 +116,8 @@ func testMigration(t *testing.T, k kind) {
 	})
 }
 
-// logAWhile has the guest's dirty pages logged while it works, as in a migration
-// that is given up, and stops the guest before that ends.
+// logAWhile logs the guest's dirty pages while it works: it starts a migration that does
+// not complete, and pauses the guest. goOn cancels the migration.
 func (m *machine) logAWhile(r *relay.Relay) {
 	m.t.Helper()
 	m.executeWith("migrate-set-parameters", map[string]any{"max-bandwidth": 1 << 20})
@@ -127,7 +127,7 @@ func (m *machine) logAWhile(r *relay.Relay) {
 	m.execute("stop")
 }
 
-// goOn gives up the migration of logAWhile and continues.
+// goOn cancels the migration of logAWhile and lets the guest continue.
 func (m *machine) goOn() {
 	m.t.Helper()
 	if err := m.CancelMigration(m.ctx); err != nil {
@@ -147,7 +147,7 @@ func (m *machine) awaitLogging(r *relay.Relay) {
 	}
 }
 
-// report returns what the relay says of a device that is stopped.
+// report returns the relay's report after the device has stopped.
 func (m *machine) report(r *relay.Relay) relay.Report {
 	m.t.Helper()
 	report, err := r.Report()
@@ -160,8 +160,8 @@ func (m *machine) report(r *relay.Relay) relay.Report {
 	return report
 }
 
-// migrate moves the guest to another QEMU while it works, and requires that the
-// backend's log was whole.
+// migrate moves the guest to another QEMU while it works, and requires that the backend
+// has marked every page that it wrote.
 func (m *machine) migrate(r *relay.Relay, c vm.Config) {
 	m.t.Helper()
 	dst, err := vm.StartIncoming(m.ctx, c)

@@ -14,8 +14,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest"
 )
 
-// pieceLen is how long a piece of a known stream is at least to be taken for
-// one: eight random bytes do not repeat by chance.
+// pieceLen is the least length of a piece that counts as part of a known stream. Eight
+// random bytes do not match by chance.
 const pieceLen = 8
 
 // onlyPiecesOf says whether p consists of pieces of stream.
@@ -56,7 +56,7 @@ func testEntropy(m *machine, known []byte) {
 	if err != nil || len(got) != 4096 {
 		m.t.Fatalf("read %d bytes, %v", len(got), err)
 	}
-	// The kernel reads for itself too, so that the guest gets pieces.
+	// The guest's kernel reads random bytes too, so its programs get only pieces.
 	if !onlyPiecesOf(known, got) {
 		m.t.Errorf("the guest read something else than the backend's stream: %x...", got[:64])
 	}

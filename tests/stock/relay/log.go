@@ -19,7 +19,7 @@ type logs struct {
 	union       map[uint64]bool // pages marked since logging was switched on
 }
 
-// newLogs makes a log like the frontend's. It owns fd.
+// newLogs makes a log for the backend, as large as the frontend's log in fd. It owns fd.
 func newLogs(v wire.Log, fd int) (*logs, error) {
 	theirs, err := vhosttest.OpenLog(v, fd)
 	if err != nil {
@@ -41,7 +41,7 @@ func (l *logs) close() {
 	}
 }
 
-// harvest passes the backend's marks on. The caller holds the lock.
+// harvest moves the backend's marks to the frontend's log. The caller holds r.mu.
 func (r *Relay) harvest() {
 	if r.logs == nil {
 		return
@@ -53,8 +53,8 @@ func (r *Relay) harvest() {
 	}
 }
 
-// harvestAll passes the marks of a running device on until ctx ends. A device
-// that is stopped must not mark any more, and what it did is of no use.
+// harvestAll harvests the marks of a running device until ctx ends. It leaves those of a
+// stopped device out, because such a device must not mark any page.
 func (r *Relay) harvestAll(ctx context.Context) error {
 	tick := time.NewTicker(harvestInterval)
 	defer tick.Stop()
@@ -100,7 +100,7 @@ func (r *Relay) Report() (Report, error) {
 		}
 		for _, off := range written {
 			if off < g.MmapOffset || off-g.MmapOffset >= g.Size {
-				continue // of another region in the same file
+				continue // the page is of another region in the same file
 			}
 			page := (g.GuestAddr + off - g.MmapOffset) / vhosttest.PageSize
 			rep.Written = append(rep.Written, page)

@@ -11,8 +11,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// request looks at a message of the frontend, and changes it where the backend
-// is to have another log, or is not to know of it.
+// request handles a message of the frontend before it is passed on. It replaces the log,
+// and hides logging from the backend if a Sabotage says so.
 func (r *Relay) request(m *wire.Message) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,7 +62,7 @@ func (r *Relay) request(m *wire.Message) error {
 	return nil
 }
 
-// reply looks at a message of the backend.
+// reply handles a message of the backend before it is passed on.
 func (r *Relay) reply(m *wire.Message) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,7 +86,7 @@ func (r *Relay) reply(m *wire.Message) error {
 		if err != nil {
 			return err
 		}
-		// QEMU reads its log for the last time after this.
+		// After this reply QEMU reads its log for the last time.
 		delete(r.started, v.Index)
 		r.harvest()
 	}
@@ -102,7 +102,7 @@ func (r *Relay) addRegion(v wire.MemRegion, fd int) error {
 	return nil
 }
 
-// replaceLog gives the backend a log of ours.
+// replaceLog replaces the frontend's log in a message by one of the relay's.
 func (r *Relay) replaceLog(m *wire.Message) error {
 	v, err := wire.DecodeLog(m.Payload)
 	if err != nil {

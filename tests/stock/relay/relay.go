@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package relay stands between QEMU and a vhost-user backend and checks the
-// backend's dirty log.
+// Package relay is a relay between QEMU and a vhost-user backend that checks the backend's
+// dirty log.
 //
-// QEMU marks parts of a ring itself when a device stops, so that a guest that
-// arrives whole says little about the log. The relay gives the backend a log of
-// its own, passes on to QEMU's what it finds there, and remembers it. In the end
-// that is compared with what the backend has written, as the kernel saw it.
+// QEMU itself marks parts of a ring when a device stops. So a guest can arrive intact even
+// if the backend's log is wrong. The relay gives the backend a log of its own, remembers
+// the marks in it, and copies them to QEMU's log. In the end it compares the marks with the
+// pages that the backend has written according to the kernel.
 package relay
 
 import (
@@ -22,16 +22,16 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// Watch tells what the backend writes to guest memory.
+// Watch tells which pages of guest memory the backend writes.
 type Watch interface {
-	// Begin forgets what was written so far.
+	// Begin forgets all earlier writes.
 	Begin() error
 	// Written returns the pages of a file that were written since Begin, as
 	// offsets in the file, in ascending order.
 	Written(inode uint64) ([]uint64, error)
 }
 
-// Sabotage makes the backend write without marking, to see that it is found.
+// Sabotage makes the backend write without marking, to test that the relay finds it.
 type Sabotage int
 
 // The kinds of sabotage.
@@ -44,7 +44,8 @@ const (
 // harvestInterval is how often QEMU gets the marks of a running device.
 const harvestInterval = 5 * time.Millisecond
 
-// Relay passes messages between one frontend after the other and a backend.
+// Relay passes messages between a backend and its frontends, one at a time. It is safe for
+// concurrent use.
 type Relay struct {
 	backend string
 	watch   Watch
@@ -82,8 +83,7 @@ func Start(path, backend string, w Watch) (*Relay, error) {
 	return r, nil
 }
 
-// Sabotage changes what the backend hears, from the next time that logging is
-// switched on.
+// Sabotage hides logging from the backend, from the next time that logging is switched on.
 func (r *Relay) Sabotage(s Sabotage) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,7 +97,7 @@ func (r *Relay) Logging() bool {
 	return r.begun && len(r.started) > 0
 }
 
-// Close ends all connections. It returns what went wrong in any of them.
+// Close ends all connections and frees the logs. It returns the errors of all connections.
 func (r *Relay) Close() error {
 	r.cancel()
 	err := r.work.Wait()
@@ -159,13 +159,13 @@ func (r *Relay) connect(ctx context.Context, conn *net.UnixConn) error {
 	return pumps.Wait()
 }
 
-// pump passes messages on from one side to the other, after a look at each. The
+// pump passes messages on from one side to the other, and calls look for each before. The
 // end of the connection is no error.
 func pump(ctx context.Context, from, to *wire.Conn, look func(*wire.Message) error) error {
 	for {
 		m, err := from.Recv(ctx)
 		if err != nil {
-			return nil // the other side hears of it, and the test too
+			return nil // the other side is closed then, and the test notices
 		}
 		err = look(m)
 		if err == nil && to.Send(ctx, m.Header, m.Payload, m.FDs...) != nil {

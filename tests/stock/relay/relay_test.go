@@ -19,7 +19,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// patience bounds a hang; it asserts nothing.
+// patience ends a test that hangs. It asserts no speed.
 const patience = 20 * time.Second
 
 func must(t *testing.T, err error) {
@@ -29,7 +29,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// witness is a Watch that is told what was written.
+// witness is a Watch whose answers the test sets.
 type witness struct {
 	mu      sync.Mutex
 	begins  int
@@ -109,7 +109,7 @@ func (x *rig) write() uint64 {
 	return addr / vhosttest.PageSize
 }
 
-// told is what the witness says for pages.
+// told converts pages to what Watch.Written returns for them.
 func (x *rig) told(pages ...uint64) []uint64 {
 	var offsets []uint64
 	for _, p := range pages {
@@ -169,7 +169,7 @@ func TestReportHoldsWhatWasNotMarked(t *testing.T) {
 			if len(report.Written) != 2 || misses(data) != tt.data || misses(ring) != tt.ring {
 				t.Errorf("data %#x, ring %#x: %+v", data, ring, report)
 			}
-			// The frontend's own comparison agrees.
+			// The frontend's log misses the same pages.
 			missing := m.Missing()
 			if slices.Contains(missing, data) != tt.data {
 				t.Errorf("the frontend misses %#x", missing)
@@ -223,5 +223,5 @@ func TestALogThatIsNoneFailsTheRelay(t *testing.T) {
 	if err := x.r.Close(); err == nil || !strings.Contains(err.Error(), "SET_LOG_BASE") {
 		t.Errorf("the relay ended with %v", err)
 	}
-	x.r.failed = nil // said
+	x.r.failed = nil // checked above
 }

@@ -11,16 +11,14 @@ import (
 	"path/filepath"
 )
 
-// injected is a further file of the program: it only adds a package that reads
-// the standard input.
+// injected is a source file to add to the program. It imports package watched.
 const injected = `package main
 
 import _ "github.com/fbpp-project/fbpp/tests/stock/writes/watched"
 `
 
-// Inject builds the program whose sources are in the folder src so that it can
-// be watched, as the file out. The sources stay as they are: the go command is
-// told of one more of them.
+// Inject builds the program in the folder src into the file out, so that it can be watched.
+// It leaves the sources unchanged: an overlay adds one more file for the go command.
 func Inject(ctx context.Context, src, out string) error {
 	dir, err := os.MkdirTemp("", "fbpp-inject-")
 	if err != nil {

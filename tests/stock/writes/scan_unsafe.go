@@ -25,8 +25,8 @@ const (
 	rangesPerQuery = 1024
 )
 
-// scan returns the written pages between two addresses of the process whose
-// pagemap it is given. Memory that is not watched is an error.
+// scan returns the written pages between two addresses of the process that this pagemap
+// descriptor belongs to. It is an error if the memory is not watched.
 func scan(pagemap uintptr, start, end uint64) ([]pageRange, error) {
 	var all []pageRange
 	ranges := make([]pageRange, rangesPerQuery)

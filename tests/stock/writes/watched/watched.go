@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package watched is linked into a program whose writes to shared memory are to
-// be seen from outside. For each line of its standard input the program has the
-// kernel forget what it wrote, and answers with a line: "ok" or what went wrong.
+// Package watched is linked into a program whose writes to shared memory are watched by
+// another process. For each line of its standard input the program makes the kernel forget
+// its earlier writes. It answers each with a line: "ok" or an error.
 package watched
 
 import (
@@ -33,8 +33,8 @@ type userfault struct {
 	open func() (int, error)
 }
 
-// forget protects all shared memory against writing, without anybody noticing:
-// the kernel takes the protection off a page at its first write.
+// forget write-protects all shared memory. The program does not notice: the kernel removes
+// a page's protection at the first write to it.
 func (u *userfault) forget() error {
 	if u.open == nil {
 		u.open = sync.OnceValues(openUserfault)
