@@ -21,7 +21,7 @@ import (
 // fourLevels is a processor without 5 levels of page tables.
 const fourLevels = "max,-erms,-fsrm,-la57"
 
-// fewVmemmap has the kernel give back most struct pages of its huge pages.
+// fewVmemmap makes the kernel free most struct pages of its huge pages.
 const fewVmemmap = "hugetlb_free_vmemmap=on"
 
 func TestHostAgreesWithTheGuest(t *testing.T) {
@@ -83,7 +83,7 @@ func TestHostAgreesWithTheGuest(t *testing.T) {
 				content.Matters() {
 				t.Errorf("contents: %+v", content)
 			}
-			// It is Debian's default.
+			// Debian's kernels have it on by default.
 			if want := !slices.Contains(m.append, "init_on_alloc=0"); content.InitOnAlloc != want {
 				t.Errorf("contents: %+v", content)
 			}
@@ -105,7 +105,7 @@ func mustLocate(t *testing.T, mem *physmem.Memory, hint uint64) *introspect.Kern
 	return k
 }
 
-// mustSee scans, and returns what the host says of each page.
+// mustSee scans the guest's memory map, and returns the census and each page.
 func mustSee(t *testing.T, k *introspect.Kernel) (*introspect.Census, map[uint64]pages.Page) {
 	t.Helper()
 	var mu sync.Mutex
@@ -139,8 +139,8 @@ func mustSee(t *testing.T, k *introspect.Kernel) (*introspect.Census, map[uint64
 	return census, seen
 }
 
-// mustAgree compares what the host sees in the memory of the paused guest with
-// what the guest said.
+// mustAgree compares what the host finds in the memory of the paused guest with the guest's
+// own view.
 func (s *subject) mustAgree(t *testing.T, mem *physmem.Memory, v *view) {
 	t.Helper()
 	k := mustLocate(t, mem, 0)

@@ -11,9 +11,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest"
 )
 
-// From the reset to where the new kernel has proven itself, the guest has either
-// no kernel, or the old one, by what memory holds. The old one must be gone when
-// the new one is found.
+// Between a reset and the time when the new kernel can be found, memory shows either no
+// kernel or still the old one. When the new kernel is found, the old one must be gone.
 func TestAResetIsNoticed(t *testing.T) {
 	for _, series := range []guest.Series{guest.Linux6_1, guest.Linux7_3} {
 		t.Run(string(series), func(t *testing.T) {

@@ -34,8 +34,8 @@ const (
 // other stands for the classes that kpageflags does not tell apart.
 const other = pages.Kernel
 
-// expect returns what the flags of a page say that it is. Those of a tail say
-// little before Linux 6.9: what is of its whole folio is taken from its head.
+// expect returns the class and attributes of a page by its flags. Before Linux 6.9 the flags
+// of a tail page say little: properties of the whole folio are then taken from its head.
 func expect(flags, head uint64) pages.Page {
 	if flags&kpfTail != 0 {
 		flags |= head & (kpfLRU | kpfDirty | kpfWriteback | kpfSwapCache | kpfSwapBacked |
@@ -87,7 +87,7 @@ func expect(flags, head uint64) pages.Page {
 // compareAttrs are the attributes that kpageflags tells.
 const compareAttrs = pages.Mapped | pages.Dirty | pages.Writeback | pages.SwapCache
 
-// pair is what the guest and the host say of one page.
+// pair is the guest's and the host's view of one page.
 type pair struct{ guest, host pages.Page }
 
 // comparison counts pages by what both said.
@@ -99,15 +99,14 @@ type comparison struct {
 	unseen   int // pages that the host did not count, or the guest does not know
 }
 
-// compare compares page by page. The host looked before the guest did, and after:
-// a page of which it says two things was not quiet. So was one whose flags
-// changed while the guest looked twice. Memory is never quite still: per-CPU
-// lists of free pages are drained, pages move to another node. An error of the
-// host's is the same both times.
+// compare compares page by page. It leaves out pages that changed meanwhile: those that
+// differ between the host's view before and after the guest's, and those whose flags differ
+// between the guest's two reads. Some pages always change: the kernel drains per-CPU lists
+// and migrates pages. A fault of the host's code is found, because it is the same both times.
 //
-// Linux 6.12 says of every anonymous page that it is merged, as it tests the two
-// bits of the mark for any rather than for both (fs/proc/page.c,
-// stable_page_flags). allMerged is for it: then the two are one class.
+// Linux 6.12 reports every anonymous page as merged (KSM), because stable_page_flags in
+// fs/proc/page.c tests for either of two bits instead of both. With allMerged the two
+// classes count as one.
 func compare(v *view, seen map[uint64]pages.Page, allMerged bool) *comparison {
 	first, second := v.files["kpageflags"], v.files["kpageflags2"]
 	c := &comparison{pairs: make(map[pair]int), examples: make(map[pair][]uint64)}
@@ -150,7 +149,7 @@ func withoutKSM(c pages.Class) pages.Class {
 	return c
 }
 
-// differing returns how many pages differ in what by says of them.
+// differing returns how many pages differ in the property that by returns.
 func (c *comparison) differing(by func(pages.Page) any) (n int) {
 	for p, count := range c.pairs {
 		if by(p.guest) != by(p.host) {
@@ -160,7 +159,7 @@ func (c *comparison) differing(by func(pages.Page) any) (n int) {
 	return n
 }
 
-// byClass and byAll are what pages may differ in.
+// byClass and byAll are the properties to compare.
 func byClass(p pages.Page) any { return p.Class }
 func byAll(p pages.Page) any   { return p }
 

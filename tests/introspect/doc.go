@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package introspect tests package device/introspect on real guests: it pauses
-// one, looks at its memory from outside, and compares with what the guest's
-// kernel said of its own pages just before.
+// Package introspect tests package device/introspect on real guests. It pauses a guest,
+// reads its memory from the host, and compares the result with what the guest's kernel said
+// about its pages just before.
 //
-// Nothing but Debian's QEMU and Debian's kernels is needed.
+// It needs only Debian's QEMU and kernels.
 package introspect

@@ -19,7 +19,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// machine says what guest to look at.
+// machine describes the guest of a test.
 type machine struct {
 	series  guest.Series
 	nodes   []int // memory of each NUMA node in MiB; one: no NUMA
@@ -43,7 +43,7 @@ type subject struct {
 	token   [pageview.TokenSize]byte
 }
 
-// patience bounds a step of a guest: it ends a hang, and asserts nothing.
+// patience ends a step of a guest that hangs. It asserts no speed.
 const patience = 5 * time.Minute
 
 // mustBoot boots a guest and makes its pages. It is closed with the test.

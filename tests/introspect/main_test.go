@@ -14,14 +14,14 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// keep asks for what fast work on the library needs: memory of guests in files.
+// keep saves the memory of guests to files, to work on the library without booting guests.
 var keep = flag.String(
 	"keep",
 	"",
 	"put the memory of each guest, and its view of it, into this `folder`",
 )
 
-// qemu is Debian's own: nothing of this needs a patched one.
+// qemu is Debian's own: these tests need no patches.
 const qemu = "/usr/bin/qemu-system-x86_64"
 
 // shared is what all tests use.

@@ -10,7 +10,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/introspect/physmem"
 )
 
-// mustMemory describes the guest's memory, and what was plugged in.
+// mustMemory opens the guest's memory, with more regions that were plugged in.
 func (s *subject) mustMemory(t *testing.T, more ...physmem.Region) *physmem.Memory {
 	t.Helper()
 	regions, err := s.ram.Regions(uint64(s.vm.Config.MemoryMiB) << 20)

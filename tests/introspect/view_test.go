@@ -18,22 +18,22 @@ import (
 	"github.com/fbpp-project/fbpp/tests/introspect/pageview"
 )
 
-// settle is how long a guest is left alone before it is looked at: what it did
-// before has effects for a while.
+// settle is how long a guest is left alone before its memory is read, because pages change
+// for a while after the guest was busy.
 const settle = 2 * time.Second
 
-// view is what a guest said of its pages, and what the host saw just before.
+// view is a guest's view of its pages, and the host's view just before.
 type view struct {
 	files  map[string][]byte
 	before map[uint64]pages.Page
 }
 
-// mustPauseWithView has the host look at the guest, the guest look at itself, and
-// pauses it.
+// mustPauseWithView takes the host's view of the guest's pages, then the guest's own, and
+// pauses the guest.
 func (s *subject) mustPauseWithView(t *testing.T, k *introspect.Kernel) *view {
 	t.Helper()
 	time.Sleep(settle)
-	s.mustTell(t, "view") // the first is for what taking one stirs
+	s.mustTell(t, "view") // a first time, because taking a view changes pages
 	time.Sleep(settle)
 	_, before := mustSee(t, k)
 	if got := s.mustTell(t, "view"); got != "taken" {
@@ -79,7 +79,7 @@ func (s *subject) collect() (map[string][]byte, error) {
 	return files, nil
 }
 
-// eachData calls f for each range of the file that is no hole.
+// eachData calls f for each range of the file that is allocated.
 func eachData(file *os.File, f func(start, end int64) error) error {
 	for at := int64(0); ; {
 		start, err := file.Seek(at, unix.SEEK_DATA)

@@ -18,7 +18,7 @@ import (
 
 const mib = 1 << 20
 
-// kinds makes pages by the name of their kind. What they hold is held until the
+// kinds has, for each kind of page, a function that makes such pages. They stay until the
 // program ends.
 var kinds = map[string]func() error{
 	"anon":     func() error { return second(anonymous(16 * mib)) },
@@ -33,7 +33,7 @@ var kinds = map[string]func() error{
 
 func second(_ []byte, err error) error { return err }
 
-// load makes pages and tells what came of it: not every kernel has every kind.
+// load makes pages, and reports the result for each kind: not every kernel has every kind.
 func load(names []string) []string {
 	var said []string
 	for _, name := range names {
@@ -51,8 +51,8 @@ func load(names []string) []string {
 	return append(said, "loaded")
 }
 
-// fragment takes memory and gives every other page back, and some pages in
-// pairs, fours and eights.
+// fragment allocates memory, and frees runs of 1 to 15 pages. After each run it keeps as many
+// pages.
 func fragment() error {
 	mem, err := anonymous(32 * mib)
 	if err != nil {
@@ -157,7 +157,7 @@ func diskCache() error {
 	if err != nil {
 		return err
 	}
-	// Pages that are dirty stay so. Each setting makes the kernel write once.
+	// Dirty pages then stay dirty. Changing either setting triggers one writeback.
 	for _, name := range []string{"dirty_writeback_centisecs", "dirty_expire_centisecs"} {
 		if err := os.WriteFile("/proc/sys/vm/"+name, []byte("360000"), 0); err != nil {
 			return err

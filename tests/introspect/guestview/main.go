@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command guestview runs in a test guest. It makes pages of every kind that it
-// can, and on request leaves the kernel's own view of all pages in its memory,
-// for the test on the host to find: see package pageview.
+// Command guestview runs in a test guest. It makes pages of the kinds that the test names.
+// On request it puts the kernel's own view of all pages into its memory, where the test on
+// the host finds it: see package pageview.
 //
 //	guestview TOKEN [KIND...]
 //
@@ -24,7 +24,7 @@ import (
 )
 
 func main() {
-	// The collector would stir memory between the view and the pause.
+	// A garbage collection would change memory between the view and the pause.
 	debug.SetGCPercent(-1)
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "guestview:", err)
@@ -85,7 +85,7 @@ type view struct {
 	pages   [][]byte // by file
 }
 
-// prepare allocates and touches, so that taking the view allocates nothing.
+// prepare allocates and writes all memory, so that taking the view allocates none.
 func prepare(token [pageview.TokenSize]byte) (*view, error) {
 	size, err := tableSize()
 	if err != nil {
@@ -153,7 +153,7 @@ func tableSize() (int, error) {
 	return int((end+section-1)/section*section/pageview.PageSize) * 8, nil
 }
 
-// touched returns memory whose pages are there and stay.
+// touched returns memory whose pages are allocated and locked.
 func touched(size int) ([]byte, error) {
 	size = (size + pageview.PageSize - 1) / pageview.PageSize * pageview.PageSize
 	mem, err := anonymous(size)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command look shows what a running guest uses its memory for, from outside:
+// Command look prints a census of a running guest's memory, which it reads from the host:
 //
 //	go run ./tests/introspect/look PID
 //
-// PID is of a QEMU process whose machine is a q35 with memory in memfds.
+// PID is that of a QEMU process with a q35 machine and memory in memfds.
 package main
 
 import (

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pageview carries what a guest says about its own pages to a test on
-// the host: not over a wire, which would stir the guest, but in the guest's
-// memory, where the test reads it.
+// Package pageview carries a guest's view of its own pages to a test on the host. The guest
+// leaves the view in its memory, where the test reads it. Sending it would change the pages
+// that it describes.
 //
 // The guest cuts each file of /proc into pages that carry a token, the name of
 // the file and a number. The host looks through the memory for the token.
@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// PageSize is the size of what is tagged.
+	// PageSize is the size of a tagged page, in bytes.
 	PageSize = 4096
 	// TokenSize is the length of the token that a test chooses.
 	TokenSize = 16
@@ -56,7 +56,8 @@ func NewCollector(token [TokenSize]byte) *Collector {
 	return &Collector{token: token, parts: make(map[string]map[uint32][]byte)}
 }
 
-// Add looks at a page of the guest, and keeps a copy of what it carries.
+// Add takes a page of the guest's memory. If the page has the token it keeps a copy of the
+// payload.
 func (c *Collector) Add(page []byte) {
 	if len(page) < PageSize || !bytes.Equal(page[:TokenSize], c.token[:]) {
 		return
@@ -72,7 +73,7 @@ func (c *Collector) Add(page []byte) {
 	c.parts[name][binary.LittleEndian.Uint32(page[numberAt:])] = slices.Clone(page[payloadAt:][:n])
 }
 
-// File returns a file whose pages were all added.
+// File returns the content of a file. It is an error if a page of it was not added.
 func (c *Collector) File(name string) ([]byte, error) {
 	parts := c.parts[name]
 	if len(parts) == 0 {

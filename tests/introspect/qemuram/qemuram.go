@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package qemuram finds the memory of a guest in a QEMU process that nobody
-// told us about: a machine of type q35 with memory in memfds.
+// Package qemuram finds the guest's memory of a running QEMU process, from its memfds alone.
+// The machine has to be a q35.
 package qemuram
 
 import (
@@ -73,8 +73,8 @@ const (
 	videoEnd   = 0xc0000
 )
 
-// Regions lays the files out, as the machine would tell a vhost-user backend.
-// Memory that is plugged in later is not in it: the files beyond initial bytes.
+// Regions returns the memory regions that QEMU would send to a vhost-user backend. Files
+// beyond initial bytes are left out: they are of memory that was plugged in later.
 func (f Files) Regions(initial uint64) ([]physmem.Region, error) {
 	low := initial
 	if initial >= lowLimit {
