@@ -25,19 +25,19 @@ const source = "fbpp.pml"
 var ErrNoSpin = errors.New(
 	"spin is not installed: run tests/scripts/machine.sh, or install Debian's package spin")
 
-// Result is what the search found.
+// Result is the result of a complete search.
 type Result struct {
 	States int
-	// Trace has a line for each step on the way to a lost write, the shortest
-	// way where one was expected, and is empty if there is none.
+	// Trace has a line for each step that leads to a lost write. It is empty if no
+	// write is lost. If the variant expects a loss it is the shortest such trace.
 	Trace []string
-	// Unreached are the places in the model that the search did not come to.
+	// Unreached are the places in the model that the search did not reach.
 	Unreached []string
 }
 
-// Check searches all states of v. It works in dir, which must be empty, and
-// leaves there what Spin writes. Anything but a complete search that found no error,
-// or one that ends at a lost write, is an error.
+// Check searches all states of v. It works in dir, which must be empty, and leaves Spin's
+// files there. A lost write is no error. It is an error if the search is incomplete, or finds
+// a fault of another kind.
 func Check(ctx context.Context, v Variant, dir string) (Result, error) {
 	if _, err := exec.LookPath("spin"); err != nil {
 		return Result{}, ErrNoSpin
@@ -56,9 +56,9 @@ func Check(ctx context.Context, v Variant, dir string) (Result, error) {
 	}
 	compile, search := []string{"-DSAFETY"}, []string{"-w22", "-m1000000"}
 	switch {
-	case v.Live: // with fairness a CPU that never stops cannot hold up the rest
+	case v.Live: // with fairness a CPU that never stops cannot starve the rest
 		compile, search = []string{"-DNFAIR=3"}, append(search, "-a", "-f")
-	case v.Loses: // in breadth, to find the shortest way
+	case v.Loses: // breadth first, to find the shortest trace
 		compile = append(compile, "-DBFS")
 	}
 	compile = append(compile, "-w", "-O1", "-o", "pan", "pan.c")
@@ -122,8 +122,8 @@ func parse(out string) (r Result, failed bool, err error) {
 	return r, f[1] != "0", nil
 }
 
-// trace keeps what the model itself printed on its way to the error, which must
-// be a lost write.
+// trace returns the lines that the model printed before the error, which must be a lost
+// write.
 func trace(out string) ([]string, error) {
 	var steps []string
 	for line := range strings.Lines(out) {

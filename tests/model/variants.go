@@ -2,11 +2,11 @@
 
 package model
 
-// Variant is the model with one dirty log, and with one fault or none.
+// Variant is the model with one kind of dirty log, and with one fault or none.
 type Variant struct {
 	// Name is also the name of the counterexample's file.
 	Name string
-	// About is what the variant is, in a few words.
+	// About describes the variant in a few words.
 	About string
 	// Defines are the preprocessor's, as fbpp.pml lists them.
 	Defines []string
@@ -16,8 +16,8 @@ type Variant struct {
 	Live bool
 }
 
-// Variants returns all variants. Those with a fault are of the logs in which it
-// matters, and where one migration is enough to show it they have one.
+// Variants returns all variants. A variant with a fault exists for each dirty log in which
+// the fault matters. It has one migration if that is enough to lose a write.
 func Variants() []Variant {
 	const one, chunk = "MIGRATIONS=1", "CHUNK_PAGES=2"
 	introspect := func(log string, more ...string) []string {

@@ -35,7 +35,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	return check(ctx, *dir, stdout)
 }
 
-// check prints a line for each variant, in order, as soon as it is known.
+// check checks the variants in parallel, and prints a line for each, in order, as soon as
+// its result is known.
 func check(ctx context.Context, dir string, stdout io.Writer) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make folder: %w", err)
@@ -44,7 +45,7 @@ func check(ctx context.Context, dir string, stdout io.Writer) error {
 	lines := make([]chan string, len(variants))
 	shortest := make([][]string, len(variants))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.NumCPU() + 1) // and the printer
+	group.SetLimit(runtime.NumCPU() + 1) // one more for the goroutine that prints
 	for i := range lines {
 		lines[i] = make(chan string, 1)
 	}
@@ -76,8 +77,8 @@ func check(ctx context.Context, dir string, stdout io.Writer) error {
 	return nil
 }
 
-// one checks v, writes its counterexample to dir, and returns it with a line
-// that says what came of it.
+// one checks v, writes its counterexample to dir, and returns a line with the result and the
+// counterexample.
 func one(ctx context.Context, v model.Variant, dir string) (string, []string, error) {
 	work, err := os.MkdirTemp("", "fbpp-model-")
 	if err != nil {
