@@ -4,10 +4,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Where Go's own packages install it, for a root shell that does not look there.
+# Go's own packages install to this folder, which a root shell's PATH may lack.
 export PATH := $(PATH):/usr/local/go/bin
 
-# What is built for others to run needs no library of the machine.
+# Programs are linked statically, so that they run on any machine.
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 
 # Which patched QEMU: a folder of qemu-patches, and the guest's architecture in
@@ -20,7 +20,7 @@ QEMU := ./qemu-patches/qemu.sh
 
 # Test packages that boot guests. They run one after the other.
 E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e
-# And those of many guests, which are not for each submission.
+# Test packages that boot many guests and take too long for each submission.
 INTROSPECT := ./tests/introspect
 
 ##@ To see it
