@@ -15,14 +15,14 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
-// Guest is what the agent tells the device of the guest in HELLO.
+// Guest is what HELLO tells the device about the guest.
 type Guest struct {
 	Hello     protocol.Hello
 	Status    protocol.Status // other than OK: the guest cannot or must not report
 	PageShift uint8
 }
 
-// Message returns the HELLO that says it.
+// Message returns the HELLO message.
 func (g *Guest) Message() []byte {
 	var p [protocol.HeaderSize + protocol.HelloSize]byte
 	header := protocol.Header{Type: protocol.MessageHello, Status: g.Status, PageShift: g.PageShift}
@@ -31,7 +31,7 @@ func (g *Guest) Message() []byte {
 	return p[:]
 }
 
-// Agent answers the device's questions. It is for one goroutine.
+// Agent answers the device's requests. It must be used by one goroutine only.
 type Agent struct {
 	lg     *zap.Logger
 	guest  Guest
@@ -55,11 +55,11 @@ func New(guest Guest, walker walk.Walker, lg *zap.Logger) (*Agent, error) {
 	return &Agent{lg: lg, guest: guest, walker: walker, now: time.Now, ram: RAMBytes}, nil
 }
 
-// Run serves one opening of a transport: it says hello and answers events
-// until ctx is done, which is no error, or the transport fails. The transport
-// stays the caller's.
+// Run says hello on a transport, and answers its events until ctx is done, which is no
+// error, or the transport fails. The caller closes the transport.
 //
-// The goroutine stays on its thread: a walk knows by it whose reads to follow.
+// Run locks the goroutine to its thread, because the walk follows the reads of one
+// thread only.
 func (a *Agent) Run(ctx context.Context, t Transport) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -75,19 +75,20 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 		if err != nil {
 			return fmt.Errorf("receive event: %w", err)
 		}
-		for ok { // the answer to an event may end with another one
+		for ok { // another event may have ended the answer
 			answered := event
 			if event, ok, err = a.handle(t, event); err != nil {
 				return err
 			}
-			// After the answer: the log may go to a slow serial line.
+			// Log after the answer, because the log may go to a slow serial line.
 			a.lg.Debug("event", zap.Stringer("event", answered))
 		}
 	}
 	return nil
 }
 
-// handle answers one event. next is another one, if that ended the answer early.
+// handle answers one event. If another event ended the answer early, it returns that as
+// next, with ok.
 func (a *Agent) handle(t Transport, event protocol.Event) (
 	next protocol.Event, ok bool, err error,
 ) {
@@ -99,8 +100,8 @@ func (a *Agent) handle(t Transport, event protocol.Event) (
 			return protocol.Event{}, false, a.sayHello(t) // [FBPP-INIT-4]
 		}
 	}
-	// A CANCEL that comes when nothing is under way is of no interest, and an
-	// unknown event is to be ignored [FBPP-EV-5].
+	// Nothing is under way that a CANCEL could end. Unknown events are ignored
+	// [FBPP-EV-5].
 	return protocol.Event{}, false, nil
 }
 

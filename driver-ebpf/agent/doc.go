@@ -2,8 +2,8 @@
 
 // Package agent is the guest's side of virtio-fbpp: it says hello, waits for
 // the device to ask, takes a snapshot of the free memory and reports it.
-// docs/spec.md specifies the exchange; names in brackets are its sentences.
+// docs/spec.md specifies the exchange; names in brackets are rules of it.
 //
-// The loop knows neither its transport nor how the snapshot is taken: it has an
-// interface for each, and imports neither dma nor eBPF.
+// The transport and the walk are interfaces. So the package imports neither dma nor
+// eBPF.
 package agent

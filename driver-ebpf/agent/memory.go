@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RAMBytes returns the size of the guest's memory as of now: hotplug and a
-// balloon change it.
+// RAMBytes returns the current size of the guest's memory in bytes. Hotplug and a balloon
+// change it.
 func RAMBytes() (uint64, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -19,9 +19,9 @@ func RAMBytes() (uint64, error) {
 	return uint64(info.Totalram) * uint64(info.Unit), nil
 }
 
-// maxRecords is after how many records a walk that begins now is cut: one for each
-// page. A walk that keeps meeting the same blocks would else go on for ever. The
-// last step adds at most as many again, which [FBPP-REP-7] allows.
+// maxRecords is the number of records after which a walk that begins now is cut: one for
+// each page. Without it a walk that keeps finding the same blocks would never end. The last
+// step adds at most as many again, which [FBPP-REP-7] allows.
 func (a *Agent) maxRecords() uint64 {
 	bytes, err := a.ram()
 	if err != nil {

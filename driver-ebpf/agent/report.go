@@ -15,33 +15,33 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
-// drainLimit is how long the device may take to read a message when the event
-// gave no deadline.
+// drainLimit is how long the device may take to read a message if the event had no
+// deadline.
 const drainLimit = 10 * time.Second
 
-// request is the answer to one REPORT_FREE in the making.
+// request is the state of the answer to one REPORT_FREE.
 type request struct {
 	a     *Agent
 	t     Transport
 	event protocol.Event
-	end   time.Time // when the walk is cut so that the rest arrives in time; zero: never
+	end   time.Time // when the walk is cut, so that the answer arrives in time; zero: never
 	sent  uint64    // records
 }
 
-// report answers REPORT_FREE. An event that comes meanwhile and voids the request
-// ends the answer; it is next then.
+// report answers REPORT_FREE. If an event voids the request meanwhile, the answer ends and
+// report returns that event as next.
 func (a *Agent) report(t Transport, event protocol.Event) (
 	next protocol.Event, ok bool, err error,
 ) {
 	r := &request{a: a, t: t, event: event}
 	start := a.now()
 	if event.DeadlineMS != 0 {
-		// A quarter of the time is for the device, to read what is reported.
+		// The last quarter of the time is left for the device to read the report.
 		r.end = start.Add(time.Duration(event.DeadlineMS) * time.Millisecond * 3 / 4)
 	}
-	// The walk reuses the buffer of the report before, so the device has to have
-	// read that. If it has not by now it has lost it, and is opened anew. STARTED
-	// comes later: nobody need wait until the device has read that.
+	// The walk reuses the buffer of the last report, so the device must have read
+	// that report. If it has not by now, something is wrong, and the device is
+	// opened anew. STARTED is sent after this, so that Drain does not wait for it.
 	if err := r.drain(); err != nil {
 		err = fmt.Errorf("wait for the device to read an earlier report: %w", err)
 		return protocol.Event{}, false, err
@@ -66,7 +66,7 @@ func (a *Agent) report(t Transport, event protocol.Event) (
 			a.lg.Error("walk", zap.Error(err))
 			return protocol.Event{}, false, r.refuse(protocol.StatusFailed)
 		}
-		// No lock is held here: time to look for another event.
+		// Look for another event now, as no lock is held between two steps.
 		if next, ok, err = t.Receive(0); err != nil && !errors.Is(err, ErrInterrupted) {
 			return protocol.Event{}, false, fmt.Errorf("receive event: %w", err)
 		}
@@ -110,7 +110,7 @@ func (r *request) voidedBy(event protocol.Event) bool {
 		return true
 	case protocol.EventCancel:
 		return event.Generation == r.event.Generation
-	case protocol.EventChanged: // a device that lost its state knows no request
+	case protocol.EventChanged: // the device may have lost its state, and the request
 		return event.Flags&protocol.EventHelloWanted != 0
 	}
 	return false
@@ -125,8 +125,8 @@ func (r *request) refuse(status protocol.Status) error {
 	return err
 }
 
-// sendRecords sends all records that wait in the walker's buffer. The last
-// message of the request carries the trailer.
+// sendRecords sends all records in the walker's buffer. If last is set, the last message
+// has the trailer.
 func (r *request) sendRecords(last, truncated bool) error {
 	stats := r.a.walker.Stats()
 	records := len(r.a.walker.Records()) / protocol.RecordSize
@@ -165,8 +165,7 @@ func (r *request) sendRecords(last, truncated bool) error {
 	}
 }
 
-// send sends one message of this request, with header.Count records from the
-// given one on.
+// send sends one message of this request, with header.Count records from index from on.
 func (r *request) send(header protocol.Header, from int, trailer *protocol.Trailer) error {
 	var head [protocol.HeaderSize]byte
 	header.Generation, header.PageShift = r.event.Generation, r.a.guest.PageShift
@@ -196,8 +195,8 @@ func (r *request) drain() error {
 	return r.t.Drain(limit)
 }
 
-// late gives the request up when the device reads too slowly: it closes the
-// request itself at its deadline. Any other error ends the transport.
+// late gives the request up without an error if the device reads too slowly: the device
+// closes it at its deadline. Any other error ends the transport.
 func (r *request) late(err error) (protocol.Event, bool, error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return protocol.Event{}, false, fmt.Errorf("wait for the device to read messages: %w", err)

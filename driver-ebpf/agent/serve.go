@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Pauses between two attempts to open a device: short at first, as it is there if
-// it only wants a reset; then longer, as it may have been unplugged.
+// Pauses between two attempts to open a device. The first is short, because the device may
+// only need a reset. They grow, because it may have been unplugged.
 const (
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
@@ -26,9 +26,9 @@ type ClosingTransport interface {
 
 // Serve keeps the agent on its device until ctx is done: it opens a transport,
 // runs, and opens another one when the device went away, was reset, or failed.
-// ready is called once the device has been told who is there for the first
-// time; it may be nil. A first attempt that fails ends Serve with its error, as
-// a misconfiguration is likelier then than a device that is late.
+// ready is called once, after the first HELLO was sent; it may be nil. If the first attempt
+// to open fails, Serve returns its error: a misconfiguration is more likely then than a
+// device that is late.
 func (a *Agent) Serve(
 	ctx context.Context, open func() (ClosingTransport, error), ready func(),
 ) error {
@@ -38,7 +38,7 @@ func (a *Agent) Serve(
 		switch {
 		case err != nil && attempt == 0:
 			return err
-		case err != nil && err.Error() != missing: // once is enough
+		case err != nil && err.Error() != missing: // log each reason once
 			missing = err.Error()
 			a.lg.Warn("there is no device to serve, the agent goes on looking", zap.Error(err))
 		case err != nil:
@@ -52,7 +52,7 @@ func (a *Agent) Serve(
 			}
 			a.lg.Warn("device is left, and will be set up again", zap.Error(err))
 			if a.now().Sub(began) > retryMax {
-				pause = retryMin // it had worked
+				pause = retryMin // the device was open, so it may be back at once
 			}
 		}
 		select {

@@ -15,10 +15,10 @@ var ErrInterrupted = errors.New("interrupted")
 // Forever makes Receive wait without a limit.
 const Forever time.Duration = -1
 
-// Message is what the agent sends: a header and what belongs to it, records,
-// and a trailer. Head and Tail have at most MaxHead and MaxTail bytes. Body may
-// be large, and is a part of what the walker's Records returned: a transport may
-// pass it on as it lies.
+// Message is a message of the agent. Head is the header with its fixed fields, Body the
+// records, and Tail the trailer. Head and Tail have at most MaxHead and MaxTail bytes. Body
+// may be large. It is a part of the slice that the walker's Records returned, so a transport
+// may pass it to the device without a copy.
 type Message struct {
 	Head []byte
 	Body []byte
@@ -31,25 +31,24 @@ const (
 	MaxTail = protocol.TrailerSize
 )
 
-// Transport carries events to the agent and messages to the device. Except for
-// Interrupt it is for one goroutine at a time. An error of any method but
-// Interrupt means that the transport is of no use any more.
+// Transport carries events to the agent and messages to the device. Its methods, except
+// Interrupt, must not be called concurrently. After an error of any method, except one that
+// wraps [ErrInterrupted] or [os.ErrDeadlineExceeded], the transport cannot be used any more.
 type Transport interface {
-	// Receive returns the next event. It waits at most that long; ok is false
-	// when none came. A limit of 0 looks without waiting.
+	// Receive returns the next event. It waits for at most limit; ok is false if none
+	// came. With a limit of 0 it does not wait. See also [Forever].
 	Receive(limit time.Duration) (event protocol.Event, ok bool, err error)
 
-	// Send passes a message on. It copies Head and Tail. Body is the
-	// transport's until Drain. Send waits for room as long as the device is
-	// there, but no longer than the limit given to Drain.
+	// Send passes a message on. It copies Head and Tail, but keeps Body: the caller
+	// must not change it until Drain has returned without an error. Send waits for
+	// the device if there is no room.
 	Send(m Message) error
 
 	// Flush tells the device of what was sent.
 	Flush()
 
-	// Drain flushes and waits until the device has read all messages, at most
-	// that long: past the limit it returns [os.ErrDeadlineExceeded], and the
-	// bodies are still the transport's.
+	// Drain flushes, and waits until the device has read all messages. After limit
+	// it returns [os.ErrDeadlineExceeded], and the transport still uses the bodies.
 	Drain(limit time.Duration) error
 
 	// MaxBody returns the largest body of one message in bytes.

@@ -4,5 +4,6 @@ package dma
 
 import "unsafe"
 
-// address returns where mem lies: to look it up, and never to make a pointer of.
+// address returns the address of mem, to look it up in the page map. It must not be turned
+// into a pointer again.
 func address(mem []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(mem))) }

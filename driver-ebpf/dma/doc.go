@@ -3,12 +3,12 @@
 // Package dma gives user space memory that a device can reach: mapped here,
 // with known physical addresses that do not change.
 //
-// The memory is that of mmap-able eBPF array maps. Their pages are kernel memory,
-// which is never swapped and never moved. Locked user memory would not do:
-// compaction moves it. A hugetlb pool would have to be set up first. And what an
-// eBPF program writes into such a map can be passed to the device as it lies.
+// The memory is that of mmap-able eBPF array maps. Their pages are kernel memory, which is
+// never swapped or moved. Locked user memory would not do, because compaction moves it. A
+// hugetlb pool would have to be set up first. Also, the device can read records that an eBPF
+// program writes into such a map without a copy.
 //
-// Two pages are neighbours only by chance: what must be contiguous must not cross
-// the end of a page. Addresses are guest-physical. For the device they are the same
-// only where no IOMMU translates.
+// Two neighbouring pages need not be physically contiguous. So data that must be contiguous
+// must lie in one page. Addresses are guest-physical: a device behind an IOMMU cannot use
+// them.
 package dma

@@ -23,8 +23,7 @@ var (
 	errHidden     = errors.New("the kernel hides page frame numbers: CAP_SYS_ADMIN is needed")
 )
 
-// lookupFrames returns the physical page numbers of pages mapped pages from
-// the address on.
+// lookupFrames returns the physical page numbers of this many mapped pages from addr on.
 func lookupFrames(addr uintptr, pages, pageSize int) ([]uint64, error) {
 	f, err := os.Open("/proc/self/pagemap")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Region is memory that a device can reach. It is safe for concurrent use
-// except for Close; what concurrent writers do to the bytes is theirs.
+// Region is memory that a device can reach. Its methods, except Close, are safe for
+// concurrent use. Access to the bytes is not synchronized.
 type Region struct {
 	mem      []byte
 	frames   []uint64 // physical page number of each page of mem
@@ -21,8 +21,7 @@ type Region struct {
 	mapped   bool
 }
 
-// New returns a region of at least size zeroed bytes, rounded up to pages.
-// The caller closes it.
+// New returns a region of size zeroed bytes, rounded up to pages. The caller closes it.
 func New(size int) (_ *Region, err error) {
 	pageSize := os.Getpagesize()
 	size = roundUp(size, pageSize)
@@ -46,8 +45,8 @@ func New(size int) (_ *Region, err error) {
 	return r, nil
 }
 
-// Map returns the memory of an mmap-able array map as a region. The map stays
-// the caller's; it may be closed before the region, which keeps the memory.
+// Map returns the memory of an mmap-able array map as a region. The caller closes both; the
+// region keeps the memory if the map is closed first.
 func Map(m *ebpf.Map) (*Region, error) {
 	pageSize := os.Getpagesize()
 	size := roundUp(roundUp(int(m.ValueSize()), 8)*int(m.MaxEntries()), pageSize)
@@ -64,13 +63,13 @@ func Map(m *ebpf.Map) (*Region, error) {
 	return &Region{mem: mem, frames: frames, pageSize: pageSize, mapped: true}, nil
 }
 
-// Fixed presents plain memory as a region that lies at the physical page
-// numbers given. It plays device memory in tests and for transports that copy.
+// Fixed returns a region of plain memory that pretends to have these physical page numbers.
+// It is for tests, and for transports that copy.
 func Fixed(mem []byte, pageSize int, frames []uint64) *Region {
 	return &Region{mem: mem, frames: frames, pageSize: pageSize}
 }
 
-// Close unmaps the region. No device may use it any more, and no slice of it.
+// Close unmaps the region. No device may use it any more, and slices of it are invalid.
 func (r *Region) Close() error {
 	var errs []error
 	if r.mapped {
@@ -87,14 +86,14 @@ func (r *Region) Close() error {
 // Bytes returns the whole region, valid until Close.
 func (r *Region) Bytes() []byte { return r.mem }
 
-// Slice returns n bytes from off. It panics when they are not in the region.
+// Slice returns n bytes from off. It panics if they are not in the region.
 func (r *Region) Slice(off, n int) Slice {
 	_ = r.mem[off : off+n]
 	return Slice{region: r, off: off, n: n}
 }
 
-// Locate returns the slice that p is, and false if p is not wholly in the region.
-// The nil region holds nothing.
+// Locate returns p as a slice of the region, and false if p is not wholly in it. A nil
+// region contains nothing.
 func (r *Region) Locate(p []byte) (Slice, bool) {
 	if r == nil || len(p) == 0 || address(p) < address(r.mem) {
 		return Slice{}, false
@@ -135,7 +134,7 @@ func (s Slice) Bytes() []byte {
 	return s.region.mem[s.off : s.off+s.n : s.off+s.n]
 }
 
-// Slice returns n bytes of s from off. It panics when s has not as many.
+// Slice returns n bytes of s from off. It panics if s is shorter.
 func (s Slice) Slice(off, n int) Slice {
 	if off < 0 || n < 0 || off+n > s.n {
 		panic(fmt.Sprintf("dma: slice [%d:%d] of %d bytes", off, off+n, s.n))
@@ -143,8 +142,7 @@ func (s Slice) Slice(off, n int) Slice {
 	return Slice{region: s.region, off: s.off + off, n: n}
 }
 
-// AppendSegments appends to dst the segments that make up s, as few as there
-// can be.
+// AppendSegments appends the segments of s to dst. It merges contiguous pages.
 func (s Slice) AppendSegments(dst []Segment) []Segment {
 	first := len(dst)
 	for off, end := s.off, s.off+s.n; off < end; {
@@ -161,7 +159,7 @@ func (s Slice) AppendSegments(dst []Segment) []Segment {
 	return dst
 }
 
-// Addr returns the physical address of a slice that lies in one page.
+// Addr returns the guest-physical address of a slice that lies in one page.
 func (s Slice) Addr() uint64 {
 	size := s.region.pageSize
 	return s.region.frames[s.off/size]*uint64(size) + uint64(s.off%size)

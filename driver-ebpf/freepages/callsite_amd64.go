@@ -21,12 +21,12 @@ const (
 	loadWithin = 40 // bytes before the call where the second argument is loaded
 )
 
-// findCall looks in the text of a function, which lies at base, for a call of
-// callee whose second argument is a constant address that wanted accepts. It
-// returns the call's offset in text.
+// findCall looks in the machine code of a function at address base for a call of callee whose
+// second argument is a constant address that wanted accepts. It returns the call's offset in
+// text.
 //
-// It does not decode instructions: a match takes a call's opcode, the exact
-// distance to callee, and the load of an address that wanted knows.
+// It does not decode instructions. A match needs the opcode of a call, the exact distance to
+// callee, and before it the load of an address that wanted accepts.
 func findCall(text []byte, base, callee uint64, wanted func(addr uint64) bool) (
 	offset int, ok bool,
 ) {

@@ -4,12 +4,11 @@ package freepages
 
 import "encoding/binary"
 
-// Layout of struct control in bpf/walk.bpf.c. The program touches it only
-// inside a read of buddyinfo by the one thread that uses it here, so plain
-// loads and stores do.
+// Layout of struct control in bpf/walk.bpf.c. The program accesses it only during a read of
+// buddyinfo by the thread that uses it here. So plain loads and stores are enough.
 const (
 	controlTask       = 0  // the only task whose reads are walked
-	controlRequest    = 8  // identifies a snapshot: progress of others is void
+	controlRequest    = 8  // number of the snapshot: progress of another one is void
 	controlBudgetNS   = 16 // longest hold
 	controlBudget     = 24 // most blocks in one hold
 	controlArmed      = 28 // 0: walk nothing

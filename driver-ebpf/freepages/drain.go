@@ -16,10 +16,9 @@ import (
 )
 
 const (
-	// refreshFile is read for its side effect: every CPU updates its counters,
-	// and shortens its lists of free pages by a step (decay_pcp_high in
-	// mm/page_alloc.c, Linux 6.7). A CPU does so each second by itself, but not
-	// while it is idle.
+	// refreshFile is read for its side effect: every CPU updates its counters, and
+	// shortens its per-CPU lists of free pages (decay_pcp_high in mm/page_alloc.c,
+	// Linux 6.7). Each CPU does so once a second by itself, but not while it is idle.
 	refreshFile = "/proc/sys/vm/stat_refresh"
 
 	// Lists of CPUs that are left to their own tasks: two of the kernel's command
@@ -28,35 +27,35 @@ const (
 	nohzFile     = "/sys/devices/system/cpu/nohz_full"
 	cpusetFile   = "/sys/fs/cgroup/cpuset.cpus.isolated"
 
-	// A round takes an eighth off a list, which may have five times its least
-	// length: so many rounds bring it down. They come several at a time, since a
-	// CPU that one round has woken does the others' work as well.
+	// A round takes an eighth off a list, and a list may be five times its least
+	// length, so several rounds are needed. They run in parallel, because a CPU that
+	// one round has woken does the work of the others as well.
 	drainReaders = 4
 	drainRounds  = 3 // of each
 
-	// drainLimit bounds all rounds, where they take long: under emulation, or
-	// with many CPUs. Natively two CPUs with nothing to free take 0.4 ms.
+	// drainLimit bounds the time of all rounds. They take long under emulation or with
+	// many CPUs. On real hardware two CPUs with nothing to free take 0.4 ms.
 	drainLimit = 5 * time.Millisecond
 )
 
-// drain gives free pages that the kernel keeps on per-CPU lists, where the walk
-// does not see them, back to the buddy allocator. The nil drain does nothing.
+// drain moves free pages from the kernel's per-CPU lists, which the walk does not see, to
+// the buddy allocator. A nil drain does nothing.
 type drain struct {
 	file  io.ReaderAt
-	turn  chan struct{} // is full while somebody reads
+	turn  chan struct{} // full while a round runs
 	limit time.Duration
-	lists []string // files with CPUs that are not to be disturbed
+	lists []string // files that list CPUs which must not be disturbed
 }
 
 func newDrain(file io.ReaderAt, limit time.Duration, lists ...string) *drain {
 	return &drain{file: file, turn: make(chan struct{}, 1), limit: limit, lists: lists}
 }
 
-// run drains, and returns the time it took: about the limit at most. A round
-// disturbs all CPUs, so run does nothing where one of them is to be left alone.
-// A round also waits for all CPUs, as long as a real-time task keeps one of them
-// busy. Past the limit run leaves such a round behind; as long as it lasts, run
-// does nothing.
+// run drains, and returns the time it took, which is about the limit at most. A round
+// disturbs all CPUs. So run does nothing if one of them must not be disturbed. A round also
+// waits for all CPUs, which can take long if a real-time task keeps one of them busy. After
+// the limit run returns without waiting for such a round. Until that round ends, later calls
+// do nothing.
 func (d *drain) run() time.Duration {
 	if d == nil || d.mustSpare() {
 		return 0
@@ -89,8 +88,8 @@ func (d *drain) run() time.Duration {
 func (d *drain) read(start time.Time) {
 	var p [1]byte
 	for range drainRounds {
-		// The file is empty. Any other error is the kernel's dislike of its own
-		// counters, which will not change.
+		// EOF is expected. Any other error means that the kernel finds its counters
+		// inconsistent, and it would do so again.
 		_, err := d.file.ReadAt(p[:], 0)
 		if !errors.Is(err, io.EOF) || time.Since(start) > d.limit {
 			return
@@ -98,18 +97,18 @@ func (d *drain) read(start time.Time) {
 	}
 }
 
-// mustSpare tells whether there is a CPU that is not to be disturbed.
+// mustSpare tells whether there is a CPU that must not be disturbed.
 func (d *drain) mustSpare() bool {
 	return slices.ContainsFunc(d.lists, func(list string) bool {
 		cpus, err := os.ReadFile(list)
-		// A kernel that cannot do it has no such file, or says "(null)".
+		// A kernel without the feature has no such file, or prints "(null)".
 		cpus = bytes.TrimSpace(cpus)
 		return err == nil && len(cpus) > 0 && cpus[0] != '('
 	})
 }
 
-// openRefresh opens the file. It does not use os.Open, which would have the
-// runtime poll it.
+// openRefresh opens refreshFile. It does not use os.Open, because the runtime would then
+// poll the file.
 func openRefresh() (*os.File, error) {
 	fd, err := unix.Open(refreshFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
-// The functions of the kernel that the hook is about: see mm/vmstat.c.
+// Kernel functions that are searched for the hook, or hooked: see mm/vmstat.c.
 const (
 	printFunction = "frag_show"
 	printCallee   = "seq_printf"
@@ -30,8 +30,8 @@ type Hook struct {
 // String implements fmt.Stringer.
 func (h Hook) String() string { return fmt.Sprintf("%s+%#x", h.Symbol, h.Offset) }
 
-// findHooks returns where a print of a zone can be caught, best first: the
-// call itself, then the function called.
+// findHooks returns the places where the walk can be attached, best first: the call in
+// frag_show, then the called function. why tells why the call was not found, or is nil.
 func findHooks(peek *kernel.Peek) (hooks []Hook, why error) {
 	hook, err := findCallHook(peek)
 	if err == nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
-// How struct page marks a free block where enum pagetype does not say it
-// (before Linux 6.12): page_type & mask == value. From include/linux/page-flags.h.
+// How struct page marks a free block: page_type & mask == value. Since Linux 6.12 the value
+// is in enum pagetype; these are for older kernels. From include/linux/page-flags.h.
 const (
 	buddyMask510, buddyValue510 = 0xf0000080, 0xf0000000 // v4.18 to v6.10
 	buddyMask611, buddyValue611 = 0xc0000000, 0x80000000 // v6.11
@@ -23,7 +23,7 @@ const (
 // version611 is Linux 6.11 as LINUX_VERSION_CODE has it.
 const version611 = 6<<16 | 11<<8
 
-// setLayout tells the program what it cannot learn from BTF.
+// setLayout sets the program's constants that BTF does not have.
 func setLayout(spec *ebpf.CollectionSpec, peek *kernel.Peek, version uint32) error {
 	structPages, err := firstStructPage(peek)
 	if err != nil {

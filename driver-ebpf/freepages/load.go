@@ -18,8 +18,8 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
-// Load loads the program and attaches it. The peek stays the caller's and has
-// to live as long as the snapshot.
+// Load loads the program and attaches it. The caller closes the snapshot, and closes peek
+// only after it.
 func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	lg := opts.Log
 	if lg == nil {
@@ -50,14 +50,14 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	if err := s.attach(); err != nil {
 		return nil, err
 	}
-	// After the trial reads, which need no drain.
+	// The trial reads of attach need no drain.
 	if err := s.findDrain(); err != nil {
 		lg.Info("per-CPU lists of free pages are not drained", zap.Error(err))
 	}
 	return s, nil
 }
 
-// findDrain opens what shortens per-CPU lists, where the kernel can do that.
+// findDrain sets s.drain if the kernel can shorten its per-CPU lists.
 func (s *Snapshot) findDrain() (err error) {
 	if _, err := s.peek.Symbol("decay_pcp_high"); err != nil {
 		return nil // before Linux 6.7
@@ -104,7 +104,7 @@ func (s *Snapshot) load(records int) error {
 	return nil
 }
 
-// attach takes the first hook that sees every zone of a trial read.
+// attach attaches the program to the first hook that sees every zone in a trial read.
 func (s *Snapshot) attach() error {
 	hooks, err := findHooks(s.peek)
 	if err != nil {
@@ -127,8 +127,8 @@ func (s *Snapshot) attach() error {
 	return err
 }
 
-// try reads buddyinfo once with a small budget and checks that the program saw
-// what was printed.
+// try reads buddyinfo once with a small budget, and checks that the program saw each printed
+// zone.
 func (s *Snapshot) try() error {
 	s.Begin()
 	defer s.Release()
@@ -145,7 +145,7 @@ func (s *Snapshot) try() error {
 	return nil
 }
 
-// Close detaches and unloads the program. Memory, and what Records returned, are void then.
+// Close detaches and unloads the program. Memory and the slices of Records are invalid then.
 func (s *Snapshot) Close() error {
 	var errs []error
 	if s.link != nil {

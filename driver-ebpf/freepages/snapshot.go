@@ -25,27 +25,27 @@ import (
 // 4 MiB of them.
 const DefaultRecords = 512 << 10
 
-// MaxEntries bounds a hold whatever the budget says. The kernel caps its own
-// walks of a free list under the lock at this number, for fear of its
-// hard-lockup detector (commit 93b3a674485f).
+// MaxEntries is the most blocks that are visited in one hold, whatever the budget says. The
+// kernel caps its own walks of a free list under the lock at this number, so as not to trigger
+// its hard-lockup detector (commit 93b3a674485f).
 const MaxEntries = 100_000
 
-// ErrLayout says that the free lists did not look as the walk expects them.
+// ErrLayout says that the free lists do not have the layout that the walk expects.
 var ErrLayout = errors.New("free lists do not look as expected")
 
-// Taken for what a budget leaves at 0.
+// Defaults for the fields of a budget that are 0.
 const (
 	defaultTime    = time.Millisecond
 	defaultEntries = 20_000
 )
 
-// Options of Load. The zero value is good.
+// Options of Load. The zero value selects the defaults.
 type Options struct {
 	Records int // size of the record buffer; 0: DefaultRecords
 	Log     *zap.Logger
 }
 
-// Snapshot walks the free lists. It is for one goroutine at a time.
+// Snapshot walks the free lists. Its methods must not be called concurrently.
 type Snapshot struct {
 	lg        *zap.Logger
 	peek      *kernel.Peek
@@ -79,8 +79,8 @@ func (s *Snapshot) MaxOrder() int { return s.maxOrder }
 
 var _ walk.Walker = (*Snapshot)(nil)
 
-// Begin implements [walk.Walker]. It has the kernel shorten its per-CPU lists of
-// free pages first.
+// Begin implements [walk.Walker]. It first makes the kernel shorten its per-CPU lists of free
+// pages.
 func (s *Snapshot) Begin() {
 	s.drained = s.drain.run()
 	s.request++
@@ -139,8 +139,8 @@ func (s *Snapshot) lastRead() read {
 	}
 }
 
-// adoptThread makes the program walk for the calling thread, to which the
-// caller is locked.
+// adoptThread makes the program walk in reads of the calling thread. The caller has locked
+// its goroutine to the thread.
 func (s *Snapshot) adoptThread() error {
 	tid := unix.Gettid()
 	if tid == s.tid {
@@ -177,12 +177,12 @@ func (s *Snapshot) readBuddyinfo() error {
 	}
 }
 
-// Records implements [walk.Walker]. They lie in Memory, until Close.
+// Records implements [walk.Walker]. The slice is in Memory, and invalid after Close.
 func (s *Snapshot) Records() []byte {
 	return s.records.Bytes()[:s.control.u32(controlCount)*protocol.RecordSize]
 }
 
-// Memory returns where records lie, for a device to read them. It is void after
+// Memory returns the region with the records, for a device to read them. It is invalid after
 // Close.
 func (s *Snapshot) Memory() *dma.Region { return s.records }
 
@@ -192,9 +192,8 @@ func (s *Snapshot) Release() {
 	s.control.setU32(controlCount, 0)
 }
 
-// Text returns what the last step read from /proc/buddyinfo. Each of its lines
-// was printed in the very hold in which the zone was walked. Valid until the
-// next step.
+// Text returns what the last step read from /proc/buddyinfo. Each line was printed in the same
+// hold in which its zone was walked. The slice is valid until the next step.
 func (s *Snapshot) Text() []byte { return s.text }
 
 // Stats implements [walk.Walker].

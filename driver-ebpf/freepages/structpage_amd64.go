@@ -8,8 +8,8 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
-// firstStructPage returns where the kernel's array of struct pages begins: with
-// SPARSEMEM_VMEMMAP it is one, at an address that KASLR chooses
+// firstStructPage returns the address of the kernel's array of struct pages. With
+// SPARSEMEM_VMEMMAP there is one virtual array, at an address that KASLR chooses
 // (arch/x86/mm/kaslr.c).
 func firstStructPage(peek *kernel.Peek) (uint64, error) {
 	base, err := readPointer(peek, "vmemmap_base")

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kernel answers questions about the running kernel: where a symbol
-// is, what lies at an address, what the allocator does with free pages. It
-// asks by means of eBPF programs that are run once and attached nowhere.
+// Package kernel reads symbols and memory of the running kernel. It does so with eBPF programs
+// that run once for each question and are not attached.
 //
-// Everything here needs CAP_BPF and CAP_PERFMON.
+// It needs CAP_BPF and CAP_PERFMON.
 package kernel

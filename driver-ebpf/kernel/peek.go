@@ -40,7 +40,7 @@ const (
 type Peek struct {
 	objs peekObjects
 
-	mu   sync.Mutex // guards mem, through which every question goes
+	mu   sync.Mutex // guards mem, which every call uses
 	mem  *dma.Region
 	data []byte
 }
@@ -85,7 +85,7 @@ func (p *Peek) Symbol(name string) (uint64, error) {
 	return binary.NativeEndian.Uint64(p.data[peekAddress:]), nil
 }
 
-// symbolError tells what bpf_kallsyms_lookup_name() returned
+// symbolError returns the error for a result of bpf_kallsyms_lookup_name()
 // (kernel/bpf/syscall.c).
 func symbolError(ret int32) error {
 	switch ret {
@@ -129,8 +129,7 @@ func (p *Peek) Function(addr uint64) (name string, size uint64, err error) {
 	return parseDescription(string(text))
 }
 
-// parseDescription takes apart what the kernel prints for %pS, which is
-// name+0xoffset/0xsize.
+// parseDescription parses what the kernel prints for %pS: name+0xoffset/0xsize.
 func parseDescription(text string) (name string, size uint64, err error) {
 	name, rest, ok := strings.Cut(text, "+")
 	var offset uint64
@@ -143,9 +142,8 @@ func parseDescription(text string) (name string, size uint64, err error) {
 	return name, size, nil
 }
 
-// CurrentTask returns the address of the calling thread's task_struct, which
-// identifies it in every pid namespace. The caller has locked itself to its
-// thread.
+// CurrentTask returns the address of the calling thread's task_struct, which identifies the
+// thread in every pid namespace. The caller has to lock its goroutine to the thread.
 func (p *Peek) CurrentTask() (uint64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

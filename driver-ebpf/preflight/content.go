@@ -20,9 +20,9 @@ type variables interface {
 
 var _ variables = (*kernel.Peek)(nil)
 
-// switches are what decides about the contents of free pages: static keys of
-// the kernel (mm/page_poison.c, mm/debug_page_alloc.c, mm/mm_init.c), and the
-// parameters that turn them on.
+// switches are static keys of the kernel that decide how it treats the contents of free pages
+// (mm/page_poison.c, mm/debug_page_alloc.c, mm/mm_init.c), and the parameters that turn them
+// on.
 var switches = []struct {
 	key       string
 	parameter string
@@ -34,11 +34,11 @@ var switches = []struct {
 	{"init_on_alloc", "init_on_alloc", protocol.FeatureInitOnAlloc},
 }
 
-// contentFeatures tells what the allocator does with the contents of free
-// pages. The key itself is the truth: a parameter does nothing in a kernel that
-// was built without the feature, and the feature can be on without a
-// parameter. Where there is no key of that name the kernel has no such feature,
-// or has renamed it: then a parameter that asks for it is believed.
+// contentFeatures returns what the allocator does with the contents of free pages. line is the
+// kernel's command line. A static key decides if it exists: a parameter has no effect in a
+// kernel that was built without the feature, and the feature can be on without a parameter. If
+// the key does not exist, the kernel lacks the feature or has renamed the key. To be safe the
+// parameter decides then.
 func contentFeatures(v variables, line string) (protocol.Features, error) {
 	var features protocol.Features
 	for _, s := range switches {

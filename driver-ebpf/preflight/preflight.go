@@ -22,11 +22,11 @@ import (
 
 const lockdownFile = "/sys/kernel/security/lockdown"
 
-// anyVariable is one that every kernel has (init/version.c).
+// anyVariable is a variable that every kernel has (init/version.c).
 const anyVariable = "linux_banner"
 
-// Result is what the preflight found. Guest's status says whether the guest
-// reports; Snapshot is loaded if it does, and nil otherwise.
+// Result is the result of the preflight. Guest.Status says whether the guest reports. If it
+// does, Snapshot is loaded; otherwise it is nil.
 type Result struct {
 	Guest    agent.Guest
 	Snapshot *freepages.Snapshot
@@ -35,7 +35,7 @@ type Result struct {
 	peek *kernel.Peek
 }
 
-// Walker returns the snapshot as the agent takes it: nil for none.
+// Walker returns the snapshot for the agent, or nil if there is none.
 func (r *Result) Walker() walk.Walker {
 	if r.Snapshot == nil {
 		return nil
@@ -43,7 +43,7 @@ func (r *Result) Walker() walk.Walker {
 	return r.Snapshot
 }
 
-// Memory returns where the walker's records lie: nil for none.
+// Memory returns the region with the walker's records, or nil if there is none.
 func (r *Result) Memory() *dma.Region {
 	if r.Snapshot == nil {
 		return nil
@@ -51,7 +51,7 @@ func (r *Result) Memory() *dma.Region {
 	return r.Snapshot.Memory()
 }
 
-// Close unloads what was loaded.
+// Close unloads the eBPF programs.
 func (r *Result) Close() error {
 	var errs []error
 	if r.Snapshot != nil {
@@ -63,9 +63,8 @@ func (r *Result) Close() error {
 	return errors.Join(errs...)
 }
 
-// Run examines the guest and loads the snapshot program where the guest may
-// report. A guest that may not is no error: the status says why. The caller
-// closes the result.
+// Run examines the guest, and loads the snapshot program if the guest can and may report. It is
+// no error if the guest may not: the status says why. The caller closes the result.
 func Run(lg *zap.Logger) (*Result, error) {
 	r := &Result{}
 	if err := r.describe(); err != nil {
@@ -79,7 +78,7 @@ func Run(lg *zap.Logger) (*Result, error) {
 	return r, nil
 }
 
-// describe fills in what every guest can say.
+// describe fills in the fields of Guest that do not depend on the status.
 func (r *Result) describe() error {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
@@ -113,7 +112,7 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 	if err != nil {
 		return protocol.StatusFailed, err
 	}
-	// Without this one, that others are absent would say nothing.
+	// Only if this symbol is found can the absence of another one be trusted.
 	if _, err := peek.Symbol(anyVariable); errors.Is(err, kernel.ErrHidden) {
 		err = fmt.Errorf("%w: sysctl kernel.kptr_restrict=1", kernel.ErrHidden)
 		return protocol.StatusUnsupported, err
@@ -139,9 +138,9 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 	return protocol.StatusOK, nil
 }
 
-// refusal tells why eBPF programs could not be loaded. That of somebody who may not
-// do it is the process's fault, and not the kernel's; what the error says about
-// RLIMIT_MEMLOCK then is a guess, and a wrong one since Linux 5.11.
+// refusal returns the status and error for eBPF programs that could not be loaded. If the
+// process lacks the permission, that is not the kernel's fault. The library's error then blames
+// RLIMIT_MEMLOCK, which is wrong since Linux 5.11.
 func refusal(err error, root bool) (protocol.Status, error) {
 	var errno unix.Errno
 	switch {
@@ -154,9 +153,9 @@ func refusal(err error, root bool) (protocol.Status, error) {
 	return protocol.StatusFailed, err
 }
 
-// lockdown returns the mode in force, which the file has in brackets, or "" for
-// none. At confidentiality eBPF programs read no kernel memory; at integrity
-// already the kernel gives no PCI device to user space.
+// lockdown returns the mode of kernel lockdown, which is in brackets in the file's text, or ""
+// if there is none. With confidentiality eBPF programs cannot read kernel memory. With
+// integrity already, user space cannot drive a PCI device.
 func lockdown(text string) string {
 	_, rest, _ := strings.Cut(text, "[")
 	mode, _, ok := strings.Cut(rest, "]")

@@ -30,8 +30,8 @@ func reason(err error) string {
 	return shorten(line)
 }
 
-// shorten drops what stands before a colon as long as the line is too long: the
-// outer a part of an error is, the less it says about the cause.
+// shorten drops the first part of a line, up to a colon, as long as the line is too long. The
+// first parts of an error say the least about the cause.
 func shorten(line string) string {
 	for len(line) > reasonMax {
 		_, inner, ok := strings.Cut(line, ": ")

@@ -14,13 +14,12 @@ import (
 // name is the port's, as the host gives it (docs/spec.md, section 7.4).
 const name = "org.fbpp-project.agent.0"
 
-// patience is how long the host may take to open its side. QEMU looks for
-// fbppd once a second.
+// patience is how long the host may take to open its side. QEMU tries to connect to fbppd once a
+// second.
 const patience = 3 * time.Second
 
-// Write writes a message to the port. Without such a port the error is
-// os.ErrNotExist; when nobody reads at the other side, it is
-// os.ErrDeadlineExceeded after three seconds.
+// Write writes a message to the port. The error wraps os.ErrNotExist if there is no such port,
+// and os.ErrDeadlineExceeded if the host does not read within three seconds.
 func Write(message []byte) error {
 	path, err := find("/sys/class/virtio-ports", "/dev")
 	if err != nil {
@@ -40,8 +39,8 @@ func Write(message []byte) error {
 	return nil
 }
 
-// find returns the device node of the port. It goes by what the kernel shows in
-// class, since the link in /dev/virtio-ports is made by udev alone.
+// find returns the device node of the port. It searches class, a folder of sysfs, because the
+// links in /dev/virtio-ports exist only with udev.
 func find(class, dev string) (string, error) {
 	names, err := filepath.Glob(filepath.Join(class, "*", "name"))
 	if err != nil {

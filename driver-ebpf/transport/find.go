@@ -14,8 +14,9 @@ import (
 // deviceID is virtio-fbpp's. It has no transitional form.
 var deviceID = virtio.ID{Vendor: protocol.PCIVendorID, Device: protocol.PCIDeviceID}
 
-// Find returns the PCI address of the virtio-fbpp device to drive: wanted, if one
-// is there, or with "" the only one that there is. It changes nothing.
+// Find returns the PCI address of the virtio-fbpp device to drive. That is wanted, or if wanted
+// is "" the only such device. It is an error if there is no such device there, or several. Find
+// changes nothing.
 func Find(wanted string) (bdf string, err error) {
 	if wanted == "" {
 		found, err := virtio.Find(deviceID)

@@ -22,12 +22,12 @@ const (
 	slotSize     = 256 // for the small parts of a message
 	slotTail     = 224 // where in a slot the trailer lies
 
-	// sendLimit is how long a message waits for the device to read an older one.
-	// No host is busy for so long.
+	// sendLimit is how long Send waits until the device reads an older message. A host
+	// that works is never so slow.
 	sendLimit = 10 * time.Second
 )
 
-// The small parts fit where they shall.
+// Compile only if head and tail fit into a slot.
 const (
 	_ = uint(slotTail - agent.MaxHead)
 	_ = uint(slotSize - slotTail - agent.MaxTail)
@@ -41,11 +41,11 @@ type PCI struct {
 	report queue
 	config protocol.Config // as it was last read
 
-	bodies  *dma.Region // where bodies of messages lie; nil: none has one
-	memory  *dma.Region // of the rest
+	bodies  *dma.Region // contains the bodies of messages; nil: no message has one
+	memory  *dma.Region // event buffers and slots
 	buffers [eventBuffers]dma.Slice
 	slots   [messageSlots]dma.Slice
-	free    []int // slots that no message is in
+	free    []int // slots without a message
 	out     [3]dma.Slice
 }
 
@@ -73,10 +73,9 @@ var (
 	_ queue           = (*virtio.Queue)(nil)
 )
 
-// Open takes the virtio-fbpp device at a PCI address and starts it. Bodies of
-// messages lie in the region bodies, which stays the caller's and outlives the
-// result; it may be nil where no message has one. The caller closes the result,
-// which gives the device back.
+// Open binds the virtio-fbpp device at a PCI address and starts it. The bodies of messages have
+// to be in the region bodies, which the caller closes after the result. It may be nil if no
+// message has a body. The caller closes the result, which returns the device to its driver.
 func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
 	d, err := virtio.Open(bdf, deviceID, virtio.Options{
 		Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg,
@@ -176,8 +175,8 @@ func (p *PCI) Receive(limit time.Duration) (protocol.Event, bool, error) {
 	}
 }
 
-// nextEvent takes an event from the queue and gives its buffer back. The device
-// hears of the buffer later, in wait: it has others, and the event is urgent.
+// nextEvent takes an event from the queue and makes its buffer available again. It leaves the
+// kick to wait, because the event is urgent and the device has other buffers.
 func (p *PCI) nextEvent() (protocol.Event, bool, error) {
 	for {
 		i, written, ok, err := p.events.Used()
@@ -195,7 +194,7 @@ func (p *PCI) nextEvent() (protocol.Event, bool, error) {
 	}
 }
 
-// wait waits for an interrupt and sees to what it says about the device.
+// wait waits for an interrupt, and handles a change of the device's configuration or status.
 func (p *PCI) wait(limit time.Duration) error {
 	p.events.Kick()
 	changed, err := p.device.Wait(limit)
@@ -216,8 +215,8 @@ func (p *PCI) wait(limit time.Duration) error {
 
 // MaxBody implements [agent.Transport].
 func (p *PCI) MaxBody() int {
-	// A head, a tail, and pages that are as scattered as can be: a body that
-	// begins inside a page touches one more than its size says.
+	// Head and tail need a segment each. In the worst case each page of the body needs one,
+	// and a body that begins inside a page touches one page more than its size.
 	return (p.report.MaxSegments() - 3) * p.memory.PageSize()
 }
 
@@ -296,8 +295,8 @@ func (p *PCI) waitForOne(end time.Time) error {
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
-		// An interrupted wait goes on: the agent looks at its context between
-		// events, and an exchange is short.
+		// Continue after an interrupt: the agent checks its context between events, and
+		// an exchange is short.
 		if err := p.wait(left); err != nil && !errors.Is(err, agent.ErrInterrupted) {
 			return err
 		}
@@ -318,5 +317,5 @@ func (p *PCI) reap() error {
 // Interrupt implements [agent.Transport].
 func (p *PCI) Interrupt() { p.device.Interrupt() }
 
-// Close resets the device and gives it back.
+// Close resets the device, returns it to its driver, and frees the memory of PCI.
 func (p *PCI) Close() error { return errors.Join(p.device.Close(), p.memory.Close()) }

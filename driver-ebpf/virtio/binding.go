@@ -12,10 +12,10 @@ import (
 
 const uioDriver = "uio_pci_generic"
 
-// binding is who has a device.
+// binding says which driver a device has.
 type binding struct {
 	driver   string // "": nobody
-	override string // the only driver that it may have; "": any that knows it
+	override string // driver_override: the only driver that may bind it; "": any that matches
 }
 
 func (h host) binding(bdf string) (binding, error) {
@@ -43,9 +43,9 @@ func (h host) driver(bdf string) (string, error) {
 	return filepath.Base(target), nil
 }
 
-// take binds a device to uio_pci_generic, whose module is there, and returns who
-// had it before. Only this one device is touched: driver_override claims no others
-// by their identity, as new_id would. After an error it is as it was.
+// take binds a device to uio_pci_generic, whose module is loaded, and returns the binding
+// before. It uses driver_override, because new_id would also bind other devices of the same
+// identity. After an error the device has its old binding.
 func (h host) take(bdf string) (was binding, err error) {
 	if was, err = h.binding(bdf); err != nil {
 		return was, fmt.Errorf("find the driver of %s: %w", bdf, err)
@@ -77,8 +77,8 @@ func (h host) take(bdf string) (was binding, err error) {
 	return was, err
 }
 
-// giveBack lets a device be had again by who had it before. What others have
-// changed meanwhile stays.
+// giveBack restores the binding that a device had before. It keeps changes that others have made
+// meanwhile.
 func (h host) giveBack(bdf string, was binding) error {
 	now, err := h.binding(bdf)
 	if errors.Is(err, os.ErrNotExist) {

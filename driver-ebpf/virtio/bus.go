@@ -21,17 +21,17 @@ type pciFunction struct {
 	caps    capabilities
 	path    string // of /dev/uioN
 	uio     int    // fd of it, non-blocking
-	command uint16 // what the command register shall have: INTx on
+	command uint16 // value for the command register, with INTx enabled
 	bars    [pciBARs][]byte
 }
 
-// lastFD is above what this process has other descriptors for.
+// lastFD is above the other descriptors of this process.
 const lastFD = 512
 
-// openLast opens the device with a descriptor above all others. When the process
-// is killed the kernel then closes this one first: it goes through a dead process's
-// files in reverse (task_work_run() in kernel/task_work.c). Closing it ends bus
-// mastering, which has to come before the memory of the rings goes to others.
+// openLast opens the device with a descriptor above all others. If the process is killed, the
+// kernel then closes this descriptor first: it releases a process's files in reverse order
+// (task_work_run() in kernel/task_work.c). The close ends bus mastering, which has to happen
+// before the memory of the rings is freed.
 func openLast(path string) (int, error) {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -39,14 +39,14 @@ func openLast(path string) (int, error) {
 	}
 	last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, lastFD)
 	if err != nil {
-		return fd, nil // no process may have so many here
+		return fd, nil // the limit of descriptors does not allow lastFD
 	}
 	return last, unix.Close(fd)
 }
 
-// openConfig opens the configuration space of a device, and locks it so that a
-// second driver stays away. The kernel itself would let it in: anybody may open the
-// uio device, and take the PCI device from its driver.
+// openConfig opens the configuration space of a device, and locks it against a second instance of
+// this driver. The kernel would not prevent that: root may open a uio device several times, and
+// take a PCI device from its driver.
 func openConfig(h host, bdf string) (*os.File, error) {
 	config, err := os.OpenFile(h.device(bdf, "config"), os.O_RDWR, 0)
 	if err != nil {
@@ -59,8 +59,8 @@ func openConfig(h host, bdf string) (*os.File, error) {
 	return config, nil
 }
 
-// openFunction takes the device from its driver, once it is sure that it is one
-// of that identity. After an error the driver has it again.
+// openFunction checks a device's identity, and takes the device from its driver. After an error
+// the driver has it again.
 func openFunction(h host, bdf string, id ID) (_ *pciFunction, err error) {
 	config, err := openConfig(h, bdf)
 	if err != nil {
@@ -98,8 +98,8 @@ func openFunction(h host, bdf string, id ID) (_ *pciFunction, err error) {
 	return f, nil
 }
 
-// readCapabilities finds the structures of a device of that identity in its
-// configuration space.
+// readCapabilities reads the virtio structures from a device's configuration space. It is an error
+// if the device has another identity.
 func readCapabilities(config io.ReaderAt, id ID) (capabilities, error) {
 	space := make([]byte, pciConfigLegacy)
 	n, err := config.ReadAt(space, 0)
@@ -113,7 +113,7 @@ func readCapabilities(config io.ReaderAt, id ID) (capabilities, error) {
 	return parseCapabilities(space[:n])
 }
 
-// structure returns the registers at a location, mapping their BAR.
+// structure maps the BAR of a location, and returns the registers there.
 func (f *pciFunction) structure(where location) (registers, error) {
 	bar := f.bars[where.bar]
 	if bar == nil {
@@ -142,8 +142,8 @@ func (f *pciFunction) structure(where location) (registers, error) {
 	return registers(bar[where.offset:end:end]), nil
 }
 
-// enableInterrupt lets the interrupt line through again: uio_pci_generic masks
-// it in the command register when it fires, and leaves the rest to us.
+// enableInterrupt enables INTx again in the command register. uio_pci_generic disables it there
+// after each interrupt.
 func (f *pciFunction) enableInterrupt() error {
 	var command [2]byte
 	binary.LittleEndian.PutUint16(command[:], f.command)
@@ -153,7 +153,7 @@ func (f *pciFunction) enableInterrupt() error {
 	return nil
 }
 
-// clearInterrupt takes the interrupts that have fired from the uio file.
+// clearInterrupt reads the count of interrupts from the uio file, so that poll waits again.
 func (f *pciFunction) clearInterrupt() error {
 	var count [4]byte
 	_, err := unix.Read(f.uio, count[:])
@@ -163,7 +163,7 @@ func (f *pciFunction) clearInterrupt() error {
 	return fmt.Errorf("read uio: %w", errors.Join(ErrGone, os.NewSyscallError("read", err)))
 }
 
-// close gives the device back.
+// close closes the device and restores its old binding.
 func (f *pciFunction) close() error {
 	var errs []error
 	for i, bar := range f.bars {
@@ -176,5 +176,5 @@ func (f *pciFunction) close() error {
 		errs = append(errs, os.NewSyscallError("close", unix.Close(f.uio)))
 	}
 	errs = append(errs, f.host.giveBack(f.bdf, f.was))
-	return errors.Join(append(errs, f.config.Close())...) // last: others may have the device now
+	return errors.Join(append(errs, f.config.Close())...) // last, as it unlocks the device
 }

@@ -31,15 +31,15 @@ const (
 	commonConfigSize = 56
 )
 
-// location is a structure of the device: where in which BAR it lies.
+// location is where a structure of the device is: a BAR, and an offset and length in it.
 type location struct {
 	bar    uint8
 	offset uint32
 	length uint32
 }
 
-// capabilities are the structures that a virtio device shows through its PCI
-// capability list (section 4.1.4).
+// capabilities are the locations of the structures in a virtio device's PCI capability list
+// (section 4.1.4).
 type capabilities struct {
 	common, notify, isr, device location
 	notifyMultiplier            uint32
@@ -47,8 +47,8 @@ type capabilities struct {
 
 var errNotModern = errors.New("not a VIRTIO 1.x device")
 
-// parseCapabilities finds the structures in PCI configuration space. Of two
-// capabilities of a kind the first one counts, as the standard wants it.
+// parseCapabilities finds the structures in PCI configuration space. If a kind has several
+// capabilities the first one counts, as the standard says.
 func parseCapabilities(config []byte) (capabilities, error) {
 	var caps capabilities
 	if len(config) < pciConfigMin {

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openClock returns a timer that never expires. It becomes readable when the
-// kernel's clock is set, and a resume sets it (timerfd_resume() in fs/timerfd.c).
-// A suspend takes bus mastering and DRIVER_OK away, and no interrupt tells of it.
-// A clock that is only slewed stays silent.
+// openClock returns a timer that tells of a suspend of the guest. A suspend clears bus mastering
+// and DRIVER_OK without an interrupt. The timer never expires, but becomes readable when the
+// kernel's clock is set, as a resume does (timerfd_resume() in fs/timerfd.c). Slewing the clock
+// does not make it readable.
 func openClock() (int, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {

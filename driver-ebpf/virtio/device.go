@@ -42,7 +42,7 @@ const (
 	statusFeaturesOK  = 8
 	statusNeedsReset  = 64
 	statusFailed      = 128
-	statusGone        = 0xff // what reads of an unplugged device bring
+	statusGone        = 0xff // read from an unplugged device
 )
 
 // Bits of the ISR status (section 4.1.4.5).
@@ -51,18 +51,17 @@ const (
 	isrConfig = 2
 )
 
-// resetPatience bounds the wait for the device to finish its reset.
+// resetPatience is how long Open waits for the device to finish its reset.
 const resetPatience = time.Second
 
 // Options of Open.
 type Options struct {
-	Features uint64 // that the driver knows besides VERSION_1; those offered are accepted
-	Queues   int    // that the driver uses: the first ones
+	Features uint64 // to accept if the device offers them; VERSION_1 is always required
+	Queues   int    // number of queues to set up, from queue 0 on
 	Log      *zap.Logger
 }
 
-// Device is an opened device. Except for Interrupt it is for one goroutine at a
-// time.
+// Device is an opened device. Its methods, except Interrupt, must not be called concurrently.
 type Device struct {
 	lg       *zap.Logger
 	function *pciFunction
@@ -77,16 +76,15 @@ type Device struct {
 	clock    int  // of openClock, -1: none
 	watch    int  // of openWatch, -1: none
 
-	lookAfter time.Duration // how long after no news the device is looked at
+	lookAfter time.Duration // how long Wait waits without an event before it checks the device
 
-	wakeMu sync.Mutex // guards wake against Close, as Interrupt comes from anywhere
+	wakeMu sync.Mutex // guards wake, because any goroutine may call Interrupt during Close
 	wake   int        // eventfd, -1: none
 }
 
-// Open binds the PCI device at the address to uio_pci_generic, resets it,
-// negotiates features and sets up its queues. The device may use queues as soon
-// as Start was called. The caller closes the result. A device of another identity
-// is not touched, and the error wraps [ErrOtherDevice].
+// Open binds the PCI device at bdf to uio_pci_generic, resets it, negotiates features and sets up
+// its queues. The device uses the queues only after Start. The caller closes the result. If the
+// device has another identity Open leaves it alone, and the error wraps [ErrOtherDevice].
 func Open(bdf string, id ID, opts Options) (_ *Device, err error) {
 	d := &Device{lg: opts.Log, wake: -1, clock: -1, watch: -1, lookAfter: lookMax}
 	if d.lg == nil {
@@ -235,19 +233,20 @@ func (d *Device) allocate(pages int) (*dma.Region, error) {
 	return region, nil
 }
 
-// Start tells the device that the driver is ready.
+// Start sets DRIVER_OK: from now on the device uses the queues.
 func (d *Device) Start() {
 	d.common.write8(regStatus, statusAcknowledge|statusDriver|statusFeaturesOK|statusDriverOK)
 }
 
-// Features returns what was negotiated.
+// Features returns the negotiated features.
 func (d *Device) Features() uint64 { return d.features }
 
 // Queue returns the i-th queue.
 func (d *Device) Queue(i int) *Queue { return d.queues[i] }
 
-// ReadConfig fills p from the beginning of the device's configuration, as a
-// consistent whole (section 2.5.1). It returns how much of p the device has.
+// ReadConfig fills p from the beginning of the device's configuration, consistently (section
+// 2.5.1). It returns the number of bytes read, which is less than len(p) if the configuration is
+// shorter.
 func (d *Device) ReadConfig(p []byte) int {
 	n := min(len(p), len(d.config))
 	for {
@@ -265,8 +264,8 @@ func (d *Device) ReadConfig(p []byte) int {
 	}
 }
 
-// Healthy returns an error that wraps [ErrGone] or [ErrNeedsReset] when the
-// device, once started, cannot be used any more.
+// Healthy returns an error that wraps [ErrGone] or [ErrNeedsReset] if a started device cannot be
+// used any more.
 func (d *Device) Healthy() error {
 	switch status := d.common.read8(regStatus); {
 	case status == statusGone:

@@ -2,11 +2,10 @@
 
 // Package virtio drives a virtio device over PCI from user space.
 //
-// The kernel's part is uio_pci_generic, which turns the device's interrupt
-// line (INTx) into a readable file. Registers are reached through the BARs that
-// sysfs lets root map, and rings lie in memory of package dma. The package knows
-// VIRTIO 1.x devices and split virtqueues with at most 256 descriptors, so that
-// each part of a ring fits in one page, and knows nothing of what a device does.
+// uio_pci_generic makes the device's interrupt line (INTx) a readable file. Registers are accessed
+// through the BARs that root can map from sysfs. Rings are in memory of package dma. The package
+// supports VIRTIO 1.x devices of any type, with split virtqueues of at most 256 descriptors: so
+// each part of a ring fits in one page.
 //
 // Section numbers in comments are those of the Virtual I/O Device standard,
 // version 1.2.
@@ -16,12 +15,12 @@ import "errors"
 
 // Errors that callers tell apart.
 var (
-	// ErrOtherDevice says that a PCI address is that of another device.
+	// ErrOtherDevice says that the device at a PCI address has another identity.
 	ErrOtherDevice = errors.New("another device is there")
-	// ErrGone says that the device does not answer any more: it was unplugged.
+	// ErrGone says that the device was unplugged.
 	ErrGone = errors.New("device is gone")
-	// ErrNeedsReset says that the device has asked to be reset, or broke its
-	// part of the contract: it has to be opened again.
+	// ErrNeedsReset says that the device has to be closed and opened again: it has asked
+	// for a reset, violated the standard, or was disturbed by another program.
 	ErrNeedsReset = errors.New("device needs a reset")
 	// ErrInterrupted says that Interrupt ended a wait.
 	ErrInterrupted = errors.New("interrupted")

@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// A register has to be accessed with its own width (section 4.1.3.1), which
-// Go's own loads and stores do not promise, and sync/atomic has no 8 and 16 bit.
+// A register has to be accessed with its own width (section 4.1.3.1). Go's loads and stores do
+// not guarantee that, and sync/atomic has no functions for 8 and 16 bits.
 
 // func load8(p unsafe.Pointer) uint8
 TEXT ·load8(SB), NOSPLIT, $0-9

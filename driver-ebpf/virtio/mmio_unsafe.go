@@ -16,8 +16,8 @@ func store8(p unsafe.Pointer, v uint8)
 func store16(p unsafe.Pointer, v uint16)
 func store32(p unsafe.Pointer, v uint32)
 
-// registers is a mapped structure of the device. Offsets are checked as those
-// of a slice are. A device that was unplugged reads as all ones.
+// registers is a mapped structure of the device. An offset outside of it panics, as with a slice.
+// An unplugged device reads as all ones.
 type registers []byte
 
 func (r registers) read8(off int) uint8       { return access(load8, r.at(off, 1), 0xff) }
@@ -27,9 +27,9 @@ func (r registers) write8(off int, v uint8)   { access(storing(store8, v), r.at(
 func (r registers) write16(off int, v uint16) { access(storing(store16, v), r.at(off, 2), 0) }
 func (r registers) write32(off int, v uint32) { access(storing(store32, v), r.at(off, 4), 0) }
 
-// access returns what do returns, or gone when the register is not there any more:
-// with a device the kernel may take its mapping away (fs/kernfs/file.c), and SIGBUS
-// answers an access to it.
+// access calls do on a register, and returns its result, or gone if the register is not mapped any
+// more. When a device is unplugged the kernel may remove its mappings (fs/kernfs/file.c), and an
+// access raises SIGBUS.
 func access[T any](do func(unsafe.Pointer) T, p unsafe.Pointer, gone T) (v T) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -44,7 +44,7 @@ func access[T any](do func(unsafe.Pointer) T, p unsafe.Pointer, gone T) (v T) {
 	return do(p)
 }
 
-// storing makes of a store what access takes.
+// storing wraps a store as a function for access.
 func storing[T any](store func(unsafe.Pointer, T), v T) func(unsafe.Pointer) T {
 	return func(p unsafe.Pointer) T {
 		store(p, v)
@@ -63,10 +63,10 @@ func (r registers) at(off, size int) unsafe.Pointer {
 	return unsafe.Pointer(&r[off])
 }
 
-// loadWord and storeWord access the aligned 32-bit word that a ring begins
-// with: flags in its low half, idx in its high half. One side owns the whole
-// word of each ring, so its 16-bit index can be published as part of it;
-// sync/atomic has nothing for 16 bits. Both order all accesses around them.
+// loadWord and storeWord access the aligned 32-bit word at the beginning of a ring: flags in its
+// low half, idx in its high half. sync/atomic has no functions for 16 bits. One side writes the
+// whole word of a ring, so it can publish its 16-bit index with the word. Both functions order all
+// accesses around them.
 func loadWord(ring []byte) (flags, idx uint16) {
 	word := atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[:4][0])))
 	return uint16(word), uint16(word >> 16)

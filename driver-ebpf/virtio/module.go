@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ensureUIO sees to it that uio_pci_generic is in the kernel: by modprobe where
-// there is one, else from the place where the kernel package puts it.
+// ensureUIO loads uio_pci_generic unless it is loaded: with modprobe if there is one, else from
+// the folders of the kernel's modules.
 func (h host) ensureUIO() error {
 	driver := filepath.Join(h.sys, "bus/pci/drivers", uioDriver)
 	if _, err := os.Stat(driver); err == nil {
@@ -37,7 +37,7 @@ func (h host) ensureUIO() error {
 	return nil
 }
 
-// loadModules loads modules in turn, each from the first folder that has it.
+// loadModules loads modules in order, each from the first folder that has it.
 func loadModules(dirs []string, names ...string) error {
 	for _, name := range names {
 		path, err := findModule(dirs, name)
@@ -64,8 +64,8 @@ func findModule(dirs []string, name string) (string, error) {
 	return "", fmt.Errorf("find module %s in %s: %w", name, where, os.ErrNotExist)
 }
 
-// loadModule hands a module to the kernel, which itself decompresses it where
-// it was built to (CONFIG_MODULE_DECOMPRESS).
+// loadModule loads a module. The kernel decompresses it, which needs
+// CONFIG_MODULE_DECOMPRESS.
 func loadModule(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

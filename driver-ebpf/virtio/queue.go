@@ -28,8 +28,8 @@ const (
 // queuePages is how many pages the three parts of a ring take.
 const queuePages = 3
 
-// Queue is the driver's side of a split virtqueue. It is for one goroutine at
-// a time. What the device writes is checked before it is used.
+// Queue is the driver's side of a split virtqueue. Its methods must not be called concurrently. It
+// checks everything that the device writes into the ring.
 type Queue struct {
 	size                 uint16
 	descMem, avail, used []byte
@@ -48,8 +48,8 @@ type Queue struct {
 	segments []dma.Segment // scratch
 }
 
-// chain is what the driver remembers of a descriptor. The device may write to
-// none of it, unlike the table itself.
+// chain is the driver's own copy of what it needs to know of a descriptor: the device could change
+// the descriptor table.
 type chain struct {
 	next     uint16 // in the free list or in the chain
 	length   uint16 // descriptors, of a head in flight; else 0
@@ -57,9 +57,9 @@ type chain struct {
 	token    int
 }
 
-// newQueue lays a queue of a power of two of descriptors, at most 256, into
-// three pages. tables has a page for each descriptor where indirect
-// descriptors were negotiated, and is nil otherwise.
+// newQueue places a queue in three pages. The number of descriptors is a power of two, and at most
+// 256. If indirect descriptors were negotiated, tables has a page for each descriptor; otherwise it
+// is nil.
 func newQueue(
 	size uint16, parts [queuePages]dma.Slice, tables *dma.Region, notify func(),
 ) (*Queue, error) {
@@ -91,16 +91,15 @@ func (q *Queue) MaxSegments() int {
 		// A chain must not be longer than the queue (section 2.7.5.3.1).
 		return min(int(q.size), q.indirect.PageSize()/descSize)
 	}
-	return int(q.size) / 2 // leave room for a second one
+	return int(q.size) / 2 // leave room for a second chain
 }
 
 // InFlight returns the number of chains that the device has not used yet.
 func (q *Queue) InFlight() int { return q.inFlight }
 
-// Add makes a chain of buffers available: first those that the device reads,
-// then those that it writes. Used returns the token when the device is done,
-// and until then the buffers are the device's. The device does not learn of it
-// before Kick.
+// Add makes a chain of buffers available: the device reads those of out and writes those of in. The
+// device owns the buffers until Used returns the token. It is not notified before Kick. If there is
+// no room the error wraps [ErrQueueFull].
 func (q *Queue) Add(token int, out, in []dma.Slice) error {
 	q.segments = q.segments[:0]
 	for _, s := range out {
@@ -174,7 +173,7 @@ func putDesc(table []byte, i int, s dma.Segment, flags, next uint16) {
 	le.PutUint16(p[14:], next)
 }
 
-// Kick tells the device of what was added, if it wants to be told.
+// Kick notifies the device of added chains, unless the device has suppressed that.
 func (q *Queue) Kick() {
 	if q.kicked == q.availIdx {
 		return
@@ -186,8 +185,9 @@ func (q *Queue) Kick() {
 	}
 }
 
-// WantInterrupts says whether the device shall interrupt when it uses chains:
-// a hint that it may ignore. Look at Used once more after switching it on.
+// WantInterrupts sets whether the device should interrupt when it uses chains. The device may
+// ignore it. After switching interrupts on, call Used once more, as a chain may have been used
+// before.
 func (q *Queue) WantInterrupts(want bool) {
 	q.flags = noInterrupt
 	if want {
@@ -196,9 +196,9 @@ func (q *Queue) WantInterrupts(want bool) {
 	storeWord(q.avail, q.flags, q.availIdx)
 }
 
-// Used takes back a chain that the device is done with: its token, and how many
-// bytes the device wrote. ok is false when there is none. An error says that
-// the device broke the ring; it wraps [ErrNeedsReset].
+// Used takes back a chain that the device has used. It returns the chain's token, and how many
+// bytes the device wrote. ok is false if there is none. The error wraps [ErrNeedsReset] if the device has
+// written an invalid entry.
 func (q *Queue) Used() (token int, written uint32, ok bool, err error) {
 	_, idx := loadWord(q.used)
 	if idx == q.usedIdx {
@@ -228,7 +228,7 @@ func (q *Queue) Used() (token int, written uint32, ok bool, err error) {
 	return c.token, written, true, nil
 }
 
-// release gives a chain's descriptors back to the free list.
+// release returns a chain's descriptors to the free list.
 func (q *Queue) release(head uint16) {
 	n := q.chains[head].length
 	q.chains[head].length = 0

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// host is where the kernel shows its devices; tests show their own.
+// host has the folders in which the kernel shows its devices. Tests use folders of their own.
 type host struct {
 	sys   string // sysfs
 	dev   string // device nodes
@@ -27,14 +27,14 @@ func (h host) device(bdf string, elem ...string) string {
 	return filepath.Join(append([]string{h.sys, "bus/pci/devices", bdf}, elem...)...)
 }
 
-// ID tells what a PCI device is.
+// ID is the identity of a PCI device.
 type ID struct{ Vendor, Device uint16 }
 
-// String implements fmt.Stringer, in lspci's way.
+// String implements fmt.Stringer, in the format of lspci.
 func (id ID) String() string { return fmt.Sprintf("%04x:%04x", id.Vendor, id.Device) }
 
-// Identify returns what the device at a PCI address is. Where there is none, the
-// error is [os.ErrNotExist].
+// Identify returns the identity of the device at a PCI address. If there is none the error wraps
+// [os.ErrNotExist].
 func Identify(bdf string) (ID, error) { return realHost().identify(bdf) }
 
 func (h host) identify(bdf string) (ID, error) {
@@ -83,7 +83,7 @@ func (h host) readHex(bdf, attribute string) (uint64, error) {
 	return value, nil
 }
 
-// uioPatience bounds the wait for devtmpfs or udev to make a device node.
+// uioPatience is how long to wait until devtmpfs or udev has made a device node.
 const uioPatience = time.Second
 
 // uioPath returns the device node of the interrupt of a bound device.

@@ -15,15 +15,15 @@ import (
 // Forever makes Wait wait without a limit.
 const Forever time.Duration = -1
 
-// Wait blocks until the device interrupts, or the limit is over, which is no
-// error. It may end earlier. The caller then looks at its queues. configChanged
-// says that the device's configuration, or its status, changed, or may have: the
-// guest was suspended, or its clock set. The error wraps [ErrNeedsReset] when
-// others have made the device unusable.
+// Wait blocks until the device interrupts. It also returns after limit, and may return earlier;
+// neither is an error. The caller then checks its queues. configChanged says that the device's
+// configuration or status may have changed. That is also so after the guest was suspended, or its
+// clock was set. The error wraps [ErrNeedsReset] if another program has made the device unusable,
+// and [ErrInterrupted] after Interrupt.
 //
-// It blocks the calling thread in the kernel, and not the goroutine in the
-// runtime's poller: there another thread would wake a goroutine that is locked to
-// its own, which costs a second switch between the interrupt and the walk.
+// Wait blocks the calling thread in the kernel instead of using the runtime's poller. With the
+// poller, another thread would have to wake the thread that the goroutine is locked to. That would
+// add a second context switch between the interrupt and the walk.
 func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 	fds := []unix.PollFd{
 		{Fd: int32(d.function.uio), Events: unix.POLLIN},
@@ -31,9 +31,9 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		{Fd: int32(d.clock), Events: unix.POLLIN},
 		{Fd: int32(d.watch), Events: unix.POLLIN}, // ignored where there is none
 	}
-	// The line is let through only now: it takes an exit to the host, for which
-	// what the interrupt was about need not wait. Whatever the device has done
-	// since its status was read holds the line up, and fires at once.
+	// INTx is enabled only now, and not right after the interrupt, because that takes
+	// an exit to the host, and the interrupt's cause was more urgent. If the device has
+	// raised INTx since its status was read, the interrupt fires at once.
 	if d.masked {
 		if err := d.function.enableInterrupt(); err != nil {
 			return false, err
@@ -72,8 +72,8 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 		return false, err
 	}
 	d.masked = true
-	// Reading the status takes the line back: what the device uses from here
-	// on raises it anew.
+	// Reading the ISR status deasserts INTx. Chains that the device uses from here on
+	// assert it again.
 	isr := d.isr.read8(0)
 	if isr == statusGone {
 		return false, ErrGone
@@ -81,8 +81,8 @@ func (d *Device) Wait(limit time.Duration) (configChanged bool, err error) {
 	return isr&isrConfig != 0, nil
 }
 
-// Interrupt makes the current or the next Wait return [ErrInterrupted]. It may
-// be called from any goroutine at any time; after Close it does nothing.
+// Interrupt makes the current or the next Wait return an error that wraps [ErrInterrupted]. It may
+// be called from any goroutine at any time. After Close it does nothing.
 func (d *Device) Interrupt() {
 	d.wakeMu.Lock()
 	defer d.wakeMu.Unlock()
@@ -95,8 +95,8 @@ func (d *Device) Interrupt() {
 	_, _ = unix.Write(d.wake, one[:])
 }
 
-// Close resets the device, so that it lets go of the queues' memory, and gives
-// it back to the kernel. No Wait may be under way.
+// Close resets the device, so that it no longer uses the queues' memory, and returns it to its old
+// driver. No Wait may be under way.
 func (d *Device) Close() error {
 	var errs []error
 	if d.common != nil && d.common.read8(regStatus) != statusGone {

@@ -12,12 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// No interrupt tells of what others do to a device in use: each file of the uio
-// device ends bus mastering when it is closed (release() in
-// drivers/uio/uio_pci_generic.c), setpci writes the command register, sysfs resets
-// it. So the device is looked at when somebody did something to its files, soon
-// and then ever more rarely, as the kernel tells of it before it is done; and
-// once a minute for what comes by other ways.
+// Other programs can disturb a device without an interrupt. If one closes the uio device, bus
+// mastering ends (release() in drivers/uio/uio_pci_generic.c). setpci writes the command register,
+// and sysfs can reset the device. So the driver watches the device's files, and checks the device
+// after another program has used them: soon, and then ever more rarely, because the kernel reports
+// the use before its effect. It also checks once a minute, for disturbances by other ways.
 const (
 	lookMin = 50 * time.Millisecond
 	lookMax = time.Minute
@@ -38,7 +37,7 @@ func openWatch(uio, folder string) (fd int, err error) {
 	return fd, nil
 }
 
-// drainWatch takes what a watch has to tell.
+// drainWatch reads all events of a watch.
 func drainWatch(fd int) {
 	var events [4096]byte
 	for {
@@ -48,9 +47,8 @@ func drainWatch(fd int) {
 	}
 }
 
-// look returns an error as [Device.Healthy] does when the device is not as it was
-// set up. An interrupt line that others have masked is let through again by the
-// next Wait.
+// look checks that the device is still as it was set up, and returns an error as [Device.Healthy]
+// does if not. If another program has disabled INTx, the next Wait enables it again.
 func (d *Device) look() error {
 	d.lookAfter = min(2*d.lookAfter, lookMax)
 	if err := d.Healthy(); err != nil {
@@ -64,7 +62,7 @@ func (d *Device) look() error {
 	if command&needed != needed {
 		return fmt.Errorf("PCI command register %#x: %w", command, ErrNeedsReset)
 	}
-	// uio_pci_generic sets it, too, when an interrupt comes just now.
+	// uio_pci_generic may have set the bit as well, because of an interrupt just now.
 	d.masked = d.masked || command&commandNoINTx != 0
 	return nil
 }

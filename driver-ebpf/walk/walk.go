@@ -1,50 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package walk says what a walk over a guest's free memory is: its budget, what
-// a step of it leaves, its figures. It imports nothing, so that those who take
-// snapshots and those who report them need not know each other.
+// Package walk defines the interface of a walk over a guest's free memory, its budget, states and
+// figures. It imports no other package of this module. So the packages that take snapshots and
+// those that report them do not depend on each other.
 package walk
 
 import "time"
 
-// Walker takes snapshots of the free memory. It is for one goroutine at a time.
+// Walker takes snapshots of the free memory. Its methods must not be called concurrently.
 type Walker interface {
-	// Begin starts a new snapshot. It forgets the one before, with its records.
+	// Begin starts a new snapshot. It discards the last one and its records.
 	Begin()
 
-	// Step goes on with the walk. No lock is held when it returns. After an
-	// error nothing that was recorded counts.
+	// Step continues the walk within a budget. No lock is held when it returns. After an
+	// error all records of the snapshot are invalid.
 	Step(Budget) (State, error)
 
-	// Records returns the records that wait in the buffer, as the device takes
-	// them (docs/spec.md, section 7.3), in the order of their finding. They are
-	// the walker's memory, and stay as they are until Release or Begin.
+	// Records returns the records in the buffer, in wire format (docs/spec.md, section
+	// 7.3) and in the order in which they were found. The walker owns the slice, and does
+	// not change it until Release or Begin.
 	Records() []byte
 
-	// Release empties the buffer: its records were consumed.
+	// Release empties the buffer, after its records were consumed.
 	Release()
 
 	// Stats returns the figures of the snapshot so far.
 	Stats() Stats
 }
 
-// Budget bounds one hold of one zone's lock. What is 0 is the walker's choice.
+// Budget bounds one hold of one zone's lock. For a field that is 0 the walker uses a default.
 type Budget struct {
 	Time    time.Duration
 	Entries uint32 // blocks to visit
 }
 
-// State is what a step leaves.
+// State is the state of the walk after a step.
 type State int
 
 // The states.
 const (
 	Done State = iota // every list was walked to its end
 	More              // the budget cut some list, or a zone was missed
-	Full              // the record buffer is full: consume it, then go on
+	Full              // the record buffer is full: consume and release it, then continue
 )
 
-// Stats tells what a snapshot did so far.
+// Stats are the figures of a snapshot so far.
 type Stats struct {
 	Records  uint64        // in all
 	WalkTime time.Duration // in all holds
