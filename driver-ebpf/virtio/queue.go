@@ -196,9 +196,9 @@ func (q *Queue) WantInterrupts(want bool) {
 	storeWord(q.avail, q.flags, q.availIdx)
 }
 
-// Used takes back a chain that the device has used. It returns the chain's token, and how many
-// bytes the device wrote. ok is false if there is none. The error wraps [ErrNeedsReset] if the device has
-// written an invalid entry.
+// Used takes back a chain that the device has used. It returns the chain's token, and how
+// many bytes the device wrote. ok is false if there is none. The error wraps [ErrNeedsReset]
+// if the device has written an invalid entry.
 func (q *Queue) Used() (token int, written uint32, ok bool, err error) {
 	_, idx := loadWord(q.used)
 	if idx == q.usedIdx {
