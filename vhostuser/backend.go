@@ -25,12 +25,12 @@ const vhostFeatures = 1<<wire.FeatureLogAll | 1<<wire.FeatureProtocolFeatures
 // methods may be called from any goroutine.
 //
 // SetHostNotifier, ClearHostNotifier, AddSharedObject, RemoveSharedObject and
-// LookupSharedObject send a request, one after the other, and wait for the
-// frontend's answer, for at most five seconds. They must not be called on the
-// message goroutine: the frontend waits for that one, and does not answer
-// meanwhile. They return an error wrapping [ErrNotNegotiated] for what the
-// frontend did not agree to, and fail while the device is suspended, which is
-// from the stop of its last queue to the start of the next.
+// LookupSharedObject send a request, one at a time, and wait at most five seconds
+// for the frontend's answer. They must not be called on the message goroutine:
+// the frontend may be waiting for that goroutine, and would not answer. The error
+// wraps [ErrNotNegotiated] if the frontend did not negotiate the feature. They
+// also fail while the device is suspended: from the stop of its last queue to the
+// next start of a queue.
 type Backend struct {
 	dev     *Device
 	opts    options
@@ -55,7 +55,7 @@ type Backend struct {
 	transfer     *transfer    // of the device's state, or nil
 	stateTimeout time.Duration
 	postcopy     bool            // is offered
-	ended        <-chan struct{} // closed when the connection is to end
+	ended        <-chan struct{} // closed when the connection has to end
 }
 
 // errClosed is the reason of a connection that the device closed.
@@ -97,10 +97,10 @@ func (b *Backend) Queue(i int) *Queue { return b.queues[i] }
 // given none.
 func (b *Backend) Memory() *Memory { return &Memory{b.mem.Current()} }
 
-// ConfigChanged tells the frontend, and through it the driver, that the config
-// space changed. It does not block: notifications are sent in the background
-// and several pending ones become one; while the device is suspended they wait
-// for its next start. It does nothing if the frontend gave no backend channel.
+// ConfigChanged tells the frontend, which tells the driver, that the config space
+// changed. It does not block: the notification is sent in the background, and
+// several pending ones are merged. While the device is suspended it waits for the
+// next start. ConfigChanged does nothing if the frontend gave no backend channel.
 func (b *Backend) ConfigChanged() { b.channel.notify(note{req: wire.BackendConfigChange}) }
 
 // Close ends the connection. A listening server then waits for the next one.
@@ -173,8 +173,8 @@ func (b *Backend) run(ctx context.Context) (err error) {
 	}
 }
 
-// close stops and frees everything that belongs to the connection. The guest
-// may be alive: nothing is written to its memory any more.
+// close stops and frees everything of the connection. It writes nothing to guest
+// memory, because the guest may run on without this device.
 func (b *Backend) close() {
 	if err := b.endPostcopy(true); err != nil {
 		b.lg.Error("cannot end postcopy", zap.Error(err))
@@ -190,7 +190,7 @@ func (b *Backend) close() {
 	b.channel.close()
 	b.log.SetAll(false)
 	b.log.Close()
-	// Memory may still be called by the device: leave an empty table.
+	// The device may still call Memory, so leave an empty table.
 	b.mem.Replace(b.mem.Empty()).Release()
 	_ = b.conn.Close()
 }

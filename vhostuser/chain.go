@@ -11,16 +11,15 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
 
-// Bounds on what a driver may make us collect. Linux puts more descriptors
-// into an indirect table than the queue has, up to 1024 in practice.
+// Bounds on the descriptors of a chain. Linux puts more descriptors into an
+// indirect table than the queue has, up to 1024 in practice.
 const (
 	maxIndirect = 1024
 	maxSegments = 4 * maxIndirect
 )
 
-// Chain is a chain of descriptors: a request of the driver, with a part that
-// the device reads followed by a part that it writes. A Chain is not safe for
-// concurrent use.
+// Chain is a chain of descriptors: a request of the driver. The device reads its
+// first part, and writes its second part. A Chain is not safe for concurrent use.
 type Chain struct {
 	q     *Queue
 	mem   *lease // until the device gives the chain back, then nil
@@ -37,7 +36,7 @@ type Chain struct {
 	writeLen uint32
 	scratch  []byte // an indirect table that spans regions
 
-	// Of a chain that the driver has not got back.
+	// For a chain that was popped and is not published as used.
 	prev, next *Chain // in the list of those
 	seq        uint64 // number in the order of popping
 	resubmit   bool   // a backend before us left it in flight
@@ -50,7 +49,8 @@ type Chain struct {
 // The slice is valid until the chain is given back.
 func (c *Chain) Readable() []Segment { return c.segs[:c.nread:c.nread] }
 
-// Writable returns the part that the device writes, by WriteAt.
+// Writable returns the part that the device writes, without empty descriptors. Write
+// to it by WriteAt only. The slice is valid until the chain is given back.
 func (c *Chain) Writable() []Segment { return c.segs[c.nread:] }
 
 // ReadableLen returns the length in bytes of the readable part.
@@ -76,14 +76,14 @@ func (c *Chain) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 // WriteAt implements io.WriterAt over the writable part: it copies into guest
-// memory and marks what it wrote in the dirty log. It returns
-// io.ErrShortWrite, having written what fits, when p does not fit, and
-// [ErrQueueStopped], having written nothing, after the queue was stopped.
+// memory and marks the written pages in the dirty log. If p does not fit it writes
+// what fits, and returns io.ErrShortWrite. After the queue was stopped it writes
+// nothing, and returns [ErrQueueStopped].
 func (c *Chain) WriteAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, errors.New("write chain: negative offset")
 	}
-	// The lock keeps the frontend's stop waiting: nothing is written after it.
+	// A stop of the queue waits for this lock, so nothing is written after it.
 	c.q.mu.Lock()
 	defer c.q.mu.Unlock()
 	if !c.q.ownsLocked(c) {
@@ -190,8 +190,8 @@ func (c *Chain) table(d desc, negotiated bool) ([]byte, error) {
 	return c.scratch, nil
 }
 
-// full says whether the chain's used element may be left out of a batch: the
-// driver takes the buffers of such a chain for completely written.
+// full says whether the device wrote the whole writable part. The used element of such
+// a chain may be left out of an in-order batch, because the driver then assumes that.
 func (c *Chain) full() bool { return c.written == c.writeLen }
 
 // chainList is a list of outstanding chains in the order of popping.

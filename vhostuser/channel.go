@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// answerTimeout bounds the wait for the frontend to take a request of ours,
-	// and to answer it.
+	// answerTimeout is how long to wait until the frontend has read and answered a
+	// request of the backend.
 	answerTimeout = 5 * time.Second
 	// maxNotes bounds the notifications that wait for a slow frontend. There
 	// are two for each queue, three for the translations of its ring, and one
@@ -27,7 +27,7 @@ const (
 	maxNotes = 6 * maxQueues
 )
 
-// note is a notification: equal ones that wait become one.
+// note is a notification to the frontend. Equal pending notes are merged.
 type note struct {
 	req   wire.BackendRequest
 	queue int
@@ -44,7 +44,7 @@ func (n note) payload() []byte {
 	return nil
 }
 
-// exchange is a request whose answer somebody waits for.
+// exchange is a request to the frontend, for whose answer the caller waits.
 type exchange struct {
 	req     wire.BackendRequest
 	payload []byte
@@ -58,9 +58,9 @@ type answer struct {
 	err error
 }
 
-// channel sends our requests over the backend channel, one after the other. It
-// has a goroutine of its own, because the frontend may be waiting for a reply
-// of the message goroutine and would not answer that one.
+// channel sends the backend's requests over the backend channel, one at a time. It has
+// a goroutine of its own: the frontend may be waiting for a reply of the message
+// goroutine, and would not answer a request from that goroutine.
 type channel struct {
 	lg        *zap.Logger
 	wake      chan struct{} // capacity 1: there are notes
@@ -101,8 +101,8 @@ func (c *channel) wakeLocked() {
 	}
 }
 
-// next takes the oldest note. A suspended device has none: it sends nothing
-// (vhost-user.rst, "Suspended device state").
+// next takes the oldest note. It returns none while the device is suspended, which must
+// send nothing then (vhost-user.rst, "Suspended device state").
 func (c *channel) next() (note, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,7 +114,7 @@ func (c *channel) next() (note, bool) {
 	return n, true
 }
 
-// suspend keeps all requests back, or no longer.
+// suspend switches whether all requests are held back.
 func (c *channel) suspend(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,8 +122,8 @@ func (c *channel) suspend(on bool) {
 	c.wakeLocked()
 }
 
-// forget drops the notes about a queue, which is stopped. Its next start
-// interrupts the driver in any case.
+// forget drops the notes about a stopped queue. The queue's next start interrupts the
+// driver in any case.
 func (c *channel) forget(queue int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,7 +164,7 @@ func (c *channel) ask(e *exchange, stop <-chan struct{}) (fd int, err error) {
 	case a := <-e.done:
 		return a.fd, a.err
 	case <-stop:
-		go func() { // the answer may still bring a descriptor
+		go func() { // a late answer may have a descriptor, which has to be closed
 			if a := <-e.done; a.fd >= 0 {
 				unix.Close(a.fd)
 			}
@@ -175,7 +175,7 @@ func (c *channel) ask(e *exchange, stop <-chan struct{}) (fd int, err error) {
 
 var errNoChannel = errors.New("frontend gave no backend channel")
 
-// start uses conn, which it owns, as the channel, in place of an earlier one.
+// start replaces the connection of the channel by conn, which it owns.
 func (c *channel) start(conn *wire.Conn, ack bool) {
 	c.close()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -224,18 +224,18 @@ func (c *channel) run(ctx context.Context, s *stream) {
 	}
 }
 
-// stream is the channel as its goroutine sees it.
+// stream is the state of the channel's goroutine.
 type stream struct {
 	conn *wire.Conn
 	ack  bool
-	// owed are the answers that the frontend still has to send, those whose
-	// wait timed out included.
+	// owed are the requests that the frontend still has to answer, also those
+	// whose wait has timed out.
 	owed []wire.BackendRequest
 	dead error
 }
 
-// exchange sends a request, and waits for all answers owed, the last of which
-// belongs to it.
+// exchange sends a request, and waits for all owed answers. The last one is the answer
+// to this request.
 func (s *stream) exchange(ctx context.Context, e *exchange) (fd int, err error) {
 	if s.dead != nil {
 		return -1, s.dead
@@ -271,7 +271,7 @@ func (s *stream) exchange(ctx context.Context, e *exchange) (fd int, err error) 
 	return -1, nil
 }
 
-// take judges the answer that is owed first.
+// take checks the answer to the first owed request.
 func (s *stream) take(m *wire.Message) (fd int, err error) {
 	defer m.Close()
 	req := s.owed[0]
@@ -292,7 +292,8 @@ func (s *stream) take(m *wire.Message) (fd int, err error) {
 	return -1, nil
 }
 
-// fail gives the channel up: what comes next cannot be told from an answer.
+// fail gives the channel up, because later messages can no longer be matched to
+// requests.
 func (s *stream) fail(err error) error {
 	s.dead = fmt.Errorf("backend channel is out of use: %w", err)
 	return err

@@ -9,20 +9,19 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
 
-// Completion is a chain that the device is done with.
+// Completion is a chain that the device has finished.
 type Completion struct {
 	Chain *Chain
 	// Written is how many bytes of its writable part the device wrote.
 	Written uint32
 }
 
-// Push completes c: the driver finds it on the used ring with the number of
-// bytes that the device wrote, at most c.WritableLen. It does not interrupt
-// the driver; see Notify. After the queue was stopped it returns
-// [ErrQueueStopped] and only frees c.
+// Push completes c: it puts c on the used ring, with the number of bytes that the
+// device wrote, which is at most c.WritableLen. It does not interrupt the driver; see
+// Notify. After the queue was stopped it only frees c, and returns [ErrQueueStopped].
 //
-// With VIRTIO_F_IN_ORDER the driver finds c once all chains that were popped
-// before it were completed, too.
+// With VIRTIO_F_IN_ORDER the driver sees c only after all chains that were popped
+// earlier are completed, too.
 func (q *Queue) Push(c *Chain, written uint32) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -32,9 +31,9 @@ func (q *Queue) Push(c *Chain, written uint32) error {
 	return q.publishLocked()
 }
 
-// PushBatch is Push for several chains, of which the driver sees all at once:
-// its used index moves one time. An error does not keep the other chains from
-// being completed; the first one is returned.
+// PushBatch is Push for several chains. The driver sees all of them at once, because the
+// used index is updated once. After an error it still completes the other chains; it
+// returns the first error.
 func (q *Queue) PushBatch(done []Completion) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -69,8 +68,8 @@ func (q *Queue) acceptLocked(c *Chain, written uint32) error {
 	return nil
 }
 
-// publishLocked puts the chains that were pushed on the used ring, as far as
-// the driver may see them. A ring without memory keeps them for later.
+// publishLocked puts pushed chains on the used ring: all, or with IN_ORDER those before
+// which no chain is missing. If the ring is not mapped it keeps them for later.
 func (q *Queue) publishLocked() error {
 	if !q.mapped || len(q.pushed) == 0 {
 		return nil
@@ -104,7 +103,7 @@ func (q *Queue) putAll() {
 	q.pushed = q.pushed[:0]
 }
 
-// retireLocked ends what there was to do for a chain, which was put.
+// retireLocked frees a chain that was put.
 func (q *Queue) retireLocked(c *Chain) {
 	c.done = false
 	if q.flight != nil {
@@ -116,9 +115,9 @@ func (q *Queue) retireLocked(c *Chain) {
 	}
 }
 
-// putInOrder puts the chains at the head of the outstanding ones, as long as
-// they were pushed. An element stands for all chains before it whose buffers
-// were used completely (VIRTIO 1.2, 2.7.9 and 2.8.9).
+// putInOrder puts the outstanding chains from the first one on, up to the first one that
+// was not pushed. One element stands also for the chains before it whose buffers were
+// completely written (VIRTIO 1.2, 2.7.9 and 2.8.9).
 func (q *Queue) putInOrder() {
 	slots := 0
 	for c := q.outstanding.first; c != nil && c.done; c = q.outstanding.first {
@@ -132,15 +131,14 @@ func (q *Queue) putInOrder() {
 	q.pushed = slices.DeleteFunc(q.pushed, func(c *Chain) bool { return !c.done })
 }
 
-// Unpop gives back the chain that was popped last, unused: the next Pop, of
-// this backend or of another one after a migration, finds it again. For any
-// other chain it returns [ErrUnpopOrder], and the chain stays outstanding.
+// Unpop gives back the chain that was popped last, unused: the next Pop returns it
+// again, also that of another backend after a migration. For any other chain it returns
+// [ErrUnpopOrder], and the chain stays outstanding.
 //
-// A queue that is stopped does this by itself with the chains popped last that
-// the driver has not got back. An outstanding chain that was popped before one
-// that is already completed cannot be given back, since the state of a stopped
-// ring is a single position, nor one that an earlier backend left in flight;
-// they are completed with nothing written.
+// A stop of the queue unpops the outstanding chains, beginning with the one popped last,
+// until it meets a completed chain. The other outstanding chains cannot be unpopped, because the
+// state of a stopped ring is a single position. Nor can a chain that an earlier backend
+// left in flight. The stop completes these with nothing written.
 func (q *Queue) Unpop(c *Chain) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 //
 // Unless said otherwise a callback runs on the message goroutine, one at a
 // time, while the frontend waits. It may call any method of Queue and Memory,
-// and those of Backend that do not wait for the frontend. It must not block on
-// the frontend, on the guest, or on Kick.
+// and the methods of Backend that do not wait for the frontend. It must not wait
+// for the frontend, the guest, or Kick.
 type Device struct {
 	// Features are the feature bits that the device offers: those of its own
 	// kind (0 to 23, and 50 up), and those of the transport that it implements
@@ -37,24 +37,23 @@ type Device struct {
 	// smaller queue-size, as vhost-user-blk is.
 	MaxQueueSize int
 
-	// SpinTime is how long a queue's goroutine goes on looking for buffers
-	// before it sleeps. It does so after a Kick that popped some. Meanwhile the
-	// driver does not have to kick and its next request is served at once, but
-	// a processor is busy. As long as nothing is found, this is done less and
-	// less often.
+	// SpinTime is how long a queue's goroutine polls for new buffers before it
+	// sleeps, after a Kick that popped some. While it polls, the driver need not
+	// kick, and its next request is served at once, but a processor is busy. If
+	// polling finds nothing it is done less and less often.
 	//
-	// Zero means 50 microseconds, or up to 200 after a Kick that popped many,
-	// since the driver is then busy for longer. A negative time means never.
+	// Zero means 50 microseconds, or up to 200 after a Kick that popped many
+	// chains, because the driver then needs longer. A negative time means never.
 	SpinTime time.Duration
 
-	// TrackInflight offers INFLIGHT_SHMFD: requests outlive this process. The
-	// frontend keeps a record of those that were popped and not completed. When
-	// the process died, the next one pops these before anything else.
+	// TrackInflight offers INFLIGHT_SHMFD: requests survive the death of this
+	// process. The frontend keeps a record of the requests that were popped and
+	// not completed. The next process pops these before any others.
 	//
-	// Such a request may have been carried out already. So this is for devices
-	// whose requests may be carried out twice, such as disks. A device that
-	// completes its requests in order needs no record: its ring shows which
-	// are open.
+	// The dead process may have carried out such a request already. So this is
+	// for devices whose requests may be carried out twice, such as disks. A device
+	// that completes its requests in order needs no record: its ring shows which
+	// requests are open.
 	TrackInflight bool
 
 	// ReadConfig fills p with the bytes of the device's config space that
@@ -71,17 +70,17 @@ type Device struct {
 	// at once for one queue. It is also called whenever the queue starts to
 	// run, since kicks may have come earlier.
 	//
-	// A stop of the queue waits two seconds for Kick to return. Then it goes on
-	// without it, and ErrQueueStopped keeps that Kick from the guest's memory.
-	// QueueStopping is for devices that need more than that. Required.
+	// A stop of the queue waits two seconds for Kick to return. Then it continues
+	// without waiting, and the methods that Kick calls return ErrQueueStopped. A
+	// device that needs more time waits in QueueStopping. Kick is required.
 	Kick func(q *Queue)
 
 	// Connected announces a new frontend. b is valid until Disconnected.
 	Connected func(b *Backend)
 
-	// Disconnected says that the frontend is gone, with the reason, or nil when
-	// it closed the connection between two messages. Every queue was stopped
-	// before; the device keeps what state it wants for the next frontend.
+	// Disconnected says that the frontend is gone. err is the reason, or nil if
+	// the frontend closed the connection between two messages. All queues were
+	// stopped before. The device may keep state for the next frontend.
 	Disconnected func(b *Backend, err error)
 
 	// FeaturesAcked tells the negotiated feature bits, without the bits that
@@ -93,15 +92,14 @@ type Device struct {
 	// precedes the first Kick.
 	QueueStarted func(q *Queue)
 
-	// QueueStopping says that q is about to stop, or to be disabled. Pop finds
-	// nothing any more, so that a running Kick comes to its end. Inside the call
-	// the device can still Push and Unpop its outstanding chains; [Queue.Unpop]
-	// says what becomes of the rest. If the frontend is gone, both return
-	// ErrQueueStopped.
+	// QueueStopping says that q is about to stop, or to be disabled. Pop returns no
+	// more chains, so that a running Kick ends. Inside the call the device can
+	// still Push and Unpop its outstanding chains; see [Queue.Unpop] for the
+	// others. If the frontend is gone, both return ErrQueueStopped.
 	//
-	// A device whose requests have effects outside of the guest waits here
-	// until none is under way. The next user of a disk, on another host perhaps,
-	// goes on as soon as the queue has stopped.
+	// A device whose requests have effects outside of the guest has to wait here
+	// until no request is under way. As soon as the queue has stopped, another
+	// backend may use the same disk, perhaps on another host.
 	QueueStopping func(q *Queue)
 
 	// Reset says that the driver or the frontend reset the device (RESET_DEVICE
@@ -111,28 +109,28 @@ type Device struct {
 	Reset func()
 
 	// MemoryChanged says that the guest memory table changed. m is valid during
-	// the call; use [Memory.Retain] to keep it. A guest of many modules changes
-	// its table once for each: compare [Memory.Regions] with what was there
-	// before, and do what the difference costs.
+	// the call; use [Memory.Retain] to keep it. For a guest with many memory
+	// modules the table changes once for each. So compare [Memory.Regions] with the
+	// last table, and handle only the difference.
 	MemoryChanged func(m *Memory)
 
 	// KeepMemoryFiles keeps a descriptor for each region of guest memory, see
 	// [Memory.Files].
 	KeepMemoryFiles bool
 
-	// SaveState writes what the device remembers beyond its queues' indices, at
-	// the source of a migration. LoadState reads it to the end at the destination
-	// and takes it over. All queues are stopped. Both run on a goroutine of their
-	// own beside the message goroutine. They return soon after an error of w or
-	// r, since the frontend may have lost interest. A device has both, and then
-	// offers DEVICE_STATE, or neither.
+	// SaveState writes the device's state, except the indices of its queues, at
+	// the source of a migration. LoadState reads this state to its end, and
+	// restores it, at the destination. All queues are stopped. Both run on a
+	// goroutine of their own. They have to return soon after an error of w or r,
+	// because the frontend may have cancelled the transfer. A device sets both, and
+	// then offers DEVICE_STATE, or neither.
 	SaveState func(w io.Writer) error
 	LoadState func(r io.Reader) error
 
 	// SharedObject returns a descriptor of the object that the device exports
-	// under id (GET_SHARED_OBJECT). It stays the device's own. SHARED_OBJECT is
-	// offered to devices that have this callback; one that only imports
-	// objects returns an error. See [Backend.AddSharedObject].
+	// under id (GET_SHARED_OBJECT). The device keeps the ownership of the
+	// descriptor. SHARED_OBJECT is offered only if this callback is set. A device
+	// that only imports objects returns an error. See [Backend.AddSharedObject].
 	SharedObject func(id wire.UUID) (fd int, err error)
 
 	// Extensions are private messages that the device understands.
@@ -155,10 +153,10 @@ type Extension struct {
 	Replies bool
 
 	// Handle answers the request, on the message goroutine. payload is valid
-	// during the call. files belong to Handle, which closes them; do not call
-	// Fd on those that share an open file description with the frontend, since
-	// it makes them blocking there as well. The reply's fds are sent and stay
-	// the device's own. An error is logged and answered, where Replies is set,
-	// by a reply with an empty payload and no fds.
+	// during the call. Handle owns files, and closes them. Do not call Fd on files
+	// that share an open file description with the frontend: it makes them blocking
+	// there as well. The reply's fds are sent, and remain owned by the device. An
+	// error is logged. If Replies is set, the reply to an error has an empty payload
+	// and no fds.
 	Handle func(payload []byte, files []*os.File) (reply []byte, fds []int, err error)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// rule says what a request must look like before its handler sees it.
+// rule describes a valid request, and how it is handled.
 type rule struct {
 	// size is the exact length of the payload, or anySize.
 	size int
@@ -20,16 +20,17 @@ type rule struct {
 	minFDs, maxFDs int
 	// feature is the protocol feature bit that guards the request, or always.
 	feature int
-	// replies says that the frontend waits for a reply whatever happens. A
-	// handler's error then ends the connection, which is all that the
-	// frontend can understand, unless there is a refusal.
+	// replies says that the frontend always waits for a reply. Unless there is a
+	// refusal, a handler's error then ends the connection, because no reply can
+	// express it.
 	replies bool
 	// refusal is the payload of a reply that tells of an error, or nil.
 	refusal []byte
 	// handle does the work. It may take descriptors from the message.
 	handle func(m *wire.Message) (reply, error)
-	// forget, if set, is called for a request that was refused. What an earlier
-	// one of its kind had set is not what the frontend means any more.
+	// forget, if set, is called after a request was refused. It forgets what an
+	// earlier request of this kind has set, because the frontend wanted to change
+	// that.
 	forget func(m *wire.Message)
 }
 
@@ -44,7 +45,7 @@ const (
 	always  = -1
 )
 
-// reply is the answer to a request that has one of its own.
+// reply is the answer to a request, other than a REPLY_ACK.
 type reply struct {
 	payload []byte
 	fds     []int // stay the property of whoever made the reply
@@ -93,8 +94,8 @@ func (b *Backend) dispatch(ctx context.Context, m *wire.Message) error {
 		return b.conn.Send(ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags},
 			ack.AppendTo(nil))
 	case err != nil:
-		// The frontend cannot be told. The stream is still in step, and what the
-		// frontend meant to set up will not run.
+		// The frontend did not ask for an acknowledgement, so it cannot be told. The
+		// connection goes on: what the request should have set up will not run.
 		log := b.lg.Warn
 		if errors.Is(err, errAfterRefusal) {
 			log = b.lg.Debug // the refusal was logged

@@ -4,15 +4,15 @@
 // (docs/interop/vhost-user.rst of QEMU 10.0) for virtio 1.x devices.
 //
 // A device author fills in a [Device]: feature bits, the number of queues and
-// the callbacks that matter to the device. [NewServer] makes a server of it,
-// [Open], [Listen] or [FromFD] supply the frontends, and [Server.Serve] runs one
-// frontend (QEMU) after the other. The library owns everything else: feature
-// negotiation, guest memory, the rings, dirty logging for live migration, and
-// every file descriptor that the frontend sends.
+// the callbacks that the device needs. [NewServer] makes a server of it. [Open],
+// [Listen] or [FromFD] accept frontends (QEMU), and [Server.Serve] serves one
+// frontend after the other. The library does everything else: feature negotiation,
+// guest memory, the rings, dirty logging for live migration, and every file
+// descriptor that the frontend sends.
 //
-// Package program makes a backend program of a device, and vhostuser/examples
-// has two: an entropy device and a disk. Package vhosttest is the other side, for
-// tests of a device and as a client.
+// Package program makes a backend program of a device. vhostuser/examples has two:
+// an entropy device and a disk. Package vhosttest has a frontend, for tests of a
+// device and as a client.
 //
 // # Lifetime
 //
@@ -22,39 +22,37 @@
 //
 // # Goroutines
 //
-// The message goroutine is the one that called Serve. It makes all callbacks, one
-// at a time, but for Kick, SaveState and LoadState. Each running queue has a
-// goroutine for Kick, which holds a thread while it waits for kicks. SaveState and
+// The message goroutine is the goroutine that called Serve. It calls all callbacks,
+// one at a time, except Kick, SaveState and LoadState. Each running queue has a
+// goroutine for Kick, which occupies a thread while it waits for kicks. SaveState and
 // LoadState run on a goroutine that lives as long as the transfer.
 //
-// QEMU's main loop, and often the guest with it, stands still while the message
-// goroutine makes a callback. So a callback must not wait for anything that the
-// frontend or the guest has to do.
+// While the message goroutine runs a callback, QEMU's main loop waits, and often the
+// guest, too. So a callback must not wait for the frontend or the guest.
 //
 // # Virtqueues
 //
-// Split and packed rings, indirect descriptors, event indices and use in order
-// are the library's business: a device sees chains ([Queue.Pop], [Queue.Push],
-// [Queue.Notify]) and says in [Device.Features] whether it offers
-// VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. A device with many small requests
-// takes and completes them in batches ([Queue.PopBatch], [Queue.PushBatch]).
-// The driver is asked not to kick while a queue's goroutine works or looks for
-// more, as it does for a moment before it sleeps ([Device.SpinTime]). With
-// [Device.TrackInflight], requests outlive the process that popped them.
+// The library handles split and packed rings, indirect descriptors, event indices and
+// in-order use. A device sees only chains ([Queue.Pop], [Queue.Push],
+// [Queue.Notify]). It says in [Device.Features] whether it offers
+// VIRTIO_F_RING_PACKED and VIRTIO_F_IN_ORDER. A device with many small requests can
+// pop and push them in batches ([Queue.PopBatch], [Queue.PushBatch]). The driver is
+// asked not to kick while a queue's goroutine works or polls for more, which it does
+// for a moment before it sleeps ([Device.SpinTime]). With [Device.TrackInflight],
+// requests survive the process that popped them.
 //
-// Indices and flags are accessed with acquire and release semantics, and with
-// a full fence where both sides look at each other's word. What Go has no
-// operation for is in assembly for amd64 and arm64; package internal/shm has
-// the argument. Other architectures do not build.
+// Indices and flags are accessed with acquire and release semantics, and with a full
+// fence where each side writes one word and then reads the other's. Operations that Go
+// lacks are in assembly for amd64 and arm64; package internal/shm explains why they are
+// right. The library does not build for other architectures.
 //
 // # Trust
 //
 // Neither the driver in the guest nor the frontend is trusted with the life of
 // this process. A malformed ring ends in a broken queue ([RingError]), a
-// malformed message in a refusal or a closed connection, and memory that the
-// frontend truncates under us in an error ([Guard], [MemoryFault]). None of
-// them ends in a panic, and no wait for the frontend is longer than the
-// connection.
+// malformed message in a refusal or a closed connection, and an access to memory that
+// the frontend has truncated in an error ([Guard], [MemoryFault]). None of them ends in
+// a panic. Every wait for the frontend ends with the connection.
 //
 // # What is offered
 //
@@ -69,42 +67,40 @@
 // DEVICE_STATE by SaveState and LoadState, INFLIGHT_SHMFD by TrackInflight,
 // SHARED_OBJECT by SharedObject, and private messages by Extensions.
 //
-// Nothing is honoured before the frontend has negotiated it.
+// A feature has no effect before the frontend has negotiated it.
 //
 // # What is refused
 //
-// A request that is refused is told by its acknowledgement, if the frontend asked for
-// one, and by a line in the log. What an earlier request of its kind had set is not
-// what the frontend means any more, and is forgotten:
+// The library logs a refused request, and tells the frontend by the acknowledgement if
+// the frontend asked for one. It also forgets what an earlier request of the same kind
+// has set, because the frontend wanted to change that:
 //
-//   - the size, base or address of a ring, features, or the memory to track requests
-//     in: the ring does not start until it is told again. A ring that runs goes on,
-//     but pauses without an address;
+//   - the size, base or address of a ring, features, or the memory in which requests are
+//     tracked: the ring does not start until the frontend sets them again. A running ring
+//     continues, but without an address it pauses;
 //   - the memory table: the device has no memory;
-//   - a translation: all that the message may have been about;
+//   - a translation: all translations that the message may have been about;
 //   - the backend channel: it is closed.
 //
-// A refused descriptor of a ring, status, configuration or slot leaves all as it was. A
-// log that cannot be mapped ends the connection: QEMU would migrate without the pages
-// that the device writes. A ring also loses its address when it is stopped and when the
-// device is reset.
+// A refused descriptor of a ring, status, configuration or memory slot changes nothing.
+// A log that cannot be mapped ends the connection, because QEMU would otherwise migrate
+// without the pages that the device writes. A ring also loses its address when it is
+// stopped and when the device is reset.
 //
 // # Migration
 //
-// What a device writes with [Chain.WriteAt], and what the library writes to the
-// rings, is in the dirty log, so that a device migrates without code of its own
-// unless it has state beyond its queues. [Segment.Bytes] must not be written
-// for that reason.
+// The library marks in the dirty log what a device writes with [Chain.WriteAt], and what
+// it writes to the rings itself. So a device migrates without code of its own, unless it
+// has state beyond its queues. Writes to [Segment.Bytes] are not marked, and therefore
+// forbidden.
 //
-// At the destination of a postcopy migration a page of the guest may not be
-// there yet. [Queue.Pop] waits until those of the chain are, and
-// [Memory.Segments] and [Memory.ReadAt] wait too. They do so in a system call:
-// a goroutine that stood in an access of its own would hold up the garbage
-// collector, and so the whole process.
+// At the destination of a postcopy migration pages of the guest may be missing.
+// [Queue.Pop] waits until the pages of the chain have arrived, and [Memory.Segments] and
+// [Memory.ReadAt] wait too. They wait in a system call. A goroutine that waited in a
+// memory access of its own would block the garbage collector, and with it the process.
 //
-// Behind an IOMMU, [Queue.Pop] asks the frontend for the translations that it
-// does not know. The driver may take memory back at any time; [Chain.WriteAt]
-// fails then.
+// Behind an IOMMU, [Queue.Pop] asks the frontend for missing translations. The driver may
+// take memory back at any time; [Chain.WriteAt] fails then.
 //
 // # What is left out
 //

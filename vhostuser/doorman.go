@@ -11,15 +11,14 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// refusalInterval is the shortest time between two log lines about connections
-// that are turned away: QEMU may come again every second, or faster.
+// refusalInterval is the least time between two log lines about refused connections,
+// because QEMU may reconnect every second or more often.
 const refusalInterval = 10 * time.Second
 
-// doorman watches the door while a frontend is served. Whoever comes meanwhile is
-// turned away at once, since a frontend that waits, and its guest with it, does
-// not know what for. But a connection that comes after the served one was hung up
-// is kept: its turn comes as soon as that one's end has been noticed and its queues
-// are stopped.
+// doorman accepts connections while another frontend is served. It closes each at once,
+// because a frontend that had to wait would stop its guest without a reason that it can
+// see. But if the served frontend has hung up already, it keeps the new connection. That
+// is served as soon as the queues of the old connection are stopped.
 type doorman struct {
 	l      *Listener
 	lg     *zap.Logger
@@ -28,7 +27,7 @@ type doorman struct {
 	next   chan *wire.Conn // closed when the doorman has gone; holds one that came in time
 }
 
-// watch starts a doorman. l accepts by it alone until it leaves.
+// watch starts a doorman. Until leave returns, only the doorman may accept on l.
 func watch(ctx context.Context, l *Listener, served *wire.Conn, lg *zap.Logger) *doorman {
 	d := &doorman{l: l, lg: lg, served: served, next: make(chan *wire.Conn, 1)}
 	ctx, d.cancel = context.WithCancel(ctx)

@@ -17,11 +17,11 @@ var ErrQueueStopped = errors.New("queue is stopped")
 // popped last.
 var ErrUnpopOrder = errors.New("chain is not the last one popped")
 
-// ErrNotNegotiated is returned for what the frontend did not agree to.
+// ErrNotNegotiated is returned by methods whose feature the frontend did not negotiate.
 var ErrNotNegotiated = errors.New("its feature was not negotiated")
 
-// RingError reports a ring that the driver filled against the rules, or whose
-// memory went away. The queue stays broken until the frontend sets it up anew.
+// RingError reports that the driver violated the rules of a ring, or that the ring's memory
+// is gone. The queue stays broken until the frontend sets it up again.
 type RingError struct {
 	// Queue is the queue's index.
 	Queue int
@@ -41,8 +41,8 @@ func (e *RingError) Unwrap() error { return e.Err }
 // as that of a file which the frontend truncated.
 type MemoryFault = shm.Fault
 
-// Guard runs f, which reads [Segment.Bytes], and turns a memory fault inside f
-// into a *[MemoryFault]. Any other panic passes through. f is cut off where the
-// fault happened, but its deferred calls run. Guard covers f's own goroutine
-// only. Kick already runs inside a Guard, whose error breaks the queue.
+// Guard runs f, which may read [Segment.Bytes]. If f causes a memory fault, f ends there,
+// its deferred calls run, and Guard returns a *[MemoryFault]. Any other panic passes
+// through. Guard covers only f's own goroutine. Kick already runs inside a Guard; a fault
+// there breaks the queue.
 func Guard(f func() error) error { return shm.Guard(f) }

@@ -19,9 +19,9 @@ import (
 // descriptor that is not in non-blocking mode is not waited for but ignored,
 // and its ring is polled, as is a ring without a descriptor.
 //
-// A worker waits in a system call, on a thread of its own. The runtime's poller
-// would do with fewer threads, but it wakes one to learn of the kick and another
-// to serve it, which costs more than many a request.
+// A worker waits in a system call, on a thread of its own. The runtime's poller would need
+// fewer threads. But it wakes one thread to learn of the kick and another one to serve it,
+// which takes longer than many requests do.
 type kickFD struct {
 	usable bool // else poll
 
@@ -106,8 +106,8 @@ func (k *kickFD) rearm() {
 	}
 }
 
-// nudge makes the worker call Kick again. It looks as if the frontend, whose
-// descriptor it is, had kicked once more.
+// nudge makes the worker call Kick again: it raises the kick descriptor, as the frontend
+// does.
 func (k *kickFD) nudge() {
 	if k != nil && k.usable {
 		_ = eventfd.Add(k.fd)

@@ -4,10 +4,9 @@ package vhostuser
 
 import "github.com/fbpp-project/fbpp/vhostuser/internal/guestmem"
 
-// lease is a queue's use of a memory table, and that of all chains popped
-// meanwhile. It is one reference to the table: a reference for each chain would
-// be a counter that all queues write for each request. The queue's lock guards
-// it.
+// lease is one reference to a memory table, which a queue and its outstanding chains share.
+// With a reference for each chain, all queues would write one counter for each request. The
+// queue's lock guards the lease.
 type lease struct {
 	*guestmem.Snapshot
 	users int // the queue, and the chains that the device has

@@ -17,7 +17,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// Listener is where frontends come from: a listening Unix socket or a single
+// Listener accepts frontends: on a listening Unix socket, or as a single inherited
 // connection.
 type Listener struct {
 	sock   *socket.Conn
@@ -42,9 +42,9 @@ func Open(socketPath string, fd int) (*Listener, error) {
 	return Listen(socketPath)
 }
 
-// Listen listens on a Unix socket at path, which only the owner of the process
-// may connect to (mode 0600). A socket file that nobody listens on any more is
-// replaced; any other file is left alone and is an error.
+// Listen listens on a Unix socket at path. Only the user of the process may connect to it
+// (mode 0600). A socket file on which no process listens is replaced. Any other file at path
+// is an error. The caller closes the Listener.
 func Listen(path string) (_ *Listener, err error) {
 	if err := unixsock.Check(path); err != nil {
 		return nil, fmt.Errorf("listen on socket: %w", err)
@@ -111,9 +111,8 @@ func removeStale(path string) error {
 	return nil
 }
 
-// FromFD takes ownership of an inherited Unix stream socket, also when it
-// fails. SO_ACCEPTCONN tells a listening from a connected one: among backend
-// programs either is customary.
+// FromFD makes a Listener of an inherited Unix stream socket, and takes ownership of it, also
+// when it fails. The socket may be listening or connected; SO_ACCEPTCONN tells which.
 func FromFD(fd int) (*Listener, error) {
 	unix.CloseOnExec(fd)
 	sock, err := socket.New(fd, "vhost-user inherited")

@@ -43,8 +43,7 @@ func (m *Memory) Retain() { m.table.Retain() }
 // Release drops a reference.
 func (m *Memory) Release() { m.table.Release() }
 
-// Regions returns the regions in ascending order of address. What changed between
-// two tables is seen by walking both lists at once.
+// Regions returns the regions in ascending order of address.
 func (m *Memory) Regions() []Region {
 	slots := m.table.Slots()
 	rs := make([]Region, len(slots))
@@ -54,10 +53,10 @@ func (m *Memory) Regions() []Region {
 	return rs
 }
 
-// Files returns the regions with the files that hold them, in ascending order of
-// address. The descriptors are the Memory's, and valid as long as it is. They
-// are for reading what was never touched: through a mapping that would take
-// memory. There are none unless [Device.KeepMemoryFiles] is set.
+// Files returns the regions with their files, in ascending order of address. The Memory owns
+// the descriptors, which are valid until it is released. Reading a page that the guest never
+// used through a file takes no memory, unlike reading it through the mapping. Files returns
+// none unless [Device.KeepMemoryFiles] is set.
 func (m *Memory) Files() []RegionFile {
 	var files []RegionFile
 	for _, s := range m.table.Slots() {

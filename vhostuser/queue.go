@@ -15,9 +15,9 @@ import (
 // Queue is a virtqueue of one connection. All methods may be called from any
 // goroutine, also while the frontend stops the queue.
 //
-// A ring that the frontend unmaps for a moment (it removes and adds memory
-// regions one by one) is paused: Pop finds nothing, and Push keeps the
-// completion until the ring is back.
+// The frontend may unmap a ring for a moment, when it removes and adds memory regions one by
+// one. The queue is paused then: Pop returns no chain, and Push keeps the completion until
+// the ring is mapped again.
 type Queue struct {
 	index   int
 	log     *guestmem.DirtyLog
@@ -59,9 +59,9 @@ type Queue struct {
 // Index returns the queue's number.
 func (q *Queue) Index() int { return q.index }
 
-// Base returns where the frontend told the ring to begin (SET_VRING_BASE). For a
-// split ring it is the index of the first chain that was not taken before. For a
-// packed ring it is two positions with their wrap counters.
+// Base returns the position at which the frontend told the ring to begin (SET_VRING_BASE).
+// For a split ring that is the index of the first chain to pop. For a packed ring it is two
+// positions with their wrap counters.
 func (q *Queue) Base() uint32 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,34 +76,31 @@ func (q *Queue) Running() bool {
 	return q.running && q.broken == nil
 }
 
-// Abandoned says whether the frontend has closed the connection, also while
-// messages of it are left to read, and the queue runs on. A frontend that waits
-// for its backend no longer than so gives up one that was stopped; the guest may
-// use the memory behind the ring for something else by the time that it goes on.
-// A device that can be without a request for long asks before it pops. It costs a
-// system call.
+// Abandoned says whether the frontend has closed the connection, although its last messages
+// are not read yet and the queue still runs. That happens if this process was stopped: the
+// frontend gives it up after a timeout, and the guest may then use the ring's memory for
+// something else. So a device that may be idle for long should call Abandoned before it pops.
+// It costs a system call.
 func (q *Queue) Abandoned() bool { return q.hungUp() }
 
-// Pop takes the next chain that the driver made available. It returns nil, nil
-// when there is none or the queue is disabled (Kick is called when it is
-// enabled again), [ErrQueueStopped] when the queue is stopped, and a
-// *[RingError] when the ring is broken.
+// Pop takes the next chain that the driver made available. It returns nil, nil if there is
+// none, or if the queue is disabled (Kick is called when it is enabled again). It returns
+// [ErrQueueStopped] if the queue is stopped, and a *[RingError] if the ring is broken.
 //
-// Where chains are tracked (see Device.TrackInflight), those that a backend
-// before us left in flight come first, also while the queue stops.
+// With [Device.TrackInflight], chains that an earlier backend left in flight come first, also
+// while the queue stops.
 //
-// Every chain must be given back once, by Push or Unpop, even after the queue
-// was stopped: it keeps the guest memory mapped until then. The Chain must not
-// be used after that.
+// Every chain must be given back once, by Push or Unpop, even after the queue was stopped:
+// until then it keeps the guest memory mapped. The Chain must not be used after that.
 func (q *Queue) Pop() (*Chain, error) {
 	var one [1]*Chain
 	_, err := q.PopBatch(one[:])
 	return one[0], err
 }
 
-// PopBatch is Pop for several chains, with less effort for each: it fills dst
-// as far as there are chains, and returns how many. An error comes alone; where
-// chains were popped before it, the next call returns it.
+// PopBatch is Pop for several chains, at a lower cost for each. It fills dst as far as there
+// are chains, and returns their number. If there is an error after some chains were popped, it
+// returns these chains, and the next call returns the error.
 func (q *Queue) PopBatch(dst []*Chain) (int, error) {
 	for {
 		n, err := q.tryPop(dst)
@@ -189,8 +186,8 @@ func (q *Queue) fetchLocked(c *Chain) (bool, error) {
 	return ok && err == nil, err
 }
 
-// Notify interrupts the driver if it wants that for what was pushed since the
-// last time. One call serves any number of preceding Pushes.
+// Notify interrupts the driver if the driver wants that for the chains pushed since the last
+// call. One call is enough for any number of Pushes.
 func (q *Queue) Notify() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()

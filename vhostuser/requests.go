@@ -11,9 +11,9 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// SetHostNotifier lets the driver notify queue i by a page of the device's own,
-// instead of through the frontend: size bytes, the page size of the host, at
-// offset in the file of fd, which stays the caller's. It needs HOST_NOTIFIER.
+// SetHostNotifier lets the driver notify queue i by writing to a page of the device, without
+// the frontend. The page has size bytes, the page size of the host, at offset in the file fd.
+// The caller keeps the ownership of fd. It needs HOST_NOTIFIER.
 func (b *Backend) SetHostNotifier(i int, fd int, offset, size uint64) error {
 	if err := b.needs(wire.ProtocolHostNotifier, wire.ProtocolBackendSendFD); err != nil {
 		return fmt.Errorf("set host notifier: %w", err)
@@ -22,7 +22,7 @@ func (b *Backend) SetHostNotifier(i int, fd int, offset, size uint64) error {
 	return b.request(wire.BackendVringHostNotifier, v.AppendTo(nil), fd)
 }
 
-// ClearHostNotifier takes back what SetHostNotifier gave.
+// ClearHostNotifier ends the effect of SetHostNotifier for queue i.
 func (b *Backend) ClearHostNotifier(i int) error {
 	if err := b.needs(wire.ProtocolHostNotifier); err != nil {
 		return fmt.Errorf("clear host notifier: %w", err)

@@ -15,7 +15,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// Server serves a Device to one frontend at a time.
+// Server serves a Device to one frontend at a time. See [NewServer].
 type Server struct {
 	dev  *Device
 	lg   *zap.Logger
@@ -30,33 +30,32 @@ type options struct {
 	noPostcopy bool
 }
 
-// WithUserfault makes the userfaultfds of postcopy migrations by dev, an open
-// /dev/userfaultfd (see [OpenUserfault]). It is for programs that open the device
-// first and give up their privileges then. dev stays the caller's, is used until the
-// server has ended, and may be nil.
+// WithUserfault creates the userfaultfds for postcopy migrations with dev, an open
+// /dev/userfaultfd (see [OpenUserfault]). It is for programs that open the device and then
+// drop their privileges. The caller closes dev after the server has ended; dev may be nil.
 //
-// Where dev gives none the library tries userfaultfd(2) and the device by itself; as
-// a last resort it takes one of UFFD_USER_MODE_ONLY, which needs no privilege. With
-// that it waits for one page at a time, and a wait keeps one of Go's processors
-// busy. No access to guest memory is left uncovered: [Queue.Pop] and
-// [Memory.Segments] have waited before a device can pass memory to a system call.
+// If dev cannot create one, the library tries userfaultfd(2), and then opens the device
+// itself. The last resort is UFFD_USER_MODE_ONLY, which needs no privilege. With that the
+// library waits for one page at a time, and a wait keeps one of Go's processors busy. It is
+// still safe: [Queue.Pop] and [Memory.Segments] wait for missing pages before a device can
+// pass memory to a system call.
 func WithUserfault(dev *os.File) Option { return func(o *options) { o.userfault = dev } }
 
-// WithoutPostcopy does not offer PAGEFAULT. QEMU then refuses to switch postcopy-ram
-// on for the virtual machine.
+// WithoutPostcopy makes the server not offer PAGEFAULT. QEMU then refuses to enable the
+// capability postcopy-ram for the virtual machine.
 func WithoutPostcopy() Option { return func(o *options) { o.noPostcopy = true } }
 
-// OpenUserfault opens /dev/userfaultfd. An error is no reason to give up: the kernel
-// may not have the device, or not for this process.
+// OpenUserfault opens /dev/userfaultfd for [WithUserfault]. The caller closes it. A program can
+// ignore the error: the kernel may lack the device, or not let this process open it.
 func OpenUserfault() (*os.File, error) { return os.OpenFile(shm.UserfaultDevice, os.O_RDWR, 0) }
 
 // maxQueues is how many queues SET_VRING_KICK could name, halved, since some
 // frontends count in pairs.
 const maxQueues = 128
 
-// NewServer checks dev and makes a server of it. dev must not change
-// afterwards. lg may be nil. Its lines are mostly about what the other side did, so
-// that they come without a stack trace, however lg is configured.
+// NewServer checks dev and makes a server of it. dev must not change afterwards. lg may be nil.
+// Log lines have no stack traces, however lg is configured, because most of them are about
+// errors of the frontend or driver.
 func NewServer(dev *Device, lg *zap.Logger, opts ...Option) (*Server, error) {
 	if lg == nil {
 		lg = zap.NewNop()
@@ -98,14 +97,13 @@ func NewServer(dev *Device, lg *zap.Logger, opts ...Option) (*Server, error) {
 // Serve serves the frontends that l accepts, one after the other. It returns
 //
 //   - the cause of ctx, when that ends;
-//   - an error, when l fails;
-//   - when l was an inherited connected socket, how that connection ended: nil if
-//     in good order.
+//   - an error, if l fails;
+//   - if l is an inherited connected socket, the error that ended the connection, or nil if
+//     the frontend closed it between two messages.
 //
-// A frontend that connects while another one is served is turned away, and the
-// log says so; one that connects after the other has hung up waits until its turn
-// comes. The goroutine that calls Serve is the message goroutine. Serve does not
-// close l.
+// A frontend that connects while another one is served is refused, which is logged. If the
+// other one has hung up already, the new frontend is served next. The goroutine that calls
+// Serve is the message goroutine. Serve does not close l.
 func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	var next *wire.Conn // has come already
 	for {

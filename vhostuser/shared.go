@@ -48,9 +48,9 @@ func (b *Backend) sharedObject(req wire.BackendRequest, id wire.UUID) error {
 	return b.request(req, id.AppendTo(nil))
 }
 
-// LookupSharedObject returns the object, a dma-buf, that another device of the
-// virtual machine exports. The caller closes it. It needs SHARED_OBJECT.
-// QEMU 10.0 sends no descriptor with its answer, and the lookup fails.
+// LookupSharedObject returns an object, a dma-buf, that another device of the virtual machine
+// exports. The caller closes it. It needs SHARED_OBJECT. With QEMU 10.0 it always fails, because
+// QEMU sends no descriptor with its answer.
 func (b *Backend) LookupSharedObject(id wire.UUID) (*os.File, error) {
 	if err := b.needs(wire.ProtocolSharedObject); err != nil {
 		return nil, fmt.Errorf("look up shared object %v: %w", id, err)

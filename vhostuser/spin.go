@@ -30,10 +30,9 @@ const (
 	maxRest = 256
 )
 
-// spinner says whether it is worth to spin. Where the driver has no processor
-// to itself it cannot go on while the worker spins: both only lose time, though
-// the driver's next kick would come soon. So a spin that found nothing is
-// followed by some Kicks without one, twice as many each time.
+// spinner decides whether to spin. If driver and worker share a processor, the driver cannot
+// run while the worker spins, so spinning only costs time. Therefore, after a spin that found
+// nothing, some Kicks are not followed by a spin: twice as many each time.
 type spinner struct {
 	rest int // Kicks that are to be followed by sleep
 	vain int // what rest was after the last spin in vain
@@ -48,7 +47,7 @@ func (s *spinner) begin() bool {
 	return true
 }
 
-// end takes what came of it.
+// end is called after a spin, and says whether it found buffers.
 func (s *spinner) end(success bool) {
 	if success {
 		s.vain = 0

@@ -33,8 +33,8 @@ type Program struct {
 	Capabilities string
 	// Flags adds the program's own options. It may be nil.
 	Flags func(fs *flag.FlagSet)
-	// Open makes the device when the options are known. close, unless nil, is
-	// called when the device serves no more.
+	// Open makes the device, after the options were parsed. close, unless nil, is
+	// called after the device was served.
 	Open func() (dev *vhostuser.Device, close func() error, err error)
 }
 

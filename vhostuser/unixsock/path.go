@@ -10,10 +10,10 @@ import (
 // MaxPath is the longest path in bytes: sun_path of unix(7) without its final NUL.
 const MaxPath = 107
 
-// Check says, before the kernel is asked, which answers EINVAL to anything that
-// is wrong with it, what is wrong with a path of a socket that has to be a file. A name
-// that begins with "@" is Linux's abstract socket, which anyone in the network
-// namespace may connect to, whatever the mode.
+// Check returns an error that says what is wrong with the path of a socket. The kernel would
+// answer EINVAL to any wrong path. The socket has to be a file: a name that begins with "@"
+// is an abstract socket of Linux, to which any process in the network namespace may connect,
+// whatever the mode.
 func Check(path string) error {
 	switch {
 	case path == "":

@@ -18,8 +18,8 @@ import (
 // any message may carry, so that a surplus is seen and not cut off.
 const maxFDs = 2 * MaxMemRegions
 
-// Conn carries messages over a connected Unix stream socket. One goroutine may
-// receive while another sends.
+// Conn carries messages over a connected Unix stream socket. One goroutine may receive while
+// another one sends.
 type Conn struct {
 	sock *socket.Conn
 	buf  [MaxPayload]byte
@@ -41,8 +41,8 @@ func NewConnFD(fd int, name string) (*Conn, error) {
 	return NewConn(sock), nil
 }
 
-// NewConnUnix makes a Conn of a connection of package net, whose end it takes
-// over: sock is closed, also when it fails.
+// NewConnUnix makes a Conn of a connection of package net. It closes sock, also when it fails;
+// the Conn has a descriptor of its own.
 func NewConnUnix(sock *net.UnixConn, name string) (*Conn, error) {
 	defer sock.Close()
 	f, err := sock.File()
@@ -119,9 +119,9 @@ func (m *Message) Close() {
 	m.FDs = nil
 }
 
-// Recv waits for a message. It returns io.EOF when the peer closed the
-// connection between two messages. After any error the connection is of no
-// more use. The caller must Close the message.
+// Recv waits for a message. It returns io.EOF if the peer closed the connection between two
+// messages. After any error the connection cannot be used any more. The caller must Close the
+// message.
 func (c *Conn) Recv(ctx context.Context) (msg *Message, err error) {
 	m := &Message{}
 	defer func() {
