@@ -37,9 +37,9 @@ func (b *Backend) setFeatures(m *wire.Message) error {
 	return nil
 }
 
-// forgetFeatures keeps rings from starting until features are accepted: in which
-// format they are is not known. Those that run go on. Logging is switched on where
-// the request asked for it, since a frontend that cannot be told counts on it.
+// forgetFeatures keeps rings from starting until features are accepted, because their
+// format is not known. Running rings continue. If the refused request asked for logging,
+// logging is switched on: a frontend that did not ask for an acknowledgement relies on it.
 func (b *Backend) forgetFeatures(m *wire.Message) {
 	b.noFeatures = true
 	if v, err := wire.DecodeU64(m.Payload); err == nil && wire.Features(v).Has(wire.FeatureLogAll) {
@@ -82,8 +82,8 @@ func (b *Backend) setLogBase(m *wire.Message) (reply, error) {
 		return reply{}, err
 	}
 	if err := b.log.Replace(v, m.FDs[0]); err != nil {
-		// QEMU does not look at the status, and would migrate without the pages
-		// that we write. It can do without us.
+		// QEMU ignores the status, and would migrate without the pages that the device
+		// writes. So end the connection: QEMU can migrate without the backend.
 		return reply{}, fatalError{err}
 	}
 	return reply{payload: wire.U64(0).AppendTo(nil)}, nil
@@ -94,7 +94,8 @@ func (b *Backend) setLogBase(m *wire.Message) (reply, error) {
 func (b *Backend) setLogFD(m *wire.Message) error {
 	flags, err := unix.FcntlInt(uintptr(m.FDs[0]), unix.F_GETFL, 0)
 	if err != nil || flags&unix.O_NONBLOCK == 0 {
-		// Its flags are the frontend's too, and a full counter must not stop us.
+		// The frontend shares the descriptor's flags, so they cannot be changed. A
+		// write to a blocking eventfd could wait for ever.
 		return errors.New("log eventfd is in blocking mode")
 	}
 	b.log.SetEvent(m.TakeFD(0))
@@ -129,8 +130,8 @@ func (b *Backend) setConfig(m *wire.Message) error {
 	return b.dev.WriteConfig(c.Data, c.Offset)
 }
 
-// resetOwner stops the rings, as the specification asks backends to that do
-// not ignore this deprecated request.
+// resetOwner stops the rings. The request is deprecated; the specification says that a
+// backend either ignores it or does this.
 func (b *Backend) resetOwner(*wire.Message) error {
 	b.stopQueues()
 	return nil
@@ -147,9 +148,9 @@ func (b *Backend) resetDevice(*wire.Message) error {
 	return nil
 }
 
-// setStatus stores the status, and resets the device when it is zero. QEMU 7.2
-// does that before it asks for the rings' indices, so those survive. QEMU never
-// sends DRIVER_OK for some devices: nothing waits for it.
+// setStatus stores the status, and resets the device if it is zero. The rings' indices
+// survive, because QEMU 7.2 resets the device before it asks for them. For some devices
+// QEMU never sends DRIVER_OK, so nothing depends on it.
 func (b *Backend) setStatus(m *wire.Message) error {
 	v, err := wire.DecodeU64(m.Payload)
 	if err != nil {

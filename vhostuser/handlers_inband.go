@@ -21,8 +21,8 @@ func (b *Backend) addInbandRules(rules map[wire.Request]rule) {
 	}
 }
 
-// vringKick starts a ring whose kicks are messages, and kicks it. A ring with a
-// kick descriptor, or one that is polled, does without: those are preferred.
+// vringKick starts a ring whose kicks are messages, and kicks it. It does nothing for a ring
+// with a kick descriptor, or one that is polled.
 func (b *Backend) vringKick(m *wire.Message) error {
 	q, num, err := b.vringState(m)
 	switch {
@@ -39,7 +39,7 @@ func (b *Backend) vringKick(m *wire.Message) error {
 	return b.inband[q.index].Raise()
 }
 
-// startInband gives the ring a kick descriptor that we raise ourselves.
+// startInband starts a ring with a kick descriptor that the backend itself raises.
 func (b *Backend) startInband(q *Queue) error {
 	fd, err := eventfd.New()
 	if err != nil {
@@ -54,15 +54,16 @@ func (b *Backend) startInband(q *Queue) error {
 	return b.startQueue(q, fd)
 }
 
-// tellVring notifies the frontend without a descriptor, if it agreed to that.
+// tellVring notifies the frontend by a message, if INBAND_NOTIFICATIONS was negotiated.
 func (b *Backend) tellVring(req wire.BackendRequest, queue int) {
 	if b.ProtocolFeature(wire.ProtocolInbandNotify) {
 		b.channel.notify(note{req: req, queue: queue})
 	}
 }
 
-// checkInband makes sure that in-band notifications have a channel to go by,
-// and that they are waited for (vhost-user.rst, "In-band notifications").
+// checkInband checks that in-band notifications were negotiated together with the features
+// that they need: the backend channel and REPLY_ACK (vhost-user.rst, "In-band
+// notifications").
 func checkInband(f wire.ProtocolFeatures) error {
 	if f.Has(wire.ProtocolInbandNotify) && !(f.Has(wire.ProtocolBackendReq) &&
 		f.Has(wire.ProtocolReplyAck)) {

@@ -30,16 +30,16 @@ func (b *Backend) addInflightRules(rules map[wire.Request]rule) {
 	}
 }
 
-// inflight is the memory of a connection that tracks chains in flight. It is of
-// the message goroutine alone; the queues know their parts.
+// inflight is a connection's memory for tracking chains in flight. Only the message
+// goroutine may use it; each queue has its part.
 type inflight struct {
 	file    *os.File // the memory that was made last, to be closed
 	mapping *shm.Mapping
 	refused bool // the last SET_INFLIGHT_FD was
 }
 
-// getInflightFD makes memory for the frontend to keep. What a ring needs
-// depends on its format, so features are negotiated before.
+// getInflightFD makes memory for the frontend to keep. Its size depends on the format of the
+// rings, so the features must have been negotiated.
 func (b *Backend) getInflightFD(m *wire.Message) (reply, error) {
 	v, err := b.inflightDescription(m)
 	if err != nil {
@@ -92,8 +92,8 @@ func (b *Backend) setInflightFD(m *wire.Message) error {
 	return nil
 }
 
-// forgetInflight keeps rings from starting until there is inflight memory: to
-// record requests in the old one would lose them. Rings that run go on.
+// forgetInflight keeps rings from starting until the frontend sends inflight memory: requests
+// that are recorded in the old memory would be lost. Running rings continue.
 func (b *Backend) forgetInflight(*wire.Message) {
 	if slices.ContainsFunc(b.queues, (*Queue).isStarted) {
 		return

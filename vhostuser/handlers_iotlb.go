@@ -19,7 +19,7 @@ func (b *Backend) addIOTLBRules(rules map[wire.Request]rule) {
 	}
 }
 
-// newTLB returns a TLB that asks by the backend channel.
+// newTLB returns a TLB that asks the frontend over the backend channel.
 func (b *Backend) newTLB() *guestmem.TLB {
 	t := guestmem.NewTLB()
 	t.Ask = func(v wire.IOTLB, stop <-chan struct{}) error {
@@ -59,15 +59,14 @@ func (b *Backend) addTranslation(v wire.IOTLB) error {
 	}
 	for _, q := range b.queues {
 		if q.paused() {
-			q.setMemory(mem) // which may be what it waits for
+			q.setMemory(mem) // the ring may wait for this translation
 		}
 	}
 	return nil
 }
 
-// removeTranslations forgets a range. When it returns, nobody uses it any more:
-// each queue has looked its ring up again, under the lock that all writes to
-// guest memory hold.
+// removeTranslations forgets a range. When it returns, the range is not used any more: each
+// queue has looked up its ring again, under the lock that all writes to guest memory hold.
 func (b *Backend) removeTranslations(v wire.IOTLB) error {
 	mem := b.mem.Peek()
 	if err := mem.RemoveTranslations(v); err != nil {

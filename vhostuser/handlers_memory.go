@@ -34,7 +34,7 @@ func (b *Backend) setMemTable(m *wire.Message) (reply, error) {
 
 // forgetMemTable leaves the device without memory.
 func (b *Backend) forgetMemTable(*wire.Message) {
-	if !b.mem.Arriving() { // else it was an acknowledgement, or the connection ends
+	if !b.mem.Arriving() { // in postcopy it was an acknowledgement, or the connection ends
 		b.useMemory(b.mem.Empty())
 	}
 }

@@ -78,9 +78,9 @@ func (b *Backend) setVringAddr(m *wire.Message) error {
 	return b.retry(func() error { return q.setAddr(a) })
 }
 
-// getVringBase stops the ring. Once it returns, the ring and the guest's
-// buffers are not written any more and the device is not called for them. The
-// memory table stays: a frontend that uses slots does not send it again.
+// getVringBase stops the ring. When it returns, the ring and the guest's buffers are not
+// written any more, and Kick is not called. It keeps the memory table: a frontend that uses
+// memory slots does not send it again.
 func (b *Backend) getVringBase(m *wire.Message) (reply, error) {
 	q, _, err := b.vringState(m)
 	if err != nil {
@@ -157,10 +157,10 @@ func (b *Backend) startQueue(q *Queue, kick int) error {
 	return nil
 }
 
-// errAfterRefusal is about a ring that lacks what was refused before.
+// errAfterRefusal says that a ring cannot start, because a request to set it up was refused.
 var errAfterRefusal = errors.New("what it was to start with was refused")
 
-// mayStart says whether what concerns all rings is known.
+// mayStart returns an error if a setting of all rings was refused: a ring cannot start then.
 func (b *Backend) mayStart() error {
 	switch {
 	case b.noFeatures:

@@ -9,16 +9,15 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
 
-// flight tracks the chains of a ring that are in flight, in memory that
-// outlives this process, so that a backend after us can do what we did not
-// finish (vhost-user.rst, "Inflight I/O tracking"). Only the death of this
-// process interrupts it, so program order is all the order that its stores
-// need. Methods must be called inside a Guard, by the holder of the queue's
-// lock. The memory is shared with the frontend, and is not trusted.
+// flight tracks the chains of a ring that are in flight, in memory that survives this
+// process. So the next backend can finish them (vhost-user.rst, "Inflight I/O tracking").
+// The memory is read only after this process has died, so program order is enough for its
+// stores. Methods must be called inside a Guard, by the holder of the queue's lock. The
+// memory is shared with the frontend, and is not trusted.
 type flight interface {
-	// recover takes the ring's positions and the chains that a backend before
-	// us left in flight from the memory, in the order in which that one
-	// fetched them, or initialises the memory.
+	// recover sets the ring's positions from the memory. It returns the chains that
+	// an earlier backend left in flight, in the order in which that backend fetched
+	// them. If the memory is uninitialised it initialises it.
 	recover() ([]uint16, error)
 	// load fills c with a chain that was left in flight.
 	load(c *Chain, entry uint16) error
@@ -31,8 +30,9 @@ type flight interface {
 	complete(c *Chain)
 	// settle records that what was completed is published.
 	settle()
-	// leave makes the memory uninitialised: a frontend that stopped the ring
-	// knows its base. A driver may take the device anew before the next start.
+	// leave marks the memory as uninitialised. The frontend has stopped the ring, and
+	// knows its base. Before the next start, a driver may reset the device, and then
+	// the record would be wrong.
 	leave()
 }
 

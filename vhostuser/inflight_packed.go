@@ -33,9 +33,9 @@ const (
 	packedEntryAddr     = 24 // le64
 )
 
-// packedFlight tracks a packed ring, whose used elements overwrite descriptors
-// in flight: it keeps a copy of each. An entry is named by where the copy of
-// the chain's first descriptor is.
+// packedFlight tracks a packed ring. There, used elements overwrite descriptors in flight, so
+// it keeps a copy of each descriptor. The index of the copy of a chain's first descriptor
+// identifies the chain.
 type packedFlight struct {
 	area
 	ring    *packedRing
@@ -55,7 +55,7 @@ func (f *packedFlight) position(idx, wrap int) uint32 {
 	if f.b[wrap] != 0 {
 		v |= packedWrap
 	}
-	// It may have changed since it was checked: ahead makes it one of the ring's.
+	// The frontend may have changed it since it was checked: ahead makes it valid.
 	return f.ring.ahead(f.ring.decode(v), 0)
 }
 
@@ -96,16 +96,16 @@ func (f *packedFlight) recover() ([]uint16, error) {
 	// What was fetched and not used is all in flight.
 	f.ring.next = f.ring.ahead(f.ring.used, slots)
 	f.ring.seen = f.ring.next
-	// Of a batch that was not published, all elements but the first have their
-	// flags. The driver does not look past the first one, until it is published.
+	// If the batch was not published, all its elements except the first have their
+	// flags already. The driver does not read them before the first one is published.
 	for i := 1; i < slots; i++ {
 		f.ring.takeBack(f.ring.ahead(f.ring.used, i))
 	}
 	return entries, nil
 }
 
-// finishBatch notes a batch that was published, or forgets one that was not,
-// of a backend that died in between.
+// finishBatch handles the last batch of a backend that died. It records the batch as complete
+// if that was published, and discards it otherwise.
 func (f *packedFlight) finishBatch() {
 	old := f.position(packedFlightOldUsed, packedFlightOldWrap)
 	if f.position(packedFlightUsed, packedFlightWrap) != old {

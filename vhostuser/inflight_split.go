@@ -61,8 +61,8 @@ func (f *splitFlight) recover() ([]uint16, error) {
 	return heads, nil
 }
 
-// finishBatch takes the chains out of flight that were published by a backend
-// that died before it noted it.
+// finishBatch takes chains out of flight that a backend has published, if it died before it
+// could record that.
 func (f *splitFlight) finishBatch(used uint16) error {
 	n := used - f.load16(splitFlightUsed)
 	if n == 0 {

@@ -23,8 +23,8 @@ type lifecycle struct {
 	worker *worker
 }
 
-// run has the ring, which was opened, processed when kick tells to. A ring that
-// is started already gets another kick descriptor.
+// run starts to process an opened ring at each kick. A ring that is started already gets the new
+// kick descriptor.
 func (q *Queue) run(kick *kickFD) {
 	if q.life.kick != nil {
 		q.stopWorker()
@@ -40,8 +40,8 @@ func (q *Queue) isStarted() bool {
 	return q.started
 }
 
-// open begins to use the ring as it was told, unless that cannot be: the ring is
-// stopped then, as before.
+// open begins to use the ring as the frontend has set it up. After an error the ring is stopped, as
+// before.
 func (q *Queue) open() (err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -115,8 +115,8 @@ func (q *Queue) beginLocked() error {
 		if q.left, err = q.flight.recover(); err == nil {
 			return nil
 		}
-		// Of no use, or not about this driver: the device was taken anew while
-		// there was no backend.
+		// The record is damaged, or of an earlier driver: the device may have been
+		// reset while there was no backend.
 		q.lg.Error("requests in flight cannot be recovered", zap.Error(err))
 		q.flight.leave()
 		q.ring.begin(q.set.base)
@@ -156,8 +156,8 @@ func (q *Queue) update() {
 	}
 }
 
-// halt tells the device that the queue stops to run, and ends its worker. From
-// now on Pop finds nothing, so that Kick ends though the driver goes on.
+// halt tells the device that the queue stops running, and ends its worker. From now on Pop returns
+// no chain, so that Kick ends even if the driver makes more buffers available.
 func (q *Queue) halt() {
 	q.mu.Lock()
 	was := q.running
@@ -172,9 +172,9 @@ func (q *Queue) halt() {
 	q.stopWorker()
 }
 
-// stop stops the ring and returns the base from which the next one to start it
-// has to go on. With complete, outstanding chains that this base cannot express
-// are completed; without, as for a frontend that is gone, nothing is written.
+// stop stops the ring, and returns the base at which its next start has to continue. With complete,
+// it completes outstanding chains that the base cannot express. Without, as for a frontend that is
+// gone, it writes nothing.
 func (q *Queue) stop(complete bool) uint32 {
 	if complete {
 		// The device may still complete or give back chains.
@@ -189,7 +189,7 @@ func (q *Queue) stop(complete bool) uint32 {
 		}
 		q.closeLocked()
 	}
-	// What is there now may be no ring any more: the next start needs an address.
+	// The memory may be used for something else now, so the next start needs an address.
 	q.set.addr, q.set.hasAddr, q.set.refused = wire.VringAddr{}, false, false
 	base := q.set.base
 	q.mu.Unlock()
@@ -200,7 +200,7 @@ func (q *Queue) stop(complete bool) uint32 {
 	return base
 }
 
-// close stops the queue without a word to the guest and frees what it owns.
+// close stops the queue without writing to guest memory, and frees what it owns.
 func (q *Queue) close() {
 	q.stop(false)
 	q.mu.Lock()

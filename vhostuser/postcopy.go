@@ -17,11 +17,11 @@ import (
 // "Migration"): the device runs before all of the guest's memory is there, and
 // an access to a page that is not waits until the frontend has put it there.
 //
-// A table that comes after POSTCOPY_LISTEN is answered with our addresses, since
-// the frontend will hear of faults by these. It is used once the frontend has
+// A memory table that comes after POSTCOPY_LISTEN is answered with the addresses of the mappings in
+// this process, because faults are reported by these. The table is used after the frontend has
 // acknowledged them.
 //
-// It is of the message goroutine alone.
+// Only the message goroutine may use postcopy.
 type postcopy struct {
 	uffd       *shm.Userfault     // nil: not advised
 	registered []*guestmem.Slot   // with a reference each
@@ -61,7 +61,7 @@ func (b *Backend) postcopyListen(*wire.Message) error {
 	case b.mem.Arriving():
 		return errors.New("postcopy has begun already")
 	case len(b.mem.Peek().Slots()) > 0:
-		// Their addresses were never told, so that nobody could serve them.
+		// The frontend does not know the addresses of these, so it could not resolve faults.
 		return errors.New("memory regions were sent before")
 	}
 	b.mem.Expect(b.post.uffd.UserModeOnly)
@@ -75,8 +75,8 @@ func (b *Backend) postcopyEnd(*wire.Message) (reply, error) {
 	return reply{payload: wire.U64(0).AppendTo(nil)}, b.endPostcopy(false)
 }
 
-// endPostcopy lets go of the userfaultfd. With revoke, for a frontend that is
-// gone, the accesses that wait fail; without, all pages have arrived.
+// endPostcopy closes the userfaultfd. With revoke, because the frontend is gone, waiting accesses
+// fail. Without, all pages have arrived.
 func (b *Backend) endPostcopy(revoke bool) (err error) {
 	p := &b.post
 	if p.uffd == nil {
@@ -84,8 +84,8 @@ func (b *Backend) endPostcopy(revoke bool) (err error) {
 	}
 	for _, s := range p.registered {
 		if revoke {
-			// An access that went on would put an empty page into memory that
-			// the frontend may still use.
+			// An access that continued would place a zero page in memory that the
+			// frontend may still use.
 			err = errors.Join(err, s.Mapping.Revoke())
 		}
 		err = errors.Join(err, p.uffd.Unregister(s.Mapping))
@@ -150,7 +150,7 @@ func (b *Backend) tellSlot(m *wire.Message) (reply, error) {
 	return reply{payload: answer.AppendTo(nil), always: true}, b.register(slot)
 }
 
-// register makes accesses to pages of new slots that are missing wait.
+// register makes accesses to missing pages of new slots wait.
 func (b *Backend) register(slots ...*guestmem.Slot) error {
 	for _, s := range slots {
 		if err := b.post.uffd.Register(s.Mapping); err != nil {
@@ -194,8 +194,8 @@ func isAcknowledgement(m *wire.Message) bool {
 	return len(m.FDs) == 0 && len(m.Payload) == sizeU64
 }
 
-// retry calls f again when the pages that it needs have arrived. Meanwhile the
-// frontend waits for us; what it waits for comes by another of its threads.
+// retry calls f, and again when the pages that it needs have arrived. Meanwhile the frontend waits
+// for this request, but another of its threads places the pages.
 func (b *Backend) retry(f func() error) error {
 	for {
 		err := f()

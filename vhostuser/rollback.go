@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
 
-// rollBackLocked leaves no chain outstanding: it makes those popped last
-// available again, and completes the others with nothing written.
+// rollBackLocked leaves no chain outstanding: it makes the chains popped last available again, and
+// with complete it completes the others with nothing written.
 func (q *Queue) rollBackLocked(complete bool) {
 	if !complete {
 		q.flight = nil // it stays as it is, for the next backend
@@ -29,8 +29,8 @@ func (q *Queue) rollBackLocked(complete bool) {
 		q.leaveLocked()
 	}
 	if q.flight != nil {
-		// The frontend knows the base now, and the driver may be another one
-		// when the ring is started again.
+		// The frontend knows the base now, and another driver may start the ring
+		// next.
 		if err := shm.Guard(func() error { q.flight.leave(); return nil }); err != nil {
 			q.lg.Warn("cannot leave the inflight memory", zap.Error(err))
 		}
@@ -38,7 +38,7 @@ func (q *Queue) rollBackLocked(complete bool) {
 	q.outstanding, q.pushed = chainList{}, nil
 }
 
-// leaveLocked leaves the ring as whoever starts it next expects it.
+// leaveLocked leaves the ring in the state that its next start expects.
 func (q *Queue) leaveLocked() {
 	for q.popped < len(q.left) {
 		c := q.newChainLocked()

@@ -12,14 +12,14 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// setup is what the frontend told about a ring.
+// setup is what the frontend has set for a ring.
 type setup struct {
 	size    int // zero: not known
 	addr    wire.VringAddr
 	hasAddr bool
 	base    uint32
-	noBase  bool // the last one was refused
-	refused bool // something of this was, since the ring was stopped
+	noBase  bool // the last base was refused
+	refused bool // a part of the setup was refused since the ring was stopped
 
 	inflight      area // where to track chains, if it has memory
 	inflightLimit int  // how many descriptors it has room for
@@ -82,9 +82,8 @@ func (q *Queue) setAddr(a wire.VringAddr) error {
 	return nil
 }
 
-// forgetSize, forgetBase and forgetAddr are called when what the frontend told
-// last was refused. What it told before is not what it means any more, so that
-// the ring does not start until it is told again.
+// forgetSize, forgetBase and forgetAddr are called after a request for that part was refused. The
+// frontend wanted to change the earlier value, so the ring does not start until it sends another.
 func (q *Queue) forgetSize() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -157,9 +156,9 @@ func (q *Queue) setMemory(m *guestmem.Snapshot) {
 	q.resume(back)
 }
 
-// attachLocked finds the started ring in memory, and says whether it was not
-// there before: then it goes on with what waited. An error leaves it as it is,
-// but a translation that is missing pauses it.
+// attachLocked looks up the started ring in memory. back says that the ring was not mapped before:
+// then it publishes what waited. After an error the ring stays as it is, but a missing translation
+// pauses it.
 func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
 	if err := q.ring.attach(q.mem.Snapshot, a, q.log); err != nil {
 		q.mapped = q.mapped && !guestmem.IsMiss(err)
@@ -182,8 +181,8 @@ func (q *Queue) attachLocked(a wire.VringAddr) (back bool, err error) {
 	return true, nil
 }
 
-// resume looks at a ring that is back once: kicks were consumed meanwhile. It
-// does not wait for the worker, which may itself wait for the frontend.
+// resume makes the worker look at a ring that is mapped again, because kicks may have been consumed
+// meanwhile. It does not wait for the worker, which may itself wait for the frontend.
 func (q *Queue) resume(back bool) {
 	if back && q.life.worker != nil {
 		q.life.kick.nudge()

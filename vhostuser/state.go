@@ -64,7 +64,7 @@ func (b *Backend) setDeviceStateFD(m *wire.Message) (reply, error) {
 	b.transfer = t
 	go func() {
 		defer close(t.done)
-		defer pipe.close() // which tells the frontend that a saved state is whole
+		defer pipe.close() // tells the frontend that a saved state is complete
 		t.err = t.run(b.dev)
 	}()
 	return reply{payload: wire.U64(wire.StateNoFD).AppendTo(nil)}, nil
@@ -77,7 +77,7 @@ func (t *transfer) run(dev *Device) error {
 	if err := dev.LoadState(t.pipe); err != nil {
 		return err
 	}
-	// What the device left unread is of a device that it does not know.
+	// If the device leaves state unread, the state is of another kind of device.
 	if n, err := io.Copy(io.Discard, t.pipe); n != 0 || err != nil {
 		return errors.Join(fmt.Errorf("%d bytes of device state are left over", n), err)
 	}
@@ -102,8 +102,8 @@ func (b *Backend) checkDeviceState(*wire.Message) (reply, error) {
 	return reply{payload: wire.U64(0).AppendTo(nil)}, nil
 }
 
-// endTransfer cancels a transfer that still goes on, and forgets it. A device
-// that does not take notice in time is an error, and the transfer stays.
+// endTransfer cancels a running transfer, and forgets it. It is an error if the device does not
+// return in time; the transfer stays then.
 func (b *Backend) endTransfer() error {
 	t := b.transfer
 	if t == nil {
@@ -128,8 +128,8 @@ const hangupInterval = 50 * time.Millisecond
 // waitForever is the timeout of a wait that ends with the connection.
 const waitForever time.Duration = math.MaxInt64
 
-// waitFor waits until done is closed and says whether it is. It gives up after
-// the timeout, or when nobody is there any more to answer.
+// waitFor waits until done is closed, and says whether it is. It gives up after the timeout, or
+// when the frontend has disconnected.
 func (b *Backend) waitFor(done <-chan struct{}, timeout time.Duration) bool {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()

@@ -49,7 +49,7 @@ type header struct {
 
 var errUnsupported = errors.New("request is not supported")
 
-// storage is where a disk's content is: an *os.File.
+// storage holds a disk's content: an *os.File, or what a test uses instead.
 type storage interface {
 	io.ReaderAt
 	io.WriterAt
@@ -74,15 +74,15 @@ func (d *disk) device() *vhostuser.Device {
 	return &vhostuser.Device{
 		Features:  features,
 		NumQueues: numQueues,
-		// A request may be carried out twice, should this process die between.
+		// A disk's requests may be carried out twice, if this process dies meanwhile.
 		TrackInflight: true,
 		ReadConfig: func(p []byte, off uint32) error {
 			_, err := bytes.NewReader(d.config()).ReadAt(p, int64(off))
 			return err
 		},
 		Kick: d.kick,
-		// The next one to use the file must find all that was begun, however long
-		// it takes: another QEMU on another host, after a migration.
+		// Wait until all requests are done, however long that takes: after a
+		// migration another backend uses the file, perhaps on another host.
 		QueueStopping: func(q *vhostuser.Queue) {
 			d.serving[q.Index()].Lock()
 			defer d.serving[q.Index()].Unlock()
@@ -118,8 +118,8 @@ func (d *disk) kick(q *vhostuser.Queue) {
 	}
 }
 
-// answer carries a request out, and gives it back with its status in the last
-// byte. A queue that was stopped meanwhile refuses both, which is fine.
+// answer carries a request out, writes the status to its last byte, and pushes it. If the
+// queue was stopped meanwhile both fail, which does no harm.
 func (d *disk) answer(q *vhostuser.Queue, c *vhostuser.Chain) {
 	if c.WritableLen() == 0 {
 		q.Fail(errors.New("request has no place for its status"))

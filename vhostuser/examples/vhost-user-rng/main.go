@@ -47,7 +47,7 @@ func fill(c *vhostuser.Chain, source io.Reader) (uint32, error) {
 	}
 	n, err := io.CopyN(io.NewOffsetWriter(c, 0), source, int64(min(c.WritableLen(), maxRead)))
 	if n == 0 {
-		// The driver counts on one byte at least.
+		// The device must write at least one byte.
 		return 0, fmt.Errorf("read entropy: %w", err)
 	}
 	return uint32(n), nil

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package eventfd raises eventfds that another process gave. Their open file
-// description is shared with it, so its flags are never changed: whether a write
-// may block is asked first.
+// Package eventfd raises eventfds that another process has sent. Both processes share the open
+// file description, so its flags must not be changed. Instead, it checks first whether a write
+// would block.
 package eventfd
 
 import (
@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// New makes an eventfd of our own, which is not inherited and does not block.
+// New makes an eventfd that is non-blocking and closed on exec.
 func New() (int, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
@@ -25,8 +25,9 @@ func New() (int, error) {
 // FD is an eventfd to raise. The zero value has none. It is not safe for
 // concurrent use.
 type FD struct {
-	// Inband, if set, notifies without a descriptor, where there is none and the
-	// other side has not asked for silence by sending none.
+	// Inband, if set, notifies without a descriptor. It is called if the other side has
+	// never set a descriptor. It is not called if the other side has set none on purpose,
+	// which means that it wants no notification.
 	Inband func()
 
 	fd     int
@@ -54,7 +55,7 @@ func (e *FD) Raise() error {
 		return nil
 	}
 	if e.blocks && !writable(e.fd) {
-		return nil // a full counter is as good
+		return nil // the counter is full: the reader wakes up anyway
 	}
 	return Add(e.fd)
 }

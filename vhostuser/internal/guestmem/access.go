@@ -52,10 +52,9 @@ func (m *Snapshot) lookup(dst []Segment, addr, n uint64) ([]Segment, error) {
 	return dst, nil
 }
 
-// appendSegment appends a segment. It fills it in place: a composite literal
-// would be built elsewhere and copied by loads that are wider than the stores
-// before them, which stalls the processor for longer than all the rest of a
-// lookup takes.
+// appendSegment appends a segment, and fills it in place. A composite literal would be built
+// elsewhere, and copied by loads that are wider than the stores before. That stalls the
+// processor for longer than the rest of a lookup takes.
 func appendSegment(dst []Segment, addr uint64, b []byte, iova uint64) []Segment {
 	dst = append(dst, Segment{})
 	s := &dst[len(dst)-1]
@@ -105,9 +104,8 @@ func (m *Snapshot) translate(dst []Segment, addr, n uint64, perm uint8) ([]Segme
 	return dst, nil
 }
 
-// Check says whether the n bytes at off of the writable segments are still
-// where they were when the driver made them available. Where there is an IOMMU
-// the driver can take them away.
+// Check returns an error if the n bytes at off of the writable segments are no longer mapped as
+// they were when the driver made them available. Behind an IOMMU the driver can unmap them.
 func (m *Snapshot) Check(segs []Segment, off, n uint64) error {
 	if !m.Translated() {
 		return nil
@@ -153,8 +151,8 @@ func (m *Snapshot) Ring(addr, n uint64, write bool) (b []byte, guest uint64, err
 	return b, guest, m.present(b, guest)
 }
 
-// translateRing returns the frontend's address for a part of a ring. A miss is
-// asked for in the background, since the message goroutine cannot wait for it.
+// translateRing returns the frontend's address for a part of a ring. It asks for a missing
+// translation in the background, because the message goroutine cannot wait for it.
 func (m *Snapshot) translateRing(addr, n uint64, write bool) (user uint64, err error) {
 	perm := uint8(wire.IOTLBRead)
 	if write {

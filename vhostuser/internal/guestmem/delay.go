@@ -9,13 +9,12 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/internal/shm"
 )
 
-// Delay is the error of an access that will succeed later: the translation of an
-// address has to be asked for, or a page has yet to arrive. Nobody waits for
-// either with a lock held.
+// Delay is the error of an access that can succeed later: a translation is missing, or a page
+// has not arrived yet. The caller releases its locks before it calls Await.
 type Delay interface {
 	error
-	// Await returns nil when it is worth to try again, or when stop is closed.
-	// An error is final.
+	// Await waits, and returns nil when the access should be tried again, or when stop is
+	// closed. An error is final.
 	Await(stop <-chan struct{}) error
 }
 
@@ -83,14 +82,14 @@ func (m *Snapshot) populate(addr, n uint64) error {
 	return nil
 }
 
-// fetch waits in the kernel, if the kernel lets us. A goroutine that stood in an
-// access of its own would hold up the garbage collector, and with it the process,
-// but for one that is written for that.
+// fetch waits until the pages of b have arrived, in a system call if the kernel permits that. A
+// goroutine that waited in an ordinary access would block the garbage collector, and with it the
+// process. Otherwise fetch uses [shm.Touch], which is written for that.
 func (s *Space) fetch(b []byte) error {
 	if !s.userModeOnly.Load() {
 		return shm.Populate(b)
 	}
-	s.touching.Lock() // one keeps a processor, and no more
+	s.touching.Lock() // each such wait keeps a processor busy, so allow only one
 	defer s.touching.Unlock()
 	return shm.Guard(func() error { shm.Touch(b); return nil })
 }

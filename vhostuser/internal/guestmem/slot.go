@@ -71,8 +71,8 @@ func ReleaseAll(slots []*Slot) {
 	}
 }
 
-// Told returns the region as the answer to a postcopy table has it, with our
-// address.
+// Told returns the region for the answer to a postcopy memory table: with the address of the
+// mapping in this process.
 func (s *Slot) Told() wire.MemRegion {
 	v := s.MemRegion
 	v.UserAddr = shm.Addr(s.data)

@@ -35,16 +35,16 @@ func NewSpace(tlb *TLB) *Space {
 func (s *Space) Current() *Snapshot {
 	for {
 		m := s.current.Load()
-		// One that was replaced and freed meanwhile must not be revived.
+		// A table that was replaced and freed meanwhile must not be retained again.
 		if n := m.refs.Load(); n > 0 && m.refs.CompareAndSwap(n, n+1) {
 			return m
 		}
 	}
 }
 
-// Expect says that pages may be missing from now on, at the destination of a
-// postcopy migration: an access waits until the frontend has put them there. With
-// userModeOnly the kernel does not wait on our behalf.
+// Expect says that pages may be missing from now on, at the destination of a postcopy
+// migration. An access then waits until the frontend has placed the page. With userModeOnly
+// system calls that access a missing page fail instead.
 func (s *Space) Expect(userModeOnly bool) {
 	s.userModeOnly.Store(userModeOnly)
 	s.arriving.Store(true)

@@ -30,23 +30,22 @@ const (
 
 type uffdRange struct{ start, length uint64 }
 
-// Userfault is a userfaultfd: whoever reads it hears of accesses to pages that
-// are not there yet, and the access waits.
+// Userfault is a userfaultfd. An access to a missing page of a registered mapping waits, and the
+// process that reads the userfaultfd is told of it.
 type Userfault struct {
 	// FD is for sending. It belongs to the Userfault.
 	FD int
-	// UserModeOnly says that accesses of the kernel on our behalf do not wait but
-	// fail, and so does [Populate]; [Touch] waits.
+	// UserModeOnly says that accesses in system calls fail instead of waiting. So
+	// [Populate] fails, and [Touch] has to be used.
 	UserModeOnly bool
 }
 
-// UserfaultDevice is where who may open it gets userfaultfds, from Linux 6.1 on.
+// UserfaultDevice creates userfaultfds for processes that may open it, from Linux 6.1 on.
 const UserfaultDevice = "/dev/userfaultfd"
 
-// OpenUserfault makes one, or says why the kernel does not let us. It takes an open
-// [UserfaultDevice], dev, which may be nil; CAP_SYS_PTRACE or
-// vm.unprivileged_userfaultfd; or the right to open that device. Without any of them
-// the kernel, from Linux 5.11 on, makes one for accesses of user mode only.
+// OpenUserfault makes a Userfault. It needs one of these: dev, an open [UserfaultDevice], which may
+// be nil; CAP_SYS_PTRACE or vm.unprivileged_userfaultfd; or the permission to open that device.
+// Without any of them the result is UserModeOnly, which needs Linux 5.11. The caller closes it.
 func OpenUserfault(dev *os.File) (_ *Userfault, err error) {
 	u, err := newUserfault(dev)
 	if err != nil {
@@ -169,8 +168,8 @@ func (u *Userfault) Close() { unix.Close(u.FD) }
 
 func rangeOf(b []byte) uffdRange { return uffdRange{Addr(b), uint64(len(b))} }
 
-// Resident says whether all pages of b, a part of a file mapping, are in the
-// page cache: no access to them waits for a userfaultfd.
+// Resident says whether all pages of b, a part of a file mapping, are in the page cache. If so, no
+// access to them waits for a userfaultfd.
 func Resident(b []byte) bool {
 	var vec [512]byte
 	pageSize := uint64(os.Getpagesize())
