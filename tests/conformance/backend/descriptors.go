@@ -10,8 +10,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// descriptors are the rules of who closes file descriptors. They are seen from
-// outside by a pipe: it ends when nobody holds its other end.
+// descriptors are the rules of who closes file descriptors. The checks send one end of a
+// pipe: reading the other end returns EOF when every process has closed it.
 func descriptors() []check {
 	const source = "vhost-user.rst, Communication; unix(7), SCM_RIGHTS"
 	return []check{
@@ -43,8 +43,8 @@ func unknownRequestFD(s *session) {
 	s.expectReleased(f, released, "a descriptor that came with an unknown request")
 }
 
-// expectReleased lets a backend close the connection in answer to something
-// wrong: that, too, has to release what came along.
+// expectReleased fails unless the backend releases a descriptor. The backend may also close
+// the connection, as an answer to a wrong request, but has to release the descriptor then.
 func (s *session) expectReleased(f *vhosttest.Frontend, released func() bool, what string) {
 	if err := f.Barrier(); err != nil && !closed(err) {
 		s.Failf("ask after %s: %v", what, err)

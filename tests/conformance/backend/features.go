@@ -83,7 +83,8 @@ func protocolFirst(s *session) {
 	s.must(f.Barrier(), "ask after the protocol features were set")
 }
 
-// refusesOr ends a check that gives the backend the choice.
+// refusal fails unless the backend refuses a request, by its acknowledgement or by closing
+// the connection.
 func (s *session) refusal(f *vhosttest.Frontend, what string, req wire.Request, payload []byte) {
 	err := f.Confirm(req, payload)
 	switch {

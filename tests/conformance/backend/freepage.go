@@ -77,8 +77,8 @@ func failedReport(generation uint64) []byte {
 	return reportMessage(h, 0)
 }
 
-// block is a free block inside of the machine's memory, which has nothing else
-// at that place: 64 pages, block i of a row.
+// block is a record of 64 pages, the i-th of a row of blocks. The machine's memory has
+// nothing else there.
 func block(i int) protocol.Record {
 	return protocol.MakeRecord((1<<20+memBlock)>>12+uint64(64*i), 6)
 }

@@ -71,8 +71,8 @@ func (s *session) bootFreePage() *freePageMachine {
 	return m
 }
 
-// bootDriver boots up to a driver that has said HELLO. The device may have asked
-// for it, or ask yet.
+// bootDriver boots up to a driver that has said HELLO. The device may send a request for
+// HELLO before or after that.
 func (s *session) bootDriver() *freePageMachine {
 	m := s.bootFreePage()
 	m.post(helloMessage(protocol.StatusOK, 0))
@@ -115,9 +115,8 @@ func (m *freePageMachine) supply(n uint32) uint64 {
 	return addr
 }
 
-// restartEvents starts eventq anew, and returns the first event after that. The
-// device has forgotten its driver, and has to say so in the first buffer, though
-// there was none at the start. It has no other.
+// restartEvents restarts eventq without buffers, then supplies a single one, and returns the
+// event in it. The device has forgotten its driver, and has to say so in this buffer.
 func (m *freePageMachine) restartEvents() protocol.Event {
 	_, err := m.f.StopRing(m.events)
 	m.must(err, "stop eventq")
@@ -220,7 +219,7 @@ func (m *freePageMachine) askFor(d time.Duration) {
 	m.asked++
 	le.PutUint64(m.window[winDeadline:], uint64(ts.Nano()+d.Nanoseconds()))
 	le.PutUint64(m.window[winAsk:], m.asked)
-	m.signal() // the system call keeps the stores before it
+	m.signal() // the system call orders the stores before it
 }
 
 // cancel gives the request up.
@@ -302,7 +301,7 @@ func (m *freePageMachine) expectRanges(want ...memRange) {
 	}
 }
 
-// exchange is a whole request and a good answer to it.
+// exchange makes a request, and has the driver answer it correctly.
 func (m *freePageMachine) exchange() {
 	m.ask()
 	m.post(lastReport(m.await(protocol.EventReportFree).Generation, block(1), block(3)))

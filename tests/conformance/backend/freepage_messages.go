@@ -91,7 +91,7 @@ func fpReports() []check {
 	}
 }
 
-// badReport has a request answered by messages that the device has to discard.
+// badReport makes a request, and answers it with messages that the device has to discard.
 func (m *freePageMachine) badReport(what string, messages func(generation uint64) [][]byte) {
 	m.ask()
 	for _, p := range messages(m.await(protocol.EventReportFree).Generation) {
@@ -148,7 +148,7 @@ func fpOutside(s *session) {
 			s.Failf("with a block %s: the request ended with status %v", what, a)
 		}
 	}
-	m.ask() // the last part of memory, and as much behind it
+	m.ask() // the block in the answer reaches past the end of memory
 	m.post(lastReport(m.await(protocol.EventReportFree).Generation, protocol.MakeRecord(end&^511, 9)))
 	inside := end - end&^511
 	m.expectRanges(memRange{(end - inside) << 12, inside << 12})

@@ -58,7 +58,7 @@ func (m *machine) withWindow() *freePageMachine {
 	return fm
 }
 
-// until asks until a request ends with that status.
+// until makes requests until one ends with this status.
 func (m *freePageMachine) until(status uint32, when string) {
 	var a answer
 	end := time.Now().Add(m.cfg.Patience)
@@ -150,7 +150,7 @@ func fpSilentDriver(s *session) {
 	const short = 2 * time.Second
 	m := s.bootDriver()
 	took := m.unanswered(short)
-	if took >= short { // our own waking up is in it: on a busy host it may be that
+	if took >= short { // the time includes the wake-up of this test, which can be late
 		s.Notef("a request with a deadline of %v was answered after %v", short, took)
 		took = m.unanswered(short)
 	}
@@ -160,8 +160,8 @@ func fpSilentDriver(s *session) {
 	m.exchange()
 }
 
-// unanswered asks a driver that says nothing, and returns how long the backend
-// took to answer for it.
+// unanswered makes a request that the driver does not answer. It returns how long the
+// backend took to end the request.
 func (m *freePageMachine) unanswered(limit time.Duration) time.Duration {
 	begun := time.Now()
 	m.askFor(limit)

@@ -100,15 +100,14 @@ func hostileRings() []check {
 
 func (m *machine) scratch() uint64 { return m.g.Alloc(vhosttest.PageSize) }
 
-// hostileRing lets a driver write what it will, and looks whether the backend
-// answers, stops its ring and serves a good driver.
+// hostileRing lets write write anything to a driver's ring. Then it checks that the backend
+// still answers requests, stops the ring, and serves a correct driver.
 func hostileRing(s *session, write func(*machine)) {
 	m := s.boot(bootOptions{features: 1 << wire.FeatureIndirectDesc})
 	write(m)
 	m.kick()
 	time.Sleep(quiet / 4)
-	// The backend may have closed the connection: it is broken beyond repair
-	// for this driver. The others must not feel it.
+	// The backend may have closed the connection. That must not affect later ones.
 	if _, err := m.f.StopRing(m.q); err != nil && !closed(err) {
 		s.Failf("stop the ring that a hostile driver wrote: %v", err)
 	}
@@ -147,7 +146,7 @@ func brokenRingRestarts(s *session) {
 	m.work(4)
 }
 
-// hostileFrontends are the rules of frontends that break off, or lie.
+// hostileFrontends are the rules of frontends that disconnect early or send false data.
 func hostileFrontends() []check {
 	const source = "vhost-user.rst, Communication"
 	return []check{

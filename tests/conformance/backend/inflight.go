@@ -174,7 +174,8 @@ func inflightResubmitted(s *session) {
 	m.work(3)
 }
 
-// inflightLastBatch is the death between the used index and the marks.
+// inflightLastBatch checks the recovery from a backend that died after it wrote the used
+// index, and before it cleared the marks of in-flight requests.
 func inflightLastBatch(s *session) {
 	m := s.bootInflight()
 	r := m.getInflight()

@@ -68,8 +68,8 @@ func newTableLogged(s *session) {
 	l.inNewMemory(func(*vhosttest.Block) error { return l.f.SetTable(l.g) })
 }
 
-// inNewMemory has requests answered in memory that the log in use covers, and
-// the memory table did not.
+// inNewMemory adds memory that the current log already covers, and has requests answered
+// there.
 func (l *logger) inNewMemory(tell func(*vhosttest.Block) error) {
 	big := l.newLog(l.g.End() + 1<<20)
 	l.must(l.f.SetLog(big, (l.g.End()+1<<20)/vhosttest.PageSize/8+8), "set a log with room")

@@ -125,7 +125,7 @@ func (s *session) newLog(end uint64) *vhosttest.Log {
 	return l
 }
 
-// writes ends a check that is about data where the device writes none.
+// writes ends a check about data as not applicable if the device writes no data.
 func (s *session) writes(r *Request) *Request {
 	s.need(r.Data != 0, "the device writes no data for these requests")
 	return r
@@ -314,7 +314,7 @@ func logTooSmall(s *session) {
 	if err == nil {
 		err = m.f.TellSync(wire.SetVringAddr, m.q.Addr(wire.VringFLog).AppendTo(nil))
 	}
-	if err == nil { // else the backend has refused it: well done
+	if err == nil { // the backend may also refuse the log, which is right
 		m.put(4)
 		m.kick()
 		time.Sleep(quiet)

@@ -50,7 +50,7 @@ func (s *session) boot(o bootOptions) *machine {
 	return s.bootRaw(o)
 }
 
-// format prepares what is behind the device, once for all checks.
+// format writes the profile's data to the device, once for all checks.
 func (s *session) format() {
 	p := s.cfg.Profile
 	if p.Format == nil || s.peer.formatted {
@@ -225,7 +225,7 @@ func (m *machine) work(n int) {
 	m.nothingMore("beyond the requests that there were")
 }
 
-// idles fails if the device answers anything within a while.
+// idles fails if the device answers a request within [quiet].
 func (m *machine) idles(why string) {
 	time.Sleep(quiet)
 	m.nothingMore(why)

@@ -277,8 +277,8 @@ func ackFailure(s *session) {
 
 func ackUnknown(s *session) { s.answersRefusal(unknownRequest, nil) }
 
-// answersRefusal fails unless the refusal comes as an acknowledgement. What
-// becomes of the connection after it is the backend's choice.
+// answersRefusal fails unless the backend refuses a request by an acknowledgement. After
+// that the backend may close the connection.
 func (s *session) answersRefusal(req wire.Request, payload []byte) {
 	f := s.realizeWith(wire.ProtocolReplyAck)
 	err := f.Confirm(req, payload)

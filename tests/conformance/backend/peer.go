@@ -26,13 +26,13 @@ type peer struct {
 	command []string
 	process *process
 	stderr  tail  // of all processes, one after the other
-	died    error // how one ended since the check began, though another runs now
+	died    error // how an earlier process ended during this check
 	// formatted says that the profile has put its data on the device.
 	formatted bool
 }
 
-// process is a running backend, in a process group of its own: a shell may be
-// before it.
+// process is a running backend. It has a process group of its own, because the command may
+// be a shell that starts the backend.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended; err is set then
@@ -68,10 +68,10 @@ func (t *tail) take() []string {
 	return lines[max(0, len(lines)-tailLines):]
 }
 
-// lastWords are the last lines that a backend of ours wrote to stderr.
+// lastWords returns the last lines that the backend wrote to stderr, if the suite started it.
 func (p *peer) lastWords() []string { return p.stderr.take() }
 
-// begin forgets what came of the backend in an earlier check.
+// begin forgets how the backend ended in earlier checks.
 func (p *peer) begin() {
 	p.lastWords()
 	p.died = nil
@@ -80,8 +80,8 @@ func (p *peer) begin() {
 	}
 }
 
-// start starts the backend if it is ours to start and is not running, and waits
-// until it listens.
+// start starts the backend if there is a command for it and it does not run, and waits until
+// it listens.
 func (p *peer) start(ctx context.Context) error {
 	if len(p.command) == 0 || p.process != nil && !p.process.ended() {
 		return nil
@@ -111,8 +111,8 @@ func (p *peer) start(ctx context.Context) error {
 	return nil
 }
 
-// listens asks the kernel, and not the backend, which may serve one connection
-// and no other.
+// listens says whether there is a socket file at path, which a backend makes when it listens.
+// It does not connect, because the backend may serve only a single connection.
 func listens(path string) bool {
 	var st unix.Stat_t
 	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK
@@ -158,8 +158,8 @@ func (p *peer) stop() {
 	p.process = nil
 }
 
-// crashed returns how the backend died since the check began, if it is known to
-// have: one that takes longer shows when the next connection needs another.
+// crashed returns how the backend died since the check began, or nil. A death that happens
+// later is found when the next check connects.
 func (p *peer) crashed() error {
 	if p.died != nil {
 		return p.died
@@ -175,8 +175,8 @@ func (p *peer) crashed() error {
 	}
 }
 
-// dial connects, and waits until the backend serves the connection: it may not
-// have noticed yet that the one before is gone.
+// dial connects, and waits until the backend serves the connection: the backend may not have
+// noticed yet that the last connection has ended.
 func (p *peer) dial(ctx context.Context, patience time.Duration) (*vhosttest.Frontend, error) {
 	deadline := time.Now().Add(patience)
 	for {

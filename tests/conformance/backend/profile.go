@@ -14,7 +14,7 @@ import (
 
 // Profile says how to make one kind of device work on buffers.
 type Profile struct {
-	// Name is how the profile is chosen.
+	// Name identifies the profile on the command line.
 	Name string
 	// Does is one line for people.
 	Does string
@@ -26,8 +26,8 @@ type Profile struct {
 	// Request lays out request i in memory from alloc, for a device that
 	// writes about n bytes of data into it, a multiple of 512.
 	Request func(g *vhosttest.Guest, alloc func(n uint64) uint64, i, n int) *Request
-	// Format returns what has to be asked of the device before requests find
-	// what they expect.
+	// Format returns a request that prepares the device for request i. nil: no
+	// preparation is needed.
 	Format func(g *vhosttest.Guest, alloc func(n uint64) uint64, i int) *Request
 	// ReadOnly is the offset of a byte of config space that a driver cannot
 	// change, -1 if none is known.
@@ -44,10 +44,10 @@ type Request struct {
 	Data uint64
 	// Exact says that the device fills all that it can write.
 	Exact bool
-	// Clear takes the traces of an earlier answer away.
+	// Clear removes an earlier answer from the buffers.
 	Clear func()
-	// Check looks at the answer, of which the device says that it wrote n bytes,
-	// be that true or not.
+	// Check checks the answer. n is the number of bytes that the device says it
+	// wrote, which may be wrong.
 	Check func(n uint32) error
 }
 
@@ -79,7 +79,7 @@ func FindProfile(name string) (*Profile, error) {
 	return nil, fmt.Errorf("find device profile %q: there are %q", name, names)
 }
 
-// Generic is any device: nothing is asked of it.
+// Generic is any device: no requests are made of it.
 func Generic() *Profile {
 	return &Profile{Name: "generic", Does: "no requests: messages only", ReadOnly: -1}
 }
@@ -212,8 +212,8 @@ func blockStatus(g *vhosttest.Guest, addr uint64) error {
 	return nil
 }
 
-// pattern is n bytes that nobody else writes, different for each seed, and the
-// same at the start whatever n is.
+// pattern returns n bytes that depend on the seed. A shorter pattern is the beginning of a
+// longer one with the same seed.
 func pattern(seed uint64, n int) []byte {
 	b := make([]byte, 0, n+8)
 	for i := uint64(0); len(b) < n; i++ {

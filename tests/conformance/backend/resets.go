@@ -59,8 +59,8 @@ func statusZero(s *session) {
 	m.work(2)
 }
 
-// afresh is what QEMU sends when a driver initialises the device again, after
-// it has stopped what was there.
+// afresh sends what QEMU sends when a driver initialises the device again, after the rings
+// were stopped.
 func (m *machine) afresh() {
 	m.must(m.f.Stop(m.queues...), "stop the rings")
 	for _, q := range m.queues {

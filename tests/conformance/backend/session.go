@@ -15,8 +15,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// session is what one check works with. Its methods end the check where the
-// backend does not do what it must.
+// session is the environment of one check. Its methods end the check as failed if the
+// backend violates a rule.
 type session struct {
 	*report.T
 	cfg  *Config

@@ -157,7 +157,7 @@ func restartFindsWork(s *session) {
 	m.work(1)
 	m.stopQueue()
 	m.put(3)
-	// The guest may have kicked while nobody listened, so QEMU kicks.
+	// The guest may have kicked while the ring was stopped, so QEMU kicks.
 	m.startRequestQueue()
 	m.kick()
 	m.collect(3)
