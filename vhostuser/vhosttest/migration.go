@@ -73,12 +73,12 @@ func (l *Log) Close() {
 	_ = l.mapping.Unmap()
 }
 
-// Migration plays a live migration of the guest's memory to check the dirty
-// log: what the log does not tell is missing at the destination.
+// Migration imitates a live migration of the guest's memory to check the dirty log: a write
+// that the log misses is missing at the destination.
 //
-// A page that the guest writes itself is copied on that account and hides a
-// missing mark, so buffers that the device writes should share no page with
-// what the driver writes. Guest.Alloc sees to that.
+// Pages that the guest writes are copied in any case, which hides a missing mark. So buffers
+// that the device writes should share no page with memory that the driver writes.
+// Guest.Alloc ensures that.
 type Migration struct {
 	// Log is the current log.
 	Log *Log
@@ -89,8 +89,8 @@ type Migration struct {
 	dest   map[*Block][]byte
 }
 
-// StartMigration switches logging on, in QEMU's order, and copies all memory.
-// After an error nothing of it is left but what the backend was told.
+// StartMigration switches logging on, in QEMU's order, and copies all memory. After an error
+// it has freed everything, but the backend may log already. The caller closes the Migration.
 func (f *Frontend) StartMigration(g *Guest, queues ...*Queue) (*Migration, error) {
 	log, err := NewLog(g.End())
 	if err != nil {
@@ -181,8 +181,8 @@ func (m *Migration) copyPage(p uint64) {
 	}
 }
 
-// SwapLog replaces the log, as QEMU does when memory is added, and copies what
-// the old one still tells. After an error the old one is still the log.
+// SwapLog replaces the log, as QEMU does when memory is added, and copies the pages that the
+// old log still marks. After an error the old log is still in use.
 func (m *Migration) SwapLog() error {
 	log, err := NewLog(m.g.End())
 	if err != nil {

@@ -14,13 +14,12 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// Postcopy is the frontend at the destination of a postcopy migration: it hears
-// of the pages that the backend misses, and puts them where they belong.
+// Postcopy is the frontend at the destination of a postcopy migration: it is told of the
+// pages that the backend misses, and places them.
 //
-// A goroutine that waits for a page in an access of its own holds up the whole
-// process at the next garbage collection, the server of its fault included.
-// Tests that look for such accesses therefore serve faults from another process
-// ([ServeFaults]).
+// A goroutine that waits for a page in a memory access of its own stops the whole process at
+// the next garbage collection. That includes a goroutine that would resolve the fault. So
+// tests for such accesses resolve faults in another process ([ServeFaults]).
 type Postcopy struct {
 	f    *Frontend
 	uffd *shm.Userfault
@@ -176,8 +175,8 @@ func (p *Postcopy) End() error {
 // Close closes the frontend's userfaultfd.
 func (p *Postcopy) Close() { p.uffd.Close() }
 
-// Base returns where the backend has a block, and the userfaultfd, for
-// ServeFaults in another process.
+// Base returns the address of a block in the backend, and the userfaultfd, for ServeFaults in
+// another process.
 func (p *Postcopy) Base(b *Block) (base uint64, uffd int) {
 	for _, s := range p.slots {
 		if s.block == b {

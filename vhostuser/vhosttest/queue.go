@@ -13,7 +13,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// ErrTimeout is returned when the backend does not do in time what is waited for.
+// ErrTimeout is returned if a wait for the backend times out.
 var ErrTimeout = errors.New("backend took too long")
 
 // Buffer is an element of a descriptor chain.
@@ -162,9 +162,8 @@ func (q *Queue) Addr(flags uint32) wire.VringAddr {
 // Base returns the base at which the next start begins.
 func (q *Queue) Base() uint32 { return q.base }
 
-// Resume makes the next start begin at what the device has used, as QEMU does
-// when it lost the backend. (QEMU cannot do it for a packed ring, of which the
-// driver alone knows.)
+// Resume makes the next start begin at the device's used index, as QEMU does when it lost the
+// backend. (QEMU cannot do that for a packed ring, because only the driver knows the position.)
 func (q *Queue) Resume() { q.base, _ = q.ring.usedBase(q) }
 
 // Add makes a chain of bufs available, without a kick, and returns its head.
@@ -233,8 +232,8 @@ func (q *Queue) SetNoInterrupt(on bool) { q.ring.refuseCalls(on) }
 // next chain. Wait does it by itself.
 func (q *Queue) AskInterrupt() { q.ring.askCalls() }
 
-// Poll takes the next used chain, if there is one. It takes none after the
-// device did something wrong, which Wait reports.
+// Poll takes the next used chain, if there is one. After the device violated the rules it takes
+// none; Wait reports the error.
 func (q *Queue) Poll() (Used, bool) {
 	if len(q.skipped) > 0 {
 		u := q.skipped[0]
