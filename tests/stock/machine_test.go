@@ -37,7 +37,7 @@ func withDevices(series guest.Series, devices ...device) vm.Config {
 	c.Accel = parts.accel
 	if c.Accel == vm.TCG {
 		// QEMU 7.2 sometimes corrupts the flags if an interrupt follows cmpxchg16b.
-		// Without the instruction the kernel's allocator does not use it.
+		// The kernel's allocator uses this instruction if the processor has it.
 		c.Options = append(c.Options, "-cpu", "max,-erms,-fsrm,-cx16")
 	}
 	for _, d := range devices {
