@@ -125,6 +125,9 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 		next, err = s.serve(ctx, l, conn)
 		switch {
 		case ctx.Err() != nil:
+			if next != nil {
+				_ = next.Close()
+			}
 			return context.Cause(ctx)
 		case err != nil && l.single:
 			return err
