@@ -21,9 +21,9 @@ func TestResetsAreTold(t *testing.T) {
 	for range 3 {
 		m.execute("system_reset", nil)
 		m.await("the backend is told", func() bool {
-			return w.get32(protocol.WindowBootOffset) == boot+1
+			return w.get32(protocol.WindowBootOffset) != boot
 		})
-		boot++
+		boot = w.get32(protocol.WindowBootOffset)
 	}
 
 	elsewhere := startPeeker(t, protocol.WindowFeaturePeek)
