@@ -180,9 +180,7 @@ func (d *Device) told(o window.Outcome) {
 		DowntimeMS:       o.DowntimeMS,
 	}
 	d.lastEnd = &end
-	if err := d.history.Add(end); err != nil {
-		d.lg.Warn("the history is in memory only", zap.Error(err))
-	}
+	d.history.Add(end)
 	d.lg.Info("migration ended", zap.Stringer("result", o.Result), zap.Stringer("hints", o.Hints),
 		zap.Uint64("skipped_bytes", o.Skipped), zap.Uint64("transferred_bytes", o.Transferred),
 		zap.Uint64("total_ms", o.TotalMS), zap.Uint64("downtime_ms", o.DowntimeMS))

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -17,10 +19,10 @@ import (
 // before. The next fbppd continues the file, also after the last one was killed.
 func TestHistoryOutlivesFBPPD(t *testing.T) {
 	exe := mustBuild(t)
-	file := "--history-path=" + filepath.Join(t.TempDir(), "history")
+	path := filepath.Join(t.TempDir(), "history")
 	const lives = 3
 	for life := range lives {
-		d := mustStart(t, exe, file)
+		d := mustStart(t, exe, "--history-path="+path)
 		fe := must(vhosttest.Dial(d.vhost))(t)
 		if err := fe.Realize(vhosttest.Options{Extra: 1 << protocol.WindowProtocolFeature}); err != nil {
 			t.Fatal(err)
@@ -39,6 +41,10 @@ func TestHistoryOutlivesFBPPD(t *testing.T) {
 				break
 			}
 			time.Sleep(time.Millisecond) // the timeout of go test bounds the loop
+		}
+		// It is on disk a little later.
+		for bytes.Count(must(os.ReadFile(path))(t), []byte("\n")) <= life {
+			time.Sleep(time.Millisecond)
 		}
 		reply.Close()
 		fe.Close()

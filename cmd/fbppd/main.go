@@ -182,7 +182,9 @@ func serve(
 		defer uffd.Close()
 	}
 	if o.historyPath != "" {
-		h, err := history.Open(o.historyPath)
+		h, err := history.Open(o.historyPath, func(err error) {
+			lg.Warn("the newest outcomes are in memory only", zap.Error(err))
+		})
 		if err != nil {
 			return fmt.Errorf("--history-path: %w", err)
 		}

@@ -8,7 +8,6 @@
 package history
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -40,90 +39,110 @@ const Kept = 100
 // writes.
 const maxFile = 1 << 20
 
+// closePatience bounds how long Close waits for a disk that does not answer.
+const closePatience = 2 * time.Second
+
 // Log keeps the newest migrations. It is safe for concurrent use. The zero value
-// keeps them in memory only.
+// keeps them in memory only. None of its methods but Close waits for the disk.
 type Log struct {
 	mu     sync.Mutex
-	file   *os.File // nil: none
-	size   int64    // of the file, in bytes
+	newest []Migration   // the newest last
+	added  uint64        // how many there were since Open
+	wake   chan struct{} // tells the writer of news; nil without a file
+
+	// The rest is the writer's.
+	file   *os.File
+	failed func(error)
+	size   int64 // of the file, in bytes
 	lines  int
-	newest []Migration // the newest last
+	saved  uint64 // how many of added are in the file
+	done   chan struct{}
 }
 
 // Open returns a Log that continues the file at path, or creates it. The caller
-// closes it. Open refuses a file that is not regular or too large to be a history,
-// and leaves it as it is.
-func Open(path string) (_ *Log, err error) {
+// closes it. Open refuses what is not a history, and leaves it as it is. failed is
+// called, on a goroutine of the Log's, when the file cannot be written. What is
+// missing then is written with the next migration.
+func Open(path string, failed func(error)) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("open the history: %w", err)
+	l := &Log{file: f, failed: failed, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := l.read(path); err != nil {
+		f.Close()
+		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("open the history: %s is no history: give a file of its own", path)
-	}
-	l := &Log{file: f, size: info.Size()}
-	lines := bufio.NewScanner(io.LimitReader(f, maxFile))
-	lines.Buffer(nil, maxFile)
-	for lines.Scan() {
-		l.lines++
-		var m Migration
-		if json.Unmarshal(lines.Bytes(), &m) == nil && !m.Ended.IsZero() {
-			l.keep(m)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read the history: %w", err)
-	}
-	if l.size > 0 && (l.lines > 2*Kept || !l.endsLine()) {
-		return l, l.rewrite()
-	}
+	go l.write(l.wake)
 	return l, nil
 }
 
-// endsLine tells whether the file ends with a whole line.
-func (l *Log) endsLine() bool {
-	var last [1]byte
-	_, err := l.file.ReadAt(last[:], l.size-1)
-	return err == nil && last[0] == '\n'
+// read takes over what is in the file.
+func (l *Log) read(path string) error {
+	info, err := l.file.Stat()
+	if err != nil {
+		return fmt.Errorf("read the history: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return fmt.Errorf("read the history: %s is no history: give a file of its own", path)
+	}
+	content, err := io.ReadAll(io.LimitReader(l.file, maxFile))
+	if err != nil {
+		return fmt.Errorf("read the history: %w", err)
+	}
+	ours := len(content) == 0
+	for line := range bytes.Lines(content) {
+		l.lines++
+		ours = ours || bytes.HasPrefix(line, []byte(begin))
+		var m Migration
+		if json.Unmarshal(line, &m) == nil && !m.Ended.IsZero() {
+			l.keep(m)
+		}
+	}
+	if !ours {
+		return fmt.Errorf("read the history: %s has other contents: give a file of its own", path)
+	}
+	l.size = int64(len(content))
+	if len(content) > 0 && content[len(content)-1] != '\n' {
+		l.lines = 2 * Kept // a line was cut off: the next write replaces them all
+	}
+	return nil
 }
 
-// Close closes the file. Migrations added later are kept in memory only.
+// begin is how each line begins.
+const begin = `{"ended":"`
+
+// Close saves what is not in the file yet, and closes it. Migrations added later are
+// kept in memory only.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.file == nil {
+	wake := l.wake
+	l.wake = nil
+	l.mu.Unlock()
+	if wake == nil {
 		return nil
 	}
-	f := l.file
-	l.file = nil
-	return f.Close()
+	close(wake)
+	select {
+	case <-l.done:
+		return l.file.Close()
+	case <-time.After(closePatience):
+		return errors.New("close the history: its disk does not answer")
+	}
 }
 
-// Add keeps a migration. After an error the migration is in memory only.
-func (l *Log) Add(m Migration) error {
+// Add keeps a migration, and has it saved.
+func (l *Log) Add(m Migration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.keep(m)
-	if l.file == nil {
-		return nil
+	l.added++
+	if l.wake != nil {
+		select {
+		case l.wake <- struct{}{}:
+		default: // the writer has yet to look
+		}
 	}
-	if l.lines >= 2*Kept {
-		return l.rewrite()
-	}
-	line, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("write the history: %w", err)
-	}
-	return l.write(append(line, '\n'), 1)
 }
 
 func (l *Log) keep(m Migration) {
@@ -133,35 +152,64 @@ func (l *Log) keep(m Migration) {
 	}
 }
 
-// write appends n lines to the file. When the disk is full, it removes the part
-// that was written, so that the next line starts on its own.
-func (l *Log) write(lines []byte, n int) error {
-	if _, err := l.file.WriteAt(lines, l.size); err != nil {
-		return errors.Join(fmt.Errorf("write the history: %w", err), l.file.Truncate(l.size))
-	}
-	l.size += int64(len(lines))
-	l.lines += n
-	return nil
-}
-
-// rewrite replaces the file's contents by the migrations that are kept.
-func (l *Log) rewrite() error {
-	var all bytes.Buffer
-	for _, m := range l.newest {
-		if err := json.NewEncoder(&all).Encode(m); err != nil {
-			return fmt.Errorf("write the history: %w", err)
-		}
-	}
-	l.size, l.lines = 0, 0
-	if err := l.file.Truncate(0); err != nil {
-		return fmt.Errorf("write the history: %w", err)
-	}
-	return l.write(all.Bytes(), len(l.newest))
-}
-
 // Newest returns the migrations that are kept, the newest last.
 func (l *Log) Newest() []Migration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.newest)
+}
+
+// write saves what is added until wake is closed.
+func (l *Log) write(wake <-chan struct{}) {
+	defer close(l.done)
+	for range wake {
+		l.save()
+	}
+	l.save()
+}
+
+// save writes what is not in the file yet.
+func (l *Log) save() {
+	l.mu.Lock()
+	newest, added := slices.Clone(l.newest), l.added
+	l.mu.Unlock()
+	missing := added - l.saved
+	if missing == 0 {
+		return
+	}
+	all := missing > uint64(len(newest)) || l.lines+int(missing) > 2*Kept
+	if !all {
+		newest = newest[len(newest)-int(missing):]
+	}
+	if err := l.put(newest, all); err != nil {
+		l.failed(fmt.Errorf("write the history: %w", err))
+		return
+	}
+	l.saved = added
+}
+
+// put appends migrations to the file, or replaces all that is in it. Replacing
+// writes over the file before it is shortened: it takes no room on a full disk, and
+// a crash in the middle leaves lines of both. When an append fails, the part that
+// was written is removed, so that the next line starts on its own.
+func (l *Log) put(ms []Migration, all bool) error {
+	var text bytes.Buffer
+	for _, m := range ms {
+		if err := json.NewEncoder(&text).Encode(m); err != nil {
+			return err
+		}
+	}
+	at, lines := l.size, l.lines
+	if all {
+		at, lines = 0, 0
+	}
+	end := at + int64(text.Len())
+	if _, err := l.file.WriteAt(text.Bytes(), at); err != nil {
+		return errors.Join(err, l.file.Truncate(l.size))
+	}
+	if err := l.file.Truncate(end); err != nil {
+		return err
+	}
+	l.size, l.lines = end, lines+len(ms)
+	return nil
 }
