@@ -35,41 +35,30 @@ func NewClient(path string) *Client {
 }
 
 // Status returns the device's state.
-func (c *Client) Status(ctx context.Context) (device.Status, error) {
-	return c.one(ctx, http.MethodGet, "/v1/status", nil)
+func (c *Client) Status(ctx context.Context) (s device.Status, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
 }
 
 // SetEnabled switches the optimisation on or off and returns the state after it.
-func (c *Client) SetEnabled(ctx context.Context, on bool) (device.Status, error) {
-	return c.one(ctx, http.MethodPut, "/v1/enabled", setEnabled{Enabled: &on})
+func (c *Client) SetEnabled(ctx context.Context, on bool) (s device.Status, err error) {
+	err = c.ask(ctx, http.MethodPut, "/v1/enabled", setEnabled{Enabled: &on}, &s)
+	return s, err
 }
 
 // Census counts what the guest uses its memory for.
 func (c *Client) Census(ctx context.Context) (*census.Census, error) {
 	result := new(census.Census)
-	if err := c.get(ctx, "/v1/census", result); err != nil {
+	if err := c.ask(ctx, http.MethodGet, "/v1/census", nil, result); err != nil {
 		return nil, err
 	}
 	return result, nil
 }
 
 // History returns the outcomes of the newest migrations, the newest last.
-func (c *Client) History(ctx context.Context) ([]device.Migration, error) {
-	var result []device.Migration
-	return result, c.get(ctx, "/v1/history", &result)
-}
-
-// get asks for a document.
-func (c *Client) get(ctx context.Context, path string, result any) error {
-	body, err := c.do(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	if err := json.NewDecoder(body).Decode(result); err != nil {
-		return fmt.Errorf("decode the device's answer: %w", err)
-	}
-	return nil
+func (c *Client) History(ctx context.Context) (all []device.Migration, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/history", nil, &all)
+	return all, err
 }
 
 // Watch calls f with the state now and after changes, until f returns an error,
@@ -95,17 +84,18 @@ func (c *Client) Watch(ctx context.Context, f func(device.Status) error) error {
 	}
 }
 
-func (c *Client) one(ctx context.Context, method, path string, in any) (device.Status, error) {
-	var s device.Status
+// ask sends a request with the body in, unless that is nil, and decodes the answer
+// into out.
+func (c *Client) ask(ctx context.Context, method, path string, in, out any) error {
 	body, err := c.do(ctx, method, path, in)
 	if err != nil {
-		return s, err
+		return err
 	}
 	defer body.Close()
-	if err := json.NewDecoder(body).Decode(&s); err != nil {
-		return s, fmt.Errorf("decode the device's answer: %w", err)
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return fmt.Errorf("decode the device's answer: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 // do sends a request and returns the body of a successful answer, which the caller
