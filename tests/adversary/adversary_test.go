@@ -5,11 +5,11 @@ package adversary
 import (
 	"context"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -34,12 +34,7 @@ var machines = []machine{
 func mustBoot(t *testing.T, o Options) *Guest {
 	t.Helper()
 	if o.Accel == vm.KVM {
-		if err := missingFromKVM(o.DirtyRing); err != nil {
-			if os.Getenv("FBPP_REQUIRE_KVM") != "" {
-				t.Fatal(err)
-			}
-			t.Skipf("not run: %v", err)
-		}
+		lab.NeedKVM(t, o.DirtyRing)
 	}
 	o.MemoryMiB, o.CPUs = *memory, *cpus
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)

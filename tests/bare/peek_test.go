@@ -10,10 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -126,7 +125,7 @@ func TestPeekTellsWhatWasWritten(t *testing.T) {
 					tc.on(c)
 				}
 				if c.Accel == vm.KVM {
-					needKVM(t)
+					lab.NeedKVM(t, c.AccelWith != "")
 				}
 			})
 			m.touch(0x21000) // not to be told: it is before the question
@@ -155,20 +154,6 @@ func TestPeekTellsWhatWasWritten(t *testing.T) {
 
 // kvmCPU leaves out a property of the processor that not every KVM can set.
 const kvmCPU = "host,-arch-capabilities"
-
-// needKVM skips a test if there is no KVM, or fails it if FBPP_REQUIRE_KVM is set, as
-// tests/adversary does.
-func needKVM(t testing.TB) {
-	t.Helper()
-	err := os.NewSyscallError("access /dev/kvm", unix.Access("/dev/kvm", unix.R_OK|unix.W_OK))
-	switch {
-	case err == nil:
-	case os.Getenv("FBPP_REQUIRE_KVM") != "":
-		t.Fatal(err)
-	default:
-		t.Skipf("not run: %v", err)
-	}
-}
 
 // QEMU answers a malformed peek with status 1. The next peek is answered, and the
 // migration completes.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package adversary
+package lab
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,21 @@ const (
 	kvmCapDirtyRingAcqRel   = 223
 	kvmDirtyLogInitiallySet = 2
 )
+
+// NeedKVM skips a test if this host cannot run its bare-metal guest under KVM, and
+// says what is missing. No package can install that. With FBPP_REQUIRE_KVM set the
+// test fails instead. ring is as in missingFromKVM.
+func NeedKVM(t testing.TB, ring bool) {
+	t.Helper()
+	err := missingFromKVM(ring)
+	switch {
+	case err == nil:
+	case os.Getenv("FBPP_REQUIRE_KVM") != "":
+		t.Fatal(err)
+	default:
+		t.Skipf("not run: %v", err)
+	}
+}
 
 // missingFromKVM returns an error that names what this host's KVM lacks, or nil. With
 // ring, KVM needs the dirty ring. Else it needs the dirty log in which a page is not
