@@ -14,29 +14,35 @@ import (
 func TestResetsAreTold(t *testing.T) {
 	p := startPeeker(t, protocol.WindowFeaturePeek)
 	m := start(t, config(p.socket))
-	m.awaitConnectedTo(p)
-	w := p.window.Load()
-	boot := w.get32(protocol.WindowBootOffset)
+	w, boot := m.boots(p)
 	m.execute("set-action", map[string]any{"reboot": "reset"}) // by default a reset ends QEMU here
 	for range 3 {
 		m.execute("system_reset", nil)
 		m.await("the backend is told", func() bool {
-			return w.get32(protocol.WindowBootOffset) != boot
+			return w.get32(protocol.WindowBootOffset) == boot+1
 		})
-		boot = w.get32(protocol.WindowBootOffset)
+		boot++
 	}
 
 	elsewhere := startPeeker(t, protocol.WindowFeaturePeek)
 	dst := startIncoming(t, config(elsewhere.socket))
-	dst.awaitConnectedTo(elsewhere)
-	w = elsewhere.window.Load()
-	boot = w.get32(protocol.WindowBootOffset)
+	w, boot = dst.boots(elsewhere)
 	m.begin(dst)
 	m.awaitAsked(p).publish(protocol.AnswerRefused)
 	m.end(dst)
 	dst.await("the backend is told", func() bool {
-		return w.get32(protocol.WindowBootOffset) != boot
+		return w.get32(protocol.WindowBootOffset) == boot+1
 	})
+}
+
+// boots waits for a window, and returns it with its count of boots. QEMU writes the
+// present count where it takes the window, and answers the monitor after that.
+func (m *machine) boots(p *peeker) (*rawWindow, uint32) {
+	m.t.Helper()
+	m.awaitConnectedTo(p)
+	m.execute("query-status", nil)
+	w := p.window.Load()
+	return w, w.get32(protocol.WindowBootOffset)
 }
 
 // A backend without PEEK is not told of resets.
