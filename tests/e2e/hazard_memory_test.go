@@ -46,12 +46,8 @@ func TestShapesOfGuestMemory(t *testing.T) {
 			zones:     []string{"Node 0, zone DMA", "Node 0, zone DMA32"},
 		},
 	} {
-		for _, introspect := range []bool{false, true} {
-			name := tc.name
-			if introspect {
-				name += ", introspection"
-			}
-			t.Run(name, func(t *testing.T) {
+		t.Run(tc.name, func(t *testing.T) {
+			bothSources(t, func(t *testing.T, introspect bool) {
 				lab.ReserveHugePages(t, tc.hugePages)
 				tc.setup.introspect = introspect
 				m := boot(t, tc.setup)
@@ -60,7 +56,7 @@ func TestShapesOfGuestMemory(t *testing.T) {
 					m.migrateAndSkipAll()
 				}
 			})
-		}
+		})
 	}
 }
 
@@ -70,20 +66,18 @@ const hotplugMiB = 128
 // Free pages of memory that was plugged in while the guest runs are skipped like
 // any others. The same holds for memory that is plugged in on the destination.
 func TestMemoryPluggedInBetweenBootAndMigration(t *testing.T) {
-	for name, introspect := range map[string]bool{"driver": false, "introspection": true} {
-		t.Run(name, func(t *testing.T) {
-			m := boot(t, setup{
-				introspect: introspect,
-				memoryMiB:  256,
-				options:    []string{"-m", "256M,slots=2,maxmem=1G"},
-				kernelLine: []string{"memhp_default_state=online"},
-			})
-			for i := range 2 {
-				m.plugMemory(fmt.Sprintf("dimm%d", i))
-				m.migrateAndSkipAll()
-			}
+	bothSources(t, func(t *testing.T, introspect bool) {
+		m := boot(t, setup{
+			introspect: introspect,
+			memoryMiB:  256,
+			options:    []string{"-m", "256M,slots=2,maxmem=1G"},
+			kernelLine: []string{"memhp_default_state=online"},
 		})
-	}
+		for i := range 2 {
+			m.plugMemory(fmt.Sprintf("dimm%d", i))
+			m.migrateAndSkipAll()
+		}
+	})
 }
 
 // TCG's dirty log finds each RAMBlock by its offset among all blocks. Nothing is

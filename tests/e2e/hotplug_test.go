@@ -19,38 +19,38 @@ const hotplugPort = "port0"
 // device is unplugged, and the VM migrates without it. At the destination the device
 // is plugged in again, and serves the next migration.
 func TestDeviceIsPluggedInAndUnplugged(t *testing.T) {
-	for name, source := range map[string]string{
-		"the agent": "guest", "introspection": "introspect",
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := boot(t, setup{
-				noDevice: true, backendArgs: []string{"--source=" + source},
-				devices: []string{"pcie-root-port,chassis=1,id=" + hotplugPort},
-			})
-			m.setup.introspect = source == "introspect"
-			if !m.setup.introspect {
-				m.requireAgentEndsWithoutDevice()
-			}
-			m.plug()
-			if !m.setup.introspect {
-				m.startAgent() // systemd starts it every 30 s
-			}
-			m.awaitDriver()
-			requireHints(t, m.migrate(), "ok")
-			m.requireSound()
-
-			m.unplug()
-			if figures := m.migrate(); figures.Hints != nil {
-				t.Errorf("hints without the device: %+v", figures.Hints)
-			}
-			m.requireSound()
-
-			m.plug()
-			m.awaitDriver() // the agent has waited for it
-			requireHints(t, m.migrate(), "ok")
-			m.requireSound()
+	bothSources(t, func(t *testing.T, introspect bool) {
+		source := "guest"
+		if introspect {
+			source = "introspect"
+		}
+		m := boot(t, setup{
+			noDevice: true, backendArgs: []string{"--source=" + source},
+			devices: []string{"pcie-root-port,chassis=1,id=" + hotplugPort},
 		})
-	}
+		m.setup.introspect = introspect
+		if !introspect {
+			m.requireAgentEndsWithoutDevice()
+		}
+		m.plug()
+		if !introspect {
+			m.startAgent() // systemd starts it every 30 s
+		}
+		m.awaitDriver()
+		requireHints(t, m.migrate(), "ok")
+		m.requireSound()
+
+		m.unplug()
+		if figures := m.migrate(); figures.Hints != nil {
+			t.Errorf("hints without the device: %+v", figures.Hints)
+		}
+		m.requireSound()
+
+		m.plug()
+		m.awaitDriver() // the agent has waited for it
+		requireHints(t, m.migrate(), "ok")
+		m.requireSound()
+	})
 }
 
 // requireAgentEndsWithoutDevice checks that an agent which has never seen the

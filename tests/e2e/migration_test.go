@@ -14,17 +14,20 @@ import (
 // bytes that it must send at least.
 const floorMargin = 1.05
 
-// eachSource runs a test for each kernel, once with the agent and once with
-// introspection.
+// bothSources runs a test with the agent, and by introspection from the host.
+func bothSources(t *testing.T, f func(t *testing.T, introspect bool)) {
+	t.Run("driver", func(t *testing.T) { f(t, false) })
+	t.Run("introspection", func(t *testing.T) { f(t, true) })
+}
+
+// eachSource is bothSources for each kernel.
 func eachSource(t *testing.T, f func(t *testing.T, s setup)) {
 	for _, series := range guest.AllSeries() {
-		for _, introspect := range []bool{false, true} {
-			name := string(series)
-			if introspect {
-				name += ", introspection"
-			}
-			t.Run(name, func(t *testing.T) { f(t, setup{series: series, introspect: introspect}) })
-		}
+		t.Run(string(series), func(t *testing.T) {
+			bothSources(t, func(t *testing.T, introspect bool) {
+				f(t, setup{series: series, introspect: introspect})
+			})
+		})
 	}
 }
 
