@@ -43,7 +43,7 @@ build: go ## build fbppd, fbppctl, fbpp-agent and fbpp-conform into build/
 	@$(GO_BUILD) -o build/ ./cmd/...
 
 .PHONY: test
-test: machine lint generate-check qemu-build test-unit test-e2e ## all: unit tests, migrations
+test: machine lint generate-check qemu-build test-unit test-introspect test-e2e ## all tests
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers

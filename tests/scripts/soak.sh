@@ -49,7 +49,6 @@ fuzz() {
 part "hazards and faults" long ./tests/e2e -args -soak -seed="$seed"
 part "the adversary" long ./tests/adversary -args \
 	-adversary.rounds="$adversary_rounds" -adversary.seed="$seed"
-part "what the host sees of guests" long ./tests/introspect
 part "the model" go run ./tests/model/fbpp-model
 while read -r dir target; do
 	part "$target of $dir" fuzz "$dir" "$target"
