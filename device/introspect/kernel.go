@@ -135,7 +135,7 @@ func (k *Kernel) Content() (Content, error) {
 		{&c.InitOnFree, symbolInitFree, "init_on_free"},
 		{&c.InitOnAlloc, symbolInitAlloc, "init_on_alloc"},
 	} {
-		address, err := k.symbols.Address(s.symbol)
+		enabled, err := k.word32(s.symbol) // struct static_key begins with a counter
 		if errors.Is(err, kallsyms.ErrNoSymbol) {
 			line, err := k.commandLine()
 			if err != nil {
@@ -146,10 +146,6 @@ func (k *Kernel) Content() (Content, error) {
 		}
 		if err != nil {
 			return c, err
-		}
-		enabled, err := k.space.Uint32(address) // struct static_key begins with a counter
-		if err != nil {
-			return c, fmt.Errorf("read %s: %w", s.symbol, err)
 		}
 		*s.on = enabled != 0
 	}

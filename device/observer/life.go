@@ -19,6 +19,9 @@ type life struct {
 	ticks  uint64 // of its clock, when it was found
 	at     time.Time
 	alive  bool // the clock was seen to go on
+	// standing is what the kernel's own check said when the life was renewed: nil,
+	// or that the kernel is not in normal operation.
+	standing error
 }
 
 // renew returns the life of the kernel in mem. If that is still l's kernel, the
@@ -28,10 +31,10 @@ func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*lif
 	hint := uint64(0)
 	if l != nil {
 		k := l.kernel.In(mem)
-		err := k.Check()
-		if err == nil || errors.Is(err, introspect.ErrEnding) {
+		standing := k.Check()
+		if standing == nil || errors.Is(standing, introspect.ErrEnding) {
 			same := *l
-			same.kernel = k
+			same.kernel, same.standing = k, standing
 			return &same, nil
 		}
 		hint = k.NoteAddress()
@@ -45,7 +48,11 @@ func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*lif
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's clock: %w", err)
 	}
-	return &life{kernel: k, ticks: ticks, at: at}, nil
+	standing := k.Check()
+	if standing != nil && !errors.Is(standing, introspect.ErrEnding) {
+		return nil, standing // another one has begun meanwhile
+	}
+	return &life{kernel: k, ticks: ticks, at: at, standing: standing}, nil
 }
 
 // How to look for life. The clock of an idle kernel may stand still, but seldom
@@ -56,23 +63,18 @@ const (
 	maxHZ        = 1000 // ticks a second
 )
 
-// check returns nil if the kernel is alive and in normal operation. It waits up to
-// lifePatience to see the clock go on for the first time.
+// check returns nil if the kernel is alive and, when it was renewed, was in normal
+// operation. It waits up to lifePatience to see the clock go on for the first time.
 func (l *life) check(ctx context.Context) error {
-	for end := time.Now().Add(lifePatience); ; {
-		if err := l.kernel.Check(); err != nil {
-			return err
-		}
-		if l.alive {
-			return nil
-		}
+	for end := time.Now().Add(lifePatience); l.standing == nil && !l.alive; {
 		ticks, err := l.kernel.Ticks()
 		if err != nil {
 			return fmt.Errorf("read the kernel's clock: %w", err)
 		}
 		if l.goneOn(ticks, time.Since(l.at)) {
-			l.alive = true
-			continue // check the kernel once more, now that it is known to live
+			// What moved the clock may be another kernel.
+			l.alive, l.standing = true, l.kernel.Check()
+			break
 		}
 		if time.Now().After(end) {
 			return ErrNotAlive
@@ -83,6 +85,7 @@ func (l *life) check(ctx context.Context) error {
 			return fmt.Errorf("wait for a sign of the kernel: %w", context.Cause(ctx))
 		}
 	}
+	return l.standing
 }
 
 // goneOn says whether the clock has gone on, by no more ticks than there was time
