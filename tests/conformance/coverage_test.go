@@ -16,14 +16,14 @@ import (
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
-// Whom a rule binds.
+// The sides that a rule may bind.
 const (
 	device = "device"
 	drv    = "driver"
 	both   = "both"
 )
 
-// binds says of each rule of the documents whom it binds.
+// binds says for each rule of the documents which side has to keep it.
 var binds = map[string]string{
 	"FBPP-ID-1": drv, "FBPP-FEAT-1": both,
 	"FBPP-CFG-1": device, "FBPP-CFG-2": device, "FBPP-CFG-3": drv,
@@ -31,10 +31,10 @@ var binds = map[string]string{
 	"FBPP-INIT-5": drv, "FBPP-INIT-6": drv, "FBPP-STARTED-1": drv,
 	"FBPP-EV-1": device, "FBPP-EV-2": device, "FBPP-EV-3": device, "FBPP-EV-4": device,
 	"FBPP-EV-5": drv, "FBPP-EV-6": drv, "FBPP-EV-7": drv, "FBPP-EV-8": drv,
-	// A driver sends no malformed message, a device finds it out.
+	// A driver must not send a malformed message, and a device has to detect one.
 	"FBPP-MSG-1": both, "FBPP-MSG-2": both, "FBPP-MSG-3": device, "FBPP-MSG-4": drv, "FBPP-MSG-5": drv,
 	"FBPP-HELLO-1": drv, "FBPP-HELLO-2": device, "FBPP-HELLO-3": device, "FBPP-HELLO-4": drv,
-	// A device discards what a driver gets wrong in a report.
+	// A driver must not send a bad report, and a device has to discard one.
 	"FBPP-REP-1": both, "FBPP-REP-2": drv, "FBPP-REP-3": both, "FBPP-REP-4": both, "FBPP-REP-5": both,
 	"FBPP-REP-6": both, "FBPP-REP-7": both, "FBPP-REP-8": both, "FBPP-REP-9": device,
 	"FBPP-REP-10": drv, "FBPP-REP-11": drv, "FBPP-REP-12": device,
@@ -45,7 +45,7 @@ var binds = map[string]string{
 	"FBPP-WIN-9": device,
 }
 
-// unseen are rules that a suite cannot check on the side that they bind, and why.
+// unseen are rules that a suite cannot check, with the side that they bind, and why.
 var unseen = map[string]string{
 	"FBPP-PORT-1 driver": "the port belongs to the machine: a vhost-user device does not see it; " +
 		"that the device takes no OK from there is FBPP-PORT-3",
@@ -54,7 +54,7 @@ var unseen = map[string]string{
 		" that check them",
 }
 
-// named finds the names of rules in the documents.
+// named returns the names of all rules in the documents.
 func named(t *testing.T) map[string]bool {
 	t.Helper()
 	names := make(map[string]bool)

@@ -28,27 +28,27 @@ const (
 	paceIgnore             // they are left in the ring until release
 )
 
-// device is the free page device that the driver meets. It serves one frontend
-// at a time, and leaves what is done, and when, to its user: its methods may be
+// device is the free page device that the suite gives to the driver. It serves one
+// frontend at a time. The scenarios decide what it does and when. Its methods may be
 // called from any goroutine.
 type device struct {
 	mu       sync.Mutex
 	changed  chan struct{} // closed when something below changes
 	judge    judge
 	config   protocol.Config
-	offered  uint64 // features of rings, beyond those that the library offers
-	features wire.Features
+	offered  uint64        // features of rings, beyond those that the library offers
+	features wire.Features // what the driver accepted
 	backend  *vhostuser.Backend
 	memory   *vhostuser.Memory // retained; nil before the first
 	window   *window.Window    // nil while the frontend has none
 	eventq   *vhostuser.Queue  // nil while it does not run
 	reportq  *vhostuser.Queue
-	starts   int // of eventq
+	starts   int // how often eventq was started
 	buffers  []*buffer
 	pace     pace
 	kept     []*message
-	arrived  int  // messages that were read
-	restarts bool // the next stop of the queues is one of the driver
+	arrived  int  // how many messages were read
+	restarts bool // the driver is being restarted: the queues stop once because of it
 }
 
 func newDevice(now func() time.Time, offered uint64) *device {
@@ -79,13 +79,13 @@ func (d *device) vhostUser() *vhostuser.Device {
 	}
 }
 
-// broadcast wakes who waits. d.mu is held.
+// broadcast wakes all goroutines in await. d.mu is held.
 func (d *device) broadcast() {
 	close(d.changed)
 	d.changed = make(chan struct{})
 }
 
-// await waits until what holds, which is called with d.mu held.
+// await waits until what returns true. It calls what with d.mu held.
 func (d *device) await(ctx context.Context, what func() bool) error {
 	for {
 		d.mu.Lock()
@@ -109,7 +109,8 @@ func (d *device) locked(f func()) {
 	f()
 }
 
-// readConfig fills in what this version reserves, as a later device does.
+// readConfig sets reserved bits and bytes, as a device of a later version may. A
+// driver has to ignore them.
 func (d *device) readConfig(p []byte, off uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -197,7 +198,7 @@ func (d *device) usedBefore(q *vhostuser.Queue) bool {
 	return q.Base() != 0
 }
 
-// queueStopping gives back what the device has of a queue.
+// queueStopping gives all chains of a queue back to the driver.
 func (d *device) queueStopping(q *vhostuser.Queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -233,7 +234,7 @@ func (d *device) memoryChanged(m *vhostuser.Memory) {
 	d.memory, d.judge.memory = m, m.Regions()
 }
 
-// close lets go of guest memory, once the device is served no more.
+// close releases guest memory. The device must not be served any more.
 func (d *device) close() {
 	d.locked(func() {
 		if d.memory != nil {
@@ -252,8 +253,8 @@ func (d *device) kick(q *vhostuser.Queue) {
 	d.broadcast()
 }
 
-// readMessages reads what the driver has sent. Lock and reading order go
-// together: d.mu is held.
+// readMessages reads the messages that the driver has made available, and judges
+// them in this order. d.mu is held.
 func (d *device) readMessages(q *vhostuser.Queue) {
 	for d.pace != paceIgnore {
 		c, err := q.Pop()
@@ -281,7 +282,7 @@ func (d *device) readMessages(q *vhostuser.Queue) {
 // use gives a message back. d.mu is held.
 func (d *device) use(q *vhostuser.Queue, m *message) {
 	if err := q.Push(m.chain, 0); err != nil {
-		// Whoever starts the queue next reads the message again.
+		// The message is read again when the queue is started again.
 		if r := d.judge.requests[m.header.Generation]; r != nil {
 			r.lost = true
 		}
@@ -289,8 +290,8 @@ func (d *device) use(q *vhostuser.Queue, m *message) {
 	}
 }
 
-// useKept uses the messages that were kept, in the order that arrange gives
-// them, and checks that they are what they were.
+// useKept uses the messages that were kept, and checks that the driver has not
+// changed them since they were read. arrange, unless nil, puts them in order first.
 func (d *device) useKept(q *vhostuser.Queue, arrange func([]*message)) {
 	if arrange != nil {
 		arrange(d.kept)
@@ -319,7 +320,7 @@ func (d *device) setPace(p pace, arrange func([]*message)) {
 	d.broadcast()
 }
 
-// interrupt interrupts the driver, also for nothing. d.mu is held.
+// interrupt interrupts the driver, also when nothing was used. d.mu is held.
 func (d *device) interrupt(q *vhostuser.Queue) {
 	if q == nil {
 		return
@@ -329,7 +330,8 @@ func (d *device) interrupt(q *vhostuser.Queue) {
 	}
 }
 
-// queueError takes down a ring that is broken. d.mu is held.
+// queueError records an error of a ring as a breach of the rule about rings. A ring
+// that was only stopped is no breach. d.mu is held.
 func (d *device) queueError(q *vhostuser.Queue, err error) {
 	if !errors.Is(err, vhostuser.ErrQueueStopped) {
 		d.judge.broke(ruleQueue, "%v", err)

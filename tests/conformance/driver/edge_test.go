@@ -16,7 +16,8 @@ import (
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
-// A driver that refuses is not asked, and keeps the other rules.
+// A driver that refuses is not asked for reports. The other rules bind it all the
+// same.
 func TestDriverThatRefuses(t *testing.T) {
 	results, err := examine(t, "refuses", acceptedByQEMU)
 	if err != nil {
@@ -40,9 +41,10 @@ func TestDriverThatRefuses(t *testing.T) {
 	}
 }
 
-// What is odd and allowed is not found to be broken.
+// A driver may be unusual as far as the specification allows it: no rule is found
+// broken.
 func TestDriverThatIsOdd(t *testing.T) {
-	odd := map[fault]string{ // and the rule that it gives no occasion to break
+	odd := map[fault]string{ // the value is the rule that has no occasion then
 		"has large pages":                 "",
 		"breaks off at its deadline":      "",
 		"has spoken to an earlier device": "FBPP-INIT-1",
@@ -63,8 +65,8 @@ func TestDriverThatIsOdd(t *testing.T) {
 	}
 }
 
-// requireNoVerdict runs the suite on what has no driver, and requires an error and no
-// verdict.
+// requireNoVerdict runs the suite where there is no driver. It requires an error, and
+// that no rule has passed or failed.
 func requireNoVerdict(ctx context.Context, t *testing.T, c driver.Config, want string) {
 	t.Helper()
 	var unknown int
@@ -87,7 +89,7 @@ func TestDriverThatDoesNotCome(t *testing.T) {
 	requireNoVerdict(t.Context(), t, c, "no driver")
 }
 
-// A frontend that says nothing does not keep the suite from its end.
+// The suite ends although the frontend that is connected sends nothing.
 func TestFrontendThatIsSilent(t *testing.T) {
 	c := quick(t)
 	c.Wait = 200 * time.Millisecond
@@ -115,7 +117,7 @@ func TestSocketThatCannotBe(t *testing.T) {
 	requireNoVerdict(t.Context(), t, c, c.SocketPath)
 }
 
-// A frontend that leaves for good ends the suite, and not in a hang.
+// When the frontend disconnects and does not come back, the suite ends.
 func TestFrontendThatLeaves(t *testing.T) {
 	hurry := func(c *driver.Config) { c.Wait = time.Second }
 	results, err := examine(t, "leaves", acceptedByQEMU, hurry)
@@ -130,7 +132,7 @@ func TestFrontendThatLeaves(t *testing.T) {
 	}
 }
 
-// Whatever a driver says, the suite ends, and finds fault with it.
+// The suite ends whatever messages a driver sends, and reports the broken rules.
 func TestDriverThatTalksNonsense(t *testing.T) {
 	for _, seed := range []string{"a", "b", "c", "d"} {
 		t.Run(seed, func(t *testing.T) {

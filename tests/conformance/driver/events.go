@@ -10,19 +10,21 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// markSize bounds how much of an event buffer is watched.
+// markSize is how many bytes of an event buffer are compared at most.
 const markSize = 4096
 
-// mark is what the device leaves in event buffers that it keeps.
+// mark is what the device writes into the event buffers that it keeps. When a byte
+// has changed, the driver has written a buffer of the device.
 var mark = bytes.Repeat([]byte{0x5a, 0xc3, 0x96}, markSize/3)
 
 // buffer is an event buffer that the device has not used yet.
 type buffer struct {
 	chain  *vhostuser.Chain
-	marked []byte
+	marked []byte // what the device wrote; nil if it could not
 }
 
-// collect takes all buffers that the driver has made available, and marks them.
+// collect pops all buffers that the driver has made available, and writes the mark
+// into them.
 // d.mu is held.
 func (d *device) collect() {
 	for d.eventq != nil {
@@ -47,8 +49,8 @@ func (d *device) collect() {
 	}
 }
 
-// taken removes a buffer: the oldest one, or the newest one. It returns nil
-// when the driver has left none. d.mu is held.
+// taken removes the oldest buffer, or the newest, from the list and returns it. It
+// returns nil when the driver has made none available. d.mu is held.
 func (d *device) taken(newest bool) *buffer {
 	d.collect()
 	n := len(d.buffers)
@@ -65,7 +67,7 @@ func (d *device) taken(newest bool) *buffer {
 	return b
 }
 
-// check looks whether the driver has left a buffer alone. d.mu is held.
+// check reports a breach when the driver has written a buffer. d.mu is held.
 func (d *device) check(b *buffer) {
 	found := make([]byte, 0, len(b.marked))
 	err := vhostuser.Guard(func() error {
@@ -88,7 +90,7 @@ func (d *device) check(b *buffer) {
 	}
 }
 
-// errNoBuffer says that the driver has left no event buffer.
+// errNoBuffer says that the driver has made no event buffer available.
 var errNoBuffer = errors.New("the driver has left no event buffer")
 
 // use says how a buffer is used.
@@ -97,7 +99,8 @@ type use struct {
 	empty  bool // with length 0, though an event was written into it
 }
 
-// put uses one buffer for an event. It does not interrupt. d.mu is held.
+// put writes an event into a buffer and uses the buffer. It does not interrupt. d.mu
+// is held.
 func (d *device) put(e protocol.Event, how use) error {
 	var p [protocol.EventSize]byte
 	e.Encode(p[:])
@@ -130,13 +133,14 @@ func (d *device) put(e protocol.Event, how use) error {
 	}
 }
 
-// returnBuffers gives all buffers back unused, as far as the ring can say so.
-// d.mu is held.
+// returnBuffers gives all buffers back. Those that were popped last are given back
+// unused; the ring cannot express this for the others. d.mu is held.
 func (d *device) returnBuffers(q *vhostuser.Queue) {
 	for i := len(d.buffers) - 1; i >= 0; i-- {
 		c := d.buffers[i].chain
 		if errors.Is(q.Unpop(c), vhostuser.ErrUnpopOrder) {
-			// Used without an event [FBPP-EV-8]; or the queue is gone.
+			// It is used without an event [FBPP-EV-8]. An error says that the queue is
+			// stopped.
 			_ = q.Push(c, 0)
 		}
 	}

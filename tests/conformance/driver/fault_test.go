@@ -8,7 +8,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// spoil encodes a report, with what is wrong about it.
+// spoil encodes a report with the fault of the script.
 func (s *script) spoil(
 	h protocol.Header, records []protocol.Record, trailer *protocol.Trailer,
 ) []byte {
@@ -75,7 +75,7 @@ func (s *script) spoil(
 		for i := range records {
 			records[i] = protocol.MakeRecord(records[i].PFN()>>4, blockOrder-4)
 		}
-		if first { // more than twice the large pages, less than twice the small ones
+		if first { // more records than twice the large pages, fewer than twice the small ones
 			h.Flags |= protocol.FlagResumed
 			for range 500 {
 				records = append(records, protocol.MakeRecord(firstFree>>4, 0))

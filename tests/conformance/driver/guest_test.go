@@ -21,9 +21,9 @@ type guest struct {
 	fault    fault
 	features uint64
 	memory   *vhosttest.Guest
-	clock    uint64 // the page where time goes by
+	clock    uint64 // address of the page that tick writes to
 
-	mu     sync.Mutex // guards what follows: QEMU's main loop
+	mu     sync.Mutex // guards what follows, as QEMU's main loop does by its one thread
 	fe     *vhosttest.Frontend
 	driver *script
 }
@@ -61,7 +61,7 @@ func (g *guest) start(ctx context.Context) error {
 	return nil
 }
 
-// connect connects as QEMU does, for a driver that may be at work.
+// connect connects to the device as QEMU does. The driver may run already.
 func (g *guest) connect() error {
 	fe, err := vhosttest.Dial(g.path)
 	if err != nil {
@@ -85,7 +85,7 @@ func (g *guest) connect() error {
 	return g.readConfig()
 }
 
-// readConfig reads what the driver knows of the configuration, field by field.
+// readConfig reads the fields of the configuration that the driver knows, one by one.
 func (g *guest) readConfig() error {
 	for off := uint32(0); off < 12; off += 4 {
 		if _, err := g.fe.GetConfig(off, 4); err != nil {
@@ -136,7 +136,8 @@ func (g *guest) mainLoop(ctx context.Context) {
 	}
 }
 
-// tick is the guest's clock, which stands still when the driver stops the guest.
+// tick writes to the clock page every millisecond, as a running guest writes to its
+// memory. It pauses while the driver stops the guest.
 func (g *guest) tick(ctx context.Context) {
 	for count := byte(0); ctx.Err() == nil; count++ {
 		time.Sleep(time.Millisecond)

@@ -9,22 +9,22 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// pageShift is that of the pages in which memory is counted, the smallest that a
-// guest may have.
+// pageShift is of the pages in which guest memory is counted here. They are the
+// smallest that a guest may have.
 const pageShift = protocol.MinPageShift
 
-// judge looks at what the driver says, message by message. It knows the driver's
-// rules, and nothing of how messages come.
+// judge checks the messages of the driver, one by one. It knows the rules for drivers.
+// It does not know the queues.
 type judge struct {
 	ledger
 	memory []vhostuser.Region
 
 	driver   *introduction // nil before HELLO
-	stranger bool          // the driver may have spoken to another device, and still answer it
-	hellos   int           // that came
-	helloDue string        // the rule that wants one before other messages; "": none does
+	stranger bool          // the driver may still answer requests of an earlier device
+	hellos   int           // how many came
+	helloDue string        // the rule that requires a HELLO before other messages; "": none
 	requests map[uint64]*request
-	phantoms map[uint64]string // generations of what was no request, and the rule that says so
+	phantoms map[uint64]string // by generation of an event that asks for nothing: the rule about it
 }
 
 func newJudge(now func() time.Time) judge {
@@ -36,8 +36,8 @@ func newJudge(now func() time.Time) judge {
 	}
 }
 
-// meets says that the driver starts reportq, and whether anybody has taken a
-// message from it before.
+// meets is called when the driver starts reportq. taken says that a device has used
+// messages of this queue before. The driver may have sent its HELLO to that device.
 func (j *judge) meets(taken bool) {
 	if j.hellos > 0 || j.helloDue == ruleAgain {
 		return
@@ -50,7 +50,7 @@ func (j *judge) meets(taken bool) {
 	}
 }
 
-// introduction is what a HELLO says.
+// introduction is the content of a HELLO.
 type introduction struct {
 	protocol.Hello
 	status    protocol.Status
@@ -72,7 +72,7 @@ func (j *judge) read(c *vhostuser.Chain) protocol.Header {
 		j.saw(ruleShape, ruleFields, ruleAsked)
 		err = j.message(h, c)
 	case h.Type == protocol.MessageHello:
-		j.greeted() // however badly
+		j.greeted() // a malformed HELLO is one, too
 	case h.Type == protocol.MessageReport && h.Flags&protocol.FlagLast != 0 && r != nil:
 		r.ended = true
 	}
@@ -80,7 +80,8 @@ func (j *judge) read(c *vhostuser.Chain) protocol.Header {
 	return h
 }
 
-// blame takes down an error of judging.
+// blame records an error as a breach: of the rule that it names, or else of the rule
+// about rings, because a chain could not be read.
 func (j *judge) blame(err error) {
 	if b := asBreach(err); b != nil {
 		j.broke(b.rule, "%s", b.seen)
@@ -95,7 +96,7 @@ func (j *judge) message(h protocol.Header, c *vhostuser.Chain) error {
 	}
 	r := j.requests[h.Generation]
 	if r == nil && j.stranger {
-		return nil // it answers an earlier device
+		return nil // it answers a request of an earlier device
 	}
 	j.stranger = false
 	if rule := j.helloDue; rule != "" {
@@ -157,7 +158,7 @@ func (j *judge) hello(h protocol.Header, c *vhostuser.Chain) error {
 // report judges a REPORT of a request.
 func (j *judge) report(r *request, h protocol.Header, c *vhostuser.Chain) error {
 	j.saw(ruleLast, ruleRefusal, ruleStarted)
-	if !r.started && j.breaches == r.breaches { // it may have been what was malformed
+	if !r.started && j.breaches == r.breaches { // after a breach: STARTED may have been malformed
 		j.advise(ruleStarted, "%v comes without STARTED", h)
 	}
 	if r.ended {
@@ -209,7 +210,8 @@ func (j *judge) report(r *request, h protocol.Header, c *vhostuser.Chain) error 
 	return nil
 }
 
-// pages returns how many pages of 4 KiB guest memory has, whatever its own are.
+// pages returns how many pages of 4 KiB guest memory has. The guest's own pages may be
+// larger.
 func (j *judge) pages() uint64 {
 	var bytes uint64
 	for _, m := range j.memory {

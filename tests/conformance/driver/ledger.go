@@ -10,11 +10,11 @@ import (
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
-// traceLines is how much of what happened before a breach is shown with it.
+// traceLines is how many events before a breach are shown with it.
 const traceLines = 24
 
-// ledger keeps what was found out about each rule, and what happened last. Its
-// zero value is usable.
+// ledger keeps the findings about each rule, and the newest events. newLedger makes
+// one.
 type ledger struct {
 	now      func() time.Time
 	began    time.Time
@@ -26,10 +26,10 @@ type ledger struct {
 
 // finding is what was found out about one rule.
 type finding struct {
-	occasions int      // to break the rule
-	breaches  int      // found
-	first     string   // breach
-	notes     []string // what happened before it
+	occasions int      // how often the driver could have broken the rule
+	breaches  int      // how often it did
+	first     string   // describes the first breach
+	notes     []string // the events before the first breach
 	skipped   string   // why there was no occasion
 }
 
@@ -46,7 +46,7 @@ func (l *ledger) finding(rule string) *finding {
 	return f
 }
 
-// note remembers an event of interest.
+// note adds an event to the trace. The oldest event makes room for it.
 func (l *ledger) note(format string, args ...any) {
 	if len(l.trace) == traceLines {
 		l.trace = slices.Delete(l.trace, 0, 1)
@@ -62,7 +62,7 @@ func (l *ledger) saw(rules ...string) {
 	}
 }
 
-// broke says that a rule was broken. The first breach is the one that is shown.
+// broke records that a rule was broken. The result shows the first breach.
 func (l *ledger) broke(rule, format string, args ...any) {
 	f := l.finding(rule)
 	l.breaches++
@@ -77,13 +77,14 @@ func (l *ledger) broke(rule, format string, args ...any) {
 	f.notes = slices.Clone(l.trace)
 }
 
-// advise says that advice was not followed. Nothing else comes of it.
+// advise records that advice was not followed. It does not count among the breaches
+// because of which a request is no longer judged.
 func (l *ledger) advise(rule, format string, args ...any) {
 	l.broke(rule, format, args...)
 	l.breaches--
 }
 
-// skip says why there was no occasion. The first reason is the one that counts.
+// skip records why there was no occasion to break the rules. The first reason is kept.
 func (l *ledger) skip(reason string, rules ...string) {
 	for _, r := range rules {
 		if f := l.finding(r); f.skipped == "" {
@@ -92,7 +93,8 @@ func (l *ledger) skip(reason string, rules ...string) {
 	}
 }
 
-// result is what a rule's finding comes to.
+// result returns the result of a rule. missed is the reason for a skip where no other
+// is known.
 func (l *ledger) result(r report.Rule, missed string) report.Result {
 	f := l.finding(r.ID)
 	result := report.Result{Rule: r}

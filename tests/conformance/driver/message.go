@@ -12,7 +12,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// breach is a rule that a message breaks, and how.
+// breach is an error: a message breaks a rule. seen describes how.
 type breach struct {
 	rule, seen string
 }
@@ -30,8 +30,8 @@ type message struct {
 	sum    uint32 // of its bytes when it was read
 }
 
-// parseHeader reads and checks the header as package wire does, but finds the
-// rule that each fault breaks.
+// parseHeader decodes the header with package protocol. It finds out which rule a
+// fault breaks.
 func parseHeader(c *vhostuser.Chain) (protocol.Header, error) {
 	if n := c.WritableLen(); n != 0 {
 		return protocol.Header{}, breaks(ruleShape, "a message has a device-writable part of %d bytes", n)

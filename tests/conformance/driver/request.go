@@ -14,9 +14,9 @@ import (
 // request is one REPORT_FREE and what the driver has answered.
 type request struct {
 	generation uint64
-	breaches   int    // of the ledger, when it was asked
-	pinned     []span // buffers that were the device's already: not free, whatever happens
-	lost       bool   // messages of it were read twice or not at all: not judged any more
+	breaches   int    // of the ledger, before it was sent
+	pinned     []span // event buffers that the device had all the time: they are not free
+	lost       bool   // a message may come twice or not at all: it is no longer judged
 
 	started   bool
 	messages  int
@@ -29,7 +29,7 @@ type request struct {
 	trailer   protocol.Trailer
 }
 
-// span is a piece of guest memory, from its first to after its last byte.
+// span is a range of guest addresses. end is exclusive.
 type span struct{ begin, end uint64 }
 
 // block is a reported block: where it lies, and where it was reported.
@@ -39,11 +39,11 @@ type block struct {
 	record  uint64
 }
 
-// maxBlocks bounds the memory that the search for overlaps takes to half a GiB.
-// Blocks past it are judged each on its own.
+// maxBlocks is how many blocks of a request are searched for overlaps. The search
+// takes half a GiB of memory at most. Further blocks are judged one by one only.
 const maxBlocks = 1 << 24
 
-// spans returns where segments lie.
+// spans returns the guest addresses of segments.
 func spans(segments []vhostuser.Segment) []span {
 	var list []span
 	for _, s := range segments {
@@ -86,7 +86,7 @@ func (r *request) add(record protocol.Record, memory []vhostuser.Region, maxOrde
 	return nil
 }
 
-// place returns where a record's block lies, or false where no address is.
+// place returns the addresses of a record's block, or false if they exceed 64 bits.
 func (r *request) place(record protocol.Record) (span, bool) {
 	shift := uint(r.pageShift) + uint(record.Order())
 	if shift >= 64 || record.PFN() > math.MaxUint64>>r.pageShift {
@@ -96,7 +96,7 @@ func (r *request) place(record protocol.Record) (span, bool) {
 	return span{at, at + 1<<shift}, true
 }
 
-// inside says whether guest memory holds all of s. Regions are ascending, and
+// inside says whether all of s is guest memory. memory is sorted by address; regions
 // may be adjacent.
 func inside(s span, memory []vhostuser.Region) bool {
 	for _, m := range memory {
@@ -111,13 +111,12 @@ func inside(s span, memory []vhostuser.Region) bool {
 	return false
 }
 
-// overlap finds two blocks that overlap, the second of which came before
-// RESUMED.
+// overlap returns a breach if two blocks overlap that both came before RESUMED.
 func (r *request) overlap() error {
 	blocks := slices.Clone(r.blocks)
 	slices.SortFunc(blocks, func(a, b block) int { return cmp.Compare(a.begin, b.begin) })
-	// Of the blocks so far, the one that reaches furthest among those before
-	// RESUMED: any overlap of two such shows at it.
+	// far is the block with the highest end of those so far that came before RESUMED.
+	// Blocks are sorted by their begin: one that overlaps any of those overlaps far.
 	var far *block
 	for i := range blocks {
 		b := &blocks[i]

@@ -6,7 +6,7 @@ import "github.com/fbpp-project/fbpp/tests/conformance/report"
 
 // Names of the rules that the code refers to.
 const (
-	noRule       = "" // nobody is to blame
+	noRule       = "" // no rule is broken
 	ruleQueue    = "VIRTIO-QUEUE"
 	ruleVersion  = "FBPP-ID-1"
 	ruleFeatures = "FBPP-FEAT-1"

@@ -17,10 +17,10 @@ import (
 // an ordinary request.
 type scenario struct {
 	name  string
-	blame string   // the rule that a driver breaks which does not answer
+	blame string   // the rule that a driver breaks if it does not answer
 	asks  bool     // it asks for reports
-	waits bool     // for somebody who does something to the guest
-	only  []string // rules that it alone gives an occasion for
+	waits bool     // it waits until an operator or a script has acted on the guest
+	only  []string // rules that have an occasion in no other scenario
 	play  func(*session) error
 }
 
@@ -62,7 +62,7 @@ func scenarios() []scenario {
 	}
 }
 
-// ordinary asks a driver that had time for all that it should do.
+// ordinary asks a driver that has had time to refill eventq.
 func ordinary(s *session) error {
 	s.pause()
 	s.locked(func() {
@@ -84,8 +84,9 @@ func quickSuccession(s *session) error {
 	return nil
 }
 
-// alike asks with generations that differ in one bit, and fall: a driver that
-// orders them, or keeps half of one, mixes them up.
+// alike asks with generations of which some differ in one bit only, and some are
+// lower than the one before. A driver must neither order generations nor keep only
+// a part of them.
 func alike(s *session) error {
 	g := rand.Uint64() | 1<<62 | 1<<31
 	for _, generation := range []uint64{g, g ^ 1<<63, g ^ 1<<32, g ^ 1, g - 2, math.MaxUint64 - g} {
@@ -110,9 +111,9 @@ func budgets(s *session) error {
 	return nil
 }
 
-// untilDeadline asks a question and waits for the answer, but not for longer than
-// the deadline. With a small budget the answer may take all the time there is,
-// and a driver may break off then.
+// untilDeadline asks a question, and waits for the answer until the deadline at most.
+// With a small budget the answer may take longer, and the driver may end it at the
+// deadline.
 func (s *session) untilDeadline(q question) error {
 	r, err := s.ask(q)
 	if err != nil {
@@ -136,7 +137,7 @@ func (s *session) untilDeadline(q question) error {
 	return s.cancel(r.generation)
 }
 
-// deadlines asks what cannot be answered in time, and then what can.
+// deadlines asks with a deadline that is too short, with none, and with a far one.
 func deadlines(s *session) error {
 	r, err := s.ask(question{deadline: time.Millisecond})
 	if err != nil {
@@ -163,11 +164,11 @@ func overtaken(s *session) error {
 	return nil
 }
 
-// longest returns a budget with which a walk takes as long as it can: until the
-// deadline.
+// longest returns the smallest budget. With it a walk takes the longest: usually until
+// the deadline.
 func longest() *protocol.Config { return &protocol.Config{BudgetUS: 1, BudgetEntries: 1} }
 
-// overtakenInWalk asks again, and cancels, while the driver is at work.
+// overtakenInWalk asks again or cancels while the driver answers.
 func overtakenInWalk(s *session) error {
 	for i := range 6 {
 		r, err := s.begin(question{budget: longest()})
@@ -183,8 +184,8 @@ func overtakenInWalk(s *session) error {
 	return nil
 }
 
-// overtakenLate asks again while the driver waits for messages of the request
-// before to be used.
+// overtakenLate asks again while the device has not used the messages that answer the
+// first request.
 func overtakenLate(p pace) func(*session) error {
 	return func(s *session) error {
 		s.setPace(p, nil)
@@ -250,8 +251,8 @@ func otherCancelled(s *session) error {
 	return nil
 }
 
-// kept plays a request whose messages are kept, and used after a while in the
-// order that arrange makes of them.
+// kept asks, and keeps the messages of the answer for a while before it uses them.
+// arrange, unless nil, changes their order.
 func (s *session) kept(arrange func([]*message)) error {
 	s.setPace(paceKeep, nil)
 	r, err := s.ask(question{})

@@ -11,8 +11,8 @@ import (
 
 // These scenarios are about eventq, configuration and interrupts.
 
-// rounds returns how many events make sure that every buffer was used, with
-// which a driver would run dry that does not give them back.
+// rounds returns a number of events that is higher than the number of buffers. A
+// driver that does not give buffers back has none left before the last event.
 func (s *session) rounds() (n int) {
 	s.locked(func() {
 		s.collect()
@@ -21,14 +21,15 @@ func (s *session) rounds() (n int) {
 	return n
 }
 
-// phantom is an event that asks for nothing, with a generation of its own.
+// phantom sends an event that asks for nothing. It has a generation of its own: an
+// answer to it breaks the rule.
 func (s *session) phantom(e protocol.Event, rule string, how use) error {
 	e.Generation = rand.Uint64()
 	s.locked(func() { s.judge.phantoms[e.Generation] = rule })
 	return s.send(&e, how, nil)
 }
 
-// unknownEvents sends what a later device may send.
+// unknownEvents sends events that a device of a later version may send.
 func unknownEvents(s *session) error {
 	strange := []protocol.Event{
 		{Type: 0}, {Type: 4}, {Type: 0xffff, Flags: 0xffff}, {Type: 4, Flags: protocol.EventHelloWanted},
@@ -62,8 +63,8 @@ func unknownInRequest(s *session) error {
 	return s.answered(r)
 }
 
-// noEvents uses buffers with length 0, in which there is something that looks
-// like a request.
+// noEvents uses buffers with length 0 that contain a request. The driver must not read
+// it.
 func noEvents(s *session) error {
 	for range s.rounds() {
 		ask := protocol.Event{Type: protocol.EventReportFree}
@@ -75,7 +76,7 @@ func noEvents(s *session) error {
 	return nil
 }
 
-// newestFirst keeps the first buffers for long, and uses the others.
+// newestFirst uses the newest buffer for each event, and keeps the oldest.
 func newestFirst(s *session) error {
 	if s.inOrder() {
 		return notPossible("the driver negotiated IN_ORDER")
@@ -127,7 +128,7 @@ func switchedInRequest(s *session) error {
 	s.setPace(paceAtOnce, nil)
 	s.pause()
 	s.setConfig(func(c *protocol.Config) { c.Flags |= protocol.ConfigEnabled })
-	// A change that concerns no one does not end a request.
+	// A change of the budgets does not end a request that is open.
 	if r, err = s.ask(question{}); err != nil {
 		return err
 	}
@@ -144,8 +145,8 @@ func helloWanted(s *session) error {
 	return nil
 }
 
-// helloWantedInRequest plays a device that has lost its memory. It knows no
-// request any more.
+// helloWantedInRequest plays a device whose process was restarted: it asks for a HELLO
+// and no longer knows the request that was open.
 func helloWantedInRequest(s *session) error {
 	for range 3 {
 		if _, err := s.ask(question{}); err != nil {

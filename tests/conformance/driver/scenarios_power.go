@@ -10,17 +10,17 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// These scenarios are about what happens to the guest as a whole.
+// In these scenarios the guest or its connection is stopped, paused or restarted.
 
-// leftInRing does not read messages for a while, in which the guest has to go
-// on.
+// leftInRing does not read messages for a while. The guest has to run meanwhile: the
+// driver must not wait with a lock held.
 func leftInRing(s *session) error {
 	s.setPace(paceIgnore, nil)
 	r, err := s.ask(question{deadline: s.c.Patience + s.c.Hold})
 	if err != nil {
 		return err
 	}
-	s.pause() // for the walk
+	s.pause() // the walk itself may hold locks
 	began := time.Now()
 	active, known := s.guestActive(s.c.Hold)
 	select {
@@ -93,8 +93,8 @@ func restarted(s *session) error {
 	return s.helloAfter(hellos, ruleAgain)
 }
 
-// startedSince tells whether a driver has started both queues, eventq more often
-// than the given number of times. The device's mutex is held.
+// startedSince says whether both queues run, and eventq was started again since
+// there were so many starts. d.mu is held.
 func (s *session) startedSince(starts int) bool {
 	return s.starts > starts && s.eventq != nil && s.reportq != nil
 }
@@ -118,7 +118,7 @@ func reconnected(s *session) error {
 	return s.wantHello(ruleWanted)
 }
 
-// control has somebody do something to the guest.
+// control calls a function of [Control] with a limit on its time.
 func (s *session) control(what func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Wait)
 	defer cancel()

@@ -17,7 +17,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// fault is what a scripted driver does wrong. The empty one is nothing.
+// fault says what a scripted driver does wrong. A driver with the empty fault does
+// nothing wrong.
 type fault string
 
 // Shape of the scripted driver.
@@ -31,8 +32,8 @@ const (
 	scriptOrder = 10
 )
 
-// script is a driver in a goroutine. It answers a request with three reports,
-// as soon as there are slots for them.
+// script is a driver in a goroutine. It answers a request with three reports. A slot
+// is the memory of one message; the driver sends when a slot is free.
 type script struct {
 	t              *testing.T
 	fault          fault
@@ -40,19 +41,19 @@ type script struct {
 	events, report *vhosttest.Queue
 	quit           chan struct{}
 	done           sync.WaitGroup
-	frozen         atomic.Bool // the driver holds a lock that the guest's clock needs
+	frozen         atomic.Bool // the driver stops the guest: tick does not write
 	answered       atomic.Int32
 
 	buffers  map[uint32]uint64 // address by descriptor
-	slots    []uint64          // free ones
-	inFlight map[uint32]uint64
-	request  protocol.Event // that is answered now
-	sent     int            // messages of it; negative: none is left to send
+	slots    []uint64          // addresses of those that are free
+	inFlight map[uint32]uint64 // slots of messages that the device has, by descriptor
+	request  protocol.Event    // the request that is answered now
+	sent     int               // how many messages of the answer were sent; negative: all
 	answers  int
 	dead     bool
-	noise    *rand.Rand // unless nil, it talks nonsense in between
+	noise    *rand.Rand // unless nil, random messages are sent in between
 	greet    bool       // a HELLO waits for a slot
-	lastSent time.Time  // a message
+	lastSent time.Time  // when the newest message was sent
 	spare    uint64     // memory that is not free
 }
 
@@ -80,7 +81,7 @@ func newScript(g *guest) (*script, error) {
 	s.populate()
 	if s.fault == "has spoken to an earlier device" {
 		s.report.Warp(5)
-		s.request.Generation, s.sent = 99, 0 // and answers it
+		s.request.Generation, s.sent = 99, 0 // it still answers the request of that device
 	}
 	return s, nil
 }
@@ -111,7 +112,7 @@ func (s *script) offer(at uint64) {
 	s.buffers[head] = at
 }
 
-// reset forgets what the device had.
+// reset empties the queues, as after a reset of the device.
 func (s *script) reset() {
 	s.events.Reset()
 	s.report.Reset()
@@ -152,7 +153,7 @@ func (s *script) run(quit <-chan struct{}) {
 			return
 		default:
 		}
-		// An interrupt for each queue would need two more goroutines.
+		// Both queues are polled: to wait for each would need two more goroutines.
 		_ = s.events.Call.Wait(time.Millisecond)
 		s.reap()
 		for {
@@ -233,7 +234,7 @@ func (s *script) event(e protocol.Event) {
 	}
 }
 
-// answer sends what there is room for. One slot is left for a HELLO.
+// answer sends messages while slots are free. The last slot is kept for a HELLO.
 func (s *script) answer() {
 	if s.greet && len(s.slots) > 0 {
 		s.greet = false
@@ -247,8 +248,7 @@ func (s *script) answer() {
 	}
 }
 
-// nonsense returns a message that a driver would never send, some of which look
-// as if it had.
+// nonsense returns a random message. Most have a header that is valid in part.
 func (s *script) nonsense() []byte {
 	p := make([]byte, protocol.HeaderSize+s.noise.IntN(300))
 	for i := range p {
@@ -380,7 +380,7 @@ func (s *script) send(p []byte) {
 	}
 }
 
-// meddle writes what is the device's.
+// meddle writes memory that belongs to the device at this time.
 func (s *script) meddle() {
 	switch s.fault {
 	case "writes buffers of the device":
@@ -388,7 +388,7 @@ func (s *script) meddle() {
 			s.memory.Write(at+protocol.EventSize-1, []byte{1})
 		}
 	case "changes messages too early":
-		// Not before the device has read them: that nobody could tell.
+		// The device must have read the message before, or it cannot see the change.
 		if time.Since(s.lastSent) > 20*time.Millisecond {
 			for _, slot := range s.inFlight {
 				s.memory.Write(slot+protocol.HeaderSize, []byte{0})

@@ -14,19 +14,20 @@ import (
 
 // Why a step of a scenario could not be done.
 var (
-	// errStopped: the queues were stopped, by nothing that the scenario did.
+	// errStopped: the queues were stopped, and not because of the scenario.
 	errStopped = errors.New("the queues were stopped")
-	// errBroken: the driver did not do what it must, which is taken down.
+	// errBroken: the driver broke a rule. The breach is already recorded.
 	errBroken = errors.New("the driver broke a rule")
 )
 
-// notPossible is why a scenario cannot be played here, and how it could.
+// notPossible is an error: it says why a scenario cannot be played here, and what it
+// needs.
 type notPossible string
 
 func (e notPossible) Error() string { return string(e) }
 
-// session is what scenarios are written in: the device, and steps that wait for
-// the driver.
+// session is the device together with steps that wait for the driver. Scenarios are
+// made of these steps.
 type session struct {
 	*device
 	c     Config
@@ -37,14 +38,14 @@ type session struct {
 // question is a REPORT_FREE to ask. Its zero value is an ordinary one.
 type question struct {
 	generation uint64        // 0: a random one
-	deadline   time.Duration // 0: an easy one
+	deadline   time.Duration // 0: one that is easy to meet
 	noDeadline bool
 	budget     *protocol.Config // nil: as configured
 	flags      uint16
 	how        use
 }
 
-// ask sends REPORT_FREE. It waits for a buffer.
+// ask sends REPORT_FREE. It waits until there is a buffer for it.
 func (s *session) ask(q question) (*request, error) {
 	e := protocol.Event{Type: protocol.EventReportFree, Flags: q.flags, Generation: q.generation}
 	if e.Generation == 0 {
@@ -99,7 +100,8 @@ func (s *session) send(e *protocol.Event, how use, prepare func()) error {
 	return err
 }
 
-// gaveUp blames the driver for a wait in vain, unless the suite is ended.
+// gaveUp records that the driver broke the rule s.blame, because a wait for it has
+// ended without success. It does not if the suite is being ended.
 func (s *session) gaveUp(format string, args ...any) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
@@ -110,7 +112,7 @@ func (s *session) gaveUp(format string, args ...any) error {
 	return errBroken
 }
 
-// answered waits for the end of an answer.
+// answered waits until the answer to r is complete.
 func (s *session) answered(r *request) error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
 	defer cancel()
@@ -134,7 +136,7 @@ func (s *session) answered(r *request) error {
 		return nil
 	case s.ctx.Err() != nil:
 		return context.Cause(s.ctx)
-	case blamed: // this is what comes of it
+	case blamed: // the answer is missing because of a breach that is recorded already
 		return errBroken
 	case err == nil:
 		return errStopped
@@ -154,8 +156,8 @@ func (s *session) exchange(q question) error {
 // probe is an ordinary exchange.
 func (s *session) probe() error { return s.exchange(question{}) }
 
-// begin asks a question, and waits until the driver has sent something in answer
-// to it, or has had time to.
+// begin asks a question, and waits until the first message of the answer. It also
+// returns when none comes within a short time.
 func (s *session) begin(q question) (*request, error) {
 	r, err := s.ask(q)
 	if err != nil {
@@ -167,8 +169,7 @@ func (s *session) begin(q question) (*request, error) {
 	return r, nil
 }
 
-// wantHello asks for a HELLO and waits for it. A driver that sends none breaks
-// the rule.
+// wantHello asks for a HELLO and waits for it. A driver that sends none breaks rule.
 func (s *session) wantHello(rule string) error {
 	before := 0
 	e := protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted}
@@ -178,8 +179,8 @@ func (s *session) wantHello(rule string) error {
 	return s.helloAfter(before, rule)
 }
 
-// helloAfter waits for one more HELLO than there were before, which a rule
-// wants.
+// helloAfter waits for one more HELLO than there were before. A driver that sends
+// none breaks rule.
 func (s *session) helloAfter(before int, rule string) error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
 	defer cancel()
@@ -205,7 +206,7 @@ func (s *session) helloAfter(before int, rule string) error {
 // refuses says whether the driver must not be asked. d.mu is held.
 func (s *session) refuses() bool { return s.judge.driver == nil || s.judge.driver.refuses() }
 
-// pause lets the driver go on for a while. Nothing is expected of it.
+// pause waits for a while, in which the driver need not do anything.
 func (s *session) pause() {
 	select {
 	case <-time.After(s.c.Quiet):
@@ -213,7 +214,7 @@ func (s *session) pause() {
 	}
 }
 
-// running waits until the driver has both queues running.
+// running waits until both queues run.
 func (s *session) running(limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(s.ctx, limit)
 	defer cancel()

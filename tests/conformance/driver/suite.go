@@ -22,25 +22,26 @@ const (
 	DefaultHold     = 3 * time.Second
 )
 
-// Config says how the driver is reached, and how long it may take.
+// Config says where the device listens, and how long the driver may take.
 type Config struct {
 	// SocketPath is where the device listens for a vhost-user frontend.
 	SocketPath string
-	// Wait is how long a driver may take to come. Zero means DefaultWait.
+	// Wait is how long a driver may take to start the queues, and an operator to
+	// restart it. Zero means DefaultWait.
 	Wait time.Duration
-	// Patience is how long a driver may take to do what it must. Zero means
-	// DefaultPatience.
+	// Patience is how long a driver may take for a step that a rule requires. Zero
+	// means DefaultPatience.
 	Patience time.Duration
-	// Quiet is how long the suite waits for what must not come. Zero means
-	// DefaultQuiet.
+	// Quiet is how long the suite waits to see that nothing comes where nothing may
+	// come. Zero means DefaultQuiet.
 	Quiet time.Duration
 	// Hold is how long the device leaves messages in the ring, to see whether
 	// the guest goes on meanwhile. Zero means DefaultHold.
 	Hold time.Duration
-	// Features are feature bits to offer beyond those that any device has with
-	// package vhostuser: of RING_PACKED and IN_ORDER, any.
+	// Features are feature bits that the device offers besides those that package
+	// vhostuser offers for every device. RING_PACKED and IN_ORDER are possible.
 	Features uint64
-	// Control may be left out in whole or in part.
+	// Control has functions that act on the guest. Any of them may be nil.
 	Control Control
 	// Progress gets a line at each step. It may be nil.
 	Progress func(string)
@@ -48,11 +49,11 @@ type Config struct {
 	Log *zap.Logger
 }
 
-// Control is power over the guest. A scenario that needs a function which is
-// nil is not played.
+// Control has functions that act on the guest. A scenario is not played if a function
+// that it needs is nil.
 type Control struct {
-	Pause, Resume func(context.Context) error // the guest's CPUs
-	Restart       func(context.Context) error // the driver: it initialises the device anew
+	Pause, Resume func(context.Context) error // stop and continue the guest's CPUs
+	Restart       func(context.Context) error // restart the driver: it initialises the device again
 }
 
 // NewSuite returns the suite for one driver.
@@ -75,8 +76,8 @@ type suite struct{ c Config }
 // Rules implements report.Suite.
 func (*suite) Rules() []report.Rule { return AllRules() }
 
-// Run implements report.Suite. All scenarios are played, whatever rules are
-// selected, as most rules hold in each of them.
+// Run implements report.Suite. It plays all scenarios whatever rules are selected:
+// most rules apply in each of them.
 func (u *suite) Run(ctx context.Context, selected []report.Rule, add func(report.Result)) error {
 	d := newDevice(time.Now, u.c.Features)
 	defer d.close()
@@ -94,7 +95,7 @@ func (u *suite) Run(ctx context.Context, selected []report.Rule, add func(report
 	return err
 }
 
-// endGrace is how long the device may take to end its connection.
+// endGrace is how long the vhost-user server may take to end after the suite.
 const endGrace = 10 * time.Second
 
 // serve plays all scenarios while the device is served.
@@ -129,7 +130,7 @@ func (u *suite) serve(ctx context.Context, d *device) error {
 	return err
 }
 
-// play meets the driver and plays the scenarios.
+// play waits for the driver and plays the scenarios.
 func (s *session) play() error {
 	s.c.Progress(fmt.Sprintf("waiting for a driver on %s", s.c.SocketPath))
 	if err := s.meet(); err != nil {
@@ -185,7 +186,8 @@ func (s *session) meet() error {
 		s.blame = ruleWanted
 		_ = s.wantHello(ruleWanted)
 	} else if s.helloAfter(0, ruleHello) != nil {
-		_ = s.wantHello(noRule) // it may have forgotten no more than that
+		// The breach is recorded. The scenarios can be played if it sends one now.
+		_ = s.wantHello(noRule)
 	}
 	s.locked(func() {
 		if i := s.judge.driver; i == nil {
@@ -200,7 +202,8 @@ func (s *session) meet() error {
 // attempts is how often a scenario is played when the queues stop in it.
 const attempts = 3
 
-// patienceTimes bounds a scenario, of which each step may take all patience.
+// patienceTimes bounds a scenario: all its steps together may take this many times
+// Patience.
 const patienceTimes = 10
 
 // playOne plays a scenario, and then asks an ordinary question.
@@ -227,7 +230,7 @@ func (s *session) playOne(sc scenario, refuses bool) error {
 	return err
 }
 
-// attempt plays a scenario until the queues do not stop in it.
+// attempt plays a scenario, again if the queues stop in it.
 func (s *session) attempt(sc scenario, refuses bool) error {
 	for attempt := 1; ; attempt++ {
 		err := sc.play(s)
@@ -249,13 +252,13 @@ func (s *session) attempt(sc scenario, refuses bool) error {
 	}
 }
 
-// recovers says whether a driver that has broken a rule is still of use.
+// recovers says whether a driver that has broken a rule still answers.
 func (s *session) recovers() bool {
 	s.blame = noRule
 	return s.running(s.c.Patience) == nil && s.wantHello(noRule) == nil && s.probe() == nil
 }
 
-// skipAll says why no rule has an occasion any more.
+// skipAll records why the rules have no occasion from now on.
 func (s *session) skipAll(format string, args ...any) {
 	for _, r := range AllRules() {
 		s.judge.skip(fmt.Sprintf(format, args...), r.ID)

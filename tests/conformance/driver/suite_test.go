@@ -51,7 +51,7 @@ func examine(
 	return results, err
 }
 
-// quick is a suite that waits for less than a real guest needs.
+// quick returns a configuration with shorter waits than a real guest needs.
 func quick(t *testing.T) driver.Config {
 	return driver.Config{
 		SocketPath: filepath.Join(t.TempDir(), "device.sock"),
@@ -62,7 +62,7 @@ func quick(t *testing.T) driver.Config {
 	}
 }
 
-// with returns the rules with an outcome.
+// with returns the IDs of the rules that have this outcome.
 func with(results map[string]report.Result, o report.Outcome) (ids []string) {
 	for _, r := range driver.AllRules() {
 		if results[r.ID].Outcome == o {
@@ -72,7 +72,7 @@ func with(results map[string]report.Result, o report.Outcome) (ids []string) {
 	return ids
 }
 
-// The rules hold with every set of features that a driver may choose.
+// A driver that keeps the rules passes with every set of features that it may accept.
 func TestDriverThatKeepsTheRules(t *testing.T) {
 	const ring = 1<<wire.FeatureRingPacked | 1<<wire.FeatureInOrder
 	choices := []uint64{1 << wire.FeatureVersion1}
@@ -101,7 +101,7 @@ func TestDriverThatKeepsTheRules(t *testing.T) {
 	}
 }
 
-// outcome is what a suite found.
+// outcome is what one run of the suite returned.
 type outcome struct {
 	results map[string]report.Result
 	err     error
@@ -113,8 +113,8 @@ func examineAsQEMU(t *testing.T) func(fault) (map[string]report.Result, error) {
 	return func(f fault) (map[string]report.Result, error) { return examine(t, f, acceptedByQEMU) }
 }
 
-// examineAll runs suites side by side: they wait more than they work, so many
-// at a time, whatever the processors.
+// examineAll runs many suites at the same time, more than there are processors: they
+// wait most of the time.
 func examineAll[T comparable](
 	t *testing.T, what []T, examine func(T) (map[string]report.Result, error),
 ) map[T]chan outcome {
@@ -134,7 +134,7 @@ func examineAll[T comparable](
 	return outcomes
 }
 
-// Each fault breaks one rule, and that one is found broken and no other.
+// Each fault breaks one rule: the suite finds that rule broken, and no other.
 func TestDriverThatBreaksARule(t *testing.T) {
 	rules := map[fault]string{
 		"breaks its ring":                         "VIRTIO-QUEUE",

@@ -9,18 +9,17 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// The guest's memory is the witness of whether it runs: an interrupt that is
-// handled leaves traces in it. Large guests are not looked at, as looking makes
-// the host allocate what the guest never used.
+// A guest that runs and handles interrupts writes to its memory. So a change of the
+// memory shows that the guest runs. Guests with more memory than witnessMost are not
+// examined: to read all of it makes the host allocate pages that the guest never used.
 const (
-	witnessMost  = 1 << 30
-	witnessPiece = 1 << 20
+	witnessMost  = 1 << 30 // bytes
+	witnessPiece = 1 << 20 // bytes of one checksum
 	witnessPause = 10 * time.Millisecond
 )
 
-// guestActive says whether any byte of the guest's memory changes while the
-// driver is interrupted, for at most so long. known is false where that cannot
-// be told.
+// guestActive interrupts the driver until a byte of guest memory changes, or limit is
+// over, and says whether one changed. known is false if memory could not be examined.
 func (s *session) guestActive(limit time.Duration) (active, known bool) {
 	var m *vhostuser.Memory
 	var pieces []vhostuser.Segment

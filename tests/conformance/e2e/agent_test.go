@@ -20,11 +20,11 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest"
 )
 
-// notThroughQEMU are rules that QEMU gives the agent no occasion to break: it
-// answers reads of the configuration itself, where requireConfigReads looks.
+// notThroughQEMU are rules that the suite cannot check behind QEMU. QEMU answers reads
+// of the configuration itself; requireConfigReads examines them in QEMU's trace.
 var notThroughQEMU = []string{"FBPP-CFG-3"}
 
-// The agent keeps every rule, whatever the device does.
+// The agent keeps every rule in every scenario.
 func TestAgentKeepsTheRules(t *testing.T) {
 	m := boot(t, guest.Linux6_12)
 	m.requireConfigReads()
@@ -39,8 +39,8 @@ func TestAgentKeepsTheRules(t *testing.T) {
 	m.requireVerdict("overlapping", "FBPP-REP-4")
 }
 
-// So it does on the older kernel, for somebody who has no power over the guest but
-// to restart the driver when the program asks for it.
+// The same holds on the older kernel with the program fbpp-conform. Here its user can
+// only restart the driver when the program asks for that.
 func TestAgentKeepsTheRulesByHand(t *testing.T) {
 	m := boot(t, guest.Linux6_1)
 	if err := m.startAgent(m.ctx); err != nil {
@@ -81,8 +81,7 @@ func TestAgentKeepsTheRulesByHand(t *testing.T) {
 	}
 }
 
-// examine runs the suite, and returns which rules were broken, and which had no
-// occasion.
+// examine runs the suite. It returns which rules were broken, and which were skipped.
 func (m *machine) examine(c driver.Config) (tap string, broken, skipped []string) {
 	m.t.Helper()
 	var text bytes.Buffer
@@ -102,7 +101,7 @@ func (m *machine) examine(c driver.Config) (tap string, broken, skipped []string
 	return text.String(), broken, skipped
 }
 
-// sink is a [report.Sink] that wants nothing but results.
+// sink is a [report.Sink] that only receives results.
 type sink func(report.Result)
 
 func (sink) Begin(string, int) error         { return nil }
@@ -113,8 +112,8 @@ func (f sink) Add(r report.Result) error {
 	return nil
 }
 
-// requireVerdict has a driver that breaks a rule take the agent's place, and
-// requires the suite to find that.
+// requireVerdict replaces the agent by a driver that breaks a rule, and requires that
+// the suite finds that rule broken.
 func (m *machine) requireVerdict(fault, rule string) {
 	m.t.Helper()
 	if err := m.end(m.ctx); err != nil {
@@ -132,7 +131,7 @@ func (m *machine) requireVerdict(fault, rule string) {
 	}
 }
 
-// configRead matches what QEMU tells of a read of the configuration space.
+// configRead matches QEMU's trace event for a read of the configuration space.
 var configRead = regexp.MustCompile(
 	`memory_region_ops_read .* addr 0x([0-9a-f]+) .* size (\d+) name 'virtio-pci-device-`)
 

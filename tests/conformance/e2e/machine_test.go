@@ -17,10 +17,10 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// hangTimeout bounds a test that hangs.
+// hangTimeout is the longest time that one test may take.
 const hangTimeout = 4 * time.Minute
 
-// parts are what all tests share.
+// parts is what all tests share: the patched QEMU, guest kernels and our programs.
 var parts *lab.Lab
 
 func TestMain(m *testing.M) {
@@ -35,16 +35,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// conformPackage is the program.
+// conformPackage is the program fbpp-conform.
 const conformPackage = "github.com/fbpp-project/fbpp/cmd/fbpp-conform"
 
-// The hostile driver, which runs in the agent's place.
+// The hostile driver breaks a rule on purpose. It runs in place of the agent.
 const (
 	hostilePackage = "github.com/fbpp-project/fbpp/tests/guest/hostile"
 	hostilePath    = "/hostile"
 )
 
-// machine is a guest, and the place where its device will listen.
+// machine is a guest and the socket of its device's backend.
 type machine struct {
 	ctx    context.Context
 	t      *testing.T
@@ -52,10 +52,10 @@ type machine struct {
 	socket string
 }
 
-// agentName is the agent among the programs of a guest.
+// agentName names the agent among the processes that the test starts in the guest.
 const agentName = "agent"
 
-// boot starts a guest. Its device has no backend yet.
+// boot starts a guest. No backend listens on the socket yet.
 func boot(t *testing.T, series guest.Series) *machine {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
@@ -93,7 +93,7 @@ func (m *machine) stop() {
 	}
 }
 
-// close explains a failure, and ends the guest.
+// close ends the guest. After a failure it logs what helps to explain it.
 func (m *machine) close() {
 	if m.vm != nil && m.t.Failed() {
 		m.t.Log(m.vm.Diagnosis())
@@ -105,12 +105,12 @@ func (m *machine) close() {
 	m.stop()
 }
 
-// startAgent starts the agent. It waits by itself for a device with a backend.
+// startAgent starts the agent. The agent waits until the device has a backend.
 func (m *machine) startAgent(ctx context.Context) error {
 	return m.vm.Spawn(ctx, agentName, lab.AgentPath, "--log-level=debug")
 }
 
-// execute returns what runs a QMP command without arguments.
+// execute returns a function that runs a QMP command without arguments.
 func (m *machine) execute(command string) func(context.Context) error {
 	return func(ctx context.Context) error { return m.vm.Execute(ctx, command, nil, nil) }
 }

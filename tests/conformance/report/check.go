@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Check is a rule and the function that checks it. The function returns, or
-// calls T.Skipf, where the peer kept the rule or it does not apply, and
-// T.Failf where it was broken.
+// Check is a rule and the function that checks it. The function returns if the peer
+// kept the rule. It calls T.Failf if the peer broke it, T.Skipf if the rule does not
+// apply, and T.Errorf if the check itself could not be made.
 type Check struct {
 	Rule
 	Func func(*T)
@@ -22,8 +22,8 @@ type Check struct {
 // Checks is a suite of independent checks.
 type Checks struct {
 	List []Check
-	// Bound is the longest time that one check may take. A check that takes
-	// longer has failed: its peer did not answer.
+	// Bound is the longest time that one check may take. The context of the check
+	// ends then. A check that does not end soon after has failed.
 	Bound time.Duration
 }
 
@@ -52,11 +52,11 @@ func (c *Checks) Run(ctx context.Context, selected []Rule, add func(Result)) err
 	return ctx.Err()
 }
 
-// grace is what a check gets to end itself after its bound.
+// grace is how long a check may go on after the end of its context.
 const grace = 2 * time.Second
 
-// Run runs one check. A check that ignores the end of its context is given
-// up: its goroutine is left behind.
+// Run runs one check. It does not wait any longer for a check that ignores the end of
+// its context: the goroutine of that check goes on.
 func (c Check) Run(ctx context.Context, bound time.Duration) Result {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
@@ -76,8 +76,9 @@ func (c Check) Run(ctx context.Context, bound time.Duration) Result {
 	return r
 }
 
-// T is the state of one check. Its methods may be called by any goroutine,
-// but those that end the check only by the one that runs its function.
+// T is the state of one check. Its methods may be called by any goroutine. Failf,
+// Skipf and Errorf end the goroutine that calls them, so only the goroutine that runs
+// the check's function may call these.
 type T struct {
 	ctx      context.Context
 	done     chan struct{}
@@ -89,7 +90,7 @@ type T struct {
 	cleanups []func()
 }
 
-// Context ends when the time of the check is over.
+// Context returns a context that ends when the time of the check is over.
 func (t *T) Context() context.Context { return t.ctx }
 
 // Failf ends the check: the rule was broken.
@@ -98,17 +99,19 @@ func (t *T) Failf(format string, args ...any) { t.end(Fail, fmt.Sprintf(format, 
 // Skipf ends the check: the rule does not apply to this peer.
 func (t *T) Skipf(format string, args ...any) { t.end(Skip, fmt.Sprintf(format, args...)) }
 
-// Errorf ends the check: the suite cannot tell, through no fault of the peer.
+// Errorf ends the check: the suite could not find out whether the rule was kept. The
+// peer is not the reason.
 func (t *T) Errorf(format string, args ...any) { t.end(Error, fmt.Sprintf(format, args...)) }
 
-// Notef adds a line that is shown with a result that is not a pass.
+// Notef adds a line to the result's notes. They are shown unless the check passes.
 func (t *T) Notef(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 
-// Cleanup calls f when the check has ended; the last one first.
+// Cleanup registers f, which is called when the check has ended. The function that was
+// registered last is called first.
 func (t *T) Cleanup(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

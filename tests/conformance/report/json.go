@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// NewJSON returns a Sink that writes a JSON object a line: one for each rule,
-// and a last one with the key "summary".
+// NewJSON returns a Sink that writes one JSON object per line: one for each rule, and
+// at the end one with the key "summary".
 func NewJSON(w io.Writer) Sink { return &jsonLines{enc: json.NewEncoder(w)} }
 
 type jsonLines struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// check makes a check with a name of its own.
+// check makes a check whose rule is called id.
 func check(id string, f func(*T)) Check {
 	return Check{Rule: Rule{ID: id, Text: "Text of " + id + ".", Source: "a source"}, Func: f}
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Outcome is what came of a rule.
+// Outcome says whether a rule was kept.
 type Outcome int
 
 // Outcomes.
@@ -16,9 +16,9 @@ const (
 	Pass Outcome = iota
 	// Fail: the peer broke the rule.
 	Fail
-	// Skip: the rule does not apply to this peer, or it gave no occasion.
+	// Skip: the rule does not apply to this peer, or there was no occasion to break it.
 	Skip
-	// Error: the suite could not check the rule, for a reason of its own.
+	// Error: the suite could not check the rule. The peer is not the reason.
 	Error
 )
 
@@ -53,13 +53,13 @@ type Result struct {
 	Elapsed time.Duration
 }
 
-// Sink takes results.
+// Sink receives the results of a suite, for example to print them.
 type Sink interface {
-	// Begin comes first, with the number of results to follow.
+	// Begin is called first, with the number of results that follow.
 	Begin(suite string, n int) error
-	// Add takes the next result.
+	// Add receives the next result.
 	Add(Result) error
-	// End comes last. err is why the suite ended early, or nil.
+	// End is called last. err says why the suite ended early; it is nil if it did not.
 	End(s Summary, err error) error
 }
 
@@ -102,7 +102,7 @@ func (s Summary) String() string {
 
 // Exit statuses of a program that ran a suite.
 const (
-	ExitKept   = 0 // no rule that must be kept was broken
+	ExitKept   = 0 // no rule was broken; advice may not have been followed
 	ExitBroken = 1
 	ExitError  = 2 // the suite, or one of its checks, could not run
 )

@@ -9,20 +9,20 @@ import (
 
 // Rule is one requirement of a specification.
 type Rule struct {
-	// ID names the rule for ever, as FBPP-REP-3 or VHU-LOG-2.
+	// ID names the rule, such as FBPP-REP-3 or VHU-LOG-2. It never changes.
 	ID string `json:"rule"`
 	// Text is the requirement in one sentence.
 	Text string `json:"text"`
 	// Source is where the requirement is written.
 	Source string `json:"source"`
-	// Advice marks what a peer should do. Only the other rules, which it
-	// must keep, decide the exit status.
+	// Advice marks a rule that a peer should keep but need not. It has no effect on the
+	// exit status.
 	Advice bool `json:"advice,omitempty"`
 }
 
-// Select returns the rules whose ID one of the patterns matches, in their
-// order, and all of them if there is no pattern. A pattern is one of
-// [path.Match]; one that matches no rule is an error.
+// Select returns the rules whose ID matches one of the patterns, in the order of
+// rules. Without patterns it returns all. Patterns have the syntax of [path.Match]. A
+// pattern that matches no rule is an error.
 func Select(rules []Rule, patterns ...string) ([]Rule, error) {
 	if len(patterns) == 0 {
 		return rules, nil

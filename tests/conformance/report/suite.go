@@ -11,15 +11,15 @@ import (
 type Suite interface {
 	// Rules returns all rules, always in the same order.
 	Rules() []Rule
-	// Run checks the selected rules, which are in the order of Rules, and
-	// calls add with one result for each of them, also when ctx ends. It
-	// returns an error if the suite could not run, or not to its end.
+	// Run checks the selected rules, which are in the order of Rules. It calls add with
+	// one result for each of them, also when ctx ends. It returns an error if the suite
+	// could not start or not finish.
 	Run(ctx context.Context, selected []Rule, add func(Result)) error
 }
 
-// Run runs a suite under its name, over the rules that the patterns select,
-// and sends what it finds to all sinks. The error says why the suite could not
-// run to its end; the summary counts what was found until then.
+// Run runs a suite over the rules that the patterns select, and sends the results to
+// all sinks. name is the name of the suite in the output. The error says why the suite could
+// not finish. The summary counts the results until then.
 func Run(
 	ctx context.Context, name string, s Suite, patterns []string, sinks ...Sink,
 ) (Summary, error) {
@@ -51,7 +51,7 @@ func Run(
 	return sum, nil
 }
 
-// tee sends to several sinks.
+// tee is a Sink that passes everything on to several sinks.
 type tee []Sink
 
 func (t tee) Begin(suite string, n int) error {

@@ -46,8 +46,8 @@ func (t *tap) Add(r Result) error {
 	return err
 }
 
-// diagnose writes TAP's YAML block. A double-quoted scalar of YAML takes Go's
-// way to quote as it is.
+// diagnose writes TAP's YAML block. Strings are quoted as Go does it, which is valid
+// in a double-quoted scalar of YAML.
 func diagnose(b *strings.Builder, r Result) {
 	fmt.Fprintf(b, "  ---\n  outcome: %v\n  seen: %s\n  source: %s\n",
 		r.Outcome, strconv.Quote(r.Detail), strconv.Quote(r.Source))
@@ -71,7 +71,7 @@ func (t *tap) End(s Summary, err error) error {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// escape keeps text from being read as a directive.
+// escape escapes text, so that a parser of TAP finds no directive in it.
 func escape(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `#`, `\#`).Replace(s)
 }
