@@ -55,7 +55,7 @@ func TestPopBatchReturnsWhatCameBeforeABadChain(t *testing.T) {
 		var chains [4]*vhostuser.Chain
 		n, err := q.PopBatch(chains[:])
 		if n == 0 {
-			return // one call more, before or after
+			return // Kick may be called once more, without a chain
 		}
 		if n != 1 || err != nil {
 			t.Errorf("%d chains, %v", n, err)

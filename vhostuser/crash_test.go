@@ -12,7 +12,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// A connection that ends is all that a frontend sees of a backend that died.
+// The test ends the connection: for the frontend this is the same as a backend that
+// died.
 func TestRequestsInFlightSurviveTheConnection(t *testing.T) {
 	eachDialect(t, func(t *testing.T, features uint64) {
 		e := newEcho()
@@ -44,7 +45,7 @@ func TestRequestsInFlightSurviveTheConnection(t *testing.T) {
 		must(t, v.f.SetInflight(inflight))
 		if !v.queues[0].Packed() {
 			for _, q := range v.queues {
-				q.Resume() // the frontend cannot do this for a packed ring
+				q.Resume() // with a packed ring the frontend cannot find out the base
 			}
 		}
 		v.start()
@@ -63,7 +64,7 @@ func TestRequestsInFlightSurviveTheConnection(t *testing.T) {
 		v.echo(0, "after")
 		must(t, v.f.Stop(v.queues...))
 
-		// What was stopped in good order goes on from its base.
+		// Rings that were stopped by GET_VRING_BASE go on from their base.
 		v.start2(t)
 		v.echo(0, "and again")
 	})
@@ -77,8 +78,8 @@ func TestInflightMemoryIsForDevicesThatWantIt(t *testing.T) {
 	}
 }
 
-// What a ring needs depends on its format, which may change after the memory
-// was made.
+// A split ring needs other inflight memory than a packed one. The format may change
+// after the memory was made.
 func TestInflightMemoryForAnotherFormatIsRefused(t *testing.T) {
 	e := newEcho()
 	e.Device.TrackInflight = true
@@ -138,7 +139,7 @@ func TestInflightMemoryThatCannotBe(t *testing.T) {
 	}
 	v.echo(0, "goes on")
 
-	small, err := vhosttest.NewQueue(v.g, 1, 16) // more than the memory is for
+	small, err := vhosttest.NewQueue(v.g, 1, 16) // the memory is for 8 descriptors
 	must(t, err)
 	defer small.Close()
 	must(t, v.f.Stop(v.queues...))

@@ -8,8 +8,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// dialects are the features that change how driver and device talk about
-// buffers.
+// dialects are sets of features that change the format or the order of rings.
 var dialects = []struct {
 	name     string
 	features uint64
@@ -29,7 +28,7 @@ func eachDialect(t *testing.T, f func(t *testing.T, features uint64)) {
 	}
 }
 
-// speak makes the drivers of v use a dialect from the next start on.
+// speak makes the drivers of v accept these features at the next start.
 func (v *vm) speak(features uint64) *vm {
 	v.features = virtioFeatures | features
 	for _, q := range v.queues {
@@ -38,11 +37,11 @@ func (v *vm) speak(features uint64) *vm {
 	return v
 }
 
-// inOrder says whether the drivers expect their buffers back in order.
+// inOrder says whether the drivers accepted IN_ORDER.
 func (v *vm) inOrder() bool { return wire.Features(v.features).Has(wire.FeatureInOrder) }
 
-// checkDrained checks that a stopped ring has nothing between what the device
-// took and what it used, and that it used n chains since the ring's reset.
+// checkDrained checks that the device has used all chains that it popped from a
+// stopped ring, and that these are n chains since the reset.
 func (v *vm) checkDrained(i int, n uint16) {
 	v.t.Helper()
 	q := v.queues[i]

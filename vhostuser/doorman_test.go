@@ -63,8 +63,8 @@ func turnedAway(t *testing.T, path string) {
 	}
 }
 
-// holdUp lets a write to the config space keep the message goroutine until goOn is
-// called; busy makes one.
+// holdUp makes a write to the config space block the message goroutine until goOn is
+// called. busy makes such a write.
 func holdUp(e *echo) (busy func(v *vm), goOn func()) {
 	hold, held := make(chan struct{}), make(chan struct{})
 	e.Device.WriteConfig = func([]byte, uint32) error {
@@ -101,10 +101,10 @@ func TestSecondConnectionIsTurnedAway(t *testing.T) {
 	}
 	must(t, v.f.Stop(v.queues...))
 	v.f.Close()
-	v.connect(path, vhosttest.Options{}) // its place is free
+	v.connect(path, vhosttest.Options{}) // the backend accepts the next connection
 }
 
-// A frontend that crashed comes back before its end was noticed.
+// A frontend crashed and connects again before the backend has noticed the crash.
 func TestConnectionAfterAHangUpWaitsForItsTurn(t *testing.T) {
 	e := newEcho()
 	busy, goOn := holdUp(e)
@@ -113,9 +113,9 @@ func TestConnectionAfterAHangUpWaitsForItsTurn(t *testing.T) {
 	first := newVM(t, path, vhosttest.Options{})
 	first.start()
 	busy(first)
-	turnedAway(t, path) // it may be alive
+	turnedAway(t, path) // the first connection is still open
 	first.f.Close()
-	// Its end will be noticed when WriteConfig returns.
+	// The backend notices the hang-up when WriteConfig returns.
 	second, err := vhosttest.Dial(path)
 	must(t, err)
 	defer second.Close()
@@ -131,8 +131,8 @@ func TestConnectionAfterAHangUpWaitsForItsTurn(t *testing.T) {
 	}
 }
 
-// A frontend that reconnects all the time, as QEMU does with reconnect-ms, is
-// never refused because of itself.
+// A frontend that reconnects again and again, as QEMU does with reconnect-ms, is never
+// refused because its own previous connection is still open.
 func TestReconnectingFrontendIsNeverTurnedAway(t *testing.T) {
 	e := newEcho()
 	path, logs, _ := serveLogged(t, &e.Device)

@@ -16,7 +16,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// counter is a device that remembers something that its queues do not tell.
+// counter is a device with state that its queues do not contain.
 type counter struct {
 	requests atomic.Int64
 }
@@ -110,7 +110,7 @@ func ExampleBackend_ConfigChanged() {
 	capacity.Store(16)
 	b.ConfigChanged()
 
-	m, err := f.Channel.Next(f.Timeout) // as QEMU hears of it
+	m, err := f.Channel.Next(f.Timeout) // QEMU receives the same message
 	if err != nil {
 		log.Panic(err)
 	}

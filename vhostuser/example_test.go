@@ -14,7 +14,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// An entropy device: its driver offers buffers, which it fills.
+// An entropy device fills the buffers of its driver with random bytes.
 func Example() {
 	entropy := &vhostuser.Device{
 		NumQueues: 1,
@@ -55,7 +55,7 @@ func Example() {
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, l) }()
 
-	// QEMU and a guest would come now.
+	// In real use QEMU connects now. Here readEntropy does.
 	n, err := readEntropy(path, 64)
 	fmt.Println(n, err)
 

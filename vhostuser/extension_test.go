@@ -21,9 +21,8 @@ const (
 	extTell = wire.Request(0x4643)
 )
 
-// extended is an echo device with two private requests: one returns its
-// payload and what its files hold, with three descriptors, and one only fails
-// when it is told to.
+// extended is an echo device with two private requests. One returns its payload, the
+// content of its files, and three descriptors. The other fails if its payload says so.
 func extended(t *testing.T) *echo {
 	e := newEcho()
 	read := func(files []*os.File) (all []byte, err error) {
@@ -88,7 +87,7 @@ func TestPrivateRequests(t *testing.T) {
 	if string(m.Payload) != "re: question and a file" || len(m.FDs) != 3 {
 		t.Errorf("got %q with %d descriptors", m.Payload, len(m.FDs))
 	}
-	// They are the device's eventfds.
+	// The descriptors are the device's eventfds.
 	if _, err := unix.Write(m.FDs[0], []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
 		t.Error(err)
 	}
@@ -119,7 +118,7 @@ func TestPrivateRequestsNeedTheirFeature(t *testing.T) {
 	if err := v.f.Confirm(extTell, nil); !errors.As(err, &refused) {
 		t.Errorf("got %v", err)
 	}
-	// A question cannot be refused in words.
+	// The answer to such a request cannot carry an error: the connection ends.
 	if _, err := v.f.Ask(extAsk, nil); err == nil {
 		t.Error("the question was answered")
 	}

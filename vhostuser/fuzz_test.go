@@ -15,8 +15,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// FuzzChains gives the queue a hostile ring: a descriptor table, an indirect
-// table and available entries, all made of fuzz.
+// FuzzChains gives the queue a hostile ring. The descriptor table, an indirect table
+// and the available ring are the fuzzer's bytes.
 func FuzzChains(f *testing.F) {
 	d := vhosttest.EncodeDesc
 	join := func(ds ...[]byte) []byte { return bytes.Join(ds, nil) }
@@ -41,8 +41,8 @@ func FuzzChains(f *testing.F) {
 	})
 }
 
-// FuzzPackedChains does the same to a packed ring: its descriptors, an indirect
-// table, and the driver's event suppression, in any of the dialects.
+// FuzzPackedChains does the same with a packed ring. The descriptors, an indirect table
+// and the driver's event suppression are the fuzzer's bytes.
 func FuzzPackedChains(f *testing.F) {
 	d := vhosttest.EncodePacked
 	join := func(ds ...[]byte) []byte { return bytes.Join(ds, nil) }
@@ -74,8 +74,8 @@ func FuzzPackedChains(f *testing.F) {
 	})
 }
 
-// exhaust serves all that is available, looks for more, and compares what
-// changed with the log.
+// exhaust serves all available chains, and checks that each page that has changed is in
+// the log.
 func (r *rig) exhaust(t *testing.T) {
 	t.Helper()
 	const base = 1 << 20
@@ -92,9 +92,8 @@ func (r *rig) exhaust(t *testing.T) {
 			}
 			break
 		}
-		// Completions may themselves overwrite the ring's own memory with
-		// what the driver asked for, in a packed ring also with buffers that
-		// are available anew.
+		// A completion may overwrite the ring itself, because the buffers may lie in
+		// it. In a packed ring this can make further buffers available.
 		if popped++; popped > 8 && (!r.vq.Packed() || popped > 1000) {
 			if !r.vq.Packed() {
 				t.Fatalf("popped %d chains from a ring of 8", popped)
@@ -154,8 +153,8 @@ func (r *rig) use(t *testing.T, c *Chain) {
 	}
 }
 
-// FuzzDispatch sends a running backend a series of messages made of fuzz:
-// request, flags, number of descriptors, payload length, payload.
+// FuzzDispatch sends messages to a running backend. The fuzzer's bytes are the request,
+// the flags, the number of descriptors, the payload length and the payload of each.
 func FuzzDispatch(f *testing.F) {
 	msg := func(req wire.Request, fds byte, payload []byte) []byte {
 		return append([]byte{byte(req), 9, fds, byte(len(payload))}, payload...)
@@ -258,7 +257,7 @@ func FuzzDispatch(f *testing.F) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = s.Serve(t.Context(), l) // ends as the fuzz wills
+			_ = s.Serve(t.Context(), l) // the error depends on the fuzzer's bytes
 		}()
 		send(fds[0], mem, b)
 		unix.Close(fds[0])
@@ -271,7 +270,7 @@ func FuzzDispatch(f *testing.F) {
 	})
 }
 
-// send writes the messages that b describes, as far as the socket takes them.
+// send writes the messages that b describes, until the socket returns an error.
 func send(fd, mem int, b []byte) {
 	for n := 0; len(b) >= 4 && n < 64; n++ {
 		h := wire.Header{Request: uint32(b[0]), Flags: uint32(b[1]), Size: uint32(b[3])}

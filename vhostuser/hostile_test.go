@@ -107,10 +107,10 @@ func TestBadRequestsAreRefusedAndTheConnectionGoesOn(t *testing.T) {
 			if err := v.f.Confirm(tt.req, tt.payload, fds...); !errors.As(err, &refused) {
 				t.Errorf("got %v", err)
 			}
-			// Without a wish for an acknowledgement there must be none.
+			// A message that does not ask for an acknowledgement must not get one.
 			must(t, v.f.Send(tt.req, 0, tt.payload, fds...))
 			must(t, v.f.Barrier())
-			switch tt.req { // what was refused is set again
+			switch tt.req { // after the refusal nothing is set: send a valid value
 			case wire.SetMemTable:
 				must(t, v.f.SetTable(v.g))
 			case wire.SetVringAddr:
@@ -192,7 +192,7 @@ func TestRequestsNeedTheirProtocolFeature(t *testing.T) {
 			t.Errorf("%v: %v", req, err)
 		}
 	}
-	// SET_VRING_ENABLE is guarded by a feature bit.
+	// SET_VRING_ENABLE needs a feature bit that was not negotiated.
 	var refused *vhosttest.Refused
 	if err := v.f.Confirm(wire.SetVringEnable, wire.VringState{Num: 1}.AppendTo(nil)); !errors.As(err,
 		&refused) {
@@ -230,7 +230,7 @@ func TestMemoryThatIsTruncatedBreaksTheQueueOnly(t *testing.T) {
 			t.Errorf("Pop: %v", err)
 		}
 		must(t, v.f.Barrier())
-		// A ring cannot be started on such memory either.
+		// A ring in such memory cannot be started either.
 		must(t, v.f.Stop(v.queues[0]))
 		if err := v.f.StartRing(v.queues[0]); err == nil {
 			t.Error("ring was started")
@@ -284,7 +284,7 @@ func TestMemoryThatIsTruncatedBreaksTheQueueOnly(t *testing.T) {
 		sum := 0
 		e.Device.Kick = func(q *vhostuser.Queue) {
 			if c, _ := q.Pop(); c != nil {
-				defer q.Push(c, 0) // what keeps the memory mapped must go
+				defer q.Push(c, 0) // the chain keeps the memory mapped: give it back
 				sum += int(c.Readable()[0].Bytes[0])
 			}
 		}

@@ -14,8 +14,8 @@ import (
 
 const inband = 1 << wire.ProtocolInbandNotify
 
-// inbandVM is a vm that agreed to notifications in band, and whose queue 0 has
-// descriptors all the same.
+// inbandVM returns a vm that negotiated in-band notifications. Its queue 0 has
+// descriptors for notifications nevertheless.
 func inbandVM(t *testing.T, e *echo) *vm {
 	t.Helper()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{Extra: inband})
@@ -23,8 +23,8 @@ func inbandVM(t *testing.T, e *echo) *vm {
 	return v
 }
 
-// messagesVM is a vm that has no descriptors for notifications, with one queue
-// that the first kick starts.
+// messagesVM returns a vm without descriptors for notifications. Its queue is started by
+// the first kick.
 func messagesVM(t *testing.T, e *echo) (*vm, *vhosttest.Queue) {
 	t.Helper()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{Extra: inband, NoCall: true})
@@ -68,7 +68,7 @@ func TestInbandNotificationsReplaceDescriptors(t *testing.T) {
 		must(t, err)
 		must(t, v.f.Confirm(wire.VringKick, kickMessage(q)))
 		if n == 0 {
-			v.nextCall(q) // that of the start
+			v.nextCall(q) // the start of the ring sends one
 		}
 		for {
 			if u, ok := q.Poll(); ok {
@@ -117,7 +117,7 @@ func TestDescriptorsArePreferredToMessages(t *testing.T) {
 	e := newEcho()
 	v := inbandVM(t, e)
 	v.echo(0, "by descriptors")
-	// The message is not needed, and does no harm.
+	// The queue has a descriptor for kicks: the message is superfluous but harmless.
 	must(t, v.f.Confirm(wire.VringKick, kickMessage(v.queues[0])))
 	if m, err := v.f.Channel.Next(50 * time.Millisecond); err == nil {
 		t.Errorf("a notification in band: %v", m.Header)

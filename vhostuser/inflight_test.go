@@ -12,12 +12,11 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// errDied is what a backend panics with when its time has come.
+// errDied is the value that a backend panics with at the store where it has to die.
 var errDied = errors.New("backend died")
 
-// crashRig is a driver whose backends die, each at a store of its choice to the
-// inflight memory. What they share is the guest's memory and the inflight
-// memory.
+// crashRig is a driver with a series of backends. Each backend dies at a given store to
+// the inflight memory. Only guest memory and inflight memory pass from one to the next.
 type crashRig struct {
 	*rig
 	t      *testing.T
@@ -42,22 +41,22 @@ func newCrashRig(t *testing.T, features uint64) *crashRig {
 	return r
 }
 
-// free takes the resources of a backend back from it, as its death does.
+// free releases the resources of a backend, as the end of its process would.
 func (r *crashRig) free() {
 	mem := r.b.mem.Peek()
 	r.b.close()
 	for !mem.Freed() {
-		mem.Release() // of what it had popped
+		mem.Release() // for each chain that it had popped
 	}
 }
 
-// boot starts a new backend that dies before store number life of the inflight
-// memory. It says whether it lived to have started.
+// boot starts a new backend, which dies before store number life to the inflight
+// memory. It says whether the backend survived its start.
 func (r *crashRig) boot(life int) (alive bool) {
 	r.free()
 	r.connect(r.t)
 	if r.vq.Packed() {
-		// The frontend knows no better than where the ring began.
+		// The frontend does not know the base of a packed ring: it sends the initial one.
 		check(r.t, r.q.setNum(8, 8))
 	}
 	r.q.set.inflight, r.q.set.inflightLimit = area{b: r.part, step: func() {
@@ -71,7 +70,7 @@ func (r *crashRig) boot(life int) (alive bool) {
 	return r.survives(func() { r.start(r.t) })
 }
 
-// survives runs f, which may be the end of the backend.
+// survives runs f, and says whether the backend did not die in it.
 func (r *crashRig) survives(f func()) (alive bool) {
 	defer func() {
 		if p := recover(); p != nil && p != errDied {
@@ -82,7 +81,7 @@ func (r *crashRig) survives(f func()) (alive bool) {
 	return true
 }
 
-// add makes a request of the driver available.
+// add makes a request available, as the driver does.
 func (r *crashRig) add(text string, indirect bool) {
 	r.t.Helper()
 	in := vhosttest.Buffer{Addr: r.nextIn, Len: uint32(len(text))}
@@ -104,7 +103,7 @@ func (r *crashRig) add(text string, indirect bool) {
 	r.want[head] = wanted{text, out}
 }
 
-// pop pops a chain and carries it out.
+// pop pops a chain and executes its request, without completing it.
 func (r *crashRig) pop() *Chain {
 	c, err := r.q.Pop()
 	check(r.t, err)
@@ -139,8 +138,8 @@ func (r *crashRig) collect() {
 	}
 }
 
-// life is a backend's work: it completes out of order and in batches, and
-// leaves requests in flight for a long time.
+// life is what each backend does. It completes requests out of order and in batches,
+// and leaves some in flight for a long time.
 func (r *crashRig) life() {
 	push := func(cs ...*Chain) {
 		var done []Completion
@@ -150,7 +149,7 @@ func (r *crashRig) life() {
 			}
 		}
 		check(r.t, r.q.PushBatch(done))
-		r.collect() // the driver need not wait for the end
+		r.collect() // the driver takes answers meanwhile
 	}
 	a, b, c := r.pop(), r.pop(), r.pop()
 	push(b)
@@ -167,8 +166,8 @@ func (r *crashRig) life() {
 	}
 }
 
-// finish lets a backend without a fault do the rest, and checks that every
-// request was answered exactly once.
+// finish lets a backend that does not die serve the remaining requests, and checks that
+// each request was answered exactly once.
 func (r *crashRig) finish() {
 	r.t.Helper()
 	if !r.boot(1 << 30) {
@@ -198,7 +197,7 @@ func (r *crashRig) settled() {
 	}
 }
 
-// begin adds requests. Some rings wrap with them.
+// begin adds requests. Their number makes the index of some rings wrap.
 func (r *crashRig) begin() {
 	r.add("first", false)
 	r.add("second", true)
@@ -206,7 +205,7 @@ func (r *crashRig) begin() {
 	r.add("fourth", true)
 }
 
-// script lets backends die after each of the given numbers of stores.
+// script runs one backend for each of lives: the number of stores after which it dies.
 func (r *crashRig) script(lives ...int) (died bool) {
 	for _, life := range lives {
 		alive := r.boot(life) && r.survives(r.life)
@@ -234,7 +233,7 @@ func TestBackendMayDieAtAnyPoint(t *testing.T) {
 	})
 }
 
-// survivesStop stops the ring in good order.
+// survivesStop stops the ring as GET_VRING_BASE does.
 func (r *crashRig) survivesStop() error {
 	base := r.q.stop(true)
 	if base != r.vq.Base() {
@@ -258,8 +257,8 @@ func TestBackendMayDieAgainWhileItRecovers(t *testing.T) {
 	})
 }
 
-// What a backend put into the ring and did not publish must not be found there
-// when the next one publishes something else in front of it.
+// A backend that dies may have written entries to the used ring without publishing
+// them. The driver must not see them when the next backend publishes its own entries.
 func TestABatchThatWasNotPublishedIsNotSeen(t *testing.T) {
 	rigDialects(t, func(t *testing.T, features uint64) {
 		for _, start := range []uint16{0, 5, 13} {
@@ -318,7 +317,7 @@ func TestAStoppedRingLeavesNothingInFlight(t *testing.T) {
 		r.begin()
 		for r.pop() != nil {
 		}
-		// Left in flight by this backend, and popped by the next in part.
+		// This backend leaves the requests in flight. The next pops only some of them.
 		r.boot(1 << 30)
 		r.pop()
 		r.q.stop(true)

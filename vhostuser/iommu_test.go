@@ -21,7 +21,7 @@ const (
 	readWrite      = wire.IOTLBRead | wire.IOTLBWrite
 )
 
-// iommuVM is a vm whose device is behind an IOMMU that maps all of the guest.
+// iommuVM returns a vm whose device is behind an IOMMU. All guest memory is mapped.
 func iommuVM(t *testing.T, e *echo, sizes ...uint64) (*vm, *vhosttest.IOMMU) {
 	t.Helper()
 	e.Device.Features |= accessPlatform
@@ -32,7 +32,7 @@ func iommuVM(t *testing.T, e *echo, sizes ...uint64) (*vm, *vhosttest.IOMMU) {
 	return v, m
 }
 
-// echoIOVA is vm.echo with buffers that the device knows by these addresses.
+// echoIOVA does what vm.echo does, with buffers at these IOVAs.
 func (v *vm) echoIOVA(i int, text string, in, out uint64) error {
 	v.t.Helper()
 	q, n := v.queues[i], uint32(len(text))
@@ -63,7 +63,7 @@ func TestBuffersAndRingsAreTranslated(t *testing.T) {
 	if before == 0 || len(faults) != 0 {
 		t.Errorf("%d misses, faults %v", before, faults)
 	}
-	// What is known is not asked for again.
+	// The device does not ask again for a translation that it has.
 	in, out := v.request("known")
 	must(t, v.echoIOVA(0, "known", vhosttest.IOVA(in.Addr), vhosttest.IOVA(out.Addr)))
 	must(t, v.echoIOVA(0, "known", vhosttest.IOVA(in.Addr), vhosttest.IOVA(out.Addr)))
@@ -83,7 +83,7 @@ func TestScatteredBuffersAreOneToTheDevice(t *testing.T) {
 		m.Map(iova+uint64(n+4)*page, out+to*page, page, readWrite)
 	}
 	text := strings.Repeat("0123456789abcdef", 2*page/16)
-	// They begin in the middle of a page and cover three.
+	// The buffers begin in the middle of a page and extend over three.
 	v.g.Write(in+2*page+100, []byte(text[:page-100]))
 	v.g.Write(in, []byte(text[page-100:2*page-100]))
 	v.g.Write(in+page, []byte(text[2*page-100:]))
@@ -98,8 +98,8 @@ func TestScatteredBuffersAreOneToTheDevice(t *testing.T) {
 func TestTranslationsThatCannotBe(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		perm uint8 // of the page, 0: not mapped
-		out  bool  // it is the writable one
+		perm uint8 // access to the page; 0: it is not mapped
+		out  bool  // whether it is the page of the writable buffer
 	}{
 		{"an address that is not mapped", 0, false},
 		{"reading what may only be written", wire.IOTLBWrite, false},
@@ -151,7 +151,7 @@ func TestNothingIsWrittenAfterAnInvalidation(t *testing.T) {
 	if _, err := c.WriteAt([]byte("late"), 0); err == nil {
 		t.Error("memory was written that the device may not reach any more")
 	}
-	// The same address at another place is not the same memory either.
+	// The same IOVA at another guest address is not the same memory either.
 	must(t, m.Update(vhosttest.IOVA(out.Addr), v.g.User(in.Addr), vhosttest.PageSize, readWrite))
 	if _, err := c.WriteAt([]byte("late"), 0); err == nil {
 		t.Error("other memory was written")
@@ -216,7 +216,7 @@ func TestIOMMUMigrationUnderInvalidations(t *testing.T) {
 	must(t, err)
 	for n := range 30 {
 		switch n % 3 {
-		case 0: // all there is, rings too
+		case 0: // all translations, those of rings too
 			must(t, m.Invalidate(0, 0))
 		case 1:
 			must(t, m.Invalidate(vhosttest.IOVA(v.queues[0].UsedRing), vhosttest.PageSize))
@@ -284,7 +284,7 @@ func TestStopDoesNotWaitForATranslation(t *testing.T) {
 		e.record("kick of queue %d ends", q.Index())
 	}
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	// Only rings are mapped, and nobody answers for anything else.
+	// Only the rings are mapped. Requests for other translations get no answer.
 	hung := make(chan struct{})
 	m := v.f.StartIOMMU(v.g)
 	m.MapGuest()

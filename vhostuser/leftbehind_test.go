@@ -17,7 +17,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/internal/eventfd"
 )
 
-// ends fails the test when f does not end.
+// ends calls f, and fails the test if f does not return.
 func ends(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -64,7 +64,7 @@ func TestFullEventOfTheFrontendHoldsNobody(t *testing.T) {
 	}
 }
 
-// A stop gives a Kick that hangs its time once, whatever messages it takes.
+// A stop waits once for a Kick that hangs, whatever number of messages stops the queue.
 func TestAWorkerIsWaitedForOnce(t *testing.T) {
 	r := newRig(t, 0)
 	core, logged := observer.New(zap.ErrorLevel)
@@ -95,10 +95,10 @@ func TestAWorkerThatIsLeftBehindTakesNoKick(t *testing.T) {
 	if err := r.q.waitKick(w, kick); !errors.Is(err, errWorkerQuit) {
 		t.Errorf("error %v", err)
 	}
-	ends(t, func() { check(t, kick.wait()) }) // the kick is there for the next one
+	ends(t, func() { check(t, kick.wait()) }) // the kick is kept for the next worker
 }
 
-// farFlight tracks chains in memory that never comes.
+// farFlight is inflight memory whose pages never arrive.
 type farFlight struct{ flight }
 
 func (farFlight) load(*Chain, uint16) error { return far{os.ErrDeadlineExceeded} }

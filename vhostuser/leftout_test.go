@@ -16,8 +16,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// What the package documentation calls left out is refused, and the log says
-// what it was.
+// Requests that the package documentation calls left out are refused, and the log
+// names them.
 func TestLeftOutRequestsAreRefusedByName(t *testing.T) {
 	core, logged := observer.New(zap.WarnLevel)
 	e := newEcho()
@@ -54,8 +54,8 @@ func TestLeftOutFeaturesAreNotOffered(t *testing.T) {
 	for _, bit := range []uint{
 		wire.ProtocolRARP, wire.ProtocolMTU, wire.ProtocolCrossEndian, wire.ProtocolCryptoSession,
 		wire.ProtocolXenMMap,
-		wire.ProtocolDeviceState, wire.ProtocolSharedObject, // the device has no use for them
-		20, 21, // later than QEMU 10.0
+		wire.ProtocolDeviceState, wire.ProtocolSharedObject, // this device does not use them
+		20, 21, // defined after QEMU 10.0
 	} {
 		set := wire.ProtocolFeatures(1) << bit
 		if v.f.Protocol.Has(bit) {
@@ -88,7 +88,7 @@ func TestConfigOffsetsAndSizes(t *testing.T) {
 		{"an offset that would wrap", ^uint32(0), 2, false},
 		{"as much as a message carries", 0, wire.MaxConfigSize, false},
 	} {
-		got, err := v.f.GetConfig(tt.off, tt.n) // which compares offset and size
+		got, err := v.f.GetConfig(tt.off, tt.n) // it checks the answer's offset and size
 		if (err == nil) != tt.ok || err != nil && !errors.As(err, &refused) {
 			t.Errorf("%s: read %d bytes, %v", tt.name, len(got), err)
 		}
@@ -114,7 +114,7 @@ func TestResetReturnsToTheInitialState(t *testing.T) {
 	if q.Running() {
 		t.Error("the queue runs")
 	}
-	// "disable all rings": a start alone does not make them run.
+	// The specification says "disable all rings": they do not run after a start alone.
 	for _, q := range v.queues {
 		q.Reset()
 	}

@@ -47,7 +47,7 @@ func TestListenReplacesOnlyAStaleSocket(t *testing.T) {
 		!strings.Contains(err.Error(), "somebody listens") {
 		t.Errorf("second listener: %v", err)
 	}
-	// A socket that took our path in the meantime is not ours to remove.
+	// Another process has made a socket at our path since: it must not be removed.
 	must(t, os.Remove(stale))
 	other, err := vhostuser.Listen(stale)
 	must(t, err)

@@ -21,7 +21,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// TestMain fails when the tests leave descriptors or guest mappings behind.
+// TestMain fails if the tests leave descriptors open or guest memory mapped.
 func TestMain(m *testing.M) {
 	if base := os.Getenv(pagerVariable); base != "" {
 		if err := pager(base); err != nil {
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(vhosttest.RunTests(m))
 }
 
-// echo is a device whose queues copy the readable part of each chain to the
-// writable part. It records what the library tells it.
+// echo is a device whose queues copy the readable part of each chain to the writable
+// part. It records the calls of the library.
 type echo struct {
 	vhostuser.Device
 	mu      sync.Mutex
@@ -42,7 +42,7 @@ type echo struct {
 	backend *vhostuser.Backend
 	errs    []error
 	config  []byte
-	// hold makes queue 0 keep its chains.
+	// hold makes queue 0 keep its chains instead of completing them.
 	hold bool
 	held []*vhostuser.Chain
 	// onKick, if set, runs before each kick is handled.
@@ -99,7 +99,7 @@ func newEcho() *echo {
 	return e
 }
 
-// set sets one of the hooks.
+// set sets a hook: onKick or onStop.
 func (e *echo) set(hook *func(*vhostuser.Queue), f func(*vhostuser.Queue)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -127,7 +127,7 @@ func (e *echo) recorded() []string {
 	return append([]string(nil), e.events...)
 }
 
-// forget forgets what was recorded.
+// forget empties the record.
 func (e *echo) forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -227,19 +227,19 @@ func serveWith(t testing.TB, dev *vhostuser.Device, lg *zap.Logger,
 	return path
 }
 
-// vm is a frontend with a guest and a driver for each queue.
+// vm is a frontend, guest memory, and a driver for each queue.
 type vm struct {
 	t      testing.TB
 	f      *vhosttest.Frontend
 	g      *vhosttest.Guest
 	queues []*vhosttest.Queue
-	// features are what the drivers accept.
+	// features are those that the drivers accept.
 	features uint64
 }
 
 const virtioFeatures = 1<<wire.FeatureVersion1 | 1<<wire.FeatureIndirectDesc
 
-// newVM connects to the backend at path and realizes the device.
+// newVM connects to the backend at path and realizes the device, as QEMU does.
 func newVM(t testing.TB, path string, o vhosttest.Options, sizes ...uint64) *vm {
 	t.Helper()
 	if len(sizes) == 0 {

@@ -117,7 +117,7 @@ func TestMemorySlotsUpToTheMaximum(t *testing.T) {
 	if err := v.f.AddBlock(one); !errors.As(err, &refused) {
 		t.Errorf("one slot too many: %v", err)
 	}
-	// Old frontends send the descriptor along when they remove a slot.
+	// Old frontends also send the descriptor when they remove a slot.
 	must(t, v.f.Tell(wire.RemMemReg, wire.SingleMemRegion{MemRegion: blocks[7].Region()}.AppendTo(nil),
 		blocks[7].FD))
 	must(t, v.f.AddBlock(one))
@@ -136,7 +136,7 @@ func TestCompletionsWaitWhileTheRingsMemoryIsAway(t *testing.T) {
 	if c, err := q.Pop(); c != nil || err != nil {
 		t.Errorf("Pop without memory: %v, %v", c, err)
 	}
-	must(t, echoChain(q, chains[1])) // also asks for an interrupt
+	must(t, echoChain(q, chains[1])) // it also interrupts the driver
 	must(t, echoChain(q, chains[0]))
 	if used := v.queues[0].UsedIdx(); used != 0 {
 		t.Fatalf("used index %d while the ring is not ours", used)
@@ -228,13 +228,13 @@ func TestNotificationsSurviveABadFrontend(t *testing.T) {
 		must(t, err)
 		return m
 	}
-	// Several changes while nobody answers are told once more at most.
+	// Several changes without an acknowledgement cause one more message at most.
 	b.ConfigChanged()
 	first := next()
 	for range 5 {
 		b.ConfigChanged()
 	}
-	must(t, v.f.Channel.Ack(first, 1)) // refused, and logged
+	must(t, v.f.Channel.Ack(first, 1)) // the frontend refuses; this is logged
 	must(t, v.f.Channel.Ack(next(), 0))
 	if m, err := v.f.Channel.Next(50 * time.Millisecond); err == nil {
 		t.Errorf("another notification: %v", m.Header)
@@ -243,7 +243,7 @@ func TestNotificationsSurviveABadFrontend(t *testing.T) {
 	must(t, v.f.OpenChannel())
 	b.ConfigChanged()
 	must(t, v.f.Channel.Ack(next(), 0))
-	// A channel that is gone does not matter.
+	// A change after the channel was closed has no effect on the connection.
 	v.f.Channel.Close()
 	b.ConfigChanged()
 	must(t, v.f.Barrier())

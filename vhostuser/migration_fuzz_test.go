@@ -14,7 +14,7 @@ import (
 // places is how many different places on two pages answers are written to.
 const places = 24
 
-// migrator does to a device what the bytes of a fuzzer say, while it migrates.
+// migrator drives a device during a migration. A fuzzer's bytes select the steps.
 type migrator struct {
 	*vm
 	m     *vhosttest.Migration
@@ -44,7 +44,7 @@ func newMigrator(t *testing.T, warp uint16, features uint64) *migrator {
 	return mig
 }
 
-// do is one step. Steps leave requests outstanding where they can.
+// do does one step. Requests may stay outstanding after it.
 func (g *migrator) do(op, arg byte) {
 	q := g.queues[0]
 	out := vhosttest.Buffer{Addr: g.area + uint64(arg%places+1)*page - 2, Len: g.in.Len, Write: true}
@@ -53,11 +53,11 @@ func (g *migrator) do(op, arg byte) {
 	}
 	switch op % 10 {
 	case 0, 1:
-		if _, err := q.Add(g.in, out); err == nil { // else the ring is full
+		if _, err := q.Add(g.in, out); err == nil { // an error says that the ring is full
 			must(g.t, q.Kick.Raise())
 		}
 	case 2:
-		if q.Outstanding() == 0 { // the table is free to be used again
+		if q.Outstanding() == 0 { // the device does not use the table any more
 			_, err := q.AddIndirect(g.table, g.in, out)
 			must(g.t, err)
 			must(g.t, q.Kick.Raise())
@@ -85,8 +85,8 @@ func (g *migrator) do(op, arg byte) {
 	}
 }
 
-// changeMemory adds a block, once, and after that takes the ring's memory away
-// for a moment.
+// changeMemory adds a block at its first call. Later calls remove the memory of the
+// ring and add it again.
 func (g *migrator) changeMemory() {
 	if g.extra != nil {
 		must(g.t, g.f.RemoveBlock(g.g.Blocks[0]))
@@ -108,9 +108,9 @@ func (g *migrator) settle() {
 	}
 }
 
-// FuzzMigration drives a device through a live migration: requests, harvests,
-// log swaps, changes of memory, stops, cancelled attempts. At the end every
-// page that changed must have been in a log.
+// FuzzMigration drives a device through a live migration. The steps are requests, reads
+// of the log, new logs, changes of memory, stops and cancelled attempts. At the end each
+// page that has changed must have been in a log.
 func FuzzMigration(f *testing.F) {
 	f.Add(uint16(0), byte(0), []byte{0, 1, 1, 2, 4, 0, 0, 3, 4, 0})
 	f.Add(uint16(0xfffe), byte(1), []byte{0, 1, 0, 2, 5, 0, 0, 3, 3, 0, 2, 9, 4, 0})

@@ -14,14 +14,14 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// traffic sends requests through queue i until stop is closed, with a new place
-// for each answer while there is memory.
+// traffic sends requests through queue i until stop is closed. The answers are written
+// to different places in turn.
 func (v *vm) traffic(i int, stop <-chan struct{}) {
 	q := v.queues[i]
 	const text = "traffic that dirties memory"
 	in := vhosttest.Buffer{Addr: v.g.Alloc(uint64(len(text))), Len: uint32(len(text))}
 	v.g.Write(in.Addr, []byte(text))
-	// Answers begin two bytes before a page, so that each dirties two.
+	// Answers begin two bytes before the end of a page, so each dirties two pages.
 	const places = 32
 	area := v.g.Alloc((places + 1) * vhosttest.PageSize)
 	for n := 0; ; n++ {
@@ -223,7 +223,7 @@ func TestLogTellsOfItsChanges(t *testing.T) {
 	defer m.Close()
 	v.echo(0, "with a log")
 	must(t, event.Wait(10*time.Second))
-	// One that could make us wait is not used.
+	// The backend refuses a descriptor on which a write may block.
 	var refused *vhosttest.Refused
 	if err := v.f.Tell(wire.SetLogFD, nil, v.g.Blocks[0].FD); !errors.As(err, &refused) {
 		t.Errorf("a descriptor in blocking mode: %v", err)
@@ -250,12 +250,12 @@ func TestNothingIsLoggedAfterTheMigration(t *testing.T) {
 	}
 }
 
-// A frontend that starts a device while it migrates sends the log only after
-// the kick descriptor, and enables the ring after that.
+// A frontend that starts a device during a migration sends the kick descriptor first,
+// then the log, and then enables the ring.
 func TestRingStartedDuringAMigrationWaitsForTheLog(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
-	// A backend before us suppressed kicks: the flag must go, and be logged.
+	// A previous backend suppressed kicks: this one clears the flag and logs the write.
 	q := v.queues[0]
 	v.g.Write(q.UsedRing, []byte{1, 0})
 	in, out := v.request("early")
@@ -313,7 +313,7 @@ func TestLogThatIsTooSmallOrTruncatedIsSurvived(t *testing.T) {
 			t.Errorf("logged %#x", pages)
 		}
 	})
-	// The frontend must not go on as if its log were in use.
+	// The frontend must learn that its log is not used.
 	t.Run("refused at once", func(t *testing.T) {
 		e := newEcho()
 		path := serve(t, &e.Device)

@@ -10,7 +10,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// request makes a request of n writable bytes available.
+// request makes a buffer of n writable bytes available, and returns its head.
 func (r *rig) request(t *testing.T, n uint32) uint32 {
 	t.Helper()
 	id, err := r.vq.Add(vhosttest.Buffer{Addr: 1<<20 + 0x8000, Len: n, Write: true})
@@ -28,7 +28,7 @@ func (r *rig) pop(t *testing.T) *Chain {
 	return c
 }
 
-// serve pops, completes, and takes back all requests.
+// serve pops and completes all requests. The driver takes them back.
 func (r *rig) serve(t *testing.T) {
 	t.Helper()
 	for {
@@ -56,13 +56,13 @@ func TestDriverIsAskedToKickOnlyWhenNobodyLooks(t *testing.T) {
 			t.Fatal("the first kick is not wanted")
 		}
 		r.serve(t)
-		for round := range 40 { // several laps
+		for round := range 40 { // several times around the ring
 			r.q.quiet()
 			r.request(t, 8)
 			if r.vq.KickWanted() {
 				t.Fatalf("round %d: a kick is wanted while the device looks", round)
 			}
-			// The device did not see that one before it asks for kicks.
+			// The device has not seen this request when it asks for kicks.
 			r.q.ring.askKicks()
 			if !r.q.ring.fresh() {
 				t.Fatalf("round %d: a request would be forgotten", round)
@@ -132,12 +132,12 @@ func TestDriverIsInterruptedWhenItAsksForThat(t *testing.T) {
 func TestCompletionsAreHeldBackToBeInOrder(t *testing.T) {
 	for _, packed := range []uint64{0, 1 << wire.FeatureRingPacked} {
 		r := newRig(t, packed|1<<wire.FeatureInOrder)
-		for range 5 { // several laps
+		for range 5 { // several times around the ring
 			var want []vhosttest.Used
 			for _, n := range []uint32{8, 16, 24, 32} {
 				want = append(want, vhosttest.Used{Head: r.request(t, n), Len: n})
 			}
-			want[1].Len = 3 // not all that could be written
+			want[1].Len = 3 // fewer bytes than the buffer has
 			a, b, c, d := r.pop(t), r.pop(t), r.pop(t), r.pop(t)
 			check(t, r.q.Push(d, 32))
 			check(t, r.q.PushBatch([]Completion{{c, 24}, {b, 3}}))
@@ -147,7 +147,7 @@ func TestCompletionsAreHeldBackToBeInOrder(t *testing.T) {
 			if r.q.ring.wantsCall() {
 				t.Error("interrupt is wanted for what the driver cannot see")
 			}
-			check(t, r.q.Push(a, 100)) // more than there is
+			check(t, r.q.Push(a, 100)) // more bytes than the buffer has
 			var got []vhosttest.Used
 			for u, ok := r.vq.Poll(); ok; u, ok = r.vq.Poll() {
 				got = append(got, u)

@@ -76,13 +76,13 @@ func TestPackedDriverCannotHaveMoreOutstandingThanTheRingHolds(t *testing.T) {
 		r.request(t, 8)
 		chains = append(chains, r.pop(t))
 	}
-	// Slot 0 again, as if its buffer had been used.
+	// Make slot 0 available again although the device still has its buffer.
 	r.vq.PutPacked(0, 1<<20, 1, 0, vhosttest.DescUsed)
 	if _, err := r.q.Pop(); err == nil || !strings.Contains(err.Error(), "outstanding") {
 		t.Errorf("got %v", err)
 	}
 	for _, c := range chains {
-		_ = r.q.Push(c, 0) // which frees it
+		_ = r.q.Push(c, 0) // this releases the memory that the chain holds
 	}
 }
 
@@ -110,7 +110,7 @@ func TestRingFormatsHaveTheirOwnSizesAndBases(t *testing.T) {
 	}
 }
 
-// A ring of a size that is no power of two goes through its laps.
+// A packed ring may have a size that is no power of two. It wraps several times here.
 func TestPackedRingOfAnOddSize(t *testing.T) {
 	r := newRig(t, 1<<wire.FeatureRingPacked|1<<wire.FeatureEventIdx)
 	vq, err := vhosttest.NewQueue(r.g, 0, 7)

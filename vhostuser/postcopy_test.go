@@ -25,12 +25,13 @@ import (
 
 const page = vhosttest.PageSize
 
-// pagerVariable makes the test program serve page faults.
+// pagerVariable is an environment variable. With it the test program serves page faults
+// instead of running tests.
 const pagerVariable = "VHOSTUSER_TEST_PAGER"
 
-// pager serves the faults of a block in a process of its own: descriptor 3 is
-// the userfaultfd, 4 the block. It tells of each fault by 6, and waits until 5
-// says that the garbage collector has run meanwhile.
+// pager serves the faults of a block. It runs in a process of its own. Descriptor 3 is
+// the userfaultfd, 4 the block's file. It reports each fault on 6, and then waits on 5
+// until the test has run the garbage collector.
 func pager(base string) error {
 	at, err := strconv.ParseUint(base, 0, 64)
 	if err != nil {
@@ -53,15 +54,15 @@ func pager(base string) error {
 	return errors.Join(vhosttest.ServeFaults(3, 4, at, contents, time.Second), heldUp)
 }
 
-// arrived is what a page holds that arrives at the destination.
+// arrived returns the content of the page at off once it has arrived.
 func arrived(off uint64) []byte {
 	p := make([]byte, page)
 	copy(p, fmt.Sprintf("page at %#x", off))
 	return p
 }
 
-// postcopyVM is a vm at the destination of a migration, before its rings start.
-// Its third block is missing.
+// postcopyVM returns a vm at the destination of a migration. Its rings are not started.
+// The pages of its third block have not arrived.
 func postcopyVM(t *testing.T, e *echo, o vhosttest.Options) (*vm, *vhosttest.Postcopy) {
 	t.Helper()
 	v := newVM(t, serve(t, &e.Device), o, 1<<20, 1<<20, 1<<20)
@@ -69,7 +70,7 @@ func postcopyVM(t *testing.T, e *echo, o vhosttest.Options) (*vm, *vhosttest.Pos
 		t.Skip("the kernel gives this process no userfaultfd of any kind")
 	}
 	for _, b := range v.g.Blocks[:2] {
-		v.g.Read(b.Addr, b.Size()) // has been there, from now on
+		v.g.Read(b.Addr, b.Size()) // a read allocates the pages: they are present from now on
 	}
 	p, err := v.f.Advise()
 	must(t, err)
@@ -109,7 +110,7 @@ func TestPagesArriveAfterTheDeviceRuns(t *testing.T) {
 				if got := v.g.Read(out.Addr, page); !bytes.Equal(got, want[:page]) {
 					t.Fatalf("got %q", got[:20])
 				}
-				// What came along with the pages that were written is kept.
+				// The rest of the pages that the device wrote has the content that arrived.
 				if got := v.g.Read(out.Addr-9, 9); string(got) != "page at 0" {
 					t.Fatalf("before it is %q", got)
 				}
@@ -122,8 +123,8 @@ func TestPagesArriveAfterTheDeviceRuns(t *testing.T) {
 	}
 }
 
-// startPager starts a pager for a block, and a collection at each of its faults.
-// The function that it returns waits for the pager's end.
+// startPager starts a pager for a block. At each fault the garbage collector runs here.
+// The function that it returns waits until the pager has ended.
 func startPager(t *testing.T, base uint64, uffd, block int) func() {
 	t.Helper()
 	collectedR, collectedW, err := os.Pipe()
@@ -227,7 +228,7 @@ func TestDeviceStopsWhilePagesAreMissing(t *testing.T) {
 			eventually(t, "disconnected", func() bool {
 				return slices.Contains(e.recorded(), "disconnected")
 			})
-			// Nothing came into being where the page was missing.
+			// No page was allocated where one is missing.
 			var st unix.Stat_t
 			must(t, unix.Fstat(missing.FD, &st))
 			if st.Blocks != 0 {
@@ -268,7 +269,7 @@ func TestMemoryIsUsedWhenTheFrontendKnowsItsAddress(t *testing.T) {
 	if !slices.Contains(e.recorded(), "memory 4") {
 		t.Errorf("the table is not used: %q", e.recorded())
 	}
-	// One that the frontend cannot use is forgotten.
+	// The frontend refuses the answer to this block: the backend forgets the block.
 	worse, err := v.g.AddBlock(v.g.End(), 1<<16)
 	must(t, err)
 	must(t, p.AddBlock(worse))
@@ -327,15 +328,15 @@ func TestPostcopyOutOfOrderIsRefused(t *testing.T) {
 	expect("advise without the feature", err)
 }
 
-// nobody is a user without privileges on every Linux.
+// nobody is the number of an unprivileged user on every Linux system.
 const nobody = 65534
 
-// TestPostcopyWithoutPrivileges runs the tests above as a user who may have nothing
-// but a userfaultfd of UFFD_USER_MODE_ONLY, with the default of
-// vm.unprivileged_userfaultfd.
+// TestPostcopyWithoutPrivileges runs the tests above as an unprivileged user. By the
+// default of vm.unprivileged_userfaultfd such a user may only open a userfaultfd with
+// UFFD_USER_MODE_ONLY.
 func TestPostcopyWithoutPrivileges(t *testing.T) {
 	if os.Getuid() == nobody {
-		return // it is us
+		return // this is the process that the test started
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.v",
 		"-test.run=Pages|RingThatHas|FrontendLeavesWhileARing|MemoryIsUsed|OutOfOrder")

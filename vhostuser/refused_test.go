@@ -28,8 +28,9 @@ func (v *vm) refuse(req wire.Request, payload []byte, fds ...int) {
 	}
 }
 
-// stale leaves a request on ring 0, which is stopped, whose buffer is no buffer
-// any more. The function that it returns fails the test if it was written to.
+// stale makes a request available on ring 0 while it is stopped. It stands for memory
+// that another driver uses for its own data now. The function that it returns fails the
+// test if the device has used the ring.
 func (v *vm) stale() (untouched func(when string)) {
 	v.t.Helper()
 	v.echo(0, "the first driver")
@@ -68,7 +69,7 @@ func (v *vm) startWith(bad wire.Request, payload []byte, fds ...int) {
 		if m.req == bad {
 			v.refuse(bad, payload, fds...)
 		} else {
-			// It may be refused, too: for a frontend that does not ask, it is not.
+			// The backend may refuse it, but this message does not ask for an answer.
 			must(v.t, v.f.Send(m.req, 0, m.payload, m.fds...))
 		}
 	}
@@ -107,7 +108,7 @@ func TestRingDoesNotStartWithWhatWasBeforeARefusal(t *testing.T) {
 			if slices.Contains(e.recorded(), "queue 0 started") {
 				t.Error("the ring was started")
 			}
-			// What is told next counts.
+			// The next valid message takes effect.
 			must(t, v.f.Enable(v.queues[0], false))
 			v.queues[0].Reset()
 			must(t, v.f.StartRings(v.queues[0]))
@@ -116,8 +117,8 @@ func TestRingDoesNotStartWithWhatWasBeforeARefusal(t *testing.T) {
 	}
 }
 
-// A guest whose rings are in RAM that is not shared is served as far as it can be,
-// and the log says in one line why its ring is not.
+// The rings of this guest are in RAM that is not shared with the backend. The session
+// goes on, and one line in the log says why the ring does not run.
 func TestRingInPrivateMemoryIsToldInOneLine(t *testing.T) {
 	e := newEcho()
 	var out zaptest.Buffer
@@ -138,7 +139,7 @@ func TestRingInPrivateMemoryIsToldInOneLine(t *testing.T) {
 		strings.Contains(lines[0], "stacktrace") {
 		t.Errorf("the log says %q", lines)
 	}
-	// It is set up again once the memory is there.
+	// The ring can be started when the memory is shared.
 	must(t, v.f.AddBlock(v.g.Blocks[0]))
 	must(t, v.f.StartRings(v.queues[0]))
 	v.echo(0, "in shared memory")
@@ -161,7 +162,7 @@ func TestRingDoesNotStartAtAnAddressOfBefore(t *testing.T) {
 			v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 			v.start()
 			untouched := v.stale()
-			// One that was never used is forgotten, too.
+			// A translation that was never used is forgotten, too.
 			q := v.queues[0]
 			must(t, v.f.Confirm(wire.SetVringAddr, q.Addr(0).AppendTo(nil)))
 			must(t, tt.stop(v))
@@ -232,7 +233,8 @@ func TestRingsDoNotStartAfterRefusedFeatures(t *testing.T) {
 	v.echo(0, "the second driver")
 }
 
-// A frontend that did not ask for an acknowledgement takes logging for switched on.
+// A frontend that did not ask for an acknowledgement assumes that logging is on. So the
+// backend must log although it refused the features.
 func TestRefusedFeaturesSwitchLoggingOn(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})

@@ -57,7 +57,7 @@ func TestSharedObjectsAreFetchedFromTheDevice(t *testing.T) {
 	}
 }
 
-// background calls f, which waits for an answer, on a goroutine of its own.
+// background calls f in a goroutine. The function that it returns waits for the result.
 func background[T any](f func() (T, error)) func() (T, error) {
 	var v T
 	var err error
@@ -154,7 +154,7 @@ func TestLookupOfASharedObject(t *testing.T) {
 	if _, err := lookup(func(m *wire.Message) error { return v.f.Channel.Reply(m, 0) }); err == nil {
 		t.Error("a lookup without a descriptor succeeded")
 	}
-	// Surplus descriptors are closed; TestMain sees to it.
+	// Surplus descriptors have to be closed: TestMain finds those that are not.
 	if _, err := lookup(func(m *wire.Message) error {
 		return v.f.Channel.Reply(m, 0, v.g.Blocks[0].FD, v.g.Blocks[1].FD)
 	}); err == nil {
@@ -187,7 +187,7 @@ func TestChannelThatLosesStepIsGivenUp(t *testing.T) {
 			if err := b.AddSharedObject(objectID); err == nil {
 				t.Error("the channel is used on")
 			}
-			// A new channel is a new beginning.
+			// A new channel works after an error on the old one.
 			must(t, v.f.OpenChannel())
 			result = background(none(func() error { return b.AddSharedObject(objectID) }))
 			m, err = v.f.Channel.Next(10 * time.Second)
@@ -225,8 +225,8 @@ func TestRequestsNeedWhatWasNegotiated(t *testing.T) {
 	}
 }
 
-// "not send any messages to the front-end" (vhost-user.rst, "Suspended device
-// state").
+// The device must "not send any messages to the front-end" (vhost-user.rst, "Suspended
+// device state").
 func TestSuspendedDeviceSendsNothing(t *testing.T) {
 	for name, stop := range map[string]func(v *vm) error{
 		"its rings are stopped": func(v *vm) error { return v.f.Stop(v.queues...) },

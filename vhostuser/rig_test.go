@@ -15,7 +15,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// rig is a backend without a connection, with one ring of 8 in guest memory.
+// rig is a backend without a connection. It has one ring of size 8 in guest memory.
 type rig struct {
 	features wire.Features
 	g        *vhosttest.Guest
@@ -29,7 +29,7 @@ func newRig(t testing.TB, features uint64) *rig {
 	t.Helper()
 	r := &rig{features: wire.Features(features)}
 	var err error
-	// Two adjacent blocks and a hole behind them.
+	// The memory is two adjacent blocks. There is none behind them.
 	r.g, err = vhosttest.NewGuest(1<<16, 1<<16)
 	check(t, err)
 	t.Cleanup(r.g.Close)
@@ -46,8 +46,8 @@ func newRig(t testing.TB, features uint64) *rig {
 	return r
 }
 
-// connect makes a backend, whose ring is not started. An earlier one is not
-// closed.
+// connect makes a backend. Its ring is not started. The backend before it, if any, is
+// not closed.
 func (r *rig) connect(t testing.TB) {
 	t.Helper()
 	s, err := NewServer(&Device{NumQueues: 1, Kick: func(*Queue) {}}, nil)
@@ -142,7 +142,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// The driver of these tests allocates: its part is not counted.
+			// The driver of these tests allocates. Its allocations are not counted.
 			const rounds = 100
 			var before, after runtime.MemStats
 			allocs := uint64(0)
@@ -154,7 +154,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				request()
 				runtime.ReadMemStats(&after)
-				if n >= rounds { // the pools are full
+				if n >= rounds { // the first rounds fill the pools
 					allocs += after.Mallocs - before.Mallocs
 				}
 				for range batch {
@@ -163,7 +163,7 @@ func TestRequestsDoNotAllocate(t *testing.T) {
 					}
 				}
 			}
-			// As testing.AllocsPerRun does it: others may allocate, too.
+			// Rounded down as in testing.AllocsPerRun: other goroutines may allocate, too.
 			if n := allocs / rounds; n > 0 {
 				t.Errorf("%d allocations for each batch of requests", n)
 			}

@@ -122,7 +122,7 @@ func TestChainsOfEveryShape(t *testing.T) {
 }
 
 func TestHostileRingsBreakTheQueueAndNothingElse(t *testing.T) {
-	const end = 1<<20 + 2<<20 // of guest memory
+	const end = 1<<20 + 2<<20 // end of guest memory
 	put := func(descs ...[]byte) func(v *vm, q *vhosttest.Queue) {
 		return func(v *vm, q *vhosttest.Queue) {
 			for i, d := range descs {
@@ -215,7 +215,7 @@ func TestHostileRingsBreakTheQueueAndNothingElse(t *testing.T) {
 			}
 			v.echo(1, "the other queue goes on")
 
-			// A reset driver gets a working queue.
+			// After a reset of the driver the queue works again.
 			must(t, v.f.Stop(q))
 			q.Reset()
 			honest.Store(true)

@@ -52,7 +52,8 @@ func TestSessions(t *testing.T) {
 	})
 }
 
-// start2 starts a device again whose memory the backend still knows.
+// start2 starts the rings again. It does not send the memory table: the backend still
+// has it.
 func (v *vm) start2(t *testing.T) {
 	t.Helper()
 	for _, q := range v.queues {
@@ -143,7 +144,7 @@ func TestReconnectContinuesWithoutGuestReset(t *testing.T) {
 	for range 11 {
 		v.echo(0, "before")
 	}
-	// Requests that are outstanding when the frontend goes away come back.
+	// When the frontend disconnects, outstanding requests are returned to the device.
 	e.mu.Lock()
 	e.hold = true
 	e.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// modules gives a guest memory modules behind what it has, and returns them.
+// modules adds memory modules behind the guest's memory, and returns them.
 func (v *vm) modules(n int, size uint64) (blocks []*vhosttest.Block) {
 	v.t.Helper()
 	for range n {
@@ -22,10 +22,9 @@ func (v *vm) modules(n int, size uint64) (blocks []*vhosttest.Block) {
 	return blocks
 }
 
-// BenchmarkMemorySlots adds the modules of a large guest one by one, as QEMU does
-// by ADD_MEM_REG while its rings run, and takes them away again. It tells the time
-// of one change on average, that of the last 16 that were added, and how many bytes
-// of heap a change takes.
+// BenchmarkMemorySlots adds the memory modules of a large guest one by one while the
+// rings run, as QEMU does by ADD_MEM_REG, and removes them again. It reports the average
+// time of a change, that of the last 16 modules, and the bytes that a change allocates.
 func BenchmarkMemorySlots(b *testing.B) {
 	for _, tt := range []struct {
 		n    int
@@ -64,10 +63,10 @@ func BenchmarkMemorySlots(b *testing.B) {
 	}
 }
 
-// A change of the memory table takes memory for the table, whatever the size of the
-// guest: two lists of pointers, and one lease for each queue.
+// A change of the memory table allocates only two lists of pointers and one lease for
+// each queue, whatever the size of the guest.
 func TestMemoryChangesTakeLittleMemory(t *testing.T) {
-	const bound = 32 << 10 // the frontend's part and the log's included
+	const bound = 32 << 10 // it includes what the frontend and the logger allocate
 	e := newEcho()
 	e.MemoryChanged = nil
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})

@@ -62,7 +62,7 @@ func TestSpinsAreLongerAfterManyChainsAndBounded(t *testing.T) {
 func TestWorkerSpinsOnlyAfterKicksThatPopped(t *testing.T) {
 	rigDialects(t, func(t *testing.T, features uint64) {
 		r := newRig(t, features)
-		r.q.life.dev = &Device{SpinTime: 1} // found at the first look, or not at all
+		r.q.life.dev = &Device{SpinTime: 1} // so short that the spin looks once
 		w := &worker{quit: make(chan struct{})}
 		popped := r.q.quiet()
 		if r.q.spin(w, popped) || w.spins.vain != 0 {

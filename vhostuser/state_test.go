@@ -14,7 +14,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// stateful is an echo device with a state of its own.
+// stateful returns an echo device with internal state, and a function that returns the
+// state.
 func stateful(state []byte) (*echo, func() []byte) {
 	e := newEcho()
 	e.Device.SaveState = func(w io.Writer) error {
@@ -208,7 +209,7 @@ func TestFrontendThatLeavesWhileItsCheckIsPending(t *testing.T) {
 	e, _ := stateful(nil)
 	release := make(chan struct{})
 	e.Device.LoadState = func(r io.Reader) error {
-		<-release // does not even look at r
+		<-release // it does not read r
 		return nil
 	}
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})

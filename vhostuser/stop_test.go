@@ -123,7 +123,7 @@ func TestDisabledRingIsLeftAlone(t *testing.T) {
 	})
 }
 
-// hold fills queue 0 with n requests that the device keeps.
+// hold sends n requests through queue 0. The device keeps them.
 func (v *vm) hold(e *echo, n int) (chains []*vhostuser.Chain, outs []vhosttest.Buffer) {
 	v.t.Helper()
 	e.mu.Lock()
@@ -150,7 +150,7 @@ func TestOutstandingChainsComeBackAfterAStop(t *testing.T) {
 			name     string
 			complete []int // chains to push before the stop
 			used     uint16
-			inOrder  uint16 // used, if that is in order
+			inOrder  uint16 // the same with IN_ORDER
 		}{
 			{"none completed", nil, 0, 0},
 			{"the first completed", []int{0}, 1, 1},
@@ -250,7 +250,7 @@ func TestStopDoesNotWaitForABusyDriver(t *testing.T) {
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 	q := v.queues[0]
 	e.set(&e.onKick, func(b *vhostuser.Queue) {
-		// Inside Kick the driver always finds time for another buffer.
+		// While Kick runs, the driver always adds another buffer.
 		defer e.record("kick ends")
 		for b.Index() == 0 {
 			c, err := b.Pop()
@@ -318,7 +318,7 @@ func TestQueuesStopAndStartUnderTraffic(t *testing.T) {
 			must(t, v.f.Enable(q, n%2 == 0))
 			index, err := v.f.StopRing(q)
 			must(t, err)
-			// The driver goes on meanwhile: its own state is not looked at.
+			// The driver still runs, so its own state cannot be compared.
 			if base := q.Base(); q.Packed() && base&0xffff != base>>16 || !q.Packed() &&
 				index != q.UsedIdx() {
 				t.Errorf("stopped at base %#x", base)
@@ -383,7 +383,7 @@ func TestChainOfAnEarlierRunIsRefused(t *testing.T) {
 		must(t, v.f.Stop(v.queues[0]))
 		must(t, v.f.StartRing(v.queues[0]))
 		must(t, v.f.Enable(v.queues[0], true))
-		v.answer(0, outs[0], "a") // the new run has served it
+		v.answer(0, outs[0], "a") // it was served after the restart
 		if _, err := chains[0].WriteAt([]byte("x"), 0); !errors.Is(err, vhostuser.ErrQueueStopped) {
 			t.Errorf("write: %v", err)
 		}
@@ -401,7 +401,7 @@ func TestRingAsksForKicksWhenItIsEnabled(t *testing.T) {
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 	must(t, v.f.Start(v.g, v.features, v.queues[1]))
 	q := v.queues[0]
-	v.g.Write(q.UsedRing, []byte{1, 0}) // an earlier backend suppressed them
+	v.g.Write(q.UsedRing, []byte{1, 0}) // a previous backend suppressed kicks
 	must(t, v.f.StartRing(q))
 	must(t, v.f.Enable(q, true))
 	eventually(t, "an end of the suppression", func() bool { return v.g.Read(q.UsedRing, 1)[0] == 0 })

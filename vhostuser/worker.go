@@ -14,25 +14,25 @@ import (
 )
 
 const (
-	// stopGrace is how long the frontend, and with it the guest, waits for a
-	// Kick that does not return.
+	// stopGrace is how long a stop waits for a Kick that does not return. The
+	// frontend waits meanwhile, and the guest with it.
 	stopGrace = 2 * time.Second
-	// pollInterval is how often a ring without a usable kick descriptor is
-	// looked at.
+	// pollInterval is the time between two looks at a ring that has no usable kick
+	// descriptor.
 	pollInterval = time.Millisecond
-	// yieldInterval is how often a worker yields, at least.
+	// yieldInterval is the longest time between two yields of a busy worker.
 	yieldInterval = 5 * time.Millisecond
 )
 
-// worker is the goroutine that calls Kick while a queue runs. It ends itself
-// when it is told to; kicks that come when there is none stay in the eventfd,
-// and the next worker calls Kick once before it waits.
+// worker is the goroutine that calls Kick while a queue runs. stopWorker tells it to
+// end. Kicks that come while there is no worker stay in the eventfd. The next worker
+// calls Kick once before it waits, so no kick is lost.
 type worker struct {
 	quit chan struct{} // closed by stopWorker
 	done chan struct{} // closed by the goroutine
 
 	spins   spinner
-	yielded time.Time // to the runtime's scheduler
+	yielded time.Time // when it last yielded to the runtime's scheduler
 }
 
 func (q *Queue) startWorker() {
@@ -40,7 +40,7 @@ func (q *Queue) startWorker() {
 		select {
 		case <-q.life.worker.quit:
 		default:
-			return // there is one
+			return // a worker runs already
 		}
 	}
 	q.life.kick.rearm()
@@ -50,15 +50,15 @@ func (q *Queue) startWorker() {
 	go q.work(w, prev, q.life.kick)
 }
 
-// stopWorker ends the worker and waits for it, but not for ever: a Kick that
-// hangs can do no harm to the guest, since the queue's methods refuse it.
+// stopWorker ends the worker and waits for it, for stopGrace at most. A Kick that hangs
+// cannot harm the guest: the methods of the stopped queue refuse its calls.
 func (q *Queue) stopWorker() {
 	w := q.life.worker
 	if w == nil {
 		return
 	}
 	select {
-	case <-w.quit: // it had its grace
+	case <-w.quit: // an earlier call has waited already
 		select {
 		case <-w.done:
 			q.life.worker = nil
@@ -82,7 +82,7 @@ func (q *Queue) stopWorker() {
 func (q *Queue) work(w, prev *worker, kick *kickFD) {
 	defer close(w.done)
 	if prev != nil {
-		// Kick never runs twice at once, so wait for one left behind.
+		// Kick must not run twice at the same time: wait for the previous worker.
 		select {
 		case <-prev.done:
 		case <-w.quit:
@@ -113,8 +113,8 @@ func (q *Queue) work(w, prev *worker, kick *kickFD) {
 	}
 }
 
-// quiet asks the driver not to kick, and returns how many chains were popped so
-// far. What is available now is known when it returns.
+// quiet asks the driver not to kick, and returns how many chains were popped so far.
+// Buffers that are available now do not count as new afterwards.
 func (q *Queue) quiet() (popped uint64) {
 	q.ifActive(func() {
 		q.ring.fresh()
@@ -124,7 +124,7 @@ func (q *Queue) quiet() (popped uint64) {
 	return popped
 }
 
-// ifActive calls f, which may access the ring, if the queue runs.
+// ifActive calls f if the queue runs and its ring is mapped. f may access the ring.
 func (q *Queue) ifActive(f func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -132,16 +132,17 @@ func (q *Queue) ifActive(f func()) {
 		return
 	}
 	if err := shm.Guard(func() error { f(); return nil }); err != nil {
-		_ = q.breakLocked(err) // logged and reported there
+		_ = q.breakLocked(err) // it logs the error and tells the frontend
 	}
 }
 
 var errWorkerQuit = errors.New("worker is told to end")
 
-// waitKick waits for a kick.
+// waitKick asks the driver for a kick and waits for it. It returns at once if buffers
+// have become available since quiet.
 func (q *Queue) waitKick(w *worker, kick *kickFD) error {
 	select {
-	case <-w.quit: // a worker that was left behind must not take its successor's kicks
+	case <-w.quit: // a worker that is ending must not consume kicks for the next one
 		return errWorkerQuit
 	default:
 	}
@@ -160,10 +161,11 @@ func (q *Queue) waitKick(w *worker, kick *kickFD) error {
 	return kick.wait()
 }
 
-// yield lets the runtime schedule the worker anew from time to time. Its
-// monitor takes a goroutine that was not for 10 ms for one that keeps others
-// from running, though it may do little else than wait, and deprives it of its
-// processor in each system call, for up to a fifth of a busy worker's time.
+// yield lets the runtime schedule the worker anew from time to time. If it is not
+// scheduled anew for 10 ms, the runtime's monitor treats it as a goroutine that keeps
+// others from running. The monitor then takes its processor away in each system call,
+// even if the worker only waits in it. This was seen to cost a busy worker up to a
+// fifth of its time.
 func (w *worker) yield() {
 	if now := time.Now(); now.Sub(w.yielded) >= yieldInterval {
 		runtime.Gosched()
@@ -180,16 +182,16 @@ func (q *Queue) pollRing(w *worker) error {
 		case <-w.quit:
 			return errWorkerQuit
 		case <-tick.C:
-			// Chains that were left are new as soon as the ring is mapped.
+			// Chains that an earlier backend left in flight count as new, too.
 			q.ifActive(func() { more = q.ring.fresh() || q.popped < len(q.left) })
 		}
 	}
 	return nil
 }
 
-// Fail breaks the queue with the given reason, as a malformed ring does: for a
-// request that leaves no place for an answer. The driver has to reset the
-// device. It does nothing to a queue that is stopped or broken.
+// Fail marks the queue as broken for the given reason, as a malformed ring does. It is
+// for a request that has no place for an answer. The driver has to reset the device. It
+// has no effect on a queue that is stopped or already broken.
 func (q *Queue) Fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

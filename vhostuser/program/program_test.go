@@ -17,7 +17,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// idle is a program whose device does nothing. It counts in closed.
+// idle returns a program whose device does nothing. It counts in closed how often the
+// device is closed.
 func idle(closed *int, openErr error) Program {
 	return Program{
 		Name:         "idle",
@@ -38,7 +39,7 @@ func TestCommandLines(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		args []string
-		want string // in the error; empty for none
+		want string // part of the error; empty: no error
 	}{
 		{"neither a path nor a descriptor", nil, "--socket-path or --fd"},
 		{"both of them", []string{socket, "--fd=3"}, "--socket-path or --fd"},

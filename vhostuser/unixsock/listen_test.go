@@ -14,7 +14,7 @@ import (
 
 func TestListen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	defer unix.Umask(unix.Umask(0)) // the process's own, which must not matter
+	defer unix.Umask(unix.Umask(0)) // the mode must not depend on the process's umask
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func TestListen(t *testing.T) {
 	if _, err := Listen(path); err == nil {
 		t.Error("a socket that answers was replaced")
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // as a process that was killed
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as if the process had been killed
 	l.Close()
 	l, err = Listen(path)
 	if err != nil {

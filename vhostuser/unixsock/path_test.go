@@ -31,7 +31,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestMaxIsTheKernels holds MaxPath against the kernel's own limit.
+// TestMaxIsTheKernels compares MaxPath with the kernel's limit.
 func TestMaxIsTheKernels(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, n := range []int{MaxPath, MaxPath + 1} {

@@ -14,8 +14,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// mustFrontend returns the frontend of a backend that answers each request with
-// what the function returns, and leaves when that is nil.
+// mustFrontend returns the frontend of a backend that answers each request with what
+// answer returns. The backend disconnects when that is nil.
 func mustFrontend(t *testing.T, answer func(m *wire.Message) []byte) *Frontend {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -39,7 +39,7 @@ func mustFrontend(t *testing.T, answer func(m *wire.Message) []byte) *Frontend {
 			if err != nil {
 				return
 			}
-			defer m.Close() // what it was given is held to the end
+			defer m.Close() // the descriptors stay open until the end
 			payload := answer(m)
 			if payload == nil {
 				return
@@ -57,8 +57,8 @@ func mustFrontend(t *testing.T, answer func(m *wire.Message) []byte) *Frontend {
 	return f
 }
 
-// A backend that neither writes its state nor reads one does not keep the
-// frontend.
+// The frontend does not wait forever for a backend that neither writes nor reads its
+// state.
 func TestStateThatDoesNotMove(t *testing.T) {
 	for name, move := range map[string]func(*Frontend) error{
 		"save": func(f *Frontend) error { _, err := f.SaveState(); return err },

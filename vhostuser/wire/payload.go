@@ -43,8 +43,8 @@ func DecodeVringState(p []byte) (VringState, error) {
 	return v, r.end("vring state")
 }
 
-// VringFLog (VHOST_VRING_F_LOG) in VringAddr.Flags makes writes to the used
-// ring go to the dirty log, at the guest address VringAddr.Log.
+// VringFLog (VHOST_VRING_F_LOG) in VringAddr.Flags says that writes to the used ring
+// have to be logged, as writes to the guest address VringAddr.Log.
 const VringFLog = 1 << 0
 
 // VringAddr is the payload of SET_VRING_ADDR. Desc, Used and Avail are
@@ -118,7 +118,7 @@ type MemRegion struct {
 	Size uint64
 	// UserAddr is the address in the frontend's process.
 	UserAddr uint64
-	// MmapOffset is where the region begins in its file.
+	// MmapOffset is the offset at which the region begins in its file.
 	MmapOffset uint64
 }
 
@@ -180,8 +180,8 @@ func DecodeSingleMemRegion(p []byte) (SingleMemRegion, error) {
 	return v, r.end("memory region")
 }
 
-// Log is the payload of SET_LOG_BASE: the part of the file that holds the
-// dirty log.
+// Log is the payload of SET_LOG_BASE. A file comes with it. The dirty log has Size bytes
+// of this file, from Offset on.
 type Log struct {
 	Size, Offset uint64
 }
@@ -203,13 +203,14 @@ func DecodeLog(p []byte) (Log, error) {
 // (VHOST_USER_MAX_CONFIG_SIZE).
 const MaxConfigSize = 256
 
-// Config flags: who writes, in SET_CONFIG.
+// Values of Config.Flags in SET_CONFIG: the driver's write, or state that is restored at
+// the destination of a migration.
 const (
 	ConfigFrontend  = 0
 	ConfigMigration = 1
 )
 
-// Config is the payload of GET_CONFIG and SET_CONFIG.
+// Config is the payload of GET_CONFIG and SET_CONFIG: a part of the config space.
 type Config struct {
 	Offset, Flags uint32
 	Data          []byte

@@ -186,7 +186,8 @@ func TestHeadersThatLoseTheStream(t *testing.T) {
 	}
 }
 
-// FuzzDecode feeds every decoder; what one accepts must encode to the same.
+// FuzzDecode gives the same bytes to each decoder. A payload that it accepts must encode
+// to the same bytes.
 func FuzzDecode(f *testing.F) {
 	for _, p := range samples() {
 		f.Add(p.AppendTo(nil))

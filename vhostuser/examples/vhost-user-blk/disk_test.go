@@ -18,7 +18,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// patience bounds a hang; it asserts nothing.
+// patience is how long a test waits before it is taken to hang. It is no requirement.
 const patience = 20 * time.Second
 
 func must(t *testing.T, err error) {
@@ -34,7 +34,7 @@ type driver struct {
 	guest *vhosttest.Guest
 	f     *vhosttest.Frontend
 	q     *vhosttest.Queue
-	path  string // of the disk's file
+	path  string // path of the disk's file
 }
 
 const diskBlocks = 16
@@ -59,8 +59,8 @@ func newDriver(t *testing.T, args ...string) *driver {
 	return d
 }
 
-// connect starts the device that serves a socket. What comes from done ends the
-// test before it is there.
+// connect connects to the program and starts the device. An error from done means that
+// the program has ended: the test fails at once.
 func (d *driver) connect(socket string, done <-chan error) {
 	t := d.t
 	t.Helper()
@@ -85,8 +85,7 @@ func (d *driver) connect(socket string, done <-chan error) {
 		d.q))
 }
 
-// request is what a driver asks for. The data goes to the device or comes from
-// it.
+// request is a block request. Its data goes to the device or comes from it.
 type request struct {
 	kind   uint32
 	sector uint64
@@ -100,15 +99,15 @@ func (r request) header() []byte {
 	return binary.LittleEndian.AppendUint64(b, r.sector)
 }
 
-// pending is a request that the device has.
+// pending is a request that was submitted and not answered yet.
 type pending struct {
 	head uint32
 	addr uint64
 	room int
 }
 
-// submit makes a request available in one descriptor for each direction, or
-// more, as a driver may cut it as it likes.
+// submit makes a request available. cut splits it into several descriptors for each
+// direction, as drivers may.
 func (d *driver) submit(r request, cut int) pending {
 	d.t.Helper()
 	out := append(r.header(), r.data...)
@@ -252,7 +251,7 @@ func TestARequestWithoutAPlaceForItsStatusBreaksTheQueue(t *testing.T) {
 	must(t, err)
 	must(t, d.q.Kick.Raise())
 	must(t, broken.Wait(patience))
-	// The device lives, and serves the driver again after a reset.
+	// The device still runs, and serves the driver again after a reset.
 	must(t, d.f.Stop(d.q))
 	d.q.Reset()
 	must(t, d.f.StartRing(d.q))

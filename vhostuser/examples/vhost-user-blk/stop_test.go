@@ -13,7 +13,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// slow is storage whose reads wait, and find bytes of one kind.
+// slow is storage whose reads wait until the test lets them go on. All its bytes have
+// the same value.
 type slow struct {
 	storage
 	begun, goOn chan struct{}
@@ -26,8 +27,8 @@ func (s *slow) ReadAt(p []byte, _ int64) (int, error) {
 	return len(p), nil
 }
 
-// What a disk has begun when its queue stops, a migration's end for example,
-// would otherwise reach the file later, when another QEMU uses it.
+// A queue stops at the end of a migration, for example. A request that is still under
+// way then would change the file while another QEMU uses it.
 func TestAQueueStopsWhenNoRequestIsUnderWay(t *testing.T) {
 	file := &slow{begun: make(chan struct{}), goOn: make(chan struct{})}
 	s, err := vhostuser.NewServer((&disk{file: file, sectors: 8}).device(), zaptest.NewLogger(t))
@@ -50,7 +51,7 @@ func TestAQueueStopsWhenNoRequestIsUnderWay(t *testing.T) {
 	select {
 	case err := <-stopped:
 		t.Fatalf("the queue stopped with a request under way: %v", err)
-	case <-time.After(3 * time.Second): // longer than a Kick is waited for
+	case <-time.After(3 * time.Second): // longer than a stop waits for a Kick
 	}
 	close(file.goOn)
 	must(t, <-stopped)

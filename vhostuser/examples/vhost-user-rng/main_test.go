@@ -18,7 +18,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// patience bounds a hang; it asserts nothing.
+// patience is how long a test waits before it is taken to hang. It is no requirement.
 const patience = 20 * time.Second
 
 func must(t *testing.T, err error) {
@@ -28,7 +28,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// start serves a device that yields source, and drives it.
+// start serves a device that reads from source, and returns a frontend and a guest of
+// it.
 func start(t *testing.T, source io.Reader) (*vhosttest.Guest, *vhosttest.Frontend,
 	*vhosttest.Queue) {
 	t.Helper()
@@ -59,7 +60,7 @@ func start(t *testing.T, source io.Reader) (*vhosttest.Guest, *vhosttest.Fronten
 	return g, f, q
 }
 
-// chaos returns an endless known stream.
+// chaos returns an endless stream of random bytes that is the same each time.
 func chaos() io.Reader { return rand.NewChaCha8([32]byte{1}) }
 
 func TestBuffersAreFilledInOrder(t *testing.T) {

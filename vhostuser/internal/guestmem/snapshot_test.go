@@ -15,7 +15,7 @@ import (
 
 const page = 4096
 
-// mustFile returns a descriptor of memory.
+// mustFile returns the descriptor of an anonymous file of this size.
 func mustFile(t testing.TB, size int64) int {
 	t.Helper()
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
@@ -38,7 +38,7 @@ func mustSlot(t testing.TB, r wire.MemRegion, fd int) *Slot {
 	return s
 }
 
-// grow replaces the present table by one with slot.
+// grow replaces the present table by one that also has slot.
 func (s *Space) grow(t testing.TB, slot *Slot) {
 	t.Helper()
 	m, err := s.Peek().With(slot)
@@ -55,7 +55,7 @@ func TestTableStaysInOrderAndFindsWhatItHas(t *testing.T) {
 	const n = 100
 	var slots []*Slot
 	for _, i := range rnd.Perm(n) {
-		// Their order in the frontend is the reverse.
+		// The frontend's addresses have the reverse order.
 		r := wire.MemRegion{GuestAddr: uint64(i) * 2 * page, Size: page, UserAddr: uint64(n-i) * 3 * page}
 		slots = append(slots, mustSlot(t, r, fd))
 		s.grow(t, slots[len(slots)-1])
@@ -142,7 +142,8 @@ func TestOverlapsAreRefused(t *testing.T) {
 	}
 }
 
-// BenchmarkAddSlot adds a slot to a table that has so many, without its mapping.
+// BenchmarkAddSlot adds a slot to a table with a given number of slots. It does not map
+// memory.
 func BenchmarkAddSlot(b *testing.B) {
 	for _, n := range []int{1, 255, 508} {
 		b.Run(fmt.Sprintf("to=%d", n), func(b *testing.B) {

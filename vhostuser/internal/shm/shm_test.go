@@ -93,7 +93,7 @@ func TestAtomicsAgreeWithTheByteOrder(t *testing.T) {
 	if Load16(b, 4) != 0x3344 || Load16(b, 6) != 0x1122 || Load32(b, 4) != 0x11223344 {
 		t.Errorf("bytes %x", b[4:8])
 	}
-	// A slice that begins in the middle of a word.
+	// This slice begins in the middle of a word of 8 bytes.
 	if Load16(b[6:], 0) != 0x1122 {
 		t.Error("upper half of a word was misread")
 	}

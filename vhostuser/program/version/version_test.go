@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A program says its name, a version, and what built it.
+// line matches the name of a program, its version, and the Go version and platform that
+// it was built with.
 var line = regexp.MustCompile(`^[a-z-]+ (v\d\S*|\(devel\)), go\d\S* linux/\S+\n?$`)
 
 func TestLine(t *testing.T) {
