@@ -38,7 +38,7 @@ func ask(generation uint64) protocol.Event {
 	}
 }
 
-// kinds names the messages in short.
+// kinds returns a short name for each message.
 func kinds(sent []sentMessage) (names []string) {
 	for _, m := range sent {
 		name := m.header.Type.String()
@@ -113,7 +113,7 @@ func TestEmptyReportIsStillOne(t *testing.T) {
 
 func TestManyRecordsAreSplitAtTheLargestBody(t *testing.T) {
 	transport := newFakeTransport(ask(7))
-	transport.maxBody = 4*8 + 7 // not a multiple of a record
+	transport.maxBody = 4*8 + 7 // room for 4 records and a part of one
 	walker := newFakeWalker(fakeStep{records: 10, state: walk.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), transport)
 	wantKinds(t, sent, "hello", "started", "report", "report", "report last")
@@ -146,7 +146,7 @@ func TestFullBufferIsSentAndDrainedBeforeItIsFilledAgain(t *testing.T) {
 	transport := newFakeTransport(ask(7))
 	sent := serve(t, mustAgent(t, testGuest, walker), transport)
 	wantKinds(t, sent, "hello", "started", "report", "report", "report last")
-	if walker.released != 2 || transport.drained != 3 { // and once at the beginning
+	if walker.released != 2 || transport.drained != 3 { // drained also before the first event
 		t.Fatalf("released %d times, drained %d times", walker.released, transport.drained)
 	}
 	if sent[4].trailer.Records != 7 || len(sent[4].records) != 1 {
@@ -192,7 +192,7 @@ func TestWalkThatGoesRoundInCirclesIsCut(t *testing.T) {
 		"by the size at the start, if need be":         {0, errors.New("no sysinfo"), 12},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newFakeWalker(fakeStep{records: 4, state: walk.More}) // for ever
+			w := newFakeWalker(fakeStep{records: 4, state: walk.More}) // the walk never ends
 			a := mustAgent(t, guest, w)
 			a.ram = func() (uint64, error) { return c.pages << guest.PageShift, c.err }
 			sent := serve(t, a, newFakeTransport(ask(7)))
@@ -289,8 +289,8 @@ func TestWalkThatFailsIsReportedAndTheNextOneWorks(t *testing.T) {
 		}
 	}
 	sent := serve(t, mustAgent(t, testGuest, walker), transport)
-	// The second question is there when the first one is looked up from: the
-	// walk fails before that.
+	// The second request is there already. It does not end the answer to the first:
+	// that walk fails before the agent looks for events.
 	wantKinds(t, sent, "hello", "started", "report last failed", "started", "report last")
 	if sent[2].header.Count != 0 || sent[4].header.Count != 2 {
 		t.Fatalf("%v, %v", sent[2].header, sent[4].header)

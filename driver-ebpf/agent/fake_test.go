@@ -18,9 +18,9 @@ type fakeTransport struct {
 	woken    chan struct{}
 	fail     error // what waiting in Receive returns when events is closed
 	sent     []sentMessage
-	flushed  int // messages that the device knows of
+	flushed  int // how many messages the device was notified of
 	maxBody  int
-	drained  int // times
+	drained  int // how often the transport was drained
 	stuck    bool
 	onSend   func(sentMessage)
 	closings int
@@ -114,7 +114,7 @@ func (t *fakeTransport) Interrupt() {
 
 func (t *fakeTransport) Close() error { t.closings++; return nil }
 
-// fakeWalker finds the records of its script, one entry per step.
+// fakeWalker is a walker with a script: each step of a walk does what one entry says.
 type fakeWalker struct {
 	script   []fakeStep
 	step     int

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The loop knows neither its transport nor how the snapshot is taken: of what it
-// is built from, no package of ours is another one than these, and none is eBPF's.
+// The agent's loop depends neither on a transport nor on the way a snapshot is taken. Of
+// our packages it imports only those below, also indirectly, and no package for eBPF.
 func TestLoopKnowsNeitherTransportNorSnapshot(t *testing.T) {
 	const module = "github.com/fbpp-project/fbpp/"
 	known := []string{

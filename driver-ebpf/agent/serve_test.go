@@ -52,7 +52,7 @@ func TestDeviceThatIsNotThereAtFirstIsAnError(t *testing.T) {
 	}
 }
 
-// Why there is no device is said once, and again when it is another reason.
+// The reason why there is no device is logged once. Another reason is logged again.
 func TestMissingDeviceIsLoggedOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	core, logs := observer.New(zap.WarnLevel)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The few kernel types that the programs look into. CO-RE relocates every
- * access against the running kernel's BTF, so only names count here: sizes,
- * offsets and the members that are left out do not.
+ * The kernel types that the programs read. CO-RE relocates each access with the
+ * BTF of the running kernel. So only the names matter here, and neither sizes
+ * nor offsets nor the members that are left out.
  */
 #ifndef FBPP_KERNEL_H
 #define FBPP_KERNEL_H
@@ -26,7 +26,7 @@ typedef __u64 u64;
 enum { BPF_MAP_TYPE_ARRAY = 2 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
 
-/* Has bpf_tracing.h call registers as the kernel does. */
+/* Makes bpf_tracing.h use the kernel's names of registers. */
 #define __VMLINUX_H__
 
 #include <bpf/bpf_helpers.h>
@@ -58,7 +58,7 @@ struct pglist_data {
 	struct zone node_zones[1];
 };
 
-/* What PT_REGS_PARM1() to PT_REGS_PARM4() of bpf_tracing.h look at. */
+/* The registers that PT_REGS_PARM1() to PT_REGS_PARM4() read. */
 #if defined(bpf_target_x86)
 struct pt_regs {
 	unsigned long di;

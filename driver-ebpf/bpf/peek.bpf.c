@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Questions that user space has about the running kernel. The program runs by
- * BPF_PROG_RUN only and is attached nowhere.
+ * Programs with which user space reads facts about the running kernel. They
+ * are run by BPF_PROG_RUN only and are not attached to anything.
  */
 #include "kernel.h"
 
@@ -63,7 +63,7 @@ int read_memory(void *ctx)
 	return bpf_probe_read_kernel(p->bytes, size, (void *)p->address);
 }
 
-/* Writes name+offset/size of the function at the address. */
+/* Writes the function at the address to bytes, as name+offset/size. */
 SEC("syscall")
 int describe(void *ctx)
 {

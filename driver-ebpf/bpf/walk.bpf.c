@@ -4,9 +4,9 @@
  *
  * A read of /proc/buddyinfo makes frag_show() print every populated zone with
  * zone->lock held and interrupts off. walk_zone runs right before the first
- * seq_printf() of such a print, so the lists that it follows stand still.
- * Hence the rules here: allocate nothing, wake nobody, and stop at the budget.
- * What the budget cuts is resumed when the zone is printed again.
+ * seq_printf() for a zone, so the free lists do not change while it runs. So it
+ * must not allocate memory or wake a task, and it must stop at the budget. A
+ * walk that stops there is resumed when the zone is printed again.
  */
 #include "kernel.h"
 
@@ -42,7 +42,7 @@ struct control {
 	u64 hold_max_ns;
 };
 
-/* How far the walk of one zone has come. */
+/* The state of the walk of one zone between two reads. */
 struct progress {
 	u64 request; /* that the rest belongs to */
 	u64 last;    /* last struct page visited of the current list, 0: none */
@@ -96,7 +96,7 @@ struct walk {
 	enum stop stop;
 };
 
-/* What one read of a struct page has to bring: lru, page_type, private. */
+/* One read of a struct page contains at least lru, page_type and private. */
 #define PAGE_BYTES 64
 
 static __always_inline int is_buddy(u32 page_type)
@@ -129,7 +129,7 @@ static long visit(u32 i, struct walk *w)
 {
 	u64 page, index, pfn, next, *record;
 
-	/* Every list head lies inside its struct zone, and no struct page does. */
+	/* List heads lie inside their struct zone, and struct pages do not. */
 	if (w->pos >= w->zone && w->pos < w->zone_end) {
 		w->ended = 1;
 		return 1;
@@ -157,9 +157,9 @@ static long visit(u32 i, struct walk *w)
 	w->pos = next;
 
 	/*
-	 * After the block, so that a hold gets on however short its time. What
-	 * is left counts, as the verifier cannot know it: with a counter that
-	 * begins at 0, Linux 6.1 was seen to leave the look at the clock out.
+	 * This comes after the block: each hold visits one at least. The value
+	 * of left is unknown to the verifier. With a counter that starts at 0,
+	 * the verifier of Linux 6.1 was seen to remove the check of the clock.
 	 */
 	if (!w->left || (w->left % CLOCK_INTERVAL == 0 && bpf_ktime_get_ns() > w->deadline)) {
 		w->stop = STOP_BUDGET;
@@ -197,9 +197,9 @@ static long walk_list(u32 i, struct walk *w)
 	       type * bpf_core_type_size(struct list_head);
 
 	/*
-	 * Between two holds the remembered block may have been allocated,
-	 * merged or moved to the list of another type. In the last case the
-	 * walk goes on there, which is as good: its blocks are as free.
+	 * Between two holds the last block may have been allocated, merged, or
+	 * moved to the list of another type. If it was moved, the walk goes on
+	 * in that list: its blocks are free as well.
 	 */
 	if (w->last && !read_buddy(w->last, w->order, &ignored)) {
 		w->last = 0;
@@ -223,7 +223,7 @@ next_list:
 	return 0;
 }
 
-/* Returns the struct zone of that node with that name pointer, or 0. */
+/* Returns the node's struct zone whose name is this pointer, or 0. */
 static __always_inline u64 find_zone(u32 node, u64 name, u32 *index)
 {
 	u64 pgdat = contig_page_data, zone, zone_name;
@@ -263,7 +263,7 @@ int walk_zone(struct pt_regs *ctx)
 	c = bpf_map_lookup_elem(&control, &zero);
 	if (!c || !c->armed || c->task != bpf_get_current_task())
 		return 0;
-	/* On seq_printf itself the same print comes by once more per order. */
+	/* A probe on seq_printf also runs for each order of the zone: skip those. */
 	if (bpf_probe_read_kernel(&format, sizeof(format), (void *)PT_REGS_PARM2(ctx)) ||
 	    format != 0x65646f4e /* "Node" */)
 		return 0;
@@ -289,7 +289,7 @@ int walk_zone(struct pt_regs *ctx)
 		return 0;
 
 	w.zone_end = w.zone + bpf_core_type_size(struct zone);
-	/* What follows the last look at the clock, the print included, is held as well. */
+	/* The lock is also held after the last check of the clock: for the print, too. */
 	w.deadline = start + c->budget_ns - c->budget_ns / 64;
 	w.left = c->budget_entries;
 	w.count = c->count;

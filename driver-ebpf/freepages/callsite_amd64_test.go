@@ -8,11 +8,12 @@ import (
 	"testing"
 )
 
-// captured is frag_show of Debian kernels, read from guests without KASLR.
+// captured has the code of frag_show from Debian kernels. It was read in guests without
+// KASLR.
 var captured = map[string]struct {
 	text         string
 	base, callee uint64
-	format       uint64 // of "Node %d, zone %8s "
+	format       uint64 // address of the string "Node %d, zone %8s "
 	want         int
 }{
 	"6.1.176-1": {

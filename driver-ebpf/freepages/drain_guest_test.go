@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is freed in great numbers makes the kernel allow longer lists, which a
-// drain takes back.
+// When many pages are freed, the kernel lets the per-CPU lists grow. A drain makes them
+// short again.
 func TestDrainShortensPerCPULists(t *testing.T) {
 	s := mustLoad(t, 0)
 	if _, err := mustPeek(t).Symbol("decay_pcp_high"); err != nil {
@@ -26,7 +26,7 @@ func TestDrainShortensPerCPULists(t *testing.T) {
 	if s.drain == nil {
 		t.Fatal("the kernel's drain is not used")
 	}
-	for range 5 { // the kernel may have been quicker
+	for range 5 { // the kernel may shorten the lists itself before we look
 		touchAndFree(t, 256<<20)
 		before := allowedOnLists(t)
 		for range 4 {

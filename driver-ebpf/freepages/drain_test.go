@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeRefresh answers reads with an error, after release where there is one.
+// fakeRefresh is a file whose reads return an error. With release, they wait until it is
+// closed.
 type fakeRefresh struct {
 	err     error
 	release chan struct{}
@@ -54,7 +55,7 @@ func TestDrainLeavesRoundsThatHang(t *testing.T) {
 	f := &fakeRefresh{err: io.EOF, release: make(chan struct{})}
 	d := newDrain(f, time.Millisecond)
 	d.run()
-	d.run() // does not join in
+	d.run() // it does not wait for the round that hangs
 	close(f.release)
 	d.turn <- struct{}{}
 	if got := f.reads.Load(); got > drainReaders {
@@ -67,7 +68,7 @@ func TestDrainSparesIsolatedCPUs(t *testing.T) {
 	f := &fakeRefresh{err: io.EOF}
 	d := newDrain(f, time.Hour, absent, list)
 	for _, c := range []struct {
-		cpus string // in turn: it is looked at each time
+		cpus string // the content at each read, in turn
 		want int32  // rounds
 	}{
 		{"", drainReaders * drainRounds},

@@ -70,11 +70,11 @@ func mustWalk(tb testing.TB, s *Snapshot, budget walk.Budget) (records []uint64,
 	}
 }
 
-// generous is a budget that no test guest's lists exceed.
+// generous is a budget that is enough for all free lists of a test guest.
 var generous = walk.Budget{Time: time.Second, Entries: MaxEntries}
 
-// shrinkCPULists makes freed pages go to the free lists rather than to those of
-// the CPU that freed them, which keep up to an eighth of the memory.
+// shrinkCPULists makes freed pages go to the free lists. Otherwise the lists of the CPU
+// that frees them keep up to an eighth of the memory.
 func shrinkCPULists(t *testing.T) {
 	t.Helper()
 	const file = "/proc/sys/vm/percpu_pagelist_high_fraction"
@@ -92,8 +92,8 @@ func shrinkCPULists(t *testing.T) {
 	})
 }
 
-// fragment takes memory and gives every other page back. The result gives back
-// the rest, as the end of the test does.
+// fragment allocates memory and frees every other page of it. release frees the rest; so
+// does the end of the test.
 func fragment(t *testing.T, size int) (release func()) {
 	t.Helper()
 	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
@@ -108,7 +108,7 @@ func fragment(t *testing.T, size int) (release func()) {
 		}
 	})
 	t.Cleanup(release)
-	// A kernel without huge pages refuses what it would not do anyway.
+	// A kernel without huge pages returns an error, which does not matter.
 	_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE)
 	for page := 0; page < size; page += 4096 {
 		mem[page] = 1
@@ -121,7 +121,7 @@ func fragment(t *testing.T, size int) (release func()) {
 	return release
 }
 
-// pages counts the pages of records, those that are there twice once.
+// pages counts the pages of records. A page that is in two records counts once.
 func pages(records []uint64) (n int) {
 	sorted := slices.Clone(records)
 	slices.Sort(sorted)

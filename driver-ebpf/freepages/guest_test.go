@@ -2,8 +2,8 @@
 
 //go:build guest
 
-// These tests run as root on the kernel that they are about: build them with
-// `go test -c -tags guest` and start the binary inside a guest.
+// These tests run as root in a guest, and test the snapshot with its kernel. Build them
+// with `go test -c -tags guest` and start the binary there.
 
 package freepages
 
@@ -138,7 +138,7 @@ func TestFragmentedMemoryIsWalkedWithinTheBudget(t *testing.T) {
 			break
 		}
 	}
-	// Every other page of 128 MiB.
+	// fragment has freed every other page of 128 MiB.
 	if got := s.Stats().Records; got < 10_000 {
 		t.Fatalf("only %d records: memory is not fragmented", got)
 	}
@@ -187,7 +187,7 @@ func TestFullBufferIsReleasedAndFilledAgain(t *testing.T) {
 		t.Fatalf("statistics count %d records of %d", got, len(records))
 	}
 	whole, _ := mustWalk(t, mustLoad(t, 0), generous)
-	// Loading in between takes some memory, and gives some back.
+	// Between the two walks loading the program has changed how much memory is free.
 	if got, want := pages(records), pages(whole); got < want*9/10 || got > want*11/10 {
 		t.Fatalf("%d pages in %d steps; one hold found %d", got, steps, want)
 	}
@@ -255,7 +255,7 @@ func TestSnapshotFollowsItsCallerFromThreadToThread(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			runtime.LockOSThread() // never unlocked: the thread ends here
+			runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
 			mustWalk(t, s, generous)
 		}()
 		<-done
@@ -268,7 +268,7 @@ func TestBothHooksSeeTheSame(t *testing.T) {
 	if err != nil || len(hooks) != 2 {
 		t.Fatalf("hooks %v, error %v: the call in %s was not found", hooks, err, printFunction)
 	}
-	// A probe on the call must not hide the call from the next agent.
+	// A probe that is attached to the call must not keep the next agent from finding it.
 	s := mustLoad(t, 0)
 	if s.Hook() != hooks[0] {
 		t.Fatalf("hook %v is in use, want %v", s.Hook(), hooks[0])
@@ -300,8 +300,8 @@ func BenchmarkWalk(b *testing.B) {
 	b.ReportMetric(float64(s.Stats().WalkTime.Microseconds()), "walk-µs")
 }
 
-// BenchmarkSeqFile shows what a loaded snapshot costs those who print through
-// seq_printf: compare hook=none, hook=call, hook=seq_printf.
+// BenchmarkSeqFile shows how much a loaded snapshot slows down other users of
+// seq_printf. Compare hook=none, hook=call and hook=seq_printf.
 func BenchmarkSeqFile(b *testing.B) {
 	read := func(b *testing.B) {
 		for b.Loop() {

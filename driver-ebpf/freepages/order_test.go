@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pageStructs stands for the struct pages of 8 GiB: 64 bytes each, in huge
-// pages as the kernel maps them.
+// pageStructs models the struct pages of 8 GiB. Each has 64 bytes. They are in huge
+// pages, as in the kernel.
 type pageStructs []byte
 
 const (
@@ -29,8 +29,9 @@ func (p pageStructs) setU32(i uint32, field int, v uint32) {
 	binary.NativeEndian.PutUint32(p[int(i)*structSize+field:], v)
 }
 
-// fragmentedStructs alternates free blocks of one page and of four with a page
-// in use. The free ones form a ring, in no order. blocks is how many there are.
+// fragmentedStructs returns free blocks of one page and of four pages in turn. Between
+// two of them is a page in use. The free blocks form a ring in random order. blocks is
+// their number.
 func fragmentedStructs(b *testing.B) (p pageStructs, blocks int) {
 	b.Helper()
 	const prot, flags = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
@@ -59,9 +60,9 @@ func fragmentedStructs(b *testing.B) (p pageStructs, blocks int) {
 	return p, len(free)
 }
 
-// BenchmarkOrderOfWalk shows what memory makes of the two ways to find every
-// free block of a fragmented guest: along the lists, or page by page and over
-// those in use as well. docs/design.md says what follows.
+// BenchmarkOrderOfWalk compares two ways to find all free blocks of a fragmented guest:
+// along the free lists, or through all struct pages by address. The second also reads
+// those of pages in use, but memory is read in order. docs/design.md draws the conclusion.
 func BenchmarkOrderOfWalk(b *testing.B) {
 	b.Run("lists", func(b *testing.B) {
 		p, blocks := fragmentedStructs(b)

@@ -12,7 +12,8 @@ import (
 func TestStateAfterARead(t *testing.T) {
 	const done, more, full = walk.Done, walk.More, walk.Full
 	const tooOften = maxMisses + 1
-	// Of a read: the zones printed, seen and unfinished, and whether the buffer is full.
+	// Each case is one read: the zones that were printed, seen and left unfinished, and
+	// whether the buffer is full.
 	for name, c := range map[string]struct {
 		read   read
 		misses int
@@ -42,7 +43,7 @@ func TestStateAfterARead(t *testing.T) {
 	}
 }
 
-// A report that ends while a zone is missed is a truncated one.
+// A zone was printed that the program has not seen. Its blocks count as left out.
 func TestMissedZoneIsLeftOut(t *testing.T) {
 	s := &Snapshot{
 		control:  make(control, controlSize),

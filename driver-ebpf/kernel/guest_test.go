@@ -51,7 +51,7 @@ func TestSymbolsAndMemory(t *testing.T) {
 	}
 }
 
-// That a symbol is hidden is no word on whether it exists.
+// With hidden symbols the error must not say that the symbol does not exist.
 func TestHiddenSymbolsAreNotAbsent(t *testing.T) {
 	const file = "/proc/sys/kernel/kptr_restrict"
 	was, err := os.ReadFile(file)

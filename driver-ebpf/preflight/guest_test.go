@@ -14,7 +14,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
-// The guest that the tests run in decides which of the cases this is.
+// The kernel command line of the guest decides which status is right.
 func TestPreflightFitsTheGuest(t *testing.T) {
 	found, err := Run(zaptest.NewLogger(t))
 	if err != nil {

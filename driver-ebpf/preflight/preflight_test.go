@@ -12,7 +12,7 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
-// fakeVariables are static keys by name.
+// fakeVariables are the values of kernel variables by name.
 type fakeVariables map[string]uint32
 
 func (v fakeVariables) Symbol(name string) (uint64, error) {
@@ -20,7 +20,7 @@ func (v fakeVariables) Symbol(name string) (uint64, error) {
 	if !ok {
 		return 0, fmt.Errorf("look up %s: %w", name, kernel.ErrNoSymbol)
 	}
-	return uint64(value), nil // an address that tells its content
+	return uint64(value), nil // the address is the value, so the fake can read it back
 }
 
 func (v fakeVariables) Read(addr uint64, buf []byte) error {

@@ -85,7 +85,7 @@ func TestWhoMayNotLoadPrograms(t *testing.T) {
 	}
 }
 
-// What the host reads is the reason, with no character cut in two.
+// The host reads the same reason. No character of it is cut in two.
 func TestReasonFitsInHello(t *testing.T) {
 	for n := range 3 * reasonMax {
 		for _, line := range []string{strings.Repeat("é", n), "é" + strings.Repeat(": é", n)} {

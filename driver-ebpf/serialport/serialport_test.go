@@ -24,7 +24,7 @@ func TestFind(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			class := t.TempDir()
-			// A console has no name.
+			// A port that is a console has no file "name".
 			if err := os.Mkdir(filepath.Join(class, "vport0p0"), 0o755); err != nil {
 				t.Fatal(err)
 			}

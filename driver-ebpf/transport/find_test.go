@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A machine without the device has none, at whatever address.
+// On a machine without the device nothing is found, with or without an address.
 func TestFindWithoutTheDevice(t *testing.T) {
 	for wanted, says := range map[string]string{
 		"":             "0 of them",

@@ -19,7 +19,7 @@ import (
 // fakeQueue keeps chains until the test uses them.
 type fakeQueue struct {
 	size       int
-	segments   int // in a chain
+	segments   int // how many segments a chain may have
 	chains     []fakeChain
 	used       []fakeUsed
 	kicks      int
@@ -58,7 +58,7 @@ func (q *fakeQueue) Kick()                    { q.kicks++ }
 func (q *fakeQueue) InFlight() int            { return len(q.chains) + len(q.used) }
 func (q *fakeQueue) MaxSegments() int         { return q.segments }
 
-// use gives the oldest chain back after writing p into it.
+// use writes p into the oldest chain and gives it back, as the device does.
 func (q *fakeQueue) use(p []byte) {
 	chain := q.chains[0]
 	q.chains = q.chains[1:]
@@ -68,7 +68,7 @@ func (q *fakeQueue) use(p []byte) {
 	q.used = append(q.used, fakeUsed{chain.token, uint32(len(p))})
 }
 
-// content is what the device reads of the i-th chain.
+// content returns what the device reads from the i-th chain.
 func (q *fakeQueue) content(i int) []byte {
 	var p []byte
 	for _, s := range q.chains[i].out {
@@ -77,7 +77,7 @@ func (q *fakeQueue) content(i int) []byte {
 	return p
 }
 
-// fakeDevice interrupts when its test says so.
+// fakeDevice interrupts when the test tells it to.
 type fakeDevice struct {
 	config []byte
 	onWait func() (changed bool, err error)
@@ -231,7 +231,8 @@ func TestMessageIsOneChainWithoutCopyOfItsBody(t *testing.T) {
 	}
 }
 
-// The device must not read what only looks like the region.
+// A body that is outside of the shared region must not be sent: the device would read
+// other memory.
 func TestBodyOutsideOfTheRegionIsNotSent(t *testing.T) {
 	f := newFixture(t, 8)
 	for name, region := range map[string]*dma.Region{
@@ -272,7 +273,7 @@ func TestSendWaitsForRoom(t *testing.T) {
 			if waits != want || f.report.interrupts {
 				t.Fatalf("waited %d times, want %d", waits, want)
 			}
-			// What waits for the device is intact, in order.
+			// The messages that the device has not read are complete and in order.
 			n := len(f.report.chains)
 			for i := range n {
 				got := binary.LittleEndian.Uint64(f.report.content(i))
@@ -317,7 +318,7 @@ func TestLargestBodyFitsAChain(t *testing.T) {
 	}
 }
 
-// A head, a page that is not aligned, and a tail have to fit.
+// A chain needs at least four segments: the header, records in two pages, and the trailer.
 func TestQueueThatIsTooShortForAReport(t *testing.T) {
 	for segments, ok := range map[int]bool{1: false, 2: false, 3: false, 4: true} {
 		config := make([]byte, protocol.ConfigSize)

@@ -13,19 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeKernel is a sysfs with one device that reacts to what is written, as the
-// kernel does.
+// fakeKernel is a sysfs with one device. It reacts to writes as the kernel does.
 type fakeKernel struct {
 	host
 	knows   string   // the driver that knows the device by its identity
-	refuses []string // drivers that will not have it
+	refuses []string // drivers whose probe of the device fails
 	writes  int
 	failAt  int // this write fails; 0: none
 }
 
 var errWrite = errors.New("the kernel refuses the write")
 
-// newFakeKernel returns one where was has the device.
+// newFakeKernel returns a fakeKernel whose device has the binding was.
 func newFakeKernel(t *testing.T, was binding) *fakeKernel {
 	t.Helper()
 	files := map[string]string{
@@ -89,7 +88,7 @@ func (k *fakeKernel) want(t *testing.T, want binding) {
 	}
 }
 
-// bindings are who may have had a device before.
+// bindings are the ways in which a device may be bound before the agent takes it.
 var bindings = map[string]binding{
 	"the driver that knows it":     {"virtio-pci", ""},
 	"nobody":                       {"", ""},
@@ -126,7 +125,7 @@ func TestBoundDeviceIsLeftAlone(t *testing.T) {
 	}
 }
 
-// Whatever fails while a device is taken, its driver has it again.
+// Whatever fails while a device is taken, it is bound to its driver again.
 func TestDeviceThatCannotBeTakenIsGivenBack(t *testing.T) {
 	for name, was := range bindings {
 		t.Run("to "+name, func(t *testing.T) {

@@ -40,7 +40,7 @@ func TestOneProcessDrivesTheDevice(t *testing.T) {
 	if _, err := openFunction(k.host, testBDF, testID); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Fatalf("error %v of a device that is driven", err)
 	}
-	k.want(t, taken) // the first one's device is not taken away
+	k.want(t, taken) // the first user keeps its device
 	if command, err := first.readCommand(); err != nil || command != commandMemory|commandMaster {
 		t.Errorf("PCI command register %#x, %v", command, err)
 	}
@@ -57,7 +57,7 @@ func TestOneProcessDrivesTheDevice(t *testing.T) {
 	}
 }
 
-// A device is looked at before it is taken, and not touched if it is another one.
+// A device is identified before it is taken. Another device is not touched.
 func TestOtherDevicesAreNotTouched(t *testing.T) {
 	was := binding{"virtio-pci", ""}
 	for name, c := range map[string]struct {
@@ -97,8 +97,8 @@ func TestOtherDevicesAreNotTouched(t *testing.T) {
 	})
 }
 
-// Whatever fails after a device was taken, its driver has it again, and so has its
-// lock whoever comes next.
+// Whatever fails after a device was taken, it is bound to its driver again, and the next
+// process can lock it.
 func TestDeviceThatCannotBeOpenedIsGivenBack(t *testing.T) {
 	was := binding{"virtio-pci", ""}
 	k := newFakeKernel(t, was)

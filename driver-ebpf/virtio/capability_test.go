@@ -34,7 +34,7 @@ func makeConfig(caps ...testCap) []byte {
 	return config
 }
 
-// qemuCaps is what QEMU's virtio-pci shows.
+// qemuCaps are the capabilities of QEMU's virtio-pci.
 var qemuCaps = []testCap{
 	{id: 0x11},
 	{id: 9, kind: 5},

@@ -2,9 +2,8 @@
 
 //go:build guest
 
-// These tests run as root in a guest with the device
-// `-device virtio-rng-pci,disable-legacy=on`: build them with
-// `go test -c -tags guest` and start the binary there.
+// These tests run as root in a guest with `-device virtio-rng-pci,disable-legacy=on`.
+// Build them with `go test -c -tags guest` and start the binary there.
 
 package virtio
 
@@ -22,7 +21,7 @@ import (
 
 var rngID = ID{Vendor: 0x1af4, Device: 0x1044}
 
-// mustFindRNG returns where the device is.
+// mustFindRNG returns the PCI address of the device.
 func mustFindRNG(t *testing.T) (bdf string) {
 	t.Helper()
 	found, err := Find(rngID)
@@ -86,7 +85,7 @@ func TestEntropyArrivesByInterrupt(t *testing.T) {
 			r := mustRegion(t, 2*4096)
 			seen := make(map[string]bool)
 			for i := range 600 { // more than the queue has descriptors
-				// Two pieces in two pages: a chain.
+				// Two slices in two pages make a chain.
 				in := []dma.Slice{r.Slice(4096-16, 16), r.Slice(4096+64, 16)}
 				clear(r.Bytes())
 				if err := d.Queue(0).Add(i, nil, in); err != nil {
@@ -111,8 +110,8 @@ func TestEntropyArrivesByInterrupt(t *testing.T) {
 	}
 }
 
-// The kernel's own driver has the device until it is taken, and has it again
-// whatever became of the attempt.
+// The device is bound to the kernel's own driver until it is taken. It is bound to that
+// driver again afterwards, also when an attempt to take it fails.
 func TestDeviceIsGivenBack(t *testing.T) {
 	bdf := mustFindRNG(t)
 	want := func(driver string) {
@@ -144,8 +143,8 @@ func TestDeviceIsGivenBack(t *testing.T) {
 	}
 }
 
-// Who opens and closes the uio device takes bus mastering away, and the driver
-// hears of it though nothing interrupts.
+// When another process opens and closes the uio device, the kernel switches bus mastering
+// off. The driver notices that without an interrupt.
 func TestClosedUIODeviceIsNoticed(t *testing.T) {
 	d := mustOpenRNG(t, 0)
 	defer d.Close()
@@ -156,7 +155,7 @@ func TestClosedUIODeviceIsNoticed(t *testing.T) {
 	if err := unix.Close(fd); err != nil {
 		t.Fatal(err)
 	}
-	for err == nil { // until the test's time is up
+	for err == nil { // it does not end by itself: the test would time out
 		_, err = d.Wait(Forever)
 	}
 	if !errors.Is(err, ErrNeedsReset) {
@@ -177,8 +176,8 @@ func TestInterruptEndsWait(t *testing.T) {
 }
 
 func TestDeviceMemoryIsWhereItSeems(t *testing.T) {
-	// What the device writes by physical address shows up in our mapping: a
-	// wrong page of the pagemap would leave zeroes in some slice.
+	// The device writes to physical addresses, and the data appears in our mapping. With
+	// a wrong address from the pagemap a slice would keep its zeroes.
 	d := mustOpenRNG(t, 0)
 	defer d.Close()
 	r := mustRegion(t, 64*4096)

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Each access has the width of its register: no byte beside it changes or counts.
+// Each access has the width of its register. No byte beside the register is written or
+// read.
 func TestRegistersAreAccessedWithTheirOwnWidth(t *testing.T) {
 	const beside = 0xee
 	for name, c := range map[string]struct {
@@ -48,8 +49,8 @@ func TestRegistersAreAccessedWithTheirOwnWidth(t *testing.T) {
 	}
 }
 
-// A device that is unplugged takes its mapping away, and the agent must not die of
-// the next access.
+// When a device is unplugged its mapping becomes invalid. The agent must survive the next
+// access.
 func TestRegistersOfADeviceThatIsGone(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "bar"))
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 )
 
-// ringPair is a queue and a device that plays its other end over the same
-// bytes. Physical memory is one slice that begins at page 1.
+// ringPair is a queue and a device that works on the same rings. Physical memory is one
+// slice of bytes that begins at page 1.
 type ringPair struct {
 	t        *testing.T
 	queue    *Queue
@@ -60,7 +60,7 @@ func newRingPair(t *testing.T, size uint16, indirect bool) *ringPair {
 	return p
 }
 
-// at returns physical memory.
+// at returns n bytes of physical memory at addr.
 func (p *ringPair) at(addr uint64, n uint32) []byte {
 	p.t.Helper()
 	off := addr - testPage
@@ -77,7 +77,7 @@ type piece struct {
 	Write bool
 }
 
-// pop takes the next available chain.
+// pop takes the next available chain, as the device.
 func (p *ringPair) pop() (head uint16, pieces []piece, ok bool) {
 	p.t.Helper()
 	avail := p.queue.avail
@@ -109,7 +109,7 @@ func (p *ringPair) pop() (head uint16, pieces []piece, ok bool) {
 	return 0, nil, false
 }
 
-// use gives a chain back.
+// use gives a chain back, as the device.
 func (p *ringPair) use(head uint32, written uint32) {
 	used := p.queue.used
 	entry := used[4+8*(p.usedIdx%p.queue.size):]

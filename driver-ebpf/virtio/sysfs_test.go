@@ -14,7 +14,7 @@ import (
 
 const testBDF = "0000:00:05.0"
 
-// fakeHost is a sysfs of plain files: nothing reacts to what is written.
+// fakeHost returns a sysfs of plain files. It does not react to writes.
 func fakeHost(t *testing.T, files map[string]string) host {
 	t.Helper()
 	h := host{sys: t.TempDir(), dev: t.TempDir(), write: writeFile}

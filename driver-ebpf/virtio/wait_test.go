@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newWaiter returns a started device that interrupts, and learns that the clock
-// was set or that others use its files, when the test writes to its descriptors.
+// newWaiter returns a started device with eventfds in place of its uio device, its clock
+// and its watch. The test writes to them.
 func newWaiter(t *testing.T) *Device {
 	t.Helper()
 	eventfd := func() int {
@@ -47,7 +47,7 @@ func newWaiter(t *testing.T) *Device {
 	return d
 }
 
-// patience is for a wait that would otherwise never end.
+// patience is the longest time for a wait that would not end if the code were wrong.
 const patience = 10 * time.Second
 
 func raise(t *testing.T, fd int) {
@@ -83,7 +83,7 @@ func TestWaitLosesNothingThatComesWithTheClock(t *testing.T) {
 	}
 }
 
-// The kernel takes the timer as it is, and a clock that nobody sets is silent.
+// The kernel accepts the timer. While nobody sets the clock, nothing is reported.
 func TestClockIsSilent(t *testing.T) {
 	fd, err := openClock()
 	if err != nil {

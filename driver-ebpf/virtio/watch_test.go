@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setCommand writes the command register as somebody else would.
+// setCommand writes the PCI command register, as another process could do.
 func setCommand(t *testing.T, d *Device, command uint16) {
 	t.Helper()
 	var p [2]byte
@@ -23,8 +23,8 @@ func setCommand(t *testing.T, d *Device, command uint16) {
 	}
 }
 
-// What others do is found out when they use the device's files, and without any
-// news when it is time to look.
+// What other processes do to the device is noticed when the kernel reports that they use
+// its files. Without such a report it is noticed at the next regular look.
 func TestWaitNoticesWhatOthersDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		status  uint8
@@ -53,7 +53,7 @@ func TestWaitNoticesWhatOthersDo(t *testing.T) {
 	}
 }
 
-// The kernel tells of a close before it has carried it out: one look is not enough.
+// The kernel reports a close before it has executed it. So one look is not enough.
 func TestWaitLooksSoonAndThenMoreRarely(t *testing.T) {
 	d := newWaiter(t)
 	raise(t, d.watch)
@@ -81,8 +81,8 @@ func TestWaitLooksSoonAndThenMoreRarely(t *testing.T) {
 	}
 }
 
-// The line is let through again, whether others have masked it or an interrupt that
-// came just now.
+// A masked interrupt line is unmasked again. Another process may have masked it, or the
+// kernel because of an interrupt that has just come.
 func TestMaskedLineIsLetThrough(t *testing.T) {
 	d := newWaiter(t)
 	setCommand(t, d, commandMemory|commandMaster|commandNoINTx)
@@ -97,7 +97,8 @@ func TestMaskedLineIsLetThrough(t *testing.T) {
 	}
 }
 
-// The kernel tells of what others do to the files, not of what the driver does.
+// The kernel reports what other processes do to the files, and not what the driver itself
+// does.
 func TestWatch(t *testing.T) {
 	folder, uio := t.TempDir(), filepath.Join(t.TempDir(), "uio0")
 	config := filepath.Join(folder, "config")

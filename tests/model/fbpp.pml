@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * A guest, its dirty log and a migration with free page hints, small enough
- * to look at every interleaving.
+ * A guest, its dirty log and a migration with free page hints. The model is so
+ * small that every interleaving can be checked.
  *
- * What is asked for: when a migration completes, the destination holds of each
- * page that the guest has written since it allocated it what the source holds;
- * and nobody waits for ever.
+ * Take any page that the guest has written since it allocated it. When a
+ * migration completes, the destination must have the same contents of this page
+ * as the source. And no process may wait for ever.
  *
- * docs/model.md says how to read this. Each step names in brackets the function
- * that it stands for: of QEMU 10.0 with our series, of Linux, or of fbpp.
+ * docs/model.md explains the model. Steps name in brackets the function that
+ * they stand for: of QEMU 10.0 with our series, of Linux, or of fbpp.
  *
- * A variant is a set of -D: one log, and at most one of the faults below, each
- * of which is an order or a missing guard that docs/design.md rejects.
+ * A variant is a set of -D: one log, and at most one fault. A fault is an order
+ * of steps, or a missing check, that docs/design.md rejects. The files that are
+ * included list the faults.
  *
  *   LOG_KVM     KVM_CLEAR_DIRTY_LOG with KVM_DIRTY_LOG_INITIALLY_SET
  *   LOG_EAGER   KVM_GET_DIRTY_LOG that clears and protects by itself
  *   LOG_RING    KVM's dirty ring
- *   LOG_TCG     QEMU's own flags, looked at by the slow path of a store
+ *   LOG_TCG     QEMU's own flags, which the slow path of a store sets
  *
- *   INTROSPECT  the host looks, and peeks, instead of the agent
- *   AT_ONCE     the last sync comes next after the answer
+ *   INTROSPECT  the host reads guest memory and peeks; there is no agent
+ *   AT_ONCE     the last sync follows the answer directly
  */
 
 #ifndef PAGES
@@ -41,8 +42,8 @@
 #define EACH_PAGE(F) F(0) F(1) F(2)
 #endif
 
-/* The guest's pages. A page that is TAKEN was allocated, and nobody has
- * written it yet: nobody misses what is in it. */
+/* The guest's pages. A page that is TAKEN is allocated but not written yet: its
+ * contents do not matter. */
 #define FREE 0
 #define TAKEN 1
 #define USED 2
@@ -52,8 +53,8 @@ byte page[PAGES] = { FREE, USED }; /* the second is the memmap */
 byte page[PAGES];
 #endif
 
-/* The destination does not hold what the source holds. What a store writes is
- * always new, so that one bit says all about the contents. */
+/* The page at the destination differs from the source. Each store writes a new
+ * value, so one bit is enough to describe the contents. */
 bool stale[PAGES];
 
 bool running = true; /* the guest's CPUs [runstate_is_running] */
@@ -63,7 +64,7 @@ bool bmap[PAGES];
 bool clear_bmap[CHUNKS];
 
 /* The request: its number, the event that carries it to the agent, and the
- * report that comes back [device/exchange.go, hw/virtio/fbpp-window.c]. */
+ * report that comes back [device/request.go, hw/virtio/fbpp-window.c]. */
 byte generation;
 byte event;
 byte report_generation;
@@ -74,8 +75,8 @@ bool completed; /* the migration */
 #endif
 
 #ifdef INIT_ON_FREE
-/* The guest zeroes what it frees, and takes free pages for zero. */
-bool zero_there[PAGES]; /* the destination holds zeroes */
+/* The guest zeroes pages when it frees them, and relies on that. */
+bool zero_there[PAGES]; /* the page at the destination is zero */
 #define STORED(p) stale[p] = true
 #define MAY_FREE(c, p) MAY_STORE(c, p)
 #define ZEROED(p) stale[p] = !zero_there[p]
@@ -98,8 +99,8 @@ bool zero_there[PAGES]; /* the destination holds zeroes */
 #endif
 
 #if defined(INTROSPECT) && !defined(LOG_TCG)
-/* What is harvested from KVM's log waits for the next sync
- * [ram_list.dirty_memory[DIRTY_MEMORY_MIGRATION]; for TCG that is the log]. */
+/* Bits that were read from KVM's log and are not in bmap yet: the next sync
+ * moves them [ram_list.dirty_memory[DIRTY_MEMORY_MIGRATION], TCG's log]. */
 #define HARVEST
 bool harvest[PAGES];
 #define HARVESTED(p, bit) harvest[p] = harvest[p] || bit
@@ -127,7 +128,7 @@ bool harvest[PAGES];
 #include "migration.pml"
 
 #ifdef LIVENESS
-/* To be checked with weak fairness, and MIGRATIONS=1. */
+/* This has to be checked with weak fairness and MIGRATIONS=1. */
 ltl completes { <> completed }
 #endif
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* The guest: two CPUs that allocate, write and free as they like, and the
- * agent, which looks when it is asked. */
+/* The guest: two CPUs that allocate, write and free pages in any order, and the
+ * agent, which looks for free pages when it is asked. */
 
-/* [rmqueue, __free_one_page: both under zone->lock] and a store. Where the log
- * protects the page, a CPU takes the log's way first: LOG_STEPS. */
+/* Allocate and free [rmqueue, __free_one_page: both under zone->lock], and store.
+ * If the log protects the page, LOG_STEPS come before the store. */
 #define PAGE_STEPS(p) \
 	:: d_step { running && IDLE(c) && page[p] == FREE -> page[p] = TAKEN; \
 		printf("cpu %d allocates page %d\n", c, p) } \
@@ -22,9 +22,9 @@ end:
 	od
 }
 
-/* fbpp-agent. Each page is a zone of its own here: it is looked at in one step
- * [walk_zones_in_node, with zone->lock held], and the guest runs on between two
- * such steps. The agent may be as slow as it likes, and die at any point. */
+/* fbpp-agent. Here each page is a zone of its own. The agent looks at a page in
+ * one step [walk_zones_in_node, with zone->lock held]. The guest runs between two
+ * such steps. The agent may be slow, and may die at any point. */
 proctype agent() {
 	byte asked, p;
 	bool found[PAGES];
@@ -43,7 +43,7 @@ end:
 		:: p == PAGES -> break
 		:: goto dead
 		od;
-		/* [drainReports, after a wait in reportq of any length] */
+		/* [device/driver: drainReports] A report may wait in reportq before. */
 		atomic {
 			report_generation = asked;
 			p = 0;

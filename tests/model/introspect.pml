@@ -1,51 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The source that looks from the host. What the guest knows of its pages stands
- * in its memory, too: MEMMAP is a page of struct pages, and a store there is
- * logged like any other. The host reads it field by field while the guest runs.
+ * The source that reads guest memory from the host. The guest's struct pages are
+ * in its memory: MEMMAP is the page that contains them. A store to it is logged
+ * like any other. The host reads it field by field while the guest runs.
  *
- * Two of the struct pages count: that of page 0, and that of the page before
- * it, called the head, with which page 0 makes up a block of order 1 when both are
- * free. What is in the head itself is not looked at: it fares as page 0 does.
+ * The model has two struct pages: that of page 0, and that of the page before
+ * it, called the head. If both pages are free they form a block of order 1. The
+ * contents of the head page are not modelled, as they would behave like page 0.
  *
  * The faults, each a -D:
  *
- *   PEEK_LEFT_OUT    what was read counts
+ *   PEEK_LEFT_OUT    the host relies on what it read, without a peek
  *   PEEK_FIRST       the peek comes before the read
- *   PEEK_CONSUMES    the peek takes out of the log what it tells
- *   PEEK_NO_KICK     KVM's log is read while a store's bit is under way
- *   READ_BEFORE_ARM  the host has read before it is asked
- *   RESET_NOT_TOLD   the host takes what a reset left in memory for the system
+ *   PEEK_CONSUMES    the peek clears the bits in the log that it reads
+ *   PEEK_NO_KICK     KVM's log is read before the bit of a store is set
+ *   READ_BEFORE_ARM  the host reads before it is asked
+ *   RESET_NOT_TOLD   the host relies on struct pages from before a reset
  *
- * RESETS has the machine reset once, at any time: the struct pages stay as they
- * are, and what runs then writes to any page without a word in them.
+ * With RESETS the machine is reset once, at any time. The struct pages stay as
+ * they are, and the CPUs write to any page without changing them.
  */
 
 #define MEMMAP 1
 
-bool head_taken; /* somebody has the head */
+bool head_taken; /* the head is allocated */
 
-/* PageBuddy() of both, and page_private() of the head: the order of its block
- * if it is free, and its owner's if it is not. */
+/* PageBuddy() of both, and page_private() of the head. This is the order of its
+ * block if it is free. If not, the owner of the page uses it. */
 bool head_flag = true;
 bool head_order = true;
 bool flag_0;
 
-/* Who holds zone->lock, and the next store of its holder. */
+/* The CPU + 1 that holds zone->lock, or 0, and the next store of this CPU. */
 #define SET_HEAD_ORDER 1
 #define SET_HEAD_FLAG 2
 #define SET_FLAG_0 3
 byte holder, next_store;
 
-/* A peek, as the hint window carries it. */
+/* The state of a peek in the hint window; 0: there is none. */
 #define ASKED 1
 #define CONSTANT 2
 #define WRITTEN 3
 byte peek;
 
 #ifdef RESETS
-bool reset; /* the boot that the hint window counts */
+bool reset; /* boot of the hint window: the machine was reset */
 #define DEAD reset
 #define RESET_STEPS(c) \
 	:: d_step { running && !reset -> reset = true; printf("the machine is reset\n") }
@@ -62,8 +62,8 @@ bool reset; /* the boot that the hint window counts */
 #define ENDS holder = 0; next_store = 0
 #define THEN(c, what) holder = c + 1; next_store = what
 
-/* [del_page_from_free_list, expand, __free_one_page]. The order of a block that
- * is taken stays in the head, as what its owner has there. */
+/* [del_page_from_free_list, expand, __free_one_page]. When a block is allocated,
+ * its order stays in the head: the owner may have the same value there. */
 #define ALLOCATOR_STEPS(c) \
 	:: d_step { BEGINS(c) && head_flag && head_order -> WROTE(c); \
 		head_flag = false; head_taken = true; page[0] = TAKEN; \
@@ -104,7 +104,8 @@ bool reset; /* the boot that the hint window counts */
 		flag_0 = true; ENDS; \
 		printf("cpu %d sets the flag of page 0\n", c) }
 
-/* A CPU writes a page that somebody has; MEMMAP has more fields than those. */
+/* A CPU writes a page that is allocated. MEMMAP is written, too: it has further
+ * fields. */
 #define STORE_STEPS(p) \
 	:: d_step { (running || !IDLE(c)) && (DEAD || page[p] != FREE) && MAY_STORE(c, p) -> \
 		page[p] = USED; STORED(p); STORE_DONE(c, p); \
@@ -125,8 +126,8 @@ end:
 #define READ_HEAD_FLAG d_step { free = head_flag; \
 	printf("host reads the head's flag: %d\n", free) }
 
-/* The host asks either struct page whether page 0 is free. The fields come one
- * by one, in either order. */
+/* The host reads from one of the struct pages whether page 0 is free. It reads
+ * the fields one by one, in either order. */
 inline look() {
 	if
 	:: READ_HEAD_ORDER; READ_HEAD_FLAG
@@ -135,16 +136,16 @@ inline look() {
 	fi
 }
 
-/* [device/window: Peek]. One that is not answered ends with the request. */
+/* [device/window: Peek]. A peek without an answer ends with the request. */
 inline look_for_writes() {
 	d_step { peek = ASKED; printf("host peeks\n") };
 end_of_request:
 	d_step { peek > ASKED -> written = written || (peek == WRITTEN && !sure); sure = true; peek = 0 }
 }
 
-/* [introspect in fbppd]. It reads as late and as slowly as it likes. It peeks
- * for what it has read, and perhaps once more, for other blocks of which there
- * are none here. */
+/* [device/introspect in fbppd]. It may read late and slowly. It peeks for what it
+ * has read. It may peek once more, as it does for further blocks, which are not
+ * modelled. */
 proctype source() {
 	byte asked;
 	bool free, both, written, sure, gone;

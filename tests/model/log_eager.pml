@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * KVM without manual protection: all pages are protected when logging starts,
- * and KVM_GET_DIRTY_LOG clears the bits that it copies, and protects their
- * pages again. There is nothing left to clear later, so ARM does nothing.
+ * KVM without manual protection. All pages are protected when logging starts.
+ * KVM_GET_DIRTY_LOG clears the bits that it copies, and protects their pages
+ * again. Nothing remains to be cleared later, so ARM does nothing.
  */
 
 #include "kvm.pml"

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * KVM with manual protection and KVM_DIRTY_LOG_INITIALLY_SET: all bits are set
- * when logging starts, and no page is protected. Only KVM_CLEAR_DIRTY_LOG
- * protects a page, and only one whose bit it clears.
+ * KVM with manual protection and KVM_DIRTY_LOG_INITIALLY_SET. When logging starts
+ * all bits are set, and no page is protected. Only KVM_CLEAR_DIRTY_LOG protects
+ * pages, and only those whose bits it clears.
  */
 
 #include "kvm.pml"
 
-bool seen[PAGES]; /* QEMU's KVMSlot.dirty_bmap: what a clear may clear */
+bool seen[PAGES]; /* QEMU's KVMSlot.dirty_bmap: bits that log_clear may clear */
 
 /* [kvm_mmu_slot_apply_flags, kvm_alloc_dirty_bitmap and bitmap_set] */
 inline log_start() {
@@ -23,7 +23,7 @@ inline log_start() {
 	}
 }
 
-/* The protection goes too, in the end. [kvm_mmu_slot_apply_flags] */
+/* KVM also removes the protection, later. [kvm_mmu_slot_apply_flags] */
 inline log_stop() {
 	d_step {
 		q = 0;
@@ -37,8 +37,9 @@ inline log_stop() {
 
 /*
  * The log is copied and stays as it is [kvm_vm_ioctl_get_dirty_log, without
- * protect], goes to QEMU's flags [kvm_slot_sync_dirty_pages] and from there to
- * bmap; the clear is put off [ramblock_sync_dirty_bitmap: clear_bmap_set].
+ * protect]. The bits go to QEMU's flags [kvm_slot_sync_dirty_pages] and from
+ * there to bmap. The log is cleared later [ramblock_sync_dirty_bitmap:
+ * clear_bmap_set].
  */
 inline log_sync() {
 	d_step {
@@ -57,8 +58,8 @@ inline log_sync() {
 
 /*
  * [migration_clear_memory_region_dirty_bitmap -> kvm_log_clear_one_slot ->
- * kvm_vm_ioctl_clear_dirty_log]. Bits that no sync has seen stay. The TLBs are
- * flushed after the bits are gone, before the ioctl returns.
+ * kvm_vm_ioctl_clear_dirty_log]. A bit that no sync has read is not cleared. The
+ * TLBs are flushed after the bits are cleared, before the ioctl returns.
  */
 inline log_clear(k) {
 	if

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * KVM's dirty ring, without manual protection: all pages are protected when
- * logging starts. A fault pushes the page to the CPU's ring, which holds one
- * entry here. A CPU whose ring is full does not run on before it was reaped.
- * There is nothing to clear, so ARM does nothing.
+ * KVM's dirty ring, without manual protection. All pages are protected when
+ * logging starts. A fault adds the page to the ring of the CPU, which has one
+ * entry here. A CPU with a full ring waits until the ring is reaped. There is
+ * nothing to clear, so ARM does nothing.
  */
 
 byte ring[CPUS];      /* page + 1, or 0 [kvm_dirty_ring_push] */
-bool collected[CPUS]; /* reaped and not reset: KVM cannot use the slot yet */
+bool collected[CPUS]; /* the entry is reaped but not reset: KVM cannot use it yet */
 bool protect[PAGES];  /* the page's SPTE is not writable */
 bool seen[PAGES];     /* KVMSlot.dirty_bmap: reaped, not synced yet */
 
@@ -18,7 +18,7 @@ bool seen[PAGES];     /* KVMSlot.dirty_bmap: reaped, not synced yet */
 #define IDLE(c) true
 
 #ifdef INTROSPECT
-/* As with the bitmap, the entry may come after a store: see kvm.pml. */
+/* As with the bitmap, a store may come before the entry: see kvm.pml. */
 byte pending[CPUS]; /* page + 1, or 0 */
 #define LOGGED(c) (pending[c] == 0)
 #define LOG_STEPS(c, p) \
@@ -61,8 +61,8 @@ inline reset() {
 	reset_one(1)
 }
 
-/* kvm_slots_lock keeps one at work: a CPU that found its ring full, the thread
- * that looks once a second, or the sync. The first two are one here.
+/* kvm_slots_lock lets only one at a time reap: a CPU whose ring is full, the thread
+ * that reaps once a second, or the sync. The first two are one process here.
  * [kvm_dirty_ring_reap, kvm_dirty_ring_reaper_thread] */
 #define REAPING (collected[0] || collected[1])
 proctype reaper() {

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * TCG: a store to a page whose TLB entry is not yet dirty takes the slow path,
- * which sets the page's flag. There is nothing to clear, so ARM does nothing.
+ * TCG: while the TLB entry of a page has TLB_NOTDIRTY, a store to the page takes
+ * the slow path, which sets the page's flag. There is nothing to clear, so ARM
+ * does nothing.
  *
  *   NO_TLB_FLUSH  the fault of stock QEMU that patch 0001 mends
  */
 
 bool flag[PAGES];        /* ram_list.dirty_memory[DIRTY_MEMORY_MIGRATION] */
 bool tlb[CPUS * PAGES];  /* entries without TLB_NOTDIRTY */
-byte step[CPUS];         /* of notdirty_write(), 0 outside of it */
-byte where[CPUS];        /* the page that it is at */
-bool fresh_bits;         /* of log_sync: bmap gets a bit that it lacked */
+byte step[CPUS];         /* the step in notdirty_write(); 0: not in it */
+byte where[CPUS];        /* the page that notdirty_write() handles */
+bool fresh_bits;         /* log_sync sets a bit in bmap that was not set */
 #ifdef NO_TLB_FLUSH
-bool queued;             /* a flush, when the log started [tcg_commit] */
+bool queued;             /* a flush is queued since logging started [tcg_commit] */
 #endif
 
 #define LOGGED(c) true
@@ -35,7 +36,7 @@ bool queued;             /* a flush, when the log started [tcg_commit] */
 	:: d_step { step[c] == 1 && where[c] == p && flag[p] -> step[c] = 2; \
 		printf("cpu %d finds the flag of page %d set: it need not come here again\n", c, p) }
 
-/* Nothing has been looked at: flags are set, and entries may be dirty.
+/* No store is noticed yet: flags are set, and TLB entries lack TLB_NOTDIRTY.
  * [memory_global_dirty_log_start] */
 inline log_start() {
 	d_step {
@@ -75,8 +76,8 @@ inline log_stop() {
 
 /*
  * [cpu_physical_memory_sync_dirty_bitmap]. TLB entries are reset if a bit is
- * new in bmap [cpu_physical_memory_dirty_bits_cleared], and with patch 0001 in
- * every case, by each CPU itself [tcg_log_global_after_sync].
+ * new in bmap [cpu_physical_memory_dirty_bits_cleared]. With patch 0001 each CPU
+ * also flushes its TLB after every sync [tcg_log_global_after_sync].
  */
 inline log_sync() {
 	d_step {
@@ -103,7 +104,7 @@ inline log_sync() {
 	after_sync(1)
 }
 
-/* A CPU does this between two instructions. [run_on_cpu] */
+/* Each CPU does this between two instructions. [run_on_cpu] */
 inline after_sync(x) {
 	d_step {
 		IDLE(x);
@@ -129,7 +130,7 @@ inline flush(x) {
 	q = 0
 }
 
-/* Each CPU ends its instruction, and then the flags are what is harvested.
+/* Each CPU finishes its instruction. After that the flags are complete.
  * [docs/window.md, "Peeking": memory_global_after_dirty_log_sync] */
 inline log_peek() {
 	after_sync(0);

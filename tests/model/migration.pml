@@ -3,13 +3,13 @@
 /*
  * QEMU's migration thread. The faults, each a -D:
  *
- *   CLEAR_AT_HINT    no ARM; the log is cleared when the hint arrives
- *   WALK_BEFORE_ARM  the guest is asked first, and the log is armed then
- *   NO_SYNC_COUNT    a sync between ARM and the use of the answer is overlooked
- *   LATE_ACCEPTED    a report after the deadline is used, whenever it comes
+ *   CLEAR_AT_HINT    without ARM; the log is cleared when the hint arrives
+ *   WALK_BEFORE_ARM  the guest is asked first, and ARM comes after its answer
+ *   NO_SYNC_COUNT    a sync between ARM and the use of the answer is ignored
+ *   LATE_ACCEPTED    a report after the deadline is used
  *   LATER_ROUND      the guest is asked after a later sync, without ARM
  *   LATER_ROUND_ARM  the same, with ARM
- *   NO_GENERATION    any report is taken for the answer
+ *   NO_GENERATION    a report of another request is used
  *   COUNTED          generations start at 1 again on each host
  */
 
@@ -19,8 +19,8 @@
 #define LATER skip
 #endif
 
-/* A migration may go on for ever while the guest writes. To see that nothing
- * else keeps it, its rounds are bounded. */
+/* A migration may go on for ever because the guest writes. To check that nothing
+ * else keeps it from completing, its rounds are bounded here. */
 #ifdef LIVENESS
 byte rounds;
 #define MAY_SYNC rounds < 2 -> rounds++
@@ -102,8 +102,8 @@ inline skip_free() {
 	od
 }
 
-/* The answer counts for this request alone, and once. [fbpp_window_wait,
- * device/report.go: message] */
+/* An answer is used for its own request only, and only once. [fbpp_window_wait,
+ * device/driver: message] */
 #ifdef NO_GENERATION
 #define ANSWERED (report_generation != 0)
 #else
@@ -130,12 +130,12 @@ proctype migration() {
 	byte nth = 0, at, k, q;
 	bool synced;
 #if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
-	bool later, asked; /* a sync of the iterations was, the guest was asked */
+	bool later, asked; /* there was a sync in the iterations; the guest was asked */
 #endif
 
 next:
 	atomic {
-		nth < MIGRATIONS; /* or the end */
+		nth < MIGRATIONS; /* else the process ends here */
 		nth++;
 		printf("migration %d begins, to a fresh destination\n", nth);
 #ifdef COUNTED
@@ -156,7 +156,7 @@ next:
 
 	/* [migration_free_page_hints, exchange] */
 	if
-	:: goto iterate /* disabled, not compatible, no driver, no fbppd */
+	:: goto iterate /* no hints: for example disabled, or no driver */
 	:: true
 	fi;
 #if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
@@ -217,7 +217,7 @@ iterate:
 #endif
 
 	/* [migration_completion: vm_stop, ram_save_complete] */
-	running = false; /* each CPU ends the instruction that it is at */
+	running = false; /* each CPU finishes its instruction */
 	atomic { IDLE(0) && IDLE(1) && LOGGED(0) && LOGGED(1) -> printf("guest stopped\n") };
 	sync();
 	d_step {
@@ -260,7 +260,7 @@ cancelled: /* [migrate_fd_cancel] */
 	printf("migration cancelled\n");
 #endif
 
-over:	/* [ram_save_cleanup]; the guest goes on, here or there */
+over:	/* [ram_save_cleanup]; the guest runs on, at the source or destination */
 	log_stop();
 	d_step {
 		q = 0;
