@@ -11,7 +11,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-func TestTheOperatorsSwitch(t *testing.T) {
+func TestTheOperatorSwitchesTheDeviceOffAndOn(t *testing.T) {
 	m := mustBoot(t, device.Options{Disabled: true})
 	m.hello(protocol.StatusOK, 0)
 	m.request(patience)

@@ -19,7 +19,7 @@ func TestNoDriver(t *testing.T) {
 	m.expect(protocol.AnswerNoDriver)
 }
 
-func TestNoBufferForTheEvent(t *testing.T) {
+func TestRequestWithoutAnEventBufferTimesOut(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.hello(protocol.StatusOK, 0)
 	m.useUpBuffers()

@@ -62,7 +62,7 @@ func TestARequestAfterItsDeadlineIsAnsweredAtOnce(t *testing.T) {
 	m.mustExchange()
 }
 
-func TestANewerRequestOvertakes(t *testing.T) {
+func TestANewerRequestCancelsTheOlderOne(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.hello(protocol.StatusOK, 0)
 	m.request(patience)

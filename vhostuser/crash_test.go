@@ -98,7 +98,7 @@ func TestInflightMemoryForAnotherFormatIsRefused(t *testing.T) {
 	}
 }
 
-func TestInflightMemoryThatCannotBe(t *testing.T) {
+func TestInvalidInflightMemoryIsRefused(t *testing.T) {
 	e := newEcho()
 	e.Device.TrackInflight = true
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})

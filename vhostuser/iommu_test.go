@@ -95,7 +95,7 @@ func TestScatteredBuffersAreOneToTheDevice(t *testing.T) {
 	}
 }
 
-func TestTranslationsThatCannotBe(t *testing.T) {
+func TestInvalidTranslationsBreakTheQueue(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		perm uint8 // access to the page; 0: it is not mapped

@@ -32,7 +32,7 @@ func ends(t *testing.T, f func()) {
 	}
 }
 
-func TestFullEventOfTheFrontendHoldsNobody(t *testing.T) {
+func TestFullEventfdOfTheFrontendBlocksNobody(t *testing.T) {
 	for name, flags := range map[string]int{"blocking": 0, "not blocking": unix.EFD_NONBLOCK} {
 		t.Run(name, func(t *testing.T) {
 			fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|flags)

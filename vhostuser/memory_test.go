@@ -162,7 +162,7 @@ func TestCompletionsWaitWhileTheRingsMemoryIsAway(t *testing.T) {
 	}
 }
 
-func TestDriverIsInterruptedThoughTheRingWentAfterAPush(t *testing.T) {
+func TestDriverIsInterruptedAfterThePushedRingWasUnmapped(t *testing.T) {
 	e := newEcho()
 	v := newVM(t, serve(t, &e.Device), vhosttest.Options{})
 	v.start()

@@ -76,7 +76,7 @@ func (v *vm) startWith(bad wire.Request, payload []byte, fds ...int) {
 	must(v.t, v.f.Enable(q, true))
 }
 
-func TestRingDoesNotStartWithWhatWasBeforeARefusal(t *testing.T) {
+func TestRingDoesNotStartWithTheValueFromBeforeARefusal(t *testing.T) {
 	state := func(n uint32) []byte { return wire.VringState{Num: n}.AppendTo(nil) }
 	outside := wire.VringAddr{Desc: 0x1000, Avail: 0x2000, Used: 0x3000}.AppendTo(nil)
 	for _, tt := range []struct {
@@ -145,7 +145,7 @@ func TestRingInPrivateMemoryIsToldInOneLine(t *testing.T) {
 	v.echo(0, "in shared memory")
 }
 
-func TestRingDoesNotStartAtAnAddressOfBefore(t *testing.T) {
+func TestRingDoesNotStartAtTheAddressFromBeforeAStop(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		stop func(v *vm) error

@@ -28,7 +28,7 @@ func TestRingsWrapTheirIndices(t *testing.T) {
 	})
 }
 
-func TestQueueSaysWhereItBegins(t *testing.T) {
+func TestQueueStartsAtTheBaseOfTheFrontend(t *testing.T) {
 	eachDialect(t, func(t *testing.T, features uint64) {
 		e := newEcho()
 		begun := make(chan uint32, 1)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestSpinsInVainBecomeRare(t *testing.T) {
+func TestUnsuccessfulSpinsBecomeRare(t *testing.T) {
 	var s spinner
 	// next returns how many Kicks are followed by sleep before a spin.
 	next := func() (n int) {

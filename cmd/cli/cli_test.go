@@ -96,7 +96,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-func TestOutputRemembersAFullDisk(t *testing.T) {
+func TestOutputKeepsTheFirstWriteError(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

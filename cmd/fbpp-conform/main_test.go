@@ -133,7 +133,7 @@ func TestExampleBackendsKeepTheRules(t *testing.T) {
 
 // A backend is started by a shell command. All processes of the command end with
 // fbpp-conform.
-func TestBackendBehindAShell(t *testing.T) {
+func TestBackendThatAShellStartsEndsWithTheProgram(t *testing.T) {
 	path, option := socket(t)
 	start := fmt.Sprintf("cd / && umask 077; %s/vhost-user-rng %s; exit $?", bin, option)
 	status, found := conform(t, "rng", start, option, "--rule", "VHU-MSG-1")

@@ -109,7 +109,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestClientsThatFallSilentAreCutOff(t *testing.T) {
+func TestClientsThatStopSendingAreDisconnected(t *testing.T) {
 	_, _, path := mustServe(t)
 	for name, text := range map[string]string{
 		"in the header": "PUT /v1/enabled HTTP/1.1\r\n",

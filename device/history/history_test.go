@@ -137,7 +137,7 @@ func TestOtherFilesAreRefused(t *testing.T) {
 }
 
 // A process may end before it has written the first line whole.
-func TestAFirstLineThatWasCutOff(t *testing.T) {
+func TestAnIncompleteFirstLineIsIgnored(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	mustWrite(t, path, []byte(`{"ended":"2026-01-`))
 	l := mustOpen(t, path)
@@ -149,7 +149,7 @@ func TestAFirstLineThatWasCutOff(t *testing.T) {
 }
 
 // What a disk has no room for is in memory, and is written when it has room again.
-func TestAFileThatCannotBeWrittenTo(t *testing.T) {
+func TestMigrationsAreWrittenAfterAWriteThatFailed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history")
 	l := mustOpen(t, path)
 	l.Add(nth(0))
@@ -182,7 +182,7 @@ func TestAFileThatCannotBeWrittenTo(t *testing.T) {
 	}
 }
 
-func TestWithoutAFile(t *testing.T) {
+func TestHistoryWorksWithoutAFile(t *testing.T) {
 	var l Log
 	for n := range Kept + 1 {
 		l.Add(nth(n))

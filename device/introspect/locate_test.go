@@ -79,7 +79,7 @@ func TestEmptyMemoryHasNoKernel(t *testing.T) {
 
 // A program in the guest can write a note of its own. In some distributions it can
 // also read the kernel's note and copy it.
-func TestForgedNotesAreNotBelieved(t *testing.T) {
+func TestForgedNotesAreRejected(t *testing.T) {
 	const forged = 4 << 20 // before the true one
 	for name, forge := range map[string]func(s *syn.Guest, facts map[string]string){
 		"a copy": func(*syn.Guest, map[string]string) {},

@@ -170,7 +170,7 @@ func TestFreeBlocksAreFound(t *testing.T) {
 	}
 }
 
-func TestBlocksWhoseStructPageWasWrittenFall(t *testing.T) {
+func TestBlocksWithAWrittenStructPageAreNotReported(t *testing.T) {
 	const perFrame = 4096 / syn.PageSize
 	for _, max := range []int{maxClaims, 8, 3} { // one round, and several
 		s := newSetting(t, blocks)
@@ -190,7 +190,7 @@ func TestBlocksWhoseStructPageWasWrittenFall(t *testing.T) {
 }
 
 // A reset leaves the dead kernel in memory, where it still passes all checks.
-func TestAKernelThatWasNotSeenAliveIsNotBelieved(t *testing.T) {
+func TestAKernelThatWasNotSeenRunningIsNotUsed(t *testing.T) {
 	for name, tc := range map[string]struct {
 		after func(s *setting)
 		ok    bool
@@ -249,7 +249,7 @@ func (s *setting) see() {
 	}
 }
 
-func TestWhatIsInFreePagesMatters(t *testing.T) {
+func TestGuestThatChecksFreePagesIsRefusedByTheHost(t *testing.T) {
 	for name, variable := range map[string]int{"page_poison": 48, "debug_pagealloc": 56} {
 		s := newSetting(t, func(g *syn.Guest) {
 			blocks(g)
@@ -295,7 +295,7 @@ func TestRequestsThatCannotBeAnswered(t *testing.T) {
 	}
 }
 
-func TestAGuestWithoutAKernel(t *testing.T) {
+func TestAGuestWithoutAKernelIsRefused(t *testing.T) {
 	s := newSetting(t, func(g *syn.Guest) { clear(g.Low) })
 	s.expect(protocol.AnswerRefused)
 	if _, _, err := s.o.Kernel(t.Context()); !errors.Is(err, introspect.ErrNotFound) {

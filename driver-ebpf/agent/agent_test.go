@@ -102,7 +102,7 @@ func TestStartedIsOutBeforeTheWalk(t *testing.T) {
 	serve(t, mustAgent(t, testGuest, walker), transport)
 }
 
-func TestEmptyReportIsStillOne(t *testing.T) {
+func TestEmptyReportIsSent(t *testing.T) {
 	walker := newFakeWalker(fakeStep{state: walk.Done})
 	sent := serve(t, mustAgent(t, testGuest, walker), newFakeTransport(ask(7)))
 	wantKinds(t, sent, "hello", "started", "report last")

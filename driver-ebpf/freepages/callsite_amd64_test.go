@@ -65,7 +65,7 @@ func TestCallIsFoundInCapturedKernels(t *testing.T) {
 	}
 }
 
-func TestCallIsNotMistaken(t *testing.T) {
+func TestOtherCallsAreNotTakenForThePrint(t *testing.T) {
 	c := captured["6.1.176-1"]
 	text := mustHex(t, c.text)
 	for name, find := range map[string]func() (int, bool){

@@ -262,7 +262,7 @@ func TestSnapshotFollowsItsCallerFromThreadToThread(t *testing.T) {
 	}
 }
 
-func TestBothHooksSeeTheSame(t *testing.T) {
+func TestBothHooksFindTheSamePages(t *testing.T) {
 	peek := mustPeek(t)
 	hooks, err := findHooks(peek)
 	if err != nil || len(hooks) != 2 {

@@ -44,7 +44,7 @@ func TestStateAfterARead(t *testing.T) {
 }
 
 // A zone was printed that the program has not seen. Its blocks count as left out.
-func TestMissedZoneIsLeftOut(t *testing.T) {
+func TestBlocksOfAMissedZoneCountAsLeftOut(t *testing.T) {
 	s := &Snapshot{
 		control:  make(control, controlSize),
 		capacity: 100,

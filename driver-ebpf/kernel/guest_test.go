@@ -52,7 +52,7 @@ func TestSymbolsAndMemory(t *testing.T) {
 }
 
 // With hidden symbols the error must not say that the symbol does not exist.
-func TestHiddenSymbolsAreNotAbsent(t *testing.T) {
+func TestHiddenSymbolsAreNotReportedAsAbsent(t *testing.T) {
 	const file = "/proc/sys/kernel/kptr_restrict"
 	was, err := os.ReadFile(file)
 	if err != nil {
@@ -89,7 +89,7 @@ func TestFunctionKnowsItsSize(t *testing.T) {
 	}
 }
 
-func TestThreadsAreTasksOfTheirOwn(t *testing.T) {
+func TestEachThreadHasItsOwnTask(t *testing.T) {
 	p := mustPeek(t)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestWhatALookupReturned(t *testing.T) {
+func TestErrorsOfSymbolLookups(t *testing.T) {
 	for ret, want := range map[int32]error{0: nil, -1: ErrHidden, -2: ErrNoSymbol} {
 		if err := symbolError(ret); !errors.Is(err, want) {
 			t.Errorf("%d: error %v, want %v", ret, err, want)

@@ -53,7 +53,7 @@ func TestReasonIsOneLine(t *testing.T) {
 	}
 }
 
-func TestWhoMayNotLoadPrograms(t *testing.T) {
+func TestReasonWhenProgramsCannotBeLoaded(t *testing.T) {
 	const guess = "(MEMLOCK may be too low, consider rlimit.RemoveMemlock)"
 	forbidden := fmt.Errorf("map create: %w %s", unix.EPERM, guess)
 	for name, c := range map[string]struct {

@@ -177,7 +177,7 @@ func TestConfigurationIsReadAgainWhenItChanges(t *testing.T) {
 	}
 }
 
-func TestDeviceThatIsWellIsWaitedForOn(t *testing.T) {
+func TestReceiveGoesOnWaitingForAHealthyDevice(t *testing.T) {
 	f := newFixture(t, 8)
 	waits := 0
 	f.device.onWait = func() (bool, error) {

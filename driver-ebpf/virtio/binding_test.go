@@ -113,7 +113,7 @@ func TestDeviceIsTakenAndGivenBack(t *testing.T) {
 	}
 }
 
-func TestBoundDeviceIsLeftAlone(t *testing.T) {
+func TestDeviceThatIsBoundToUIOIsNotRebound(t *testing.T) {
 	was := binding{uioDriver, uioDriver}
 	k := newFakeKernel(t, was)
 	got, err := k.take(testBDF)
@@ -151,7 +151,7 @@ func TestDeviceThatCannotBeTakenIsGivenBack(t *testing.T) {
 	}
 }
 
-func TestWhatOthersHaveDoneToTheDeviceStays(t *testing.T) {
+func TestChangesOfOtherProcessesToTheDeviceAreKept(t *testing.T) {
 	was := binding{"virtio-pci", ""}
 	k := newFakeKernel(t, was)
 	if _, err := k.take(testBDF); err != nil {

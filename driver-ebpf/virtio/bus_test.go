@@ -29,7 +29,7 @@ func (k *fakeKernel) withFunction(t *testing.T, id ID) {
 	}
 }
 
-func TestOneProcessDrivesTheDevice(t *testing.T) {
+func TestSecondProcessCannotTakeTheDevice(t *testing.T) {
 	was, taken := binding{"virtio-pci", ""}, binding{uioDriver, uioDriver}
 	k := newFakeKernel(t, was)
 	k.withFunction(t, testID)

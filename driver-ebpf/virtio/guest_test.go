@@ -175,7 +175,7 @@ func TestInterruptEndsWait(t *testing.T) {
 	}
 }
 
-func TestDeviceMemoryIsWhereItSeems(t *testing.T) {
+func TestDeviceWritesToTheMappedMemory(t *testing.T) {
 	// The device writes to physical addresses, and the data appears in our mapping. With
 	// a wrong address from the pagemap a slice would keep its zeroes.
 	d := mustOpenRNG(t, 0)

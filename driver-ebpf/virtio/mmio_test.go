@@ -89,7 +89,7 @@ func TestRegistersOfADeviceThatIsGone(t *testing.T) {
 	}
 }
 
-func TestRegistersEndWithTheirStructure(t *testing.T) {
+func TestAccessPastTheRegistersPanics(t *testing.T) {
 	for name, access := range map[string]func(registers){
 		"read32":  func(r registers) { r.read32(6) },
 		"write16": func(r registers) { r.write16(7, 0) },

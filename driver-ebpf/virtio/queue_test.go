@@ -256,7 +256,7 @@ func TestBrokenUsedRingIsNoticed(t *testing.T) {
 	}
 }
 
-func TestNotificationsAreHints(t *testing.T) {
+func TestNotificationsAreSentOnlyWhenNeeded(t *testing.T) {
 	p := newRingPair(t, 8, false)
 	add := func() {
 		t.Helper()
@@ -296,7 +296,7 @@ func TestNotificationsAreHints(t *testing.T) {
 	}
 }
 
-func TestQueueSizesThatCannotBe(t *testing.T) {
+func TestInvalidQueueSizesAreRefused(t *testing.T) {
 	ring := dma.Fixed(make([]byte, 3*testPage), testPage, []uint64{1, 2, 3})
 	parts := [queuePages]dma.Slice{ring.Page(0), ring.Page(1), ring.Page(2)}
 	for _, size := range []uint16{0, 3, 512} {

@@ -84,7 +84,7 @@ func TestWaitLosesNothingThatComesWithTheClock(t *testing.T) {
 }
 
 // The kernel accepts the timer. While nobody sets the clock, nothing is reported.
-func TestClockIsSilent(t *testing.T) {
+func TestClockThatIsNotSetReportsNothing(t *testing.T) {
 	fd, err := openClock()
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestClockIsSilent(t *testing.T) {
 	}
 }
 
-func TestHealthGoesByTheStatus(t *testing.T) {
+func TestDeviceErrorsFollowFromTheStatusRegister(t *testing.T) {
 	const started = statusAcknowledge | statusDriver | statusFeaturesOK | statusDriverOK
 	for name, c := range map[string]struct {
 		status uint8

@@ -83,7 +83,7 @@ func TestWaitLooksSoonAndThenMoreRarely(t *testing.T) {
 
 // A masked interrupt line is unmasked again. Another process may have masked it, or the
 // kernel because of an interrupt that has just come.
-func TestMaskedLineIsLetThrough(t *testing.T) {
+func TestMaskedInterruptLineIsUnmasked(t *testing.T) {
 	d := newWaiter(t)
 	setCommand(t, d, commandMemory|commandMaster|commandNoINTx)
 	d.lookAfter = time.Millisecond

@@ -16,7 +16,7 @@
 // and compares its memory with what it has written. The invariant under test is in
 // docs/design.md, section 2.
 //
-// A [Lookout] needs no driver. It reads the guest's page table from the host while the
+// A [TableReader] needs no driver. It reads the guest's page table from the host while the
 // guest allocates and frees, as introspection reads Linux's memmap, and asks QEMU which
 // parts of the table were written meanwhile.
 //

@@ -16,11 +16,11 @@ type Options struct {
 	Accel     vm.Accel
 	DirtyRing bool // KVM's dirty ring instead of its bitmap
 	NoArming  bool // QEMU clears the dirty log after the guest looked: loses pages
-	// Lookout answers instead of the guest's driver, which is stopped. Its device
+	// TableReader answers instead of the guest's driver, which is stopped. Its device
 	// runs in the test's process instead of fbppd.
-	Lookout   *Lookout
-	MemoryMiB int // up to 256; 0: 64
-	CPUs      int // 2 to 4; 0: 2
+	TableReader *TableReader
+	MemoryMiB   int // up to 256; 0: 64
+	CPUs        int // 2 to 4; 0: 2
 }
 
 // defaultMiB keeps a migration short.
@@ -37,8 +37,8 @@ type Guest struct {
 	arming bool
 	table  uint64 // guest physical address of its page table
 
-	lookout *Lookout
-	unserve func() // ends the device of the Lookout
+	reader  *TableReader
+	unserve func() // ends the device of the TableReader
 }
 
 // tellName is what package ctl wants in an order; the guest ignores it.
@@ -70,7 +70,7 @@ func (o Options) machine(parts *lab.Lab, rom string) vm.Config {
 // ready. The caller closes it.
 func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest, err error) {
 	g := &Guest{
-		parts: parts, arming: !o.NoArming, config: o.machine(parts, rom), lookout: o.Lookout,
+		parts: parts, arming: !o.NoArming, config: o.machine(parts, rom), reader: o.TableReader,
 	}
 	defer func() {
 		if err != nil {
@@ -91,8 +91,8 @@ func Boot(ctx context.Context, parts *lab.Lab, rom string, o Options) (_ *Guest,
 		return nil, err
 	}
 	g.table = status["table"]
-	if g.lookout != nil {
-		if err := g.lookout.find(status); err != nil {
+	if g.reader != nil {
+		if err := g.reader.find(status); err != nil {
 			return nil, err
 		}
 		_, err = g.tell(ctx, "stop")
@@ -130,8 +130,8 @@ func (g *Guest) start(
 	g.vm, g.Backend, g.unserve = nil, nil, nil
 	config := g.config
 	config.Options = options
-	if g.lookout != nil {
-		config.Backend, g.unserve, err = g.lookout.serve()
+	if g.reader != nil {
+		config.Backend, g.unserve, err = g.reader.serve()
 	} else if g.Backend, err = vm.StartBackend(ctx, g.parts.FBPPD, "--log-level=info"); err == nil {
 		config.Backend = g.Backend.Socket
 	}
@@ -165,7 +165,7 @@ func (g *Guest) Status(ctx context.Context) (map[string]uint64, error) {
 }
 
 func (g *Guest) awaitDriver(ctx context.Context) error {
-	if g.lookout != nil {
+	if g.reader != nil {
 		return nil // it needs none
 	}
 	state, err := g.Backend.AwaitDriver(ctx)

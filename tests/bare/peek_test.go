@@ -224,7 +224,7 @@ func (m *machine) requireAnswers(dst *machine, w *rawWindow) {
 }
 
 // QEMU does not answer a peek of another question, or with a number that is not new.
-func TestPeeksThatAreVoid(t *testing.T) {
+func TestInvalidPeeksAreNotAnswered(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		peek func(w *rawWindow)

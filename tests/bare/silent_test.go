@@ -21,7 +21,7 @@ const (
 
 // When a backend dies, QEMU logs one line that names the device and the consequence.
 // When the backend is back, QEMU logs another.
-func TestLossIsOneLine(t *testing.T) {
+func TestLostBackendIsOneLineInTheLog(t *testing.T) {
 	b := startFBPPD(t)
 	m := start(t, config(b.Socket))
 	m.startDriver(low)

@@ -149,7 +149,7 @@ func TestRowsAreMediansWithTheirSpread(t *testing.T) {
 	}
 }
 
-func TestTargetsAreJudgedFromTheFigures(t *testing.T) {
+func TestTargetsAreComparedWithTheFigures(t *testing.T) {
 	good := []record{made(noLoad, fbpp, 1, 100, 100), made(noLoad, freePageHint, 1, 1000, 800),
 		made(fresh, fbpp, 1, 50, 100), made(fresh, stock, 1, 50, 100), made(fragmented, fbpp, 1, 1, 100)}
 	bad := []record{made(noLoad, fbpp, 1, 101, 101), made(noLoad, freePageHint, 1, 1000, 800),

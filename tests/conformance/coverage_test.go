@@ -122,7 +122,7 @@ func TestNoRuleIsCheckedThatTheDocumentsDoNotHave(t *testing.T) {
 	}
 }
 
-func TestNamesOfRulesAreTheirOwn(t *testing.T) {
+func TestNamesOfRulesAreUnique(t *testing.T) {
 	sides := map[string][]report.Rule{device: backend.AllRules(), drv: driver.AllRules()}
 	for side, rules := range sides {
 		seen := make(map[string]bool)

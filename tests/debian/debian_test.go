@@ -20,7 +20,7 @@ func mustWrite(t *testing.T, name, content string, mode os.FileMode) string {
 	return dir
 }
 
-func TestMirror(t *testing.T) {
+func TestMirrorIsFoundInTheSources(t *testing.T) {
 	for _, tc := range []struct{ name, uris, suite, want string }{
 		{"by the suite's name", "'http://deb.example/debian/dists/bookworm/InRelease' x 0\n",
 			"bookworm", "http://deb.example/debian/"},

@@ -38,7 +38,7 @@ func folders(t *testing.T) map[string]string {
 }
 
 // The map in CONTRIBUTING.md names every folder of the project, and no others.
-func TestTheMapIsOfThisHouse(t *testing.T) {
+func TestTheMapNamesEachFolder(t *testing.T) {
 	said := folders(t)
 	if len(said) < 20 {
 		t.Fatalf("the map has %d folders: is it written otherwise now?", len(said))

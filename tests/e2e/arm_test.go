@@ -16,7 +16,7 @@ const clearDelay = "500"
 // A page may be free when the guest looks, and written before QEMU clears its
 // bit. It must reach the destination all the same. Therefore QEMU arms the dirty
 // log before it asks (docs/design.md).
-func TestPagesTakenAfterTheAnswerArrive(t *testing.T) {
+func TestPagesAllocatedAfterTheAnswerAreSent(t *testing.T) {
 	m := boot(t, setup{device: map[string]string{"x-clear-delay": clearDelay}})
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
 		t.Fatal(err)

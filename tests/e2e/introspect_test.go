@@ -104,7 +104,7 @@ func TestGuestThatChecksFreePagesIsNotLookedAt(t *testing.T) {
 // After a reset the old kernel's data are still in memory. But the firmware and
 // the next kernel are loaded into the pages that these data call free. fbppd must not
 // trust them.
-func TestResetIsNotMistakenForTheKernelBefore(t *testing.T) {
+func TestKernelFromBeforeAResetIsNotUsed(t *testing.T) {
 	m := boot(t, setup{introspect: true, noIntegrity: true})
 	random := random(t)
 	for range rounds(6, 60) {

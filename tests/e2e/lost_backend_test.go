@@ -17,7 +17,7 @@ import (
 
 // A page that a backend has written and marked in the dirty log arrives, even if
 // the backend is lost before QEMU reads the log again. QEMU keeps the log.
-func TestWhatALostBackendHasWrittenArrives(t *testing.T) {
+func TestPagesOfALostBackendAreSent(t *testing.T) {
 	l, there := startLiar(t), startLiar(t)
 	m := boot(t, setup{socket: l.socket})
 	m.startAgentUnder(l)

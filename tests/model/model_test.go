@@ -60,7 +60,7 @@ func TestOutputOfPan(t *testing.T) {
 	}
 }
 
-func TestADeadlockIsNoLostWrite(t *testing.T) {
+func TestADeadlockIsNotReportedAsALostWrite(t *testing.T) {
 	if steps, err := trace("sync: bmap is 11\nspin: trail ends after 7 steps\n"); err == nil {
 		t.Fatalf("taken for a lost write: %q", steps)
 	}

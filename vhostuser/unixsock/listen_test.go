@@ -53,7 +53,7 @@ func TestListenReplacesNothingElse(t *testing.T) {
 	}
 }
 
-func TestListenDoesNotReplaceWhoIsBusy(t *testing.T) {
+func TestListenDoesNotReplaceABusyListener(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -31,8 +31,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestMaxIsTheKernels compares MaxPath with the kernel's limit.
-func TestMaxIsTheKernels(t *testing.T) {
+// TestMaxPathIsTheKernelsLimit compares MaxPath with the kernel's limit.
+func TestMaxPathIsTheKernelsLimit(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, n := range []int{MaxPath, MaxPath + 1} {
 		path := "./" + filepath.Join(strings.Repeat("x", n-2))

@@ -145,7 +145,7 @@ func TestRecvEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestPiecesMakeOneMessage(t *testing.T) {
+func TestMessageMayArriveInPieces(t *testing.T) {
 	a, b := pair(t)
 	whole := append(Header{Request: 7, Flags: Version, Size: 3}.AppendTo(nil), 1, 2, 3)
 	go func() {

@@ -166,7 +166,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestHeadersThatLoseTheStream(t *testing.T) {
+func TestInvalidHeadersAreRefused(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		h    Header

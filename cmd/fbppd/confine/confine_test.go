@@ -244,7 +244,7 @@ func TestKillEndsTheProcessAtAForbiddenCall(t *testing.T) {
 	}
 }
 
-func TestNoneDoesNotConfine(t *testing.T) {
+func TestSandboxNoneForbidsNothing(t *testing.T) {
 	lines, _ := mustStart(t, Options{Sandbox: SandboxNone, Seccomp: SeccompNone})
 	for _, name := range []string{"open a file", "list a folder"} {
 		if lines[name] != "true" {
@@ -256,7 +256,7 @@ func TestNoneDoesNotConfine(t *testing.T) {
 	}
 }
 
-func TestUnknownValues(t *testing.T) {
+func TestUnknownOptionsAreRefused(t *testing.T) {
 	for _, o := range []Options{{Sandbox: "chroot"}, {Seccomp: "maybe"}} {
 		if _, err := Process(o); err == nil {
 			t.Errorf("%+v was taken", o)

@@ -91,7 +91,7 @@ func (c *changing) Read(p []byte, gpa uint64) error {
 	return c.memory.Read(p, gpa)
 }
 
-func TestSettledSeesNoTableThatWasGivenAway(t *testing.T) {
+func TestSettledIgnoresPageTablesThatWereReused(t *testing.T) {
 	const va = 0xffffffff81234567
 	tables := func() memory {
 		m := make(memory, 0x9000)

@@ -156,7 +156,7 @@ func (endless) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p),
 
 var _ io.ReaderAt = endless{}
 
-func TestEachIsInterrupted(t *testing.T) {
+func TestEachEndsWithItsContext(t *testing.T) {
 	m, err := physmem.New([]physmem.Region{{Size: 1 << 50, Source: endless{}}})
 	if err != nil {
 		t.Fatal(err)

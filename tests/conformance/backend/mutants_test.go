@@ -142,8 +142,8 @@ func TestDefectsAreFoundByTheirRules(t *testing.T) {
 	}
 }
 
-// TestAnHonestProxyIsNoDefect shows that it is the hooks that are found.
-func TestAnHonestProxyIsNoDefect(t *testing.T) {
+// TestAProxyWithoutAMutationBreaksNoRule shows that it is the hooks that are found.
+func TestAProxyWithoutAMutationBreaksNoRule(t *testing.T) {
 	path := serveMutant(t, serve(t, &newEcho().Device), &proxy{})
 	c := backend.Config{SocketPath: path, Profile: backend.Echo()}
 	var all []string

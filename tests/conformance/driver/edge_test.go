@@ -43,7 +43,7 @@ func TestDriverThatRefuses(t *testing.T) {
 
 // A driver may be unusual as far as the specification allows it: no rule is found
 // broken.
-func TestDriverThatIsOdd(t *testing.T) {
+func TestUnusualDriverBreaksNoRule(t *testing.T) {
 	odd := map[fault]string{ // the value is the rule that has no occasion then
 		"has large pages":                 "",
 		"breaks off at its deadline":      "",
@@ -111,7 +111,7 @@ func TestSuiteThatIsEnded(t *testing.T) {
 	requireNoVerdict(ctx, t, c, "enough")
 }
 
-func TestSocketThatCannotBe(t *testing.T) {
+func TestSuiteWithAnInvalidSocketPath(t *testing.T) {
 	c := quick(t)
 	c.SocketPath += "/below-a-file"
 	requireNoVerdict(t.Context(), t, c, c.SocketPath)
@@ -133,7 +133,7 @@ func TestFrontendThatLeaves(t *testing.T) {
 }
 
 // The suite ends whatever messages a driver sends, and reports the broken rules.
-func TestDriverThatTalksNonsense(t *testing.T) {
+func TestDriverThatSendsRandomMessagesBreaksRules(t *testing.T) {
 	for _, seed := range []string{"a", "b", "c", "d"} {
 		t.Run(seed, func(t *testing.T) {
 			t.Parallel()

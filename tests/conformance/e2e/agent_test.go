@@ -41,7 +41,7 @@ func TestAgentKeepsTheRules(t *testing.T) {
 
 // The same holds on the older kernel with the program fbpp-conform. Here its user can
 // only restart the driver when the program asks for that.
-func TestAgentKeepsTheRulesByHand(t *testing.T) {
+func TestAgentKeepsTheRulesWhenRestartedByHand(t *testing.T) {
 	m := boot(t, guest.Linux6_1)
 	if err := m.startAgent(m.ctx); err != nil {
 		t.Fatal(err)

@@ -79,7 +79,7 @@ not ok 5 - X-ERR-1 Text of X-ERR-1.
 	}
 }
 
-func TestTextIsNoDirective(t *testing.T) {
+func TestDirectivesInATextAreEscaped(t *testing.T) {
 	s := &Checks{Bound: time.Minute, List: []Check{check("X-1", func(*T) {})}}
 	s.List[0].Text = `uses # SKIP and \ in it`
 	out, _ := run(t, s, nil, func(b *strings.Builder) Sink { return NewTAP(b) })
@@ -190,7 +190,7 @@ func TestTheBoundEndsTheContextOfACheck(t *testing.T) {
 	}
 }
 
-func TestAPanicIsTheSuitesOwnFault(t *testing.T) {
+func TestAPanicIsAnErrorOfTheSuite(t *testing.T) {
 	r := check("X-1", func(*T) { panic("oops") }).Run(context.Background(), time.Minute)
 	if r.Outcome != Error || !strings.Contains(r.Detail, "oops") || len(r.Notes) == 0 {
 		t.Errorf("got %v %q %q", r.Outcome, r.Detail, r.Notes)
@@ -209,7 +209,7 @@ func TestCleanupsRunInReverseAfterAFailure(t *testing.T) {
 	}
 }
 
-func TestTheFirstVerdictStands(t *testing.T) {
+func TestTheFirstOutcomeIsKept(t *testing.T) {
 	r := check("X-1", func(t *T) {
 		t.Cleanup(func() {
 			defer func() { _ = recover() }()

@@ -49,7 +49,7 @@ func TestRunReturnsOutputAndStatus(t *testing.T) {
 	}
 }
 
-func TestALongCommandDoesNotHideAShortOne(t *testing.T) {
+func TestALongCommandDoesNotDelayAShortOne(t *testing.T) {
 	c, _ := pair(t)
 	ctx := patience(t)
 	for name, args := range map[string][]string{"cat": {"cat"}, "sleep": {"sleep", "600"}} {

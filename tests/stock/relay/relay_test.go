@@ -212,7 +212,7 @@ func TestAFrontendThatGoesMakesRoomForTheNext(t *testing.T) {
 	}
 }
 
-func TestALogThatIsNoneFailsTheRelay(t *testing.T) {
+func TestAnInvalidLogFailsTheRelay(t *testing.T) {
 	x := newRig(t)
 	fd, err := unix.MemfdCreate("empty", unix.MFD_CLOEXEC)
 	must(t, err)

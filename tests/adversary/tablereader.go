@@ -18,11 +18,11 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// Lookout is a source that reads the guest's page table from the host: the state of
+// TableReader is a source that reads the guest's page table from the host: the state of
 // each page, and the order of its block. It reads the two at different times. So it can
 // take the value of a page's owner for an order, and report a block with a page that is
 // in use. It avoids that by asking QEMU which pages of the table were written.
-type Lookout struct {
+type TableReader struct {
 	// IgnoreWrites reports blocks even if their entries were written meanwhile,
 	// which loses pages.
 	IgnoreWrites bool
@@ -41,7 +41,7 @@ type Look struct {
 }
 
 // Set says how the next request is to be answered.
-func (l *Lookout) Set(how Look) {
+func (l *TableReader) Set(how Look) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.look = how
@@ -49,14 +49,14 @@ func (l *Lookout) Set(how Look) {
 
 // Dropped is the number of blocks that the last request found, and left out as
 // their entries were written.
-func (l *Lookout) Dropped() uint64 {
+func (l *TableReader) Dropped() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.dropped
 }
 
 // find reads the place of the table from the guest's status.
-func (l *Lookout) find(status map[string]uint64) error {
+func (l *TableReader) find(status map[string]uint64) error {
 	l.table, l.first, l.end = status["table"], status["first"], status["end"]
 	if l.table%entrySize != 0 {
 		return fmt.Errorf("the guest's table is at %#x: an entry may lie in two pages", l.table)
@@ -65,8 +65,8 @@ func (l *Lookout) find(status map[string]uint64) error {
 }
 
 // serve serves a device with this source until it is told to end.
-func (l *Lookout) serve() (socket string, end func(), err error) {
-	dir, err := os.MkdirTemp("", "fbpp-lookout-") // short, for a socket's name
+func (l *TableReader) serve() (socket string, end func(), err error) {
+	dir, err := os.MkdirTemp("", "fbpp-reader-") // short, for a socket's name
 	if err != nil {
 		return "", nil, fmt.Errorf("serve the device: %w", err)
 	}
@@ -93,7 +93,7 @@ func (l *Lookout) serve() (socket string, end func(), err error) {
 }
 
 // Name implements [source.Source].
-func (l *Lookout) Name() string { return "lookout" }
+func (l *TableReader) Name() string { return "table-reader" }
 
 // Where the fields of an entry are: struct page of guest/page.h.
 const (
@@ -104,7 +104,7 @@ const (
 )
 
 // Ask implements [source.Source].
-func (l *Lookout) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
+func (l *TableReader) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
 	if r.Memory == nil || r.Written == nil {
 		return source.Failf(protocol.AnswerInternal, "there is nothing to look at")
 	}
@@ -152,7 +152,7 @@ func (l *Lookout) Ask(ctx context.Context, r source.Request, f *source.Findings)
 }
 
 // block returns the free block that begins at a page, if the table says so.
-func (l *Lookout) block(orders, states []byte, pfn uint64) (b freeset.Block) {
+func (l *TableReader) block(orders, states []byte, pfn uint64) (b freeset.Block) {
 	at := pfn * entrySize
 	order := binary.LittleEndian.Uint16(orders[at+entryOrder:])
 	if states[at+entryState] != stateFree || order > mostOrder || pfn&(1<<order-1) != 0 ||
@@ -164,7 +164,9 @@ func (l *Lookout) block(orders, states []byte, pfn uint64) (b freeset.Block) {
 
 // written peeks at the whole table. It returns a function that says whether a page's
 // entry was written.
-func (l *Lookout) written(ctx context.Context, r source.Request) (func(pfn uint64) bool, error) {
+func (l *TableReader) written(
+	ctx context.Context, r source.Request,
+) (func(pfn uint64) bool, error) {
 	from := l.table &^ (pageSize - 1)
 	to := (l.table + l.end*entrySize + pageSize - 1) &^ (pageSize - 1)
 	bits, err := r.Written(ctx, []freeset.Range{{GPA: from, Length: to - from}})

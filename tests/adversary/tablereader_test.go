@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// lookoutRound is a round for a Lookout. Only few pages are allocated and freed all the
-// time, so that much of the table is not written and the Lookout can report it.
-func lookoutRound(d *rand.Rand, l *Lookout) Round {
+// tableReaderRound is a round for a TableReader. Only few pages are allocated and freed
+// all the time. So most of the table is not written, and the TableReader can report it.
+func tableReaderRound(d *rand.Rand, l *TableReader) Round {
 	l.Set(Look{
 		StateFirst: d.IntN(2) == 0,
 		Between:    time.Duration(d.Uint64N(1<<22) >> d.IntN(8)), // ns
@@ -30,18 +30,18 @@ func lookoutRound(d *rand.Rand, l *Lookout) Round {
 
 // A source that reads the guest's memory field by field, while the guest changes
 // it, loses no page, as it asks QEMU what was written.
-func TestLookoutLosesNoPage(t *testing.T) {
+func TestTableReaderLosesNoPage(t *testing.T) {
 	for _, m := range machines {
 		t.Run(m.name, func(t *testing.T) {
-			m.Lookout = new(Lookout)
+			m.TableReader = new(TableReader)
 			g := mustBoot(t, m.Options)
 			d := rand.New(rand.NewPCG(*seed, 13))
 			dropped, skipped := uint64(0), int64(0)
 			for range 10 + *rounds {
-				r := lookoutRound(d, m.Lookout)
+				r := tableReaderRound(d, m.TableReader)
 				result := play(t, g, r)
 				requireWhole(t, r, result)
-				dropped += m.Lookout.Dropped()
+				dropped += m.TableReader.Dropped()
 				skipped += result.Migration.Hints.Skipped
 			}
 			t.Logf("%d pages skipped, %d blocks dropped", skipped, dropped)
@@ -53,15 +53,15 @@ func TestLookoutLosesNoPage(t *testing.T) {
 }
 
 // If the source ignores which entries were written, pages are lost: those in use beside
-// a page that was just freed. This shows that TestLookoutLosesNoPage can fail.
-func TestLookoutThatIgnoresWritesLosesPages(t *testing.T) {
+// a page that was just freed. This shows that TestTableReaderLosesNoPage can fail.
+func TestTableReaderThatIgnoresWritesLosesPages(t *testing.T) {
 	for _, m := range machines {
 		t.Run(m.name, func(t *testing.T) {
-			m.Lookout = &Lookout{IgnoreWrites: true}
+			m.TableReader = &TableReader{IgnoreWrites: true}
 			g := mustBoot(t, m.Options)
 			d := rand.New(rand.NewPCG(*seed, 14))
 			for n := range 30 {
-				result := play(t, g, lookoutRound(d, m.Lookout))
+				result := play(t, g, tableReaderRound(d, m.TableReader))
 				if !result.Lost() {
 					continue
 				}
@@ -69,7 +69,7 @@ func TestLookoutThatIgnoresWritesLosesPages(t *testing.T) {
 					result.Compared, result.Outside[0])
 				return
 			}
-			t.Fatal("no page was lost: the lookout's peeks are for nothing")
+			t.Fatal("no page was lost although the reader ignored which entries were written")
 		})
 	}
 }
