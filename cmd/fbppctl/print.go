@@ -44,7 +44,7 @@ func print(out io.Writer, s device.Status) error {
 		if x.Why != "" {
 			row("why", "%s", x.Why)
 		}
-		if x.Status == "ok" {
+		if x.Status == protocol.AnswerOK.String() {
 			row("reported", "%.1f MiB in %d ranges from %d records%s", mib(x.FreeBytes), x.Ranges,
 				x.Records, choose(x.Truncated, ", truncated", ""))
 			var phases, details []string
@@ -81,7 +81,7 @@ func kernel(k *observer.Status) string {
 // counts as nothing skipped.
 func skipped(m *device.Migration) string {
 	switch {
-	case m.Hints != "ok":
+	case m.Hints != protocol.HintOK.String():
 		return "nothing: " + m.Hints
 	case m.Result != protocol.MigrationCompleted.String():
 		return "nothing: the migration did not complete"

@@ -191,3 +191,24 @@ func TestHintStatusesHaveQEMUsNames(t *testing.T) {
 		}
 	}
 }
+
+func TestEachStatusHasANameOfItsOwn(t *testing.T) {
+	seen := make(map[string]bool)
+	for s := range AnswerStatus(NumAnswers) {
+		if i := s.Info(); i.Name == "" || seen[i.Name] || i.Meaning == "" || s.String() != i.Name {
+			t.Errorf("status %d: %+v", uint32(s), i)
+		}
+		seen[s.String()] = true
+	}
+	unknown := AnswerStatus(NumAnswers)
+	if unknown.Info() != AnswerInternal.Info() || unknown.String() != "status(8)" {
+		t.Errorf("status %v: %+v", unknown, unknown.Info())
+	}
+	clear(seen)
+	for s := range HintStatus(NumHints) {
+		if s.String() == "" || seen[s.String()] {
+			t.Errorf("hint status %d: %q", uint32(s), s)
+		}
+		seen[s.String()] = true
+	}
+}

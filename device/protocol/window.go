@@ -2,8 +2,6 @@
 
 package protocol
 
-import "fmt"
-
 // How a frontend fetches the hint window (docs/window.md): a private vhost-user
 // request under a private protocol feature.
 const (
@@ -108,44 +106,3 @@ func WindowTimes() [6]string {
 
 // WindowTruncated is the flag of an answer that lacks some free memory.
 const WindowTruncated = 1 << 0
-
-// AnswerStatus says how a request of the frontend ended.
-type AnswerStatus uint32
-
-// The statuses of an answer.
-const (
-	AnswerOK            AnswerStatus = 0
-	AnswerDisabled      AnswerStatus = 1 // the operator switched the optimisation off
-	AnswerNoDriver      AnswerStatus = 2 // no driver said hello, or its queues are stopped
-	AnswerRefused       AnswerStatus = 3 // the guest's configuration or kernel forbids it
-	AnswerDriverTimeout AnswerStatus = 4 // the driver or source was too late
-	AnswerBadReport     AnswerStatus = 5 // the driver broke a rule of its specification
-	AnswerCancelled     AnswerStatus = 6 // overtaken by a newer request, a reset, a disconnect
-	AnswerInternal      AnswerStatus = 7
-
-	// NumAnswers is the number of statuses.
-	NumAnswers = 8
-)
-
-// String implements fmt.Stringer with the names of docs/window.md.
-func (s AnswerStatus) String() string {
-	switch s {
-	case AnswerOK:
-		return "ok"
-	case AnswerDisabled:
-		return "disabled"
-	case AnswerNoDriver:
-		return "no-driver"
-	case AnswerRefused:
-		return "refused"
-	case AnswerDriverTimeout:
-		return "driver-timeout"
-	case AnswerBadReport:
-		return "bad-report"
-	case AnswerCancelled:
-		return "cancelled"
-	case AnswerInternal:
-		return "internal"
-	}
-	return fmt.Sprintf("status(%d)", uint32(s))
-}
