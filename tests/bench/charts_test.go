@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -157,4 +159,48 @@ func TestPublishCopiesTheReportAndItsCharts(t *testing.T) {
 	if shown != len(r.charts()) || shown == 0 {
 		t.Errorf("%d of %d charts are shown", shown, len(r.charts()))
 	}
+}
+
+func TestRedrawMakesTheSameReportAndCharts(t *testing.T) {
+	cases := plannedOnce([]load{noLoad, fresh}, []method{stock, fbpp})
+	var records []record
+	for i, run := range schedule(cases) {
+		records = append(records, made(run.Load, run.Method, run.Round, int64(i+1), int64(i+2)))
+	}
+	r := newReport(&results{Records: records, Sizes: mustSizes(t, 64<<10, 0)}, cases)
+	dir := t.TempDir()
+	if err := r.publish(dir); err != nil {
+		t.Fatal(err)
+	}
+	files := []string{"benchmarks-report.md"}
+	for _, c := range r.charts() {
+		files = append(files, filepath.Join(imageDir, c.file()))
+	}
+	var published [][]byte
+	for _, f := range files {
+		published = append(published, mustRead(t, filepath.Join(dir, f)))
+		if err := os.Remove(filepath.Join(dir, f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := redraw(dir); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range files {
+		if !bytes.Equal(mustRead(t, filepath.Join(dir, f)), published[i]) {
+			t.Errorf("%s is another one", f)
+		}
+	}
+	if err := redraw(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without figures: %v", err)
+	}
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }

@@ -31,6 +31,7 @@ type options struct {
 	quick, anew    bool
 	rounds, memory int
 	publish        string
+	redraw         string
 	only           *regexp.Regexp
 	series         guest.Series
 }
@@ -50,7 +51,9 @@ func parse(args []string, stdout io.Writer) (options, error) {
 			return err
 		})
 	flags.StringVar(&o.publish, "publish", "",
-		"when all is done, copy the report and its charts to `folder`")
+		"when all is done, copy the report, its charts and the figures to `folder`")
+	flags.StringVar(&o.redraw, "redraw", "",
+		"run nothing: make the report and charts in `folder` anew from its figures")
 	flags.Var(&o.series, "kernel",
 		fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
 	if err := cli.Parse(flags, args, stdout); err != nil {
@@ -97,6 +100,9 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 	o, err := parse(args, stdout)
 	if err != nil {
 		return err
+	}
+	if o.redraw != "" {
+		return redraw(o.redraw)
 	}
 	free, err := lab.HostMemoryMiB()
 	if err != nil {

@@ -39,14 +39,6 @@ func (r *report) write(dir string) error {
 	return writeFile(filepath.Join(dir, "report.html"), page)
 }
 
-// publish writes into dir what goes into the repository: Markdown and pictures.
-func (r *report) publish(dir string) error {
-	if _, err := r.draw(filepath.Join(dir, imageDir)); err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(dir, "benchmarks-report.md"), []byte(r.markdown()))
-}
-
 // draw draws the charts into dir.
 func (r *report) draw(dir string) ([]picture, error) {
 	var pictures []picture
