@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	extBit  = 48
-	extAsk  = wire.Request(0x4642)
-	extTell = wire.Request(0x4643)
+	extBit  = 50
+	extAsk  = wire.Request(0x7001)
+	extTell = wire.Request(0x7002)
 )
 
 // extended is an echo device with two private requests. One returns its payload, the

@@ -75,9 +75,9 @@ func TestSizesThatAreRefused(t *testing.T) {
 
 func TestRequestAndAnswerCrossTheWindow(t *testing.T) {
 	w, f := mustPair(t, minSize)
-	binary.LittleEndian.PutUint64(f.Mem[0x48:], 12345)
-	binary.LittleEndian.PutUint64(f.Mem[0x40:], 7)
-	binary.LittleEndian.PutUint64(f.Mem[0x50:], 6)
+	binary.LittleEndian.PutUint64(f.Mem[protocol.WindowAskDeadlineOffset:], 12345)
+	binary.LittleEndian.PutUint64(f.Mem[protocol.WindowAskGenerationOffset:], 7)
+	binary.LittleEndian.PutUint64(f.Mem[protocol.WindowCancelGenerationOffset:], 6)
 	f.Signal()
 	if err := w.WaitAsk(); err != nil {
 		t.Fatal(err)

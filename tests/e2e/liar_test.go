@@ -99,8 +99,8 @@ func (l *liar) device() *vhostuser.Device {
 			l.left <- struct{}{}
 		},
 		Extensions: []vhostuser.Extension{{
-			ProtocolFeature: 48,
-			Request:         0x4642,
+			ProtocolFeature: protocol.WindowProtocolFeature,
+			Request:         protocol.WindowRequest,
 			Replies:         true,
 			Handle: func([]byte, []*os.File) ([]byte, []int, error) {
 				leave()
