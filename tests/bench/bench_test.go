@@ -38,7 +38,7 @@ func TestSizesFitTheHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mustSizes(t, tc.host, tc.wanted)
-			if s.Guest != tc.guest || (s.note == "") != (s.Guest == lab.FullGuest) {
+			if s.Guest != tc.guest || (s.Note == "") != (s.Guest == lab.FullGuest) {
 				t.Errorf("got %+v", s)
 			}
 		})

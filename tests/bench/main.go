@@ -138,8 +138,8 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 		fmt.Fprintf(stdout, "Earlier results are of other programs, another machine"+
 			" or another size of guest, or are not to be continued: %s\n", r.aside)
 	}
-	if s.note != "" {
-		fmt.Fprintln(stdout, s.note)
+	if s.Note != "" {
+		fmt.Fprintln(stdout, s.Note)
 	}
 	p := newProgress(stdout, schedule(cases), r)
 	runner := &runner{lab: parts, series: o.series, sizes: s, dir: scratch, say: p.say}

@@ -268,8 +268,8 @@ func (r *report) summary() string {
 		"%s under %s.\n", r.Done, r.Planned, r.Sizes.Guest, o.Kernel, o.QEMU, strings.ToUpper(o.Accel))
 	text += fmt.Sprintf("Host: %s, %d CPUs, %d MiB, Linux %s.\n", o.CPU, o.CPUs, o.MemoryMB, o.Host)
 	text += fmt.Sprintf("Source revision %s. Command: `%s`.", o.Commit, o.Command)
-	if r.Sizes.note != "" {
-		text += " " + r.Sizes.note
+	if r.Sizes.Note != "" {
+		text += " " + r.Sizes.Note
 	}
 	return text
 }

@@ -18,7 +18,8 @@ type sizes struct {
 	Cache    int            `json:"page_cache_mib"`    // 4 GiB
 	Balloons map[method]int `json:"balloon_keeps_mib"` // 1 and 4 GiB
 
-	note string // why it is not the full size, or ""
+	// Note says why it is not the full size; "" if it is.
+	Note string `json:"note,omitempty"`
 }
 
 // spare is the memory that a guest needs beside its load, in MiB.
@@ -43,7 +44,7 @@ func planSizes(host, wanted int) (sizes, error) {
 	return sizes{
 		Guest: g, Touched: min(g*7/8, g-spare), Mid: g / 2, High: g * 3 / 4, Cache: g / 2,
 		Balloons: map[method]int{balloon1: g / 8, balloon4: g / 2},
-		note:     note,
+		Note:     note,
 	}, nil
 }
 
