@@ -51,8 +51,8 @@ type outcome struct {
 	Notes                 []string
 }
 
-// conform runs fbpp-conform, which starts a backend by the command start. It
-// returns the exit status and the outcomes by rule.
+// conform runs fbpp-conform, which starts a backend with the command start. It returns
+// the exit status and the outcomes by rule.
 func conform(t *testing.T, device, start string, args ...string) (int, map[string]outcome) {
 	t.Helper()
 	results := filepath.Join(t.TempDir(), "results.json")

@@ -12,7 +12,7 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// dataMutants get memory, rings and the log wrong.
+// dataMutants returns mutants with defects in memory, rings and the log.
 func dataMutants() []mutant {
 	return []mutant{
 		{defect: "a second memory table is ignored", rules: rules("VHU-MEM-4"),
@@ -97,7 +97,7 @@ func dataMutants() []mutant {
 			kick: lateEcho, proxy: func() *proxy { return goesOn(1) }},
 		{defect: "GET_VRING_BASE does not wait for requests in flight",
 			rules: rules("VHU-STOP-3", "VHU-STOP-4", "VHU-LOG-9"),
-			// The suite makes so many available.
+			// 16 is the number of chains that the suite makes available.
 			kick: lateEcho, proxy: func() *proxy { return goesOn(16) }},
 		{defect: "a status of 0 makes the base 0", rules: rules("VHU-STOP-8"),
 			proxy: onBoth(onRequest(wire.SetStatus, func(c *proxied, m *wire.Message) bool {
@@ -133,7 +133,7 @@ func dataMutants() []mutant {
 			}))},
 		{defect: "pages are logged before they are written", rules: rules("VHU-LOG-6"),
 			proxy: logBeforeWrite,
-			tries: 4}, // it takes a look in between
+			tries: 4}, // it shows only if the suite reads the log in between
 		{defect: "only the first page of a buffer is logged", rules: rules("VHU-LOG-7"),
 			proxy: onLog(func(c *proxied, m *wire.Message) { shadow(c, m, 0, firstOfRun) })},
 		{defect: "everything is logged, LOG_ALL or not", rules: rules("VHU-LOG-8", "VHU-LOG-10"),
@@ -187,7 +187,8 @@ func dataMutants() []mutant {
 	}
 }
 
-// echoWith is an echo device that says it wrote another number of bytes.
+// echoWith serves a queue as the echo device does. written changes the number of bytes
+// that it reports as written.
 func echoWith(q *vhostuser.Queue, written func(uint32) uint32) {
 	for {
 		c, err := q.Pop()
@@ -200,7 +201,8 @@ func echoWith(q *vhostuser.Queue, written func(uint32) uint32) {
 	}
 }
 
-// onLog treats SET_LOG_BASE, and notes where the used rings are.
+// onLog makes a proxy that calls f for SET_LOG_BASE. It also records where the used rings
+// are.
 func onLog(f func(c *proxied, m *wire.Message)) func() *proxy {
 	return func() *proxy {
 		return &proxy{request: func(c *proxied, m *wire.Message) bool {
@@ -215,8 +217,9 @@ func onLog(f func(c *proxied, m *wire.Message)) func() *proxy {
 	}
 }
 
-// loseKick does not enable a ring whose kick descriptor is signalled by then, as
-// a backend is stuck that has read the signal and waits for the next.
+// loseKick does not pass on the enable of a ring if its kick descriptor is already
+// signalled. So it behaves like a backend that has consumed the kick before the enable
+// and waits for the next one.
 func loseKick() *proxy {
 	return &proxy{request: func(c *proxied, m *wire.Message) bool {
 		switch wire.Request(m.Request) {
@@ -235,18 +238,18 @@ func loseKick() *proxy {
 	}}
 }
 
-// signalled says whether an eventfd is. The good backend leaves it alone until
-// the ring is enabled.
+// signalled says whether an eventfd is signalled. The good backend does not read it
+// before the ring is enabled.
 func signalled(fd int) bool {
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 	return err == nil && n > 0
 }
 
-// addrOf is where a mutant remembers the address of a ring.
+// addrOf is the key under which a mutant stores the address of a ring.
 type addrOf uint32
 
-// goesOn starts a ring again as soon as it has stopped, and reports the base
-// rounded up to a multiple of n.
+// goesOn makes a proxy that starts a ring again as soon as it has stopped. It reports the
+// base rounded up to a multiple of n.
 func goesOn(n uint32) *proxy {
 	return &proxy{
 		request: func(c *proxied, m *wire.Message) bool {
@@ -278,7 +281,7 @@ func goesOn(n uint32) *proxy {
 	}
 }
 
-// logsAlways keeps LOG_ALL on from the first log on.
+// logsAlways makes a proxy that keeps LOG_ALL on after the first log.
 func logsAlways() *proxy {
 	return &proxy{request: func(c *proxied, m *wire.Message) bool {
 		switch wire.Request(m.Request) {
@@ -291,7 +294,7 @@ func logsAlways() *proxy {
 	}}
 }
 
-// diesOfRing ends when the good backend tells of a broken ring.
+// diesOfRing makes a proxy that ends when the good backend reports a broken ring.
 func diesOfRing() *proxy {
 	return &proxy{request: func(c *proxied, m *wire.Message) bool {
 		if wire.Request(m.Request) == wire.SetVringKick {

@@ -17,7 +17,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// dyingSocket names the socket of the process that TestMain makes a backend.
+// dyingSocket is an environment variable with the path of a socket. With it, TestMain
+// serves a backend there instead of running the tests.
 const dyingSocket = "FBPP_TEST_DYING_BACKEND"
 
 func TestMain(m *testing.M) {
@@ -27,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveUntilAFault is a backend that dies some time after a frontend has got
-// something wrong: longer than the suite waits for a death.
+// serveUntilAFault serves a backend that dies some time after a frontend's error. This
+// time is longer than the suite waits for a backend to die.
 func serveUntilAFault(path string) {
 	e := newEcho()
 	e.Disconnected = func(_ *vhostuser.Backend, err error) {
@@ -49,8 +50,8 @@ func serveUntilAFault(path string) {
 	os.Exit(4)
 }
 
-// A death that is noticed by the next connection alone is the check's that
-// caused it, though the backend was started again by then.
+// A backend dies because of one check, but only the next connection notices it. The check
+// that caused it has failed, although the backend was started again since.
 func TestBackendThatDiesLate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dying.sock")
 	c := backend.Config{

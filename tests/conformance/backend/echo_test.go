@@ -44,7 +44,7 @@ func (e *echo) readConfig(p []byte, off uint32) error {
 	return nil
 }
 
-// loadState takes no other state than the one that it saves.
+// loadState returns an error for any state but the one that the device saves.
 func (e *echo) loadState(r io.Reader) error {
 	state, err := io.ReadAll(r)
 	if err == nil && string(state) != string(e.config) {

@@ -34,7 +34,7 @@ func TestFreePageDeviceKeepsAllRules(t *testing.T) {
 	c := backend.Config{
 		SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(), ControlPath: ctl,
 	}
-	// It ignores writes, as its specification says.
+	// It ignores writes to its configuration, as its specification says.
 	expect(t, c, []string{"VHU-CFG-6"},
 		"ACCESS_PLATFORM", "PAGEFAULT", "userfaultfd", "DEVICE_STATE", "INFLIGHT_SHMFD",
 		"RING_PACKED", "IN_ORDER", "own process", "writes no data", "serial port")

@@ -16,12 +16,12 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
-// A device that asks for a HELLO only where it has to keeps the rules, and one
-// that asks only where it need not does not.
+// A device has to ask for a HELLO at some starts of eventq. It keeps the rules if it asks
+// only at these, and breaks them if it asks only at the others.
 func TestHelloThatIsWanted(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
-		silent func(start int64) bool // in which starts of eventq nothing is asked, from 1
+		silent func(start int64) bool // whether it does not ask at this start of eventq, from 1
 		rules  string
 		want   report.Outcome
 	}{
@@ -43,8 +43,8 @@ func TestHelloThatIsWanted(t *testing.T) {
 	}
 }
 
-// silentIn returns the free page device, which does not ask for a HELLO in
-// some of the starts of a connection's eventq.
+// silentIn returns a free page device that does not ask for a HELLO at some starts of
+// eventq. silent selects them.
 func silentIn(silent func(start int64) bool) *vhostuser.Device {
 	d := device.New(device.Options{Logger: zap.NewNop(), WindowSize: 1 << 16}).VhostUser()
 	var starts atomic.Int64

@@ -8,8 +8,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 )
 
-// No backend of these tests can say that it wrote more than there was room for:
-// their library does not let it.
+// The rule is tested by itself. The library of the test backends does not let them report
+// more written bytes than a buffer has.
 func TestLengthsInTheUsedRing(t *testing.T) {
 	buffers := []vhosttest.Buffer{{Len: 16}, {Len: 8, Write: true}, {Len: 1, Write: true}}
 	for _, tc := range []struct {

@@ -22,11 +22,12 @@ type mutant struct {
 	proxy  func() *proxy
 	// device stands for the echo device's kick, if set.
 	kick func(q *vhostuser.Queue)
-	// tries is how often the rules look at a defect that shows by chance; 0: once.
+	// tries is how often the rules are checked where a defect shows only sometimes; 0:
+	// once.
 	tries int
 }
 
-// onRequest makes a proxy that treats one request.
+// onRequest makes a proxy that calls f for one request.
 func onRequest(req wire.Request, f func(c *proxied, m *wire.Message) bool) func() *proxy {
 	return func() *proxy {
 		return &proxy{request: func(c *proxied, m *wire.Message) bool {
@@ -35,7 +36,7 @@ func onRequest(req wire.Request, f func(c *proxied, m *wire.Message) bool) func(
 	}
 }
 
-// onReply makes a proxy that treats the replies to one request.
+// onReply makes a proxy that calls f for the replies to one request.
 func onReply(req wire.Request, f func(c *proxied, m *wire.Message) bool) func() *proxy {
 	return func() *proxy {
 		return &proxy{reply: func(c *proxied, m *wire.Message) bool {
@@ -44,7 +45,7 @@ func onReply(req wire.Request, f func(c *proxied, m *wire.Message) bool) func() 
 	}
 }
 
-// onBoth joins two proxies.
+// onBoth makes a proxy that has the hooks of both.
 func onBoth(a, b func() *proxy) func() *proxy {
 	return func() *proxy {
 		p := &proxy{request: a().request, reply: b().reply}
@@ -57,10 +58,10 @@ func onBoth(a, b func() *proxy) func() *proxy {
 
 func rules(ids ...string) []string { return ids }
 
-// drop does not pass a request on, and acknowledges it.
+// drop is a hook that acknowledges a request instead of passing it on.
 func drop(c *proxied, m *wire.Message) bool { return c.pretend(m) }
 
-// number changes the number that a reply carries.
+// number returns a hook that changes the number in a message.
 func number(f func(v uint64) uint64) func(*proxied, *wire.Message) bool {
 	return func(_ *proxied, m *wire.Message) bool {
 		if v, err := wire.DecodeU64(m.Payload); err == nil {
@@ -70,7 +71,7 @@ func number(f func(v uint64) uint64) func(*proxied, *wire.Message) bool {
 	}
 }
 
-// state changes the number of a message about a ring.
+// state returns a hook that changes the number in a message about a ring.
 func state(f func(n uint32) uint32) func(*proxied, *wire.Message) bool {
 	return func(_ *proxied, m *wire.Message) bool {
 		if v, err := wire.DecodeVringState(m.Payload); err == nil {
@@ -81,7 +82,7 @@ func state(f func(n uint32) uint32) func(*proxied, *wire.Message) bool {
 	}
 }
 
-// addr changes SET_VRING_ADDR.
+// addr returns a hook that changes the addresses in SET_VRING_ADDR.
 func addr(f func(c *proxied, a *wire.VringAddr)) func(*proxied, *wire.Message) bool {
 	return func(c *proxied, m *wire.Message) bool {
 		if a, err := wire.DecodeVringAddr(m.Payload); err == nil {
@@ -92,7 +93,7 @@ func addr(f func(c *proxied, a *wire.VringAddr)) func(*proxied, *wire.Message) b
 	}
 }
 
-// lateEcho is an echo device that takes its time.
+// lateEcho serves a queue as the echo device does, after a delay.
 func lateEcho(q *vhostuser.Queue) {
 	for {
 		c, err := q.Pop()
@@ -111,7 +112,7 @@ func TestDefectsAreFoundByTheirRules(t *testing.T) {
 		t.Run(m.defect, func(t *testing.T) {
 			t.Parallel()
 			good := newEcho()
-			good.SpinTime = -1 // what mutants do at a kick comes before the device looks
+			good.SpinTime = -1 // the device must not see buffers before a mutant's hook for the kick
 			if m.kick != nil {
 				good.Kick = m.kick
 			}
@@ -142,7 +143,8 @@ func TestDefectsAreFoundByTheirRules(t *testing.T) {
 	}
 }
 
-// TestAProxyWithoutAMutationBreaksNoRule shows that it is the hooks that are found.
+// TestAProxyWithoutAMutationBreaksNoRule shows that the rules find the mutations, and not
+// the proxy.
 func TestAProxyWithoutAMutationBreaksNoRule(t *testing.T) {
 	path := serveMutant(t, serve(t, &newEcho().Device), &proxy{})
 	c := backend.Config{SocketPath: path, Profile: backend.Echo()}
@@ -195,7 +197,7 @@ func TestOwnerIsSetOnce(t *testing.T) {
 	}
 }
 
-// messageMutants get messages wrong.
+// messageMutants returns mutants with defects in messages.
 func messageMutants() []mutant {
 	always := func(v uint64) func(uint64) uint64 { return func(uint64) uint64 { return v } }
 	return []mutant{

@@ -15,21 +15,21 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// proxy is a backend that is broken in one way: it passes everything on between
-// a frontend and a good backend, but for what its hooks change.
+// proxy is a backend with one defect. It passes messages on between a frontend and a good
+// backend. Its hooks change some of them.
 type proxy struct {
 	t    testing.TB
 	path string
-	// request sees each message of the frontend, and may change it. With
-	// false it is not passed on.
+	// request is called with each message of the frontend, and may change it. If it
+	// returns false the message is not passed on.
 	request func(c *proxied, m *wire.Message) bool
-	// reply is the same for what the backend sends.
+	// reply is the same for messages of the backend.
 	reply func(c *proxied, m *wire.Message) bool
 	// once ends the proxy with its first connection.
 	once bool
 
 	memory sync.Map // what a mutant keeps between connections
-	die    func()   // ends the proxy
+	die    func()   // stops serving
 }
 
 // proxied is one connection.
@@ -39,11 +39,11 @@ type proxied struct {
 	ctx               context.Context
 	mu                sync.Mutex           // guards what follows
 	seen              map[wire.Request]int // how often each request came
-	following         sync.WaitGroup       // what follow started
+	following         sync.WaitGroup       // goroutines that follow started
 	atEnd             []func()             // called when all that has ended
 }
 
-// serveMutant serves behind the good backend at path.
+// serveMutant serves p in front of the good backend at path, and returns its own socket.
 func serveMutant(t testing.TB, path string, p *proxy) string {
 	t.Helper()
 	p.t, p.path = t, path
@@ -151,12 +151,13 @@ func (c *proxied) inject(req wire.Request, payload []byte, fds ...int) {
 	_ = c.backend.Send(c.ctx, h, payload, fds...)
 }
 
-// answer answers a request in the backend's place.
+// answer answers a request instead of the backend.
 func (c *proxied) answer(m *wire.Message, payload []byte) {
 	_ = c.frontend.Send(c.ctx, wire.Header{Request: m.Request, Flags: wire.ReplyFlags}, payload)
 }
 
-// pretend acknowledges a request that is not passed on, if that was asked for.
+// pretend acknowledges a request that is not passed on, if the frontend asked for an
+// acknowledgement.
 func (c *proxied) pretend(m *wire.Message) bool {
 	if m.NeedReply() {
 		c.answer(m, wire.U64(0).AppendTo(nil))
@@ -164,7 +165,7 @@ func (c *proxied) pretend(m *wire.Message) bool {
 	return false
 }
 
-// keep duplicates a descriptor, for as long as the connection lives.
+// keep duplicates a descriptor. The duplicate is closed with the connection.
 func (c *proxied) keep(fd int) int {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -175,7 +176,7 @@ func (c *proxied) keep(fd int) int {
 	return dup
 }
 
-// eventfd makes an eventfd that lives as long as the connection.
+// eventfd makes an eventfd. It is closed with the connection.
 func (c *proxied) eventfd() int {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
@@ -186,7 +187,7 @@ func (c *proxied) eventfd() int {
 	return fd
 }
 
-// own closes a descriptor with the connection.
+// own makes the connection close a descriptor when it ends.
 func (c *proxied) own(fd int) { c.atEnd = append(c.atEnd, func() { unix.Close(fd) }) }
 
 // replaceFD puts another descriptor into a message.
@@ -199,7 +200,7 @@ func replaceFD(m *wire.Message, fd int) {
 	m.FDs = []int{dup}
 }
 
-// follow calls f until the connection ends.
+// follow calls f again and again until the connection ends.
 func (c *proxied) follow(every time.Duration, f func()) {
 	c.following.Go(func() {
 		for c.ctx.Err() == nil {

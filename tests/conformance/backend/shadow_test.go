@@ -12,8 +12,8 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
 
-// shadow puts a log of the proxy's own in place of the frontend's, and copies
-// the marks that the filter lets pass, after a delay.
+// shadow replaces the frontend's log by one of the proxy. After a delay it copies the
+// marks that the filter returns to the frontend's log.
 func shadow(
 	c *proxied, m *wire.Message, delay time.Duration, filter func(pages []uint64) []uint64,
 ) {
@@ -46,8 +46,8 @@ func shadow(
 	}()
 }
 
-// mark sets bits. A reader that clears others at the same time may find them
-// set again: no harm for a test.
+// mark sets bits. It may also set bits again that a reader clears at the same time. This
+// does not matter here.
 func mark(log []byte, pages []uint64) {
 	for _, p := range pages {
 		if p/8 < uint64(len(log)) {
@@ -56,7 +56,7 @@ func mark(log []byte, pages []uint64) {
 	}
 }
 
-// onlyUsedRings lets pass what belongs to used rings.
+// onlyUsedRings returns a filter that keeps only pages of used rings.
 func onlyUsedRings(c *proxied) func([]uint64) []uint64 {
 	return func(pages []uint64) (kept []uint64) {
 		for _, p := range pages {
@@ -68,14 +68,14 @@ func onlyUsedRings(c *proxied) func([]uint64) []uint64 {
 	}
 }
 
-// learnUsedRing notes the pages of a used ring, for onlyUsedRings.
+// learnUsedRing records the pages of a used ring for onlyUsedRings.
 func learnUsedRing(c *proxied, m *wire.Message) {
 	if a, err := wire.DecodeVringAddr(m.Payload); err == nil {
 		c.memory.Store(a.Log/vhosttest.PageSize, true)
 	}
 }
 
-// firstOfRun lets pass the first page of each run of pages.
+// firstOfRun is a filter that keeps only the first page of each run of pages.
 func firstOfRun(pages []uint64) (kept []uint64) {
 	for i, p := range pages {
 		if i == 0 || pages[i-1] != p-1 {
@@ -85,9 +85,9 @@ func firstOfRun(pages []uint64) (kept []uint64) {
 	return kept
 }
 
-// logBeforeWrite marks everything when the driver kicks, waits until the
-// frontend has taken that, and lets the device work only then. What the device
-// itself marks goes nowhere.
+// logBeforeWrite makes a proxy that marks all pages when the driver kicks. It waits until
+// the frontend has read these marks, and only then lets the device work. The device's own
+// marks are dropped.
 func logBeforeWrite() *proxy {
 	var log []byte
 	p := &proxy{}
@@ -101,7 +101,7 @@ func logBeforeWrite() *proxy {
 				c.t.Error(err)
 				return true
 			}
-			log = l // one page, for the life of the test
+			log = l // one page, which stays mapped until the test ends
 			shadow(c, m, 0, func([]uint64) []uint64 { return nil })
 		case wire.SetVringKick:
 			theirs, ours := c.keep(m.FDs[0]), c.eventfd()

@@ -12,7 +12,7 @@ import (
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
-// results runs the rules that the patterns select.
+// results checks the rules that the patterns select, and returns the results by rule.
 func results(t testing.TB, c backend.Config, patterns ...string) map[string]report.Result {
 	t.Helper()
 	s := backend.NewSuite(c)
@@ -28,8 +28,8 @@ func results(t testing.TB, c backend.Config, patterns ...string) map[string]repo
 	return found
 }
 
-// expect fails unless every rule was kept, or does not apply for a reason that
-// has one of the words in skips. The known rules must be broken.
+// expect fails unless each rule was kept or skipped. The reason for a skip must contain one
+// of the words in skips. The rules in known must be broken.
 func expect(t *testing.T, c backend.Config, known []string, skips ...string) {
 	t.Helper()
 	for id, r := range results(t, c) {

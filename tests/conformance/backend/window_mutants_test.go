@@ -18,18 +18,18 @@ import (
 
 const windowRequest wire.Request = 0x4642
 
-// relay stands between two hint windows: the device's own, and one that the
-// frontend has instead. Its hooks change what passes.
+// relay copies between two hint windows: the device's, and another one that the frontend
+// has instead. Its hooks change what is copied.
 type relay struct {
-	// seals of the frontend's window, all that there are if 0.
+	// seals are those of the frontend's window; 0: all.
 	seals int
-	// ask sees the request that is passed to the device.
+	// ask is called with a request before the device gets it.
 	ask func(device []byte)
-	// always passes each signal as a new request.
+	// always makes each signal a new request.
 	always bool
-	// done sees the answer in the frontend's window before it is published.
+	// done is called with the answer before it is published in the frontend's window.
 	done func(frontend []byte)
-	// after is called when the answer is published.
+	// after is called when the answer has been published.
 	after func(frontend []byte)
 }
 
@@ -42,7 +42,7 @@ const (
 
 var le = binary.LittleEndian
 
-// between makes a proxy of the relay.
+// between returns a proxy that uses the relay.
 func (r relay) between() *proxy {
 	p := &proxy{}
 	p.reply = func(c *proxied, m *wire.Message) bool {
@@ -54,7 +54,7 @@ func (r relay) between() *proxy {
 	return p
 }
 
-// start puts descriptors of its own into the message that hands the window over.
+// start replaces the descriptors in the message with the window by those of the relay.
 func (r relay) start(c *proxied, m *wire.Message) {
 	size := int(le.Uint64(m.Payload[8:]))
 	device := mustMap(c, m.FDs[0], size)
@@ -107,7 +107,7 @@ func (r relay) start(c *proxied, m *wire.Message) {
 	})
 }
 
-// mustMap maps a window for as long as the connection lives.
+// mustMap maps a window. It is unmapped with the connection.
 func mustMap(c *proxied, fd, size int) []byte {
 	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -125,7 +125,7 @@ func readEvent(fd int) bool {
 
 func writeEvent(fd int) { _, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
-// windowMutants get the free page device wrong.
+// windowMutants returns mutants of the free page device with defects in its window.
 func windowMutants() []mutant {
 	var first []int
 	return []mutant{
@@ -218,7 +218,7 @@ func windowMutants() []mutant {
 	}
 }
 
-// splitRange makes two of the first range.
+// splitRange splits the first range into two.
 func splitRange(f []byte) {
 	n := le.Uint64(f[atCount:])
 	if n == 0 || le.Uint64(f[atGPA+8:]) <= 4096 {
