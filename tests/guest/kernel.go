@@ -23,9 +23,9 @@ const (
 	Linux7_3  Series = "7.3"  // Debian 13's backports
 )
 
-// AllSeries returns every long-term series that the agent supports, oldest
-// first.
-func AllSeries() []Series { return []Series{Linux6_1, Linux6_12} }
+// AllSeries returns every series that the agent supports and Debian still renews,
+// oldest first.
+func AllSeries() []Series { return []Series{Linux6_1, Linux6_12, Linux7_3} }
 
 // suite returns the Debian suite that ships the series.
 func (s Series) suite() (string, error) {

@@ -34,6 +34,7 @@ func FetchPackages(
 	if err != nil {
 		return nil, err
 	}
+	suite = strings.TrimSuffix(suite, "-backports") // these hold few packages
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, err
