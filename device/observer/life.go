@@ -18,6 +18,7 @@ type life struct {
 	kernel *introspect.Kernel
 	ticks  uint64 // of its clock, when it was found
 	at     time.Time
+	told   bool // the guest said where its note is
 	alive  bool // the clock was seen to go on
 	// standing is what the kernel's own check said when the life was renewed: nil,
 	// or that the kernel is not in normal operation.
@@ -25,10 +26,13 @@ type life struct {
 }
 
 // renew returns the life of the kernel in mem. If that is still l's kernel, the
-// result keeps what l knows; otherwise renew looks for another kernel. l may be
-// nil. quick is introspect.Options.Quick.
-func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*life, error) {
-	hint := uint64(0)
+// result keeps what l knows; otherwise renew looks for another kernel, first at
+// note, the address that the guest has told, or 0. l may be nil. quick is
+// introspect.Options.Quick.
+func (l *life) renew(
+	ctx context.Context, mem *physmem.Memory, note uint64, quick bool,
+) (*life, error) {
+	hint := note
 	if l != nil {
 		k := l.kernel.In(mem)
 		standing := k.Check()
@@ -37,7 +41,9 @@ func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*lif
 			same.kernel, same.standing = k, standing
 			return &same, nil
 		}
-		hint = k.NoteAddress()
+		if hint == 0 {
+			hint = k.NoteAddress()
+		}
 	}
 	at := time.Now()
 	k, err := introspect.Locate(ctx, mem, introspect.Options{Hint: hint, Quick: quick})
@@ -52,7 +58,8 @@ func (l *life) renew(ctx context.Context, mem *physmem.Memory, quick bool) (*lif
 	if standing != nil && !errors.Is(standing, introspect.ErrEnding) {
 		return nil, standing // another one has begun meanwhile
 	}
-	return &life{kernel: k, ticks: ticks, at: at, standing: standing}, nil
+	told := note != 0 && k.NoteAddress() == note
+	return &life{kernel: k, ticks: ticks, at: at, told: told, standing: standing}, nil
 }
 
 // How to look for life. The clock of an idle kernel may stand still, but seldom

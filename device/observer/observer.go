@@ -53,6 +53,7 @@ type Observer struct {
 	mu     sync.Mutex
 	guest  *guest        // nil without memory
 	boot   uint32        // the frontend's count of resets
+	note   uint64        // where the guest says that its note is; 0 if it does not say
 	booted chan struct{} // closed at the next change of boot
 	life   *life         // of the kernel that was found last; nil if none
 	why    error         // why there is no kernel, or it cannot be used
@@ -71,10 +72,12 @@ type reference interface {
 	Release()
 }
 
-// Status is what is known of the kernel. Both are empty before the first search.
+// Status is what is known of the kernel. It is empty before the first search.
 type Status struct {
 	Release string `json:"release,omitempty"` // as uname -r prints it
-	Why     string `json:"why,omitempty"`     // why it cannot be used, or was not found
+	// FoundBy is "vmcoreinfo" if the guest said where, or "search".
+	FoundBy string `json:"found_by,omitempty"`
+	Why     string `json:"why,omitempty"` // why it cannot be used, or was not found
 }
 
 // New returns an Observer without a guest.
@@ -142,6 +145,15 @@ func (o *Observer) SetBoot(n uint32) {
 	})
 }
 
+// SetNote sets the guest-physical address at which the guest says that its
+// vmcoreinfo note is, or 0. The next search begins there. A wrong address does no
+// harm.
+func (o *Observer) SetNote(gpa uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.note = gpa
+}
+
 // learn calls change with o.mu held, and reports a change of the status.
 func (o *Observer) learn(change func()) {
 	o.mu.Lock()
@@ -165,7 +177,10 @@ func (o *Observer) Status() Status {
 func (o *Observer) status() Status {
 	var s Status
 	if o.life != nil {
-		s.Release = o.life.kernel.Release
+		s.Release, s.FoundBy = o.life.kernel.Release, "search"
+		if o.life.told {
+			s.FoundBy = "vmcoreinfo"
+		}
 	}
 	if o.why != nil {
 		s.Why = o.why.Error()
@@ -286,7 +301,7 @@ func (o *Observer) find(
 		return nil, nil, fmt.Errorf("look for the guest's kernel: %w", context.Cause(ctx))
 	}
 	o.mu.Lock()
-	g, boot, l, why := o.guest, o.boot, o.life, o.why
+	g, boot, note, l, why := o.guest, o.boot, o.note, o.life, o.why
 	if g != nil {
 		g.shared.Retain()
 	}
@@ -296,7 +311,7 @@ func (o *Observer) find(
 	}
 	// Without a watcher nothing else finds out why there is no kernel, so the look
 	// must not be quick.
-	if l, err = l.renew(ctx, g.mem, o.background); err == nil {
+	if l, err = l.renew(ctx, g.mem, note, o.background); err == nil {
 		err = check(l)
 	} else if errors.Is(err, introspect.ErrNotFound) && why != nil {
 		err = why // from explain, which reads more

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
 )
 
 // afterLook is a reference to memory that calls look after each look for a kernel.
@@ -39,6 +41,19 @@ func TestAResetDuringALookIsNoticed(t *testing.T) {
 			t.Errorf("the watcher did not look again after the reset: %+v", got)
 		}
 	})
+}
+
+func TestStatusTellsWhatLedToTheKernel(t *testing.T) {
+	for note, want := range map[uint64]string{
+		0: "search", syn.Note: "vmcoreinfo", syn.Note + 4096: "search", 1 << 50: "search",
+	} {
+		s := newSetting(t, blocks)
+		s.o.SetNote(note)
+		s.live()
+		if got := s.o.Status().FoundBy; got != want {
+			t.Errorf("told %#x, found by %q, want %q", note, got, want)
+		}
+	}
 }
 
 func TestChangedIsCalledForEachNewStatus(t *testing.T) {

@@ -51,6 +51,7 @@ const (
 	WindowCancelGenerationOffset = 0x050
 	WindowAskFlagsOffset         = 0x058 // PEEK
 	WindowBootOffset             = 0x05c // PEEK
+	WindowVmcoreinfoOffset       = 0x060 // PEEK
 	WindowDoneGenerationOffset   = 0x080
 	WindowStatusOffset           = 0x088
 	WindowFlagsOffset            = 0x08c

@@ -11,6 +11,7 @@ type Request struct {
 	Cancelled  uint64 // requests up to this one are no longer wanted
 	Paused     bool   // the guest does not run
 	Boot       uint32 // counts resets of the machine and loads of a saved state
+	Vmcoreinfo uint64 // where the guest says that its note is; 0 if it does not say
 }
 
 // Request reads the newest request.
@@ -25,6 +26,7 @@ func (w *Window) Request() Request {
 	if w.CanPeek() {
 		r.Paused = w.load32(protocol.WindowAskFlagsOffset)&protocol.WindowAskPaused != 0
 		r.Boot = w.load32(protocol.WindowBootOffset)
+		r.Vmcoreinfo = w.load64(protocol.WindowVmcoreinfoOffset)
 	}
 	return r
 }

@@ -48,6 +48,36 @@ func TestPausedGuestIsLookedAt(t *testing.T) {
 	}
 }
 
+// A guest with QEMU's vmcoreinfo device says where its kernel is. QEMU passes that on
+// to each fbppd, also after a migration.
+func TestKernelIsFoundByItsVmcoreinfo(t *testing.T) {
+	m := boot(t, setup{
+		introspect: true, noIntegrity: true,
+		devices: []string{"vmcoreinfo"}, modules: []string{"qemu_fw_cfg"},
+	})
+	found := func(when string) {
+		t.Helper()
+		if err := m.backend.AwaitKernel(m.ctx); err != nil {
+			t.Fatal(err)
+		}
+		s, err := m.backend.Control.Status(m.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Kernel.FoundBy != "vmcoreinfo" {
+			t.Errorf("%s: the kernel was found by %q", when, s.Kernel.FoundBy)
+		}
+	}
+	// fbppd may have found the kernel before that kernel said anything.
+	m.backend.Kill()
+	if err := m.backend.Restart(m.ctx); err != nil {
+		t.Fatal(err)
+	}
+	found("to a new fbppd")
+	requireHints(t, m.migrate(), "ok")
+	found("after a migration")
+}
+
 // With --source=auto fbppd asks the agent first. If there is no agent, or it does
 // not answer, fbppd reads the guest's memory itself. The cases share one guest.
 func TestAutoAsksTheAgentFirst(t *testing.T) {

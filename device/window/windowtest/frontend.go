@@ -118,6 +118,13 @@ func (f *Frontend) Boot() {
 	f.Signal()
 }
 
+// Vmcoreinfo tells where the guest says that its vmcoreinfo note is.
+func (f *Frontend) Vmcoreinfo(gpa uint64) {
+	f.t.Helper()
+	f.put64(protocol.WindowVmcoreinfoOffset, gpa)
+	f.Signal()
+}
+
 // Cancel cancels the newest request.
 func (f *Frontend) Cancel() {
 	f.t.Helper()
