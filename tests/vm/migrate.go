@@ -26,6 +26,8 @@ type Migration struct {
 		Normal      int64 `json:"normal"`    // pages sent with their content
 		SyncCount   int64 `json:"dirty-sync-count"`
 		Requests    int64 `json:"postcopy-requests"` // pages that the destination asked for
+		// DowntimeBytes were sent while the guest stood still.
+		DowntimeBytes int64 `json:"downtime-bytes"`
 	} `json:"ram"`
 	Hints *Hints `json:"free-page-hints"` // nil without the device
 }
@@ -43,6 +45,7 @@ type Hints struct {
 	Exchange   int64  `json:"exchange-time"` // from the question to the last bit cleared
 	Arm        int64  `json:"arm-time"`
 	Clear      int64  `json:"clear-time"`
+	Hold       int64  `json:"hold-time"` // for a shorter downtime; 0 without a hold
 	// Phases are the parts of the answer's time, in order. Details are further
 	// figures. Their names depend on the source.
 	Phases  []HintPhase  `json:"phases"`

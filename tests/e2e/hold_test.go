@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// With hints little is left to send. QEMU soon estimates that the rest fits into the
+// downtime limit, and stops the guest in the middle of the first pass. With
+// hold-switchover the guest runs on while another pass makes the rest smaller.
+func TestGuestIsNotStoppedInTheFirstPass(t *testing.T) {
+	m := boot(t, setup{})
+	m.integrity("pause")
+	// All that there is to send fits into this downtime, so QEMU stops the guest as
+	// soon as it has measured the bandwidth.
+	slow := vm.Transfer{
+		Bandwidth: 50 << 20, Parameters: map[string]any{"downtime-limit": 2000},
+	}
+	share := func(f *vm.Migration) float64 {
+		return float64(f.RAM.DowntimeBytes) / float64(f.RAM.Transferred)
+	}
+
+	m.setDevice("hold-switchover", false)
+	f := m.migrateBy(slow)
+	requireHints(t, f, "ok")
+	if f.Hints.Hold != 0 || share(f) < 0.5 {
+		t.Fatalf("without a hold the guest was held for %d µs, and %d of %d bytes were sent while it"+
+			" stood still: this says nothing about the hold", f.Hints.Hold, f.RAM.DowntimeBytes,
+			f.RAM.Transferred)
+	}
+	m.awaitDriver()
+
+	m.setDevice("hold-switchover", true)
+	f = m.migrateBy(slow)
+	requireHints(t, f, "ok")
+	if f.Hints.Hold == 0 || share(f) > 0.2 {
+		t.Errorf("the guest was held for %d µs, and %d of %d bytes were sent while it stood still",
+			f.Hints.Hold, f.RAM.DowntimeBytes, f.RAM.Transferred)
+	}
+	t.Logf("%d of %d bytes were sent while the guest stood still, %d ms",
+		f.RAM.DowntimeBytes, f.RAM.Transferred, f.Downtime)
+	m.integrity("resume")
+	m.requireSound()
+}
+
+// A guest that writes all the time is not held for ever.
+func TestHoldEndsInABusyGuest(t *testing.T) {
+	m := boot(t, setup{})
+	f := m.migrateBy(vm.Transfer{
+		Bandwidth: 50 << 20, Parameters: map[string]any{"downtime-limit": 2000},
+	})
+	requireHints(t, f, "ok")
+	m.requireSound()
+	t.Logf("held for %d µs, %d syncs", f.Hints.Hold, f.RAM.SyncCount)
+}
