@@ -26,19 +26,18 @@ func TestGuestIsNotStoppedInTheFirstPass(t *testing.T) {
 	m.setDevice("hold-switchover", false)
 	f := m.migrateBy(slow)
 	requireHints(t, f, "ok")
-	if f.Hints.Hold != 0 || share(f) < 0.5 {
-		t.Fatalf("without a hold the guest was held for %d µs, and %d of %d bytes were sent while it"+
-			" stood still: this says nothing about the hold", f.Hints.Hold, f.RAM.DowntimeBytes,
-			f.RAM.Transferred)
+	if share(f) < 0.5 {
+		t.Fatalf("without a hold only %d of %d bytes were sent while the guest stood still:"+
+			" this says nothing about the hold", f.RAM.DowntimeBytes, f.RAM.Transferred)
 	}
 	m.awaitDriver()
 
 	m.setDevice("hold-switchover", true)
 	f = m.migrateBy(slow)
 	requireHints(t, f, "ok")
-	if f.Hints.Hold == 0 || share(f) > 0.2 {
-		t.Errorf("the guest was held for %d µs, and %d of %d bytes were sent while it stood still",
-			f.Hints.Hold, f.RAM.DowntimeBytes, f.RAM.Transferred)
+	if share(f) > 0.2 {
+		t.Errorf("%d of %d bytes were sent while the guest stood still",
+			f.RAM.DowntimeBytes, f.RAM.Transferred)
 	}
 	t.Logf("%d of %d bytes were sent while the guest stood still, %d ms",
 		f.RAM.DowntimeBytes, f.RAM.Transferred, f.Downtime)
@@ -54,5 +53,4 @@ func TestHoldEndsInABusyGuest(t *testing.T) {
 	})
 	requireHints(t, f, "ok")
 	m.requireSound()
-	t.Logf("held for %d µs, %d syncs", f.Hints.Hold, f.RAM.SyncCount)
 }

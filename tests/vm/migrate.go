@@ -45,7 +45,6 @@ type Hints struct {
 	Exchange   int64  `json:"exchange-time"` // from the question to the last bit cleared
 	Arm        int64  `json:"arm-time"`
 	Clear      int64  `json:"clear-time"`
-	Hold       int64  `json:"hold-time"` // for a shorter downtime; 0 without a hold
 	// Phases are the parts of the answer's time, in order. Details are further
 	// figures. Their names depend on the source.
 	Phases  []HintPhase  `json:"phases"`
