@@ -225,7 +225,7 @@ func (d *Device) answer(name string, f *source.Findings) {
 	x.cancel(nil)
 	a := window.Answer{Status: protocol.AnswerOK, Truncated: f.Truncated, Source: name}
 	begun := time.Now()
-	a.Ranges, a.Bytes = d.window.WriteRanges(f.Free)
+	a.Written = d.window.WriteRanges(f.Free)
 	a.Truncated = a.Truncated || a.Bytes>>freeset.FrameShift != f.Free.Frames()
 	a.Phases = append(f.Phases, source.Phase{Name: "write", Time: time.Since(begun)})
 	a.Details = f.Details
