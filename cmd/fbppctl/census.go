@@ -23,7 +23,7 @@ func (o options) census(ctx context.Context, out io.Writer) error {
 	}
 	switch {
 	case o.command == "estimate" && o.asJSON:
-		return json.NewEncoder(out).Encode(c.Estimate())
+		return json.NewEncoder(out).Encode(c.Estimate(o.links...))
 	case o.command == "estimate":
 		return o.printEstimate(out, c)
 	case o.asJSON:
@@ -61,15 +61,15 @@ func (o options) printEstimate(out io.Writer, c *census.Census) error {
 	fmt.Fprintf(out, "%.1f MiB of memory, of which the guest has touched %.1f MiB.\n",
 		mib(c.MemoryBytes), mib(c.TouchedBytes))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "policy\tMiB\t")
+	fmt.Fprint(w, "policy\tMiB\tlast MiB\t")
 	for _, gbit := range o.links {
 		fmt.Fprintf(w, "at %v Gbit/s\t", gbit)
 	}
 	fmt.Fprintln(w)
-	for _, e := range c.Estimate() {
-		fmt.Fprintf(w, "%s\t%.1f\t", e.Policy, mib(e.Bytes))
-		for _, gbit := range o.links {
-			fmt.Fprintf(w, "%.2f s\t", e.At(gbit*1e9).Seconds())
+	for _, e := range c.Estimate(o.links...) {
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t", e.Policy, mib(e.Bytes), mib(e.LastBytes))
+		for _, t := range e.Times {
+			fmt.Fprintf(w, "%.2f s\t", t.Seconds)
 		}
 		fmt.Fprintln(w)
 	}
@@ -87,10 +87,13 @@ func printCensus(out io.Writer, c *census.Census) error {
 		fmt.Fprintln(out, "The guest relies on what is in its free pages: no migration leaves them out.")
 	}
 	row := func(node, zone string, of census.Class) {
-		fmt.Fprintf(w, "%s\t%s\t%v\t%.1f\t%.1f\t%.1f\t%.1f\t\n", node, zone, of.Class,
-			pagesMiB(of.Pages), pagesMiB(of.Mapped), pagesMiB(of.Dirty), pagesMiB(of.Clean))
+		fmt.Fprintf(w, "%s\t%s\t%v\t", node, zone, of.Class)
+		for _, n := range []uint64{of.Pages, of.Mapped, of.Dirty, of.Clean, of.Active, of.Cold} {
+			fmt.Fprintf(w, "%.1f\t", pagesMiB(n))
+		}
+		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(w, "node\tzone\tclass\tMiB\tmapped\tdirty\tclean\t")
+	fmt.Fprintln(w, "node\tzone\tclass\tMiB\tmapped\tdirty\tclean\tactive\tcold\t")
 	for _, z := range c.Zones {
 		for _, of := range z.Classes {
 			row(fmt.Sprint(z.Node), z.Name, of)

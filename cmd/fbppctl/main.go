@@ -27,6 +27,7 @@ commands:
   status    show the device, its driver and the last migration's request
   enable    let migrations skip the guest's free memory
   disable   let migrations send all memory
+  cache     show what becomes of cold page cache; with send or last, set it
   watch     show the status now and at every change
   history   show what became of the newest migrations
   census    show what the guest uses its memory for, as seen from the host
@@ -52,6 +53,7 @@ type options struct {
 	timeout time.Duration
 	links   links
 	command string
+	policy  string // of cache
 }
 
 func parse(args []string, out io.Writer) (options, error) {
@@ -73,9 +75,12 @@ func parse(args []string, out io.Writer) (options, error) {
 	switch {
 	case fs.NArg() == 0:
 		return o, cli.Usagef("no command")
+	case fs.NArg() == 2 && fs.Arg(0) == "cache":
+		o.policy = fs.Arg(1)
 	case fs.NArg() > 1:
 		return o, cli.Usagef("unexpected argument %q", fs.Arg(1))
-	case o.path == "":
+	}
+	if o.path == "" {
 		return o, cli.Usagef("--control-path is missing")
 	}
 	if err := unixsock.Check(o.path); err != nil {
@@ -139,6 +144,8 @@ func (o options) do(ctx context.Context, show func(device.Status) error) error {
 		return one(c.SetEnabled(ctx, true))
 	case "disable":
 		return one(c.SetEnabled(ctx, false))
+	case "cache":
+		return one(cache(ctx, c, o.policy))
 	case "watch":
 		return c.Watch(ctx, show)
 	default:

@@ -13,7 +13,7 @@ type collector struct {
 	dev                                        Device
 	enabled, connected, ready                  *prometheus.Desc
 	requests, lastFree, lastRanges, lastPhases *prometheus.Desc
-	lastSkipped                                *prometheus.Desc
+	lastSkipped, lastOrder                     *prometheus.Desc
 }
 
 func newCollector(d Device) *collector {
@@ -30,6 +30,8 @@ func newCollector(d Device) *collector {
 		lastRanges: desc("last_ranges", "Ranges that the last request found."),
 		lastSkipped: desc("last_skipped_bytes",
 			"Memory that the last migration that completed did not send in its first pass."),
+		lastOrder: desc("last_order_bytes",
+			"Memory that the last request found to be sent first (hot) and last (cold).", "heat"),
 		lastPhases: desc("last_phase_seconds", "Time of the last request by phase.", "phase"),
 	}
 }
@@ -38,7 +40,7 @@ func newCollector(d Device) *collector {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.enabled, c.connected, c.ready, c.requests,
-		c.lastFree, c.lastRanges, c.lastPhases, c.lastSkipped,
+		c.lastFree, c.lastRanges, c.lastPhases, c.lastSkipped, c.lastOrder,
 	} {
 		ch <- d
 	}
@@ -64,6 +66,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.lastFree, float64(s.Last.FreeBytes))
 	gauge(c.lastRanges, float64(s.Last.Ranges))
+	gauge(c.lastOrder, float64(s.Last.HotBytes), "hot")
+	gauge(c.lastOrder, float64(s.Last.ColdBytes), "cold")
 	for _, p := range s.Last.Phases {
 		gauge(c.lastPhases, float64(p.Microseconds)/1e6, p.Name)
 	}
