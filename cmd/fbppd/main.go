@@ -72,8 +72,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		"keep what becomes of the last 100 migrations in the file at `PATH`")
 	fs.Var(&o.device.Source, "source", "who is asked what is free: the guest's driver (`guest`), "+
 		"nobody in the guest (introspect), the one and then the other (auto), or nobody (none)")
-	fs.Var(&o.device.Cache, "cache", "what becomes of the guest's cold page cache: sent as any memory "+
-		"(`send`), or at the end (last)")
+	fs.Var(&o.device.Cache, "cache", "what becomes of the guest's cold page cache: sent as any "+
+		"memory (`send`), or at the end (last)")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	cli.Duration(fs, &o.device.HoldBudget, "hold-budget",
 		driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,

@@ -191,7 +191,8 @@ func (s *scanner) meet(head, pfn uint64) bool {
 	if order < 1 || order > maxLargeOrder || head&(1<<order-1) != 0 || pfn-head >= 1<<order {
 		return false
 	}
-	s.large = compound{head: head, end: head + 1<<order, page: s.aged(s.class.Large(first, second), first)}
+	page := s.aged(s.class.Large(first, second), first)
+	s.large = compound{head: head, end: head + 1<<order, page: page}
 	return true
 }
 

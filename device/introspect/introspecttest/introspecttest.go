@@ -409,7 +409,8 @@ func mustBTF(tb testing.TB) []byte {
 		enum("system_states", map[string]uint64{"SYSTEM_RUNNING": Running}),
 		enum("pageflags", map[string]uint64{
 			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
-			"PG_head": 6, "PG_active": 8, "PG_workingset": 9, "PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
+			"PG_head": 6, "PG_active": 8, "PG_workingset": 9, "PG_swapcache": 10,
+			"PG_reserved": 13, "PG_swapbacked": 17,
 		}),
 		enum("pagetype", map[string]uint64{
 			"PGTY_buddy": 0xf0, "PGTY_offline": 0xf1, "PGTY_table": 0xf2, "PGTY_guard": 0xf3,
