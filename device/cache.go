@@ -55,12 +55,12 @@ func (p *CachePolicy) String() string { return string(p.known()) }
 // Type names the value in a program's help.
 func (*CachePolicy) Type() string { return "policy" }
 
-// known returns the policy that the zero value stands for.
+// known returns the policy that is followed: CacheLast or CacheSend.
 func (p *CachePolicy) known() CachePolicy {
-	if *p == "" {
-		return CacheSend
+	if *p == CacheLast {
+		return CacheLast
 	}
-	return *p
+	return CacheSend
 }
 
 // SetCache sets the policy for the cache, from the next request on. The device has to

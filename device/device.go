@@ -42,7 +42,8 @@ type Options struct {
 	Source Policy
 	More   []source.Source
 
-	// Cache says what a migration does with the guest's cold page cache.
+	// Cache says what a migration does with the guest's cold page cache. CacheDrop counts
+	// as CacheSend.
 	Cache CachePolicy
 
 	// Order finds the order in which memory is sent, where a source answers that knows

@@ -22,10 +22,10 @@ type generations struct {
 	zones *zoneTable
 	shift int // of the generation, in a page's flags
 
-	nodes  map[int]uint64      // addresses of pglist_data, by number; nil before it is needed
-	newest map[pageList]uint64 // the number of each list's newest generation
-	last   pageList
-	seq    uint64 // of last
+	nodes map[int]uint64      // addresses of pglist_data, by number; nil before it is needed
+	known map[pageList]uint32 // of each list, which generations are young
+	last  pageList
+	mask  uint32 // known[last]
 }
 
 // pageList names a list of pages. group is a page's memcg_data; 0 is no group.
@@ -33,9 +33,6 @@ type pageList struct {
 	group uint64
 	node  int
 }
-
-// noNewest stands for a list that cannot be read.
-const noNewest = 0
 
 // newGenerations returns nil for a kernel without generations.
 func newGenerations(k *Kernel, zones *zoneTable) *generations {
@@ -45,7 +42,7 @@ func newGenerations(k *Kernel, zones *zoneTable) *generations {
 		return nil
 	}
 	return &generations{
-		k: k, lru: l, zones: zones, shift: shift, newest: make(map[pageList]uint64),
+		k: k, lru: l, zones: zones, shift: shift, known: make(map[pageList]uint32),
 		last: pageList{node: -1},
 	}
 }
@@ -53,7 +50,7 @@ func newGenerations(k *Kernel, zones *zoneTable) *generations {
 // young says whether a page, by the struct page of its head, was used lately.
 func (g *generations) young(p []byte, flags uint64) bool {
 	generation := flags >> g.shift & (1<<g.lru.Bits - 1)
-	if generation == 0 || generation > uint64(g.lru.Count) {
+	if generation == 0 {
 		return false // not on a list, or on one without generations
 	}
 	const flagBits = 7 // of memcg_data
@@ -61,30 +58,27 @@ func (g *generations) young(p []byte, flags uint64) bool {
 		binary.LittleEndian.Uint64(p[g.lru.Memcg:]) &^ flagBits, g.zones.node(flags),
 	}
 	if list != g.last {
-		g.last, g.seq = list, g.lookUp(list)
+		g.last, g.mask = list, g.lookUp(list)
 	}
-	if g.seq == noNewest {
-		return false
-	}
-	count := uint64(g.lru.Count)
-	age := (g.seq%count + count + 1 - generation) % count
-	return age < 2
+	return g.mask>>generation&1 != 0
 }
 
-// lookUp returns the number of a list's newest generation.
-func (g *generations) lookUp(list pageList) uint64 {
-	seq, known := g.newest[list]
-	if known || len(g.newest) == maxLists {
-		return seq
+// lookUp returns which generations of a list are young, by their numbers in flags of
+// pages. It is none of a list that cannot be read.
+func (g *generations) lookUp(list pageList) uint32 {
+	mask, known := g.known[list]
+	if known || len(g.known) == maxLists {
+		return mask
 	}
-	seq, err := g.read(list)
-	if err != nil {
-		seq = noNewest
+	if newest, err := g.read(list); err == nil {
+		count := uint64(g.lru.Count)
+		mask = 1<<(newest%count+1) | 1<<((newest+count-1)%count+1)
 	}
-	g.newest[list] = seq
-	return seq
+	g.known[list] = mask
+	return mask
 }
 
+// read returns the number of a list's newest generation.
 func (g *generations) read(list pageList) (uint64, error) {
 	if list.group == 0 {
 		return g.k.space.Uint64(g.nodeAt(list.node) + uint64(g.lru.NodeNewest))

@@ -112,7 +112,7 @@ func TestListsThatAreLookedUpAreBounded(t *testing.T) {
 	if err := sc.scan(span{syn.FirstPFN, syn.FirstPFN + synFew}); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(sc.ages.newest); n != maxLists {
+	if n := len(sc.ages.known); n != maxLists {
 		t.Errorf("%d lists are kept", n)
 	}
 }

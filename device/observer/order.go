@@ -18,21 +18,24 @@ import (
 var errNotLooked = errors.New("the guest's kernel is not known")
 
 // FindOrder implements source.Orderer. It does not look for the kernel: that takes too
-// long beside a driver that answers. Nor does it matter whether the kernel is alive, or
-// what was written meanwhile: a page that is in the wrong place is sent all the same.
+// long beside a driver that answers, and cannot be interrupted at any time. Nor does it
+// matter whether the kernel is alive, or what was written meanwhile: a page that is in the
+// wrong place is sent all the same.
 func (o *Observer) FindOrder(ctx context.Context, _ source.Request, order *source.Order) error {
 	o.mu.Lock()
-	known := o.life != nil
-	o.mu.Unlock()
-	if !known {
+	l, g := o.life, o.guest
+	if l == nil || g == nil {
+		o.mu.Unlock()
 		return errNotLooked
 	}
-	k, release, err := o.Kernel(ctx)
-	if err != nil {
+	g.shared.Retain()
+	o.mu.Unlock()
+	defer g.shared.Release()
+	k := l.kernel.In(g.mem)
+	if err := k.Check(); err != nil {
 		return err
 	}
-	defer release()
-	_, err = k.Scan(ctx, introspect.ScanOptions{
+	_, err := k.Scan(ctx, introspect.ScanOptions{
 		Workers: min(runtime.GOMAXPROCS(0), maxWorkers),
 		Order:   o.addTo(order),
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/introspect"
 	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
 	"github.com/fbpp-project/fbpp/device/source"
 )
@@ -86,6 +87,23 @@ func TestAnOrderAloneIsFoundOnceTheKernelIsKnown(t *testing.T) {
 	expectOrder(t, o)
 	if s.asked != 0 || o.From != "introspect" {
 		t.Errorf("%d peeks, and an order from %q", s.asked, o.From)
+	}
+	// A search that goes on elsewhere is not waited for.
+	s.o.turn <- struct{}{}
+	if err := s.o.FindOrder(t.Context(), source.Request{}, newOrder(true)); err != nil {
+		t.Error(err)
+	}
+	<-s.o.turn
+	// Another boot has begun, and its kernel was not found yet.
+	s.put(syn.Trampoline+8*511, 0)
+	err = s.o.FindOrder(t.Context(), source.Request{}, newOrder(true))
+	if !errors.Is(err, introspect.ErrUnproven) {
+		t.Errorf("after a reset: %v", err)
+	}
+	s.o.SetBoot(1)
+	if err := s.o.FindOrder(t.Context(), source.Request{}, newOrder(true)); !errors.Is(
+		err, errNotLooked) {
+		t.Errorf("after a reset that the frontend told of: %v", err)
 	}
 }
 
