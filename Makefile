@@ -33,7 +33,7 @@ demo: machine qemu-build ## migrate a guest with hints off and on, and compare
 bench: machine qemu-build ## measure every load by every method, for hours; can be interrupted
 	@go run ./tests/bench $(BENCH_FLAGS)
 bench-quick: machine qemu-build ## measure what tells most, in some minutes
-	@go run ./tests/bench -quick $(BENCH_FLAGS)
+	@go run ./tests/bench --quick $(BENCH_FLAGS)
 
 ##@ To work on it
 
