@@ -40,8 +40,8 @@ func main() {
 }
 
 // about is what --help and the manual page begin with.
-const about = `fbpp-conform checks whether a vhost-user backend or a virtio driver keeps the rules of
-its specification, and prints a verdict for each rule.
+const about = `fbpp-conform checks whether a vhost-user backend or a virtio driver keeps the rules
+of its specification, and prints a verdict for each rule.
 
 Exit status: 0 if every rule that must be kept was kept or does not apply, 1 if one was
 broken, 2 if the suite could not run or the command line is wrong.`
@@ -61,7 +61,9 @@ func suites() []suite { return []suite{backendSuite(), driverSuite()} }
 // newRoot returns the program's commands. A suite that ran sets status.
 func newRoot(status *int) *cobra.Command {
 	root := &cobra.Command{
-		Use: "fbpp-conform", Short: "checks vhost-user backends and virtio drivers", Long: about,
+		Use:   "fbpp-conform",
+		Short: "checks vhost-user backends and virtio drivers",
+		Long:  about,
 	}
 	for _, s := range suites() {
 		root.AddCommand(s.command(status))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
@@ -42,6 +43,9 @@ func (h host) machines() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
+		if !utf8.ValidString(e.Name()) {
+			continue // it cannot be a label
+		}
 		info, err := os.Stat(h.socket(e.Name()))
 		switch {
 		case os.IsPermission(err): // it is listed, with the error that comes of it

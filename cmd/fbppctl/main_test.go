@@ -341,7 +341,8 @@ func TestAnEstimateIsPrinted(t *testing.T) {
 		}
 	}
 	for _, wrong := range []string{"", "x", "0", "-1", "1,,2", "NaN", "Inf"} {
-		err := run(t.Context(), []string{"--control-path=/x", "--bandwidth=" + wrong, "estimate"}, io.Discard)
+		args := []string{"--control-path=/x", "--bandwidth=" + wrong, "estimate"}
+		err := run(t.Context(), args, io.Discard)
 		if !errors.As(err, new(cli.UsageError)) {
 			t.Errorf("bandwidth %q: %v", wrong, err)
 		}

@@ -77,8 +77,9 @@ func newCommand(o *options) *cobra.Command {
 		"listen for the guest's serial port on the unix socket at `PATH`")
 	fs.StringVar(&o.historyPath, "history-path", "",
 		"keep what becomes of the last 100 migrations in the file at `PATH`")
-	cli.Var(fs, &o.device.Source, "source", "`SOURCE` that is asked what is free: the guest's driver (guest), "+
-		"nobody in the guest (introspect), the one and then the other (auto), or nobody (none)")
+	cli.Var(fs, &o.device.Source, "source",
+		"`SOURCE` that is asked what is free: the guest's driver (guest), nobody in the guest "+
+			"(introspect), the one and then the other (auto), or nobody (none)")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	cli.Duration(fs, &o.device.HoldBudget, "hold-budget",
 		driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,
