@@ -104,6 +104,14 @@ qemu-check: ## lint the series, apply it to a clean tree, compare with a refresh
 qemu-bisect: ## build after each patch
 	@$(QEMU) bisect
 
+##@ Packages
+
+.PHONY: packages packages-check
+packages: go ## make fbppd and fbpp-agent as .deb and .rpm, into build/packages
+	@./packaging/build.sh build/packages
+packages-check: machine ## make them twice, compare, install and purge them on new Debians
+	@./packaging/test.sh $(SUITES)
+
 ##@ Other
 
 .PHONY: clean

@@ -32,10 +32,13 @@ func document(root *cobra.Command, args []string) (bool, error) {
 	if err != nil {
 		return true, fmt.Errorf("write manual pages: %w", err)
 	}
-	if !root.HasSubCommands() {
-		return true, nil
+	if root.HasSubCommands() {
+		err = complete(root, folder)
 	}
-	return true, complete(root, folder)
+	if err == nil {
+		err = ErrDone // or the program would begin its work
+	}
+	return true, err
 }
 
 // complete writes the completion of each shell under the name that packages use.

@@ -122,7 +122,8 @@ func TestMetricsAreServed(t *testing.T) {
 	at := filepath.Join(t.TempDir(), "http")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, []string{"--run-dir=" + dir, "metrics", "--listen=unix:" + at}, io.Discard) }()
+	args := []string{"--run-dir=" + dir, "metrics", "--listen=unix:" + at}
+	go func() { ended <- run(ctx, args, io.Discard) }()
 	scrape(t, at)
 	cancel()
 	if err := <-ended; err != nil {
