@@ -18,10 +18,11 @@ const about = `fbpp-agent reports the free memory of the guest that it runs in t
 live migration begins. It needs root.
 
 Exit status:
-  0   it was told to end; with --check, this guest can report; with --once, it did
-  1   there is no device, or it cannot be opened; with --check or --once, this
-      guest cannot report, and the reason is printed
-  2   the command line is wrong`
+
+    0   it was told to end; with --check, this guest can report; with --once, it did
+    1   there is no device, or it cannot be opened; with --check or --once, this
+        guest cannot report, and the reason is printed
+    2   the command line is wrong`
 
 // options is the parsed command line.
 type options struct {
