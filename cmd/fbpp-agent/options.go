@@ -58,7 +58,8 @@ func newCommand(o *options) *cobra.Command {
 
 func parse(ctx context.Context, args []string, stdout io.Writer) (options, error) {
 	var o options
-	return o, cli.Execute(ctx, newCommand(&o), args, stdout)
+	err := cli.Execute(ctx, newCommand(&o), args, stdout)
+	return o, err
 }
 
 // validate returns a cli.UsageError for options that are wrong, and completes the

@@ -104,7 +104,8 @@ func parse(ctx context.Context, args []string, stdout io.Writer) (options, error
 		return options{}, cli.ErrDone
 	}
 	var o options
-	return o, cli.Execute(ctx, newCommand(&o), args, stdout)
+	err := cli.Execute(ctx, newCommand(&o), args, stdout)
+	return o, err
 }
 
 // check returns a cli.UsageError for options that are wrong.
