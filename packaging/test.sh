@@ -53,7 +53,7 @@ lintian --allow-root --fail-on error,warning "$work"/packages/*.deb || die "lint
 
 for suite; do
 	root=$work/$suite
-	mmdebstrap --quiet --variant=apt --include=systemd,udev,kmod --skip=check/empty \
+	mmdebstrap --quiet --variant=apt --include=systemd,udev,kmod,passwd --skip=check/empty \
 		"$suite" "$root" "$(debian_mirror)" || die "cannot make a Debian $suite"
 	before=$(state "$root")
 	cp "$work"/packages/*.deb "$root/tmp"
