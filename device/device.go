@@ -42,6 +42,14 @@ type Options struct {
 	Source Policy
 	More   []source.Source
 
+	// Cache says what a migration does with the guest's cold page cache. CacheDrop counts
+	// as CacheSend.
+	Cache CachePolicy
+
+	// Order finds the order in which memory is sent, where a source answers that knows
+	// none. Nil means introspection.
+	Order source.Orderer
+
 	// History receives the outcome of each migration. The caller closes it. Nil
 	// keeps the outcomes in memory only.
 	History *history.Log
@@ -61,17 +69,20 @@ type Device struct {
 	driver     *driver.Source
 	observer   *observer.Observer
 	sources    []source.Source // in the order in which they are asked
+	orderer    source.Orderer  // who finds an order beside them
 	watchers   watchers
 	census     census.Taker
 	history    *history.Log
 
-	// freeMu guards free: for the request that is being answered, and for changes
-	// of the memory table. It is taken before mu.
+	// freeMu guards free and orders: for the request that is being answered, and for
+	// changes of the memory table. It is taken before mu.
 	freeMu sync.Mutex
 	free   *freeset.Set
+	orders orders
 
 	mu       sync.Mutex
 	enabled  bool
+	cache    CachePolicy
 	backend  *vhostuser.Backend // nil while no frontend is connected
 	memory   *vhostuser.Memory  // nil before the first table; retained
 	window   *window.Window     // nil until the frontend fetched it
@@ -90,6 +101,7 @@ func New(o Options) *Device {
 		windowSize: o.WindowSize,
 		free:       freeset.New(nil),
 		enabled:    !o.Disabled,
+		cache:      o.Cache.known(),
 		history:    o.History,
 	}
 	if d.lg == nil {
@@ -109,8 +121,12 @@ func New(o Options) *Device {
 		Logger:      d.lg,
 	})
 	d.observer = observer.New(observer.Options{
-		Background: o.Source.introspects(), Changed: d.watchers.wake, Logger: d.lg,
+		Background: o.Source.introspects() || o.Cache == CacheLast,
+		Changed:    d.watchers.wake, Logger: d.lg,
 	})
+	if d.orderer = o.Order; d.orderer == nil {
+		d.orderer = d.observer
+	}
 	d.sources = append(d.sourcesFor(o.Source), o.More...)
 	return d
 }
@@ -203,16 +219,13 @@ func (d *Device) memoryChanged(m *vhostuser.Memory) {
 // setMemory waits until no source uses the guest's memory, and replaces it. nil
 // means that there is no memory.
 func (d *Device) setMemory(m *vhostuser.Memory) {
-	var ranges []freeset.Range
 	if m != nil {
 		m.Retain()
-		for _, r := range m.Regions() {
-			ranges = append(ranges, freeset.Range{GPA: r.Addr, Length: r.Size})
-		}
 	}
 	d.freeMu.Lock()
 	defer d.freeMu.Unlock()
-	d.free.SetMemory(ranges)
+	d.free.SetMemory(ranges(m))
+	d.orders.setMemory(ranges(m))
 	d.observer.SetMemory(m)
 	d.mu.Lock()
 	d.memory, m = m, d.memory
@@ -227,7 +240,7 @@ func (d *Device) getWindow(payload []byte, files []*os.File) ([]byte, []int, err
 	for _, f := range files {
 		f.Close()
 	}
-	features := uint64(protocol.WindowFeatureOutcome)
+	features := uint64(protocol.WindowFeatureOutcome | protocol.WindowFeatureClasses)
 	if slices.ContainsFunc(d.sources, func(s source.Source) bool { return s != d.driver }) {
 		// A source that reads guest memory has to know which pages changed.
 		features |= protocol.WindowFeaturePeek

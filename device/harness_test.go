@@ -142,8 +142,14 @@ func (m *machine) attach() {
 
 func (m *machine) fetchWindow() {
 	m.t.Helper()
-	request := windowtest.Request(protocol.WindowFeatureOutcome | protocol.WindowFeaturePeek)
-	reply, err := m.fe.Ask(protocol.WindowRequest, request)
+	m.fetchWindowWith(protocol.WindowFeatureOutcome | protocol.WindowFeaturePeek |
+		protocol.WindowFeatureClasses)
+}
+
+// fetchWindowWith fetches a window for a frontend that has these features.
+func (m *machine) fetchWindowWith(features uint64) {
+	m.t.Helper()
+	reply, err := m.fe.Ask(protocol.WindowRequest, windowtest.Request(features))
 	m.must(err)
 	defer reply.Close()
 	m.window = windowtest.OpenReply(m.t, reply.Payload, reply.FDs)

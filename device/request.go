@@ -115,9 +115,14 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 			return d.written(ctx, x, pages)
 		}
 	}
+	var order func() *source.Order
+	if d.open == x && d.window.CanOrder() {
+		cold := d.cache == CacheLast
+		order = func() *source.Order { return d.orders.empty(cold) }
+	}
 	d.mu.Unlock()
 
-	name, f, failure := d.askInTurn(ctx, r)
+	name, f, failure := d.askInTurn(ctx, r, order)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open != x {
@@ -136,16 +141,27 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 // askInTurn asks the sources in order until one answers, and returns its name and
 // findings. A final failure ends the search. When no source answers, it returns
 // the first source's failure with the reasons of the others appended. freeMu is
-// held, d.mu is not.
+// held, d.mu is not. order makes an empty order; it is nil where none is wanted.
 func (d *Device) askInTurn(
-	ctx context.Context, r source.Request,
+	ctx context.Context, r source.Request, order func() *source.Order,
 ) (name string, f *source.Findings, failure *source.Failure) {
-	var first *source.Failure
+	var (
+		first *source.Failure
+		side  *aside
+	)
+	defer func() { side.end() }()
 	for i, s := range d.sources {
 		d.free.Reset()
 		f = &source.Findings{Free: d.free}
+		if _, knows := s.(source.Orderer); knows && order != nil {
+			side.end()
+			side, f.Order = nil, order()
+		} else if order != nil && side == nil {
+			side = lookAside(ctx, d.orderer, r, order())
+		}
 		err := askOne(ctx, s, r, f, i+1 < len(d.sources))
 		if err == nil {
+			conclude(ctx, f, side)
 			return s.Name(), f, nil
 		}
 		if !errors.As(err, &failure) {
@@ -225,12 +241,15 @@ func (d *Device) answer(name string, f *source.Findings) {
 	x.cancel(nil)
 	a := window.Answer{Status: protocol.AnswerOK, Truncated: f.Truncated, Source: name}
 	begun := time.Now()
-	a.Ranges, a.Bytes = d.window.WriteRanges(f.Free)
+	a.Written = d.window.WriteRanges(f.Free)
+	if o := f.Order; o != nil {
+		a.Hot, a.Cold = d.window.WriteOrder(a.Written, o.Hot, o.Cold)
+	}
 	a.Truncated = a.Truncated || a.Bytes>>freeset.FrameShift != f.Free.Frames()
 	a.Phases = append(f.Phases, source.Phase{Name: "write", Time: time.Since(begun)})
 	a.Details = f.Details
 	d.window.Publish(x.ask, a)
-	d.record(x, a, f.Items, "")
+	d.record(x, a, f, "")
 }
 
 // finish ends the open request, if there is one, without findings: it answers the
@@ -246,7 +265,7 @@ func (d *Device) finish(status protocol.AnswerStatus, why string) {
 	if d.window != nil {
 		d.window.Publish(x.ask, a)
 	}
-	d.record(x, a, 0, why)
+	d.record(x, a, &source.Findings{}, why)
 }
 
 // monotonic returns CLOCK_MONOTONIC in nanoseconds, the clock of deadlines.

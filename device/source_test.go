@@ -340,7 +340,9 @@ func TestStatusShowsTheOutcomeOfAMigration(t *testing.T) {
 		<-changed
 		got := *m.dev.Status().Migration
 		got.Ended = time.Time{}
-		want := device.Migration{Result: tc.shown, Hints: tc.status, SkippedBytes: 4096}
+		want := device.Migration{
+			Result: tc.shown, Hints: tc.status, SkippedBytes: 4096, Cache: "send",
+		}
 		if got != want {
 			t.Errorf("status tells %+v, want %+v", got, want)
 		}

@@ -24,6 +24,10 @@ type Status struct {
 	// event queue runs but no HELLO has come, then "ready" or "refuses".
 	DriverState string           `json:"driver_state"`
 	Driver      *driver.Identity `json:"driver,omitempty"`
+	// Cache is what becomes of cold page cache. Ordered says that the frontend takes
+	// an order, without which CacheLast has no effect.
+	Cache   CachePolicy `json:"cache"`
+	Ordered bool        `json:"frontend_orders"`
 	// Sources are asked in this order.
 	Sources []string `json:"sources"`
 	// Kernel is what introspection knows of the guest's kernel. It is nil where
@@ -41,16 +45,21 @@ type Status struct {
 
 // Exchange describes a request that ended.
 type Exchange struct {
-	Ended     time.Time       `json:"ended"`
-	Status    string          `json:"status"`
-	Why       string          `json:"why,omitempty"`
-	Source    string          `json:"source,omitempty"` // name of the source that answered
-	Records   uint64          `json:"records"`          // source.Findings.Items
-	Ranges    int             `json:"ranges"`
-	FreeBytes uint64          `json:"free_bytes"`
-	Truncated bool            `json:"truncated"`
-	Phases    []Phase         `json:"phases,omitempty"`
-	Details   []source.Detail `json:"details,omitempty"`
+	Ended     time.Time `json:"ended"`
+	Status    string    `json:"status"`
+	Why       string    `json:"why,omitempty"`
+	Source    string    `json:"source,omitempty"` // name of the source that answered
+	Records   uint64    `json:"records"`          // source.Findings.Items
+	Ranges    int       `json:"ranges"`
+	FreeBytes uint64    `json:"free_bytes"`
+	Truncated bool      `json:"truncated"`
+	// HotBytes and ColdBytes are what was reported to be sent first and last, as
+	// OrderSource knew.
+	HotBytes    uint64          `json:"hot_bytes"`
+	ColdBytes   uint64          `json:"cold_bytes"`
+	OrderSource string          `json:"order_source,omitempty"`
+	Phases      []Phase         `json:"phases,omitempty"`
+	Details     []source.Detail `json:"details,omitempty"`
 }
 
 // Phase is a named part of an exchange. Phases follow one another in time.
@@ -91,6 +100,8 @@ func (d *Device) Status() Status {
 		Enabled:     d.enabled,
 		Connected:   d.backend != nil,
 		Asking:      d.open != nil,
+		Cache:       d.cache,
+		Ordered:     d.window != nil && d.window.CanOrder(),
 		DriverState: driverState(identity, started),
 		Driver:      identity,
 		Last:        d.lastDone,
@@ -130,17 +141,22 @@ func (d *Device) History() []Migration { return d.history.Newest() }
 func (d *Device) Changed() <-chan struct{} { return d.watchers.wait() }
 
 // record keeps and logs how a request ended. d.mu is held.
-func (d *Device) record(x *request, a window.Answer, items uint64, why string) {
+func (d *Device) record(x *request, a window.Answer, f *source.Findings, why string) {
 	done := &Exchange{
 		Ended:     time.Now(),
 		Status:    a.Status.String(),
 		Why:       why,
 		Source:    a.Source,
-		Records:   items,
+		Records:   f.Items,
 		Ranges:    a.Ranges,
 		FreeBytes: a.Bytes,
 		Truncated: a.Truncated,
 		Details:   a.Details,
+		HotBytes:  a.Hot.Bytes,
+		ColdBytes: a.Cold.Bytes,
+	}
+	if f.Order != nil {
+		done.OrderSource = f.Order.From
 	}
 	d.lastDone = done
 	d.totals[a.Status]++
@@ -150,8 +166,9 @@ func (d *Device) record(x *request, a window.Answer, items uint64, why string) {
 			zap.Stringer("status", a.Status), zap.String("why", why))
 		return
 	}
-	fields := []zap.Field{zap.String("source", a.Source), zap.Uint64("records", items),
+	fields := []zap.Field{zap.String("source", a.Source), zap.Uint64("records", f.Items),
 		zap.Int("ranges", a.Ranges), zap.Uint64("bytes", a.Bytes), zap.Bool("truncated", a.Truncated),
+		zap.Uint64("hot_bytes", a.Hot.Bytes), zap.Uint64("cold_bytes", a.Cold.Bytes),
 		zap.Int64("exchange_us", time.Since(x.begun).Microseconds())}
 	for _, p := range a.Phases {
 		us := uint64(max(p.Time.Microseconds(), 0))
@@ -178,6 +195,7 @@ func (d *Device) told(o window.Outcome) {
 		TransferredBytes: o.Transferred,
 		TotalMS:          o.TotalMS,
 		DowntimeMS:       o.DowntimeMS,
+		Cache:            string(d.cache),
 	}
 	d.lastEnd = &end
 	d.history.Add(end)

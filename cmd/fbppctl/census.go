@@ -48,10 +48,13 @@ func printCensus(out io.Writer, c *census.Census) error {
 		fmt.Fprintln(out, "The guest relies on what is in its free pages: no migration leaves them out.")
 	}
 	row := func(node, zone string, of census.Class) {
-		fmt.Fprintf(w, "%s\t%s\t%v\t%.1f\t%.1f\t%.1f\t%.1f\t\n", node, zone, of.Class,
-			pagesMiB(of.Pages), pagesMiB(of.Mapped), pagesMiB(of.Dirty), pagesMiB(of.Clean))
+		fmt.Fprintf(w, "%s\t%s\t%v\t", node, zone, of.Class)
+		for _, n := range []uint64{of.Pages, of.Mapped, of.Dirty, of.Clean, of.Active, of.Cold} {
+			fmt.Fprintf(w, "%.1f\t", pagesMiB(n))
+		}
+		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(w, "node\tzone\tclass\tMiB\tmapped\tdirty\tclean\t")
+	fmt.Fprintln(w, "node\tzone\tclass\tMiB\tmapped\tdirty\tclean\tactive\tcold\t")
 	for _, z := range c.Zones {
 		for _, of := range z.Classes {
 			row(fmt.Sprint(z.Node), z.Name, of)

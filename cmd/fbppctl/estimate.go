@@ -22,7 +22,7 @@ func estimateCommand(t *target) *cobra.Command {
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return t.census(cmd, func(c *census.Census) error {
-				return t.show(cmd.OutOrStdout(), c.Estimate(), func(out io.Writer) error {
+				return t.show(cmd.OutOrStdout(), c.Estimate(at...), func(out io.Writer) error {
 					return printEstimate(out, c, at)
 				})
 			})
@@ -64,15 +64,15 @@ func printEstimate(out io.Writer, c *census.Census, at links) error {
 	fmt.Fprintf(out, "%.1f MiB of memory, of which the guest has touched %.1f MiB.\n",
 		mib(c.MemoryBytes), mib(c.TouchedBytes))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "policy\tMiB\t")
+	fmt.Fprint(w, "policy\tMiB\tlast MiB\t")
 	for _, gbit := range at {
 		fmt.Fprintf(w, "at %v Gbit/s\t", gbit)
 	}
 	fmt.Fprintln(w)
-	for _, e := range c.Estimate() {
-		fmt.Fprintf(w, "%s\t%.1f\t", e.Policy, mib(e.Bytes))
-		for _, gbit := range at {
-			fmt.Fprintf(w, "%.2f s\t", e.At(gbit*1e9).Seconds())
+	for _, e := range c.Estimate(at...) {
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t", e.Policy, mib(e.Bytes), mib(e.LastBytes))
+		for _, t := range e.Times {
+			fmt.Fprintf(w, "%.2f s\t", t.Seconds)
 		}
 		fmt.Fprintln(w)
 	}

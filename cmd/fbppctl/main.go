@@ -26,8 +26,8 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{Use: "fbppctl", Short: "shows and switches fbppd", Long: about}
 	t := newTarget(root.PersistentFlags())
 	root.AddCommand(
-		statusCommand(t), switchCommand(t, true), switchCommand(t, false), watchCommand(t),
-		checkCommand(t), listCommand(t), historyCommand(t), censusCommand(t),
+		statusCommand(t), switchCommand(t, true), switchCommand(t, false), cacheCommand(t),
+		watchCommand(t), checkCommand(t), listCommand(t), historyCommand(t), censusCommand(t),
 		estimateCommand(t), metricsCommand(t),
 	)
 	return root

@@ -65,9 +65,13 @@ func TestCommands(t *testing.T) {
 		{"disable", "hints      disabled\n"},
 		{"status", "hints      disabled\n"},
 		{"enable", "hints      enabled\n"},
+		{"cache", "cache      send\n"},
+		{"cache last", "cache      last\n"},
+		{"cache", "cache      last\n"},
 	} {
 		var out strings.Builder
-		if err := run(t.Context(), []string{"--control-path", path, tc.command}, &out); err != nil {
+		args := append([]string{"--control-path", path}, strings.Fields(tc.command)...)
+		if err := run(t.Context(), args, &out); err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(out.String(), tc.want) {
@@ -325,7 +329,7 @@ func TestAnEstimateIsPrinted(t *testing.T) {
 	if err := printEstimate(&out, &census.Census{
 		MemoryBytes: 4 << 30, TouchedBytes: 1e9,
 		Classes: []census.Class{{
-			Class: pages.File, Counts: introspect.Counts{Pages: 97656, Clean: 73242},
+			Class: pages.File, Counts: introspect.Counts{Pages: 97656, Clean: 73242, Cold: 73242},
 		}},
 	}, at); err != nil {
 		t.Fatal(err)
@@ -333,8 +337,9 @@ func TestAnEstimateIsPrinted(t *testing.T) {
 	text := strings.Join(strings.Fields(out.String()), " ")
 	for _, want := range []string{
 		"4096.0 MiB of memory, of which the guest has touched 953.7 MiB",
-		"policy MiB at 1 Gbit/s at 2.5 Gbit/s", "all 953.7 8.00 s 3.20 s",
-		"skip-free 381.5 3.20 s 1.28 s", "skip-cache 95.4 0.80 s 0.32 s",
+		"policy MiB last MiB at 1 Gbit/s at 2.5 Gbit/s", "all 953.7 0.0 8.00 s 3.20 s",
+		"skip-free 381.5 0.0 3.20 s 1.28 s", "cache-last 381.5 286.1 3.20 s 1.28 s",
+		"cache-drop 95.4 0.0 0.80 s 0.32 s",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, out.String())

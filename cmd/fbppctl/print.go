@@ -20,6 +20,7 @@ func print(out io.Writer, s device.Status) error {
 		fmt.Fprintf(&b, "%-10s %s\n", key, fmt.Sprintf(format, args...))
 	}
 	row("hints", "%s", choose(s.Enabled, "enabled", "disabled"))
+	row("cache", "%s", cacheLine(s))
 	row("frontend", "%s", choose(s.Connected, "connected", "none"))
 	row("driver", "%s", s.DriverState)
 	if d := s.Driver; d != nil {
@@ -47,6 +48,10 @@ func print(out io.Writer, s device.Status) error {
 		if x.Status == protocol.AnswerOK.String() {
 			row("reported", "%.1f MiB in %d ranges from %d records%s", mib(x.FreeBytes), x.Ranges,
 				x.Records, choose(x.Truncated, ", truncated", ""))
+			if x.OrderSource != "" {
+				row("order", "%.1f MiB first, %.1f MiB last, by %s", mib(x.HotBytes), mib(x.ColdBytes),
+					x.OrderSource)
+			}
 			var phases, details []string
 			for _, p := range x.Phases {
 				phases = append(phases, fmt.Sprintf("%s %d µs", p.Name, p.Microseconds))

@@ -53,15 +53,16 @@ func validate(t *testing.T, schema *jsonschema.Schema, printed string) {
 func fullStatus() device.Status {
 	ended := time.Unix(1, 0)
 	return device.Status{
-		Enabled: true, Connected: true, DriverState: "refuses",
+		Enabled: true, Connected: true, DriverState: "refuses", Cache: device.CacheLast,
 		Driver:  &driver.Identity{Release: "Linux 6.1", Reason: "page_poison is on", RAMBytes: 1 << 30},
 		Sources: []string{"driver", "introspect"},
 		Kernel:  &observer.Status{Release: "6.1", Why: "it relies on its free pages"},
 		Last: &device.Exchange{
 			Ended: ended, Status: "ok", Why: "why", Source: "driver", Records: 1, Ranges: 1,
-			Phases: []device.Phase{{Name: "walk"}}, Details: []source.Detail{{Name: "holds"}},
+			OrderSource: "introspect",
+			Phases:      []device.Phase{{Name: "walk"}}, Details: []source.Detail{{Name: "holds"}},
 		},
-		Migration: &device.Migration{Ended: ended, Result: "completed", Hints: "ok"},
+		Migration: &device.Migration{Ended: ended, Result: "completed", Hints: "ok", Cache: "last"},
 		Requests:  map[string]uint64{"ok": 1},
 	}
 }
@@ -81,7 +82,7 @@ func TestFullDocumentsKeepTheirSchemas(t *testing.T) {
 		{"status", func() error { return asJSON.show(&out, full, nil) }},
 		{"history", func() error { return asJSON.show(&out, full.Migration, nil) }},
 		{"census", func() error { return asJSON.show(&out, counted, nil) }},
-		{"estimate", func() error { return asJSON.show(&out, counted.Estimate(), nil) }},
+		{"estimate", func() error { return asJSON.show(&out, counted.Estimate(1, 10), nil) }},
 		{"watch", func() error {
 			now := seen{Time: time.Now(), Status: &full}
 			return errors.Join(asJSON.showSeen(&out, now),
@@ -116,7 +117,8 @@ func TestFullDocumentsKeepTheirSchemas(t *testing.T) {
 func TestCommandsKeepTheirSchemas(t *testing.T) {
 	dir, _ := mustHost(t, "vm1")
 	for command, schema := range map[string]string{
-		"status": "status", "enable": "status", "disable": "status", "list": "list", "check": "check",
+		"status": "status", "enable": "status",
+		"cache": "status", "disable": "status", "list": "list", "check": "check",
 	} {
 		args := []string{"--run-dir=" + dir, "--json", command}
 		if command != "list" {

@@ -80,6 +80,8 @@ func newCommand(o *options) *cobra.Command {
 	cli.Var(fs, &o.device.Source, "source",
 		"`SOURCE` that is asked what is free: the guest's driver (guest), nobody in the guest "+
 			"(introspect), the one and then the other (auto), or nobody (none)")
+	cli.Var(fs, &o.device.Cache, "cache",
+		"`POLICY` for the guest's cold page cache: sent as any memory (send), or at the end (last)")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	cli.Duration(fs, &o.device.HoldBudget, "hold-budget",
 		driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,

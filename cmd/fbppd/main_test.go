@@ -41,6 +41,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"a path that is too long":         {"--socket-path=" + long},
 		"a long path of the other socket": {"--socket-path=/x", "--control-path=" + long},
 		"an unknown source":               {"--socket-path=/x", "--source=driver"},
+		"an unknown cache policy":         {"--socket-path=/x", "--cache=keep"},
+		"a cache policy without an agent": {"--socket-path=/x", "--cache=drop"},
 		"an unknown sandbox":              {"--socket-path=/x", "--sandbox=chroot"},
 		"an unknown seccomp action":       {"--socket-path=/x", "--seccomp=maybe"},
 		"an unknown log level":            {"--socket-path=/x", "--log-level=loud"},

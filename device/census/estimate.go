@@ -20,8 +20,10 @@ const (
 	All Policy = "all"
 	// SkipFree leaves out what is free.
 	SkipFree Policy = "skip-free"
-	// SkipCache also leaves out clean page cache, as if the guest dropped it first.
-	SkipCache Policy = "skip-cache"
+	// CacheLast also sends cold page cache at the end: device.CacheLast.
+	CacheLast Policy = "cache-last"
+	// CacheDrop leaves out cold page cache, too, as if the guest dropped it before.
+	CacheDrop Policy = "cache-drop"
 )
 
 // Estimate is the least that a migration by a policy would send, in bytes, if it
@@ -30,21 +32,41 @@ const (
 type Estimate struct {
 	Policy Policy `json:"policy"`
 	Bytes  uint64 `json:"bytes"`
+	// LastBytes are those of Bytes that come at the end: with postcopy, after the switch.
+	LastBytes uint64 `json:"last_bytes"`
+	Times     []Time `json:"times"` // for each bandwidth that was asked for
 }
 
-// Estimate compares the policies. Free pages count as used where the guest relies
-// on their contents. Free pages in a processor's own cache have no mark in their
-// struct page, so they count as used, too.
-func (c *Census) Estimate() []Estimate {
-	used, clean := uint64(0), uint64(0)
+// Time is how long the bytes take on a link.
+type Time struct {
+	GbitPerSecond float64 `json:"gbit_per_second"`
+	Seconds       float64 `json:"seconds"`
+}
+
+// Estimate compares the policies, on links of these bandwidths in Gbit/s. Free pages
+// count as used where the guest relies on their contents. Free pages in a processor's
+// own cache have no mark in their struct page, so they count as used, too.
+func (c *Census) Estimate(links ...float64) []Estimate {
+	used, cold := uint64(0), uint64(0)
 	for _, class := range c.Classes {
 		if class.Class != pages.Free || c.ContentMatters {
 			used += class.Pages * pageSize
 		}
-		clean += class.Clean * pageSize
+		cold += class.Cold * pageSize
 	}
 	used = min(used, c.TouchedBytes)
-	return []Estimate{{All, c.TouchedBytes}, {SkipFree, used}, {SkipCache, used - min(clean, used)}}
+	cold = min(cold, used)
+	all := []Estimate{
+		{Policy: All, Bytes: c.TouchedBytes}, {Policy: SkipFree, Bytes: used},
+		{Policy: CacheLast, Bytes: used, LastBytes: cold}, {Policy: CacheDrop, Bytes: used - cold},
+	}
+	for i, e := range all {
+		all[i].Times = make([]Time, 0, len(links))
+		for _, gbit := range links {
+			all[i].Times = append(all[i].Times, Time{gbit, e.At(gbit * 1e9).Seconds()})
+		}
+	}
+	return all
 }
 
 // At returns how long the bytes take on a link of that many bits per second.

@@ -5,13 +5,15 @@
 //
 //	GET /v1/status    device.Status
 //	PUT /v1/enabled   {"enabled": bool}; answers with the new device.Status
+//	PUT /v1/cache     {"cache": "send" or "last"}; answers with the new device.Status
 //	GET /v1/watch     one device.Status per line, now and after changes
 //	GET /v1/history   the outcomes of the newest migrations, the newest last
 //	GET /v1/census    a census.Census: what the guest uses its memory for
 //	GET /metrics      Prometheus text format
 //
 // The permissions of the socket decide who may connect. A client can switch the
-// optimisation on or off and learn what the guest uses its memory for, no more.
+// optimisation on or off, set the policy for the guest's page cache, and learn what the
+// guest uses its memory for, no more.
 package control
 
 import (
@@ -26,6 +28,7 @@ type Device interface {
 	Status() device.Status
 	Changed() <-chan struct{}
 	SetEnabled(on bool)
+	SetCache(policy string) error
 	Census(ctx context.Context) (*census.Census, error)
 	History() []device.Migration
 }

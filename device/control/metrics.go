@@ -19,6 +19,7 @@ const maxLabels = 32
 type Metrics struct {
 	enabled, connected, ready                  *prometheus.Desc
 	requests, lastFree, lastRanges, lastPhases *prometheus.Desc
+	lastOrder                                  *prometheus.Desc
 	ended, skipped, sent, total, downtime      *prometheus.Desc
 }
 
@@ -35,6 +36,8 @@ func NewMetrics(labels prometheus.Labels) *Metrics {
 		requests:   desc("requests_total", "Requests of migrations that ended, by status.", "status"),
 		lastFree:   desc("last_free_bytes", "Free memory that the last request found."),
 		lastRanges: desc("last_ranges", "Ranges that the last request found."),
+		lastOrder: desc("last_order_bytes",
+			"Memory that the last request found to be sent first (hot) and last (cold).", "heat"),
 		lastPhases: desc("last_phase_seconds", "Time of the last request by phase.", "phase"),
 		ended:      desc("last_migration_timestamp_seconds", last+"when it ended."),
 		skipped:    desc("last_skipped_bytes", last+"what it did not send in its first pass."),
@@ -48,6 +51,7 @@ func NewMetrics(labels prometheus.Labels) *Metrics {
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.enabled, m.connected, m.ready, m.requests, m.lastFree, m.lastRanges, m.lastPhases,
+		m.lastOrder,
 		m.ended, m.skipped, m.sent, m.total, m.downtime,
 	} {
 		ch <- d
@@ -82,6 +86,8 @@ func (m *Metrics) Collect(s device.Status, ch chan<- prometheus.Metric) {
 	}
 	gauge(m.lastFree, float64(s.Last.FreeBytes))
 	gauge(m.lastRanges, float64(s.Last.Ranges))
+	gauge(m.lastOrder, float64(s.Last.HotBytes), "hot")
+	gauge(m.lastOrder, float64(s.Last.ColdBytes), "cold")
 	seen := make(map[string]bool)
 	for _, p := range s.Last.Phases {
 		if !seen[p.Name] && len(seen) < maxLabels {

@@ -58,18 +58,15 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.Status())
 	})
 	mux.HandleFunc("PUT /v1/enabled", func(w http.ResponseWriter, r *http.Request) {
-		// A ReadTimeout of the server would end a watch, too. The error is ignored:
-		// the response writers of tests have no deadlines.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
 		var body setEnabled
-		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body)
-		if err != nil || body.Enabled == nil {
+		if err := readJSON(w, r, &body); err != nil || body.Enabled == nil {
 			http.Error(w, `the body must be {"enabled": true} or {"enabled": false}`, http.StatusBadRequest)
 			return
 		}
 		d.SetEnabled(*body.Enabled)
 		writeJSON(w, d.Status())
 	})
+	mux.HandleFunc("PUT /v1/cache", func(w http.ResponseWriter, r *http.Request) { cache(w, r, d) })
 	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { watch(w, r, d) })
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, d.History())
@@ -88,6 +85,14 @@ func Handler(d Device) http.Handler {
 		DisableCompression: true, // its buffers are many times as large as the text
 	}))
 	return mux
+}
+
+// readJSON reads a body, which has to come soon.
+func readJSON(w http.ResponseWriter, r *http.Request, body any) error {
+	// A ReadTimeout of the server would end a watch, too. The error is ignored: the
+	// response writers of tests have no deadlines.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience))
+	return json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(body)
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -57,10 +57,10 @@ type area struct {
 	chunks       []*chunk // nil where nothing was ever free
 }
 
-// Set is the set of free frames. Create it with New.
+// Set is a set of frames of guest memory, such as the free ones. Create it with New.
 type Set struct {
 	areas []area // by address
-	free  uint64 // frames in the set
+	free  uint64 // number of frames in the set
 	last  int    // area of the block added last: blocks come in clusters
 }
 

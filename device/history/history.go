@@ -29,6 +29,9 @@ type Migration struct {
 	TransferredBytes uint64 `json:"transferred_bytes"`
 	TotalMS          uint64 `json:"total_ms"`
 	DowntimeMS       uint64 `json:"downtime_ms"`
+	// Cache is the policy for cold page cache when the migration ended; empty if an
+	// older version noted it.
+	Cache string `json:"cache,omitempty"`
 }
 
 // Kept is how many migrations a Log keeps. The file has at most twice as many

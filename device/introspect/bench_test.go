@@ -22,14 +22,16 @@ func BenchmarkScan(b *testing.B) {
 	for name, fill := range map[string]func(s *syn.Guest){
 		"anonymous": func(s *syn.Guest) {
 			s.SetAll(func(n uint64) syn.Page {
-				return anAnonymous
+				p := anAnonymous
+				p.Flags |= 3 * syn.Generation
+				return p
 			})
 		},
 		"mixed": func(s *syn.Guest) {
 			kinds := []syn.Page{
 				{Mapping: anAddress | 1, Flags: onList | syn.SwapBacked, Refcount: 1, Word: 1},
 				{Mapping: anAddress, Flags: onList, Refcount: 1}, {Word: syn.Slab}, {Word: syn.Table},
-				{Mapping: anAddress, Flags: onList | syn.Dirty, Refcount: 1}, {Refcount: 1},
+				cached(syn.Dirty | 3*syn.Generation), {Refcount: 1},
 				{Word: syn.Buddy},
 			}
 			s.SetAll(func(n uint64) syn.Page { return kinds[n*2654435761>>7%7] })
@@ -69,17 +71,21 @@ func BenchmarkScan(b *testing.B) {
 				b.Fatal(err)
 			}
 			k.layout.Page.HeadMask = true
-			for _, free := range []bool{false, true} {
+			for _, find := range []string{"all", "free", "order"} {
 				for _, workers := range []int{1, 2} {
-					name := fmt.Sprintf("free-only=%v/workers=%d", free, workers)
+					name := fmt.Sprintf("find=%s/workers=%d", find, workers)
+					o := ScanOptions{
+						Workers: workers, FreeOnly: find == "free",
+						Free: func([]Block) error { return nil },
+					}
+					if find == "order" {
+						o.Order = func([]Run) error { return nil }
+					}
 					b.Run(name, func(b *testing.B) {
 						var read uint64
 						before := cpuTime(b)
 						for b.Loop() {
-							c, err := k.Scan(b.Context(), ScanOptions{
-								Workers: workers, FreeOnly: free,
-								Free: func([]Block) error { return nil },
-							})
+							c, err := k.Scan(b.Context(), o)
 							if err != nil {
 								b.Fatal(err)
 							}

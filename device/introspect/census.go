@@ -15,6 +15,9 @@ type Counts struct {
 	Writeback uint64 `json:"writeback"`
 	SwapCache uint64 `json:"swap_cache"`
 	Clean     uint64 `json:"clean"`
+	Active    uint64 `json:"active"`
+	// Cold counts those that are Clean and not Active.
+	Cold uint64 `json:"cold"`
 }
 
 // add counts n pages with the same attributes.
@@ -25,11 +28,14 @@ func (c *Counts) add(a pages.Attr, n uint64) {
 		to   *uint64
 	}{
 		{pages.Mapped, &c.Mapped}, {pages.Dirty, &c.Dirty}, {pages.Writeback, &c.Writeback},
-		{pages.SwapCache, &c.SwapCache}, {pages.Clean, &c.Clean},
+		{pages.SwapCache, &c.SwapCache}, {pages.Clean, &c.Clean}, {pages.Active, &c.Active},
 	} {
 		if a&count.attr != 0 {
 			*count.to += n
 		}
+	}
+	if a&(pages.Clean|pages.Active) == pages.Clean {
+		c.Cold += n
 	}
 }
 
@@ -40,6 +46,8 @@ func (c *Counts) merge(o Counts) {
 	c.Writeback += o.Writeback
 	c.SwapCache += o.SwapCache
 	c.Clean += o.Clean
+	c.Active += o.Active
+	c.Cold += o.Cold
 }
 
 // ZoneCensus counts the pages of a zone.

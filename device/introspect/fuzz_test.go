@@ -42,6 +42,7 @@ func FuzzMemory(f *testing.F) {
 	f.Add(patch(syn.Image+syn.Root+8*511, syn.Image+1))
 	f.Add(patch(syn.Image+syn.Node+syn.Zone*syn.ZoneSize+24, 1<<60))
 	f.Add(patch(syn.Image+syn.Variables+16, 1))
+	f.Add(patch(syn.MemMap, syn.LRU|syn.Generation, syn.MemMap+24, 16, syn.MemMap+56, 1<<63))
 	f.Add(patch(syn.Image+syn.NodeTable+8, imageStart+syn.Image+syn.Node))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := syn.New(t, syn.SectionPFN, syn.SectionPFN)
@@ -63,6 +64,13 @@ func FuzzMemory(f *testing.F) {
 						t.Errorf("block %+v behind %#x", b, end)
 					}
 					end, free = b.PFN+1<<b.Order, free+1<<b.Order
+				}
+				return nil
+			}, Order: func(runs []Run) error {
+				for _, r := range runs {
+					if !k.mem.Contains(r.PFN<<pageShift, uint64(r.Pages)<<pageShift) {
+						t.Errorf("run %+v", r)
+					}
 				}
 				return nil
 			}})

@@ -32,6 +32,9 @@ type ScanOptions struct {
 	// memory at a time. The slice is valid until Free returns. An error ends the
 	// scan. It is not called concurrently.
 	Free func([]Block) error
+	// Order is called as Free is, with the runs of pages that are hot or cold, sorted by
+	// address. It cannot be used with FreeOnly.
+	Order func([]Run) error
 	// FreeOnly does not classify and count pages that are not free. It is faster.
 	FreeOnly bool
 	// Each is called for each page, or for each free block with its n pages.
@@ -39,10 +42,38 @@ type ScanOptions struct {
 	Each func(pfn, n uint64, page pages.Page)
 }
 
+// Run is a run of pages of one heat.
+type Run struct {
+	PFN   uint64
+	Pages uint32
+	Heat  pages.Heat // not Warm
+}
+
+// finds are what a scan passes on of one span.
+type finds struct {
+	blocks []Block
+	runs   []Run
+}
+
+// addRun adds n pages of one heat.
+func (f *finds) addRun(pfn, n uint64, heat pages.Heat) {
+	if heat == pages.Warm {
+		return
+	}
+	if last := len(f.runs) - 1; last >= 0 {
+		r := &f.runs[last]
+		if r.Heat == heat && r.PFN+uint64(r.Pages) == pfn && n <= 1<<32-1-uint64(r.Pages) {
+			r.Pages += uint32(n)
+			return
+		}
+	}
+	f.runs = append(f.runs, Run{pfn, uint32(n), heat})
+}
+
 // part is the result of scanning one span.
 type part struct {
-	blocks []Block
-	err    error
+	finds
+	err error
 }
 
 // Scan reads the struct pages of all memory. A guest that runs changes them
@@ -69,7 +100,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 		parts = make([]chan part, len(spans))
 		// ahead bounds the spans that are scanned before passOn takes their parts.
 		ahead    = make(chan struct{}, 2*workers)
-		buffers  = make(chan []Block, 3*workers) // for reuse
+		buffers  = make(chan finds, 3*workers) // for reuse
 		scanners = make([]*scanner, workers)
 	)
 	ctx, cancel := context.WithCancel(ctx)
@@ -92,16 +123,16 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 					return nil
 				}
 				select {
-				case s.blocks = <-buffers:
+				case s.finds = <-buffers:
 				default:
 				}
 				err := s.scan(spans[n])
-				parts[n] <- part{s.blocks, err}
-				s.blocks = nil
+				parts[n] <- part{s.finds, err}
+				s.finds = finds{}
 			}
 		})
 	}
-	err = passOn(ctx, parts, ahead, buffers, o.Free)
+	err = o.passOn(ctx, parts, ahead, buffers)
 	cancel()
 	_ = group.Wait() // returns no error
 	if err != nil {
@@ -114,9 +145,10 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 	return census, nil
 }
 
-// passOn calls free with the blocks of each part, in order.
-func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, buffers chan<- []Block,
-	free func([]Block) error) error {
+// passOn calls Free and Order with what each part has, in order.
+func (o *ScanOptions) passOn(
+	ctx context.Context, parts []chan part, ahead <-chan struct{}, buffers chan<- finds,
+) error {
 	for _, c := range parts {
 		var p part
 		select {
@@ -128,13 +160,18 @@ func passOn(ctx context.Context, parts []chan part, ahead <-chan struct{}, buffe
 		if p.err != nil {
 			return p.err
 		}
-		if free != nil && len(p.blocks) > 0 {
-			if err := free(p.blocks); err != nil {
+		if o.Free != nil && len(p.blocks) > 0 {
+			if err := o.Free(p.blocks); err != nil {
+				return err
+			}
+		}
+		if o.Order != nil && len(p.runs) > 0 {
+			if err := o.Order(p.runs); err != nil {
 				return err
 			}
 		}
 		select {
-		case buffers <- p.blocks[:0]:
+		case buffers <- finds{p.blocks[:0], p.runs[:0]}:
 		default:
 		}
 	}

@@ -18,7 +18,9 @@ type scanner struct {
 	collect bool       // whether to collect blocks
 	only    bool       // ScanOptions.FreeOnly
 	each    func(pfn, n uint64, page pages.Page)
-	blocks  []Block
+	ordered bool         // whether to collect runs
+	ages    *generations // nil where the kernel has none
+	finds   finds
 	size    uint64 // of a struct page
 
 	large         compound
@@ -38,6 +40,7 @@ func newScanner(k *Kernel, zones []Zone, table *zoneTable, o ScanOptions) *scann
 		k: k, win: newWindow(k), class: pages.NewClassifier(&k.layout.Page),
 		zones: table, orders: uint64(k.layout.Zone.Orders), tally: newTally(len(zones)),
 		collect: o.Free != nil, only: o.FreeOnly, each: o.Each, size: uint64(size),
+		ordered: o.Order != nil, ages: newGenerations(k, table),
 		first: make([]byte, size), second: make([]byte, size),
 	}
 	for range zones {
@@ -77,6 +80,24 @@ func (s *scanner) count(pfn, flags uint64, page pages.Page, n uint64) {
 		s.each(pfn, n, page)
 	}
 	s.tally.add(s.zones.find(flags), page, n)
+	if s.ordered {
+		s.finds.addRun(pfn, n, page.Heat())
+	}
+}
+
+// aged returns a page with the attribute Active if its generation says so. p is the
+// struct page of the page, or of its head.
+func (s *scanner) aged(page pages.Page, p []byte) pages.Page {
+	if s.ages == nil || page.Attr&pages.Active != 0 {
+		return page
+	}
+	switch page.Class {
+	case pages.Anonymous, pages.KSM, pages.File, pages.Shmem:
+		if s.ages.young(p, s.class.Flags(p)) {
+			page.Attr |= pages.Active
+		}
+	}
+	return page
 }
 
 // free counts a free block, and returns how many pages it has.
@@ -95,7 +116,7 @@ func (s *scanner) free(pfn, order uint64, p []byte, sp span) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		s.blocks = append(s.blocks, Block{PFN: pfn, Order: uint8(order), Evidence: frames})
+		s.finds.blocks = append(s.finds.blocks, Block{PFN: pfn, Order: uint8(order), Evidence: frames})
 	}
 	return 1 << order, nil
 }
@@ -113,7 +134,7 @@ func (s *scanner) used(pfn uint64, p []byte) {
 	}
 	head, tail := s.class.Tail(p)
 	if !tail && !s.class.IsHead(p) {
-		s.count(pfn, flags, s.class.Single(p), 1)
+		s.count(pfn, flags, s.aged(s.class.Single(p), p), 1)
 		return
 	}
 	at := pfn
@@ -170,7 +191,8 @@ func (s *scanner) meet(head, pfn uint64) bool {
 	if order < 1 || order > maxLargeOrder || head&(1<<order-1) != 0 || pfn-head >= 1<<order {
 		return false
 	}
-	s.large = compound{head: head, end: head + 1<<order, page: s.class.Large(first, second)}
+	page := s.aged(s.class.Large(first, second), first)
+	s.large = compound{head: head, end: head + 1<<order, page: page}
 	return true
 }
 

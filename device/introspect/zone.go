@@ -131,8 +131,9 @@ func (k *Kernel) readZone(at uint64) (Zone, error) {
 // number of the node, and the bits below it the kind of zone
 // (include/linux/page-flags-layout.h, with SPARSEMEM_VMEMMAP).
 type zoneTable struct {
-	shift int
-	index []int16 // by node and kind; -1 for none
+	shift    int
+	kindBits int
+	index    []int16 // by node and kind; -1 for none
 }
 
 // newZoneTable makes the table, and checks it against a page of each zone.
@@ -145,7 +146,10 @@ func (k *Kernel) newZoneTable(zones []Zone) (*zoneTable, error) {
 	for 1<<nodeBits < count {
 		nodeBits++
 	}
-	t := &zoneTable{shift: 64 - nodeBits - kindBits, index: make([]int16, 1<<(nodeBits+kindBits))}
+	t := &zoneTable{
+		shift: 64 - nodeBits - kindBits, kindBits: kindBits,
+		index: make([]int16, 1<<(nodeBits+kindBits)),
+	}
 	for i := range t.index {
 		t.index[i] = -1
 	}
@@ -178,6 +182,9 @@ func (t *zoneTable) prove(k *Kernel, i int, start uint64) error {
 	}
 	return nil
 }
+
+// node returns the number of the node.
+func (t *zoneTable) node(flags uint64) int { return int(flags >> t.shift >> t.kindBits) }
 
 // find returns the number of the zone, or -1.
 func (t *zoneTable) find(flags uint64) int { return int(t.index[flags>>t.shift]) }

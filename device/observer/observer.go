@@ -47,23 +47,24 @@ type Observer struct {
 	changed func()
 	turn    chan struct{} // holds a token during a search for the kernel
 	// maxClaims is the constant maxClaims; tests lower it.
-	maxClaims  int
-	background bool
+	maxClaims int
 
-	mu     sync.Mutex
-	guest  *guest        // nil without memory
-	boot   uint32        // the frontend's count of resets
-	note   uint64        // where the guest says that its note is; 0 if it does not say
-	booted chan struct{} // closed at the next change of boot
-	life   *life         // of the kernel that was found last; nil if none
-	why    error         // why there is no kernel, or it cannot be used
+	mu         sync.Mutex
+	background bool          // whether guests are watched
+	guest      *guest        // nil without memory
+	boot       uint32        // the frontend's count of resets
+	note       uint64        // where the guest says that its note is; 0 if it does not say
+	booted     chan struct{} // closed at the next change of boot
+	life       *life         // of the kernel that was found last; nil if none
+	why        error         // why there is no kernel, or it cannot be used
 }
 
 // guest is a guest's memory under one memory table.
 type guest struct {
 	shared reference
 	mem    *physmem.Memory
-	stop   context.CancelFunc // of its watcher
+	ctx    context.Context    // of its watcher
+	stop   context.CancelFunc // ends ctx
 }
 
 // reference keeps memory valid. [vhostuser.Memory] implements it.
@@ -117,7 +118,7 @@ func (o *Observer) setGuest(shared reference, mem *physmem.Memory) {
 		o.life, o.why = nil, nil
 	} else {
 		ctx, stop := context.WithCancel(context.Background())
-		o.guest = &guest{shared, mem, stop}
+		o.guest = &guest{shared, mem, ctx, stop}
 		shared.Retain()
 		if o.background {
 			shared.Retain()
@@ -130,6 +131,21 @@ func (o *Observer) setGuest(shared reference, mem *physmem.Memory) {
 		old.shared.Release()
 	}
 	o.changed()
+}
+
+// KeepLooking looks for the kernel between requests from now on, as with
+// Options.Background.
+func (o *Observer) KeepLooking() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.background {
+		return
+	}
+	o.background = true
+	if g := o.guest; g != nil {
+		g.shared.Retain()
+		go o.watch(g.ctx, g)
+	}
 }
 
 // SetBoot sets the frontend's count of resets of the machine, and of times that
@@ -302,6 +318,7 @@ func (o *Observer) find(
 	}
 	o.mu.Lock()
 	g, boot, note, l, why := o.guest, o.boot, o.note, o.life, o.why
+	quick := o.background
 	if g != nil {
 		g.shared.Retain()
 	}
@@ -311,7 +328,7 @@ func (o *Observer) find(
 	}
 	// Without a watcher nothing else finds out why there is no kernel, so the look
 	// must not be quick.
-	if l, err = l.renew(ctx, g.mem, note, o.background); err == nil {
+	if l, err = l.renew(ctx, g.mem, note, quick); err == nil {
 		err = check(l)
 	} else if errors.Is(err, introspect.ErrNotFound) && why != nil {
 		err = why // from explain, which reads more

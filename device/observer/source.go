@@ -13,7 +13,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/source"
 )
 
-var _ source.Source = (*Observer)(nil)
+var _ source.Orderer = (*Observer)(nil)
 
 // Name implements source.Source.
 func (o *Observer) Name() string { return "introspect" }
@@ -45,11 +45,15 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 	}
 	found := time.Now()
 	s := newSieve(f.Free, r.Written, o.maxClaims)
-	census, err := k.Scan(ctx, introspect.ScanOptions{
+	options := introspect.ScanOptions{
 		Workers:  min(runtime.GOMAXPROCS(0), maxWorkers),
-		FreeOnly: true,
+		FreeOnly: f.Order == nil,
 		Free:     func(blocks []introspect.Block) error { return s.add(ctx, blocks) },
-	})
+	}
+	if f.Order != nil {
+		options.Order = o.addTo(f.Order)
+	}
+	census, err := k.Scan(ctx, options)
 	if err == nil {
 		err = s.prove(ctx)
 	}

@@ -15,6 +15,7 @@ const (
 	WindowVersion2 = 2
 
 	WindowFeatureOutcome = 1 << 0 // the frontend tells the outcome of each migration
+	WindowFeatureClasses = 1 << 1 // an answer may say in which order the rest is to be sent
 	WindowFeaturePeek    = 1 << 2 // the frontend tells which pages were written
 )
 
@@ -60,6 +61,8 @@ const (
 	WindowTimesOffset            = 0x0a0 // version 1: WindowTimes of le32 each
 	WindowSourceOffset           = 0x0c0 // version 2
 	WindowEntryCountOffset       = 0x0d0 // version 2
+	WindowHotCountOffset         = 0x0d8 // CLASSES
+	WindowColdCountOffset        = 0x0e0 // CLASSES
 	WindowEntriesOffset          = 0x200 // version 2
 )
 

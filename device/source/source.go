@@ -64,6 +64,10 @@ type Findings struct {
 	// Truncated says that some free memory is not in Free.
 	Truncated bool
 
+	// Order is nil where nobody wants one. A source that is no [Orderer] leaves it as
+	// it is.
+	Order *Order
+
 	// Items counts what the source went through, in its own unit.
 	Items uint64
 
@@ -72,6 +76,23 @@ type Findings struct {
 	// of both, by the rule of Source.Name.
 	Phases  []Phase
 	Details []Detail
+}
+
+// Order says in which order memory is best sent. It need not be exact, for all of it is
+// sent. Sets may overlap: free memory is in no order, and Hot wins over Cold.
+type Order struct {
+	Hot  *freeset.Set // first: what the guest is about to use
+	Cold *freeset.Set // last: what it may never use again. Nil where it is not wanted
+	From string       // name of the source that knew it; empty while there is no order
+}
+
+// Orderer is a source that finds an order, too. Its Ask fills Findings.Order.
+type Orderer interface {
+	Source
+
+	// FindOrder finds only an order. It returns promptly when ctx ends, and does not
+	// touch o after it has returned. After an error o is ignored.
+	FindOrder(ctx context.Context, r Request, o *Order) error
 }
 
 // Phase is a named part of an exchange.

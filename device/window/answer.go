@@ -12,46 +12,79 @@ import (
 	"github.com/fbpp-project/fbpp/device/source"
 )
 
-// Answer ends a request. It has ranges only with AnswerOK.
+// Answer ends a request. It has ranges, of either kind, only with AnswerOK.
 type Answer struct {
 	Status    protocol.AnswerStatus
 	Truncated bool // some free memory is not in the ranges
-	Ranges    int
-	Bytes     uint64
+	Written        // the free ranges
+	Hot, Cold Written
 
 	Source  string // name of the source that answered, or ""
 	Phases  []source.Phase
 	Details []source.Detail
 }
 
+// Written says what is in some of the window's slots.
+type Written struct {
+	Ranges int
+	Bytes  uint64
+}
+
+// maxOrder bounds the hot and the cold ranges, each. The frontend has to look at
+// all of them before it sends its first page.
+const maxOrder = 1 << 18
+
 // WriteRanges writes the ranges of free into the window's slots, for the next
-// Publish. When there are more ranges than slots, it leaves out the shortest: it
-// doubles the least length of a range until all that remain fit. It returns how
-// many ranges it wrote, and their bytes.
-func (w *Window) WriteRanges(free *freeset.Set) (count int, bytes uint64) {
+// Publish. When there are more ranges than slots, it leaves out the shortest.
+func (w *Window) WriteRanges(free *freeset.Set) Written {
+	return w.write(free, 0, w.capacity)
+}
+
+// CanOrder says whether the frontend takes an order.
+func (w *Window) CanOrder() bool { return w.terms.Features&protocol.WindowFeatureClasses != 0 }
+
+// WriteOrder writes the ranges of hot and cold behind the free ones, which
+// WriteRanges has written. No page is in two of the three sets. A set may be nil.
+// Where slots run out, WriteOrder leaves out cold ranges first.
+func (w *Window) WriteOrder(free Written, hot, cold *freeset.Set) (h, c Written) {
+	if !w.CanOrder() {
+		return h, c
+	}
+	if at := free.Ranges; hot != nil {
+		h = w.write(hot, at, min(w.capacity-at, maxOrder))
+	}
+	if at := free.Ranges + h.Ranges; cold != nil {
+		c = w.write(cold, at, min(w.capacity-at, maxOrder))
+	}
+	return h, c
+}
+
+// write writes a set's ranges into at most room slots from the slot at on. It
+// doubles the least length of a range until all that remain fit.
+func (w *Window) write(set *freeset.Set, at, room int) Written {
 	for minFrames := uint64(1); ; minFrames *= 2 {
-		count, bytes = 0, 0
+		var done Written
 		fits := true
-		for r := range free.Ranges(minFrames) {
-			if count == w.capacity {
+		for r := range set.Ranges(minFrames) {
+			if done.Ranges == room {
 				fits = false
 				break
 			}
-			slot := w.mem[protocol.WindowHeaderSize+count*protocol.WindowRangeSize:]
+			slot := w.mem[protocol.WindowHeaderSize+(at+done.Ranges)*protocol.WindowRangeSize:]
 			binary.LittleEndian.PutUint64(slot, r.GPA)
 			binary.LittleEndian.PutUint64(slot[8:], r.Length)
-			count++
-			bytes += r.Length
+			done.Ranges++
+			done.Bytes += r.Length
 		}
 		if fits {
-			return count, bytes
+			return done
 		}
 	}
 }
 
-// Publish answers request generation with a and the ranges of the last
-// WriteRanges, and wakes the frontend. The caller must not write ranges again
-// before the next request.
+// Publish answers request generation with a and the ranges that were written last,
+// and wakes the frontend. The caller must not write ranges again before the next
+// request.
 func (w *Window) Publish(generation uint64, a Answer) {
 	var flags uint32
 	if a.Truncated {
@@ -61,6 +94,10 @@ func (w *Window) Publish(generation uint64, a Answer) {
 	w.store32(protocol.WindowFlagsOffset, flags)
 	w.store64(protocol.WindowRangeCountOffset, uint64(a.Ranges))
 	w.store64(protocol.WindowRangeBytesOffset, a.Bytes)
+	if w.CanOrder() {
+		w.store64(protocol.WindowHotCountOffset, uint64(a.Hot.Ranges))
+		w.store64(protocol.WindowColdCountOffset, uint64(a.Cold.Ranges))
+	}
 	entries := a.entries()
 	if w.terms.Version == protocol.WindowVersion1 {
 		w.storeTimes(entries)

@@ -21,7 +21,8 @@ import (
 
 const (
 	minSize = protocol.WindowMinSize
-	known   = protocol.WindowFeatureOutcome | protocol.WindowFeaturePeek
+	known   = protocol.WindowFeatureOutcome | protocol.WindowFeaturePeek |
+		protocol.WindowFeatureClasses
 )
 
 // mustPair makes a window of the newest version, and QEMU's end of it.
@@ -86,15 +87,15 @@ func TestRequestAndAnswerCrossTheWindow(t *testing.T) {
 	if got := w.Request(); got != want {
 		t.Fatalf("request %+v, want %+v", got, want)
 	}
-	ranges, bytes := w.WriteRanges(mustFree(t, freeset.Block{First: 16, Count: 16},
+	free := w.WriteRanges(mustFree(t, freeset.Block{First: 16, Count: 16},
 		freeset.Block{First: 1024, Count: 1024}))
-	if ranges != 2 || bytes != 1040<<12 {
-		t.Errorf("wrote %d ranges of %d bytes", ranges, bytes)
+	if free != (Written{2, 1040 << 12}) {
+		t.Errorf("wrote %+v", free)
 	}
 	if f.Word64(0x80) != 0 {
 		t.Error("the answer is there before it was published")
 	}
-	w.Publish(7, Answer{Ranges: ranges, Bytes: bytes, Truncated: true})
+	w.Publish(7, Answer{Written: free, Truncated: true})
 	for off, want := range map[int]uint64{
 		0x80: 7, 0x88: 1 << 32, 0x90: 2, 0x98: 1040 << 12, // 0x88: ok, TRUNCATED
 		0x1000: 16 << 12, 0x1008: 16 << 12, 0x1010: 1024 << 12, 0x1018: 1024 << 12,
@@ -278,9 +279,8 @@ func TestTooManyRangesKeepTheLargest(t *testing.T) {
 		}
 		blocks = append(blocks, freeset.Block{First: i * 16, Count: n})
 	}
-	ranges, bytes := w.WriteRanges(mustFree(t, blocks...))
-	if ranges != 100 || bytes != 400<<12 {
-		t.Fatalf("wrote %d ranges of %d bytes, want the 100 ranges of 4 frames", ranges, bytes)
+	if got := w.WriteRanges(mustFree(t, blocks...)); got != (Written{100, 400 << 12}) {
+		t.Fatalf("wrote %+v, want the 100 ranges of 4 frames", got)
 	}
 }
 

@@ -190,6 +190,7 @@ func (s *subject) mustAgree(t *testing.T, mem *physmem.Memory, v *view) {
 	if c.differing(byAll) > 0 || c.unquiet > c.pages/20 || c.pages == 0 {
 		t.Errorf("%d pages differ, %d were not quiet", c.differing(byAll), c.unquiet)
 	}
+	s.mustAgreeOnAge(t, v, seen)
 	for _, class := range []pages.Class{
 		pages.Free, pages.Reserved, pages.Slab, pages.PageTable, pages.Anonymous, pages.KSM,
 		pages.File, pages.Shmem, pages.Hugetlb,

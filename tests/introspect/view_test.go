@@ -68,7 +68,7 @@ func (s *subject) collect() (map[string][]byte, error) {
 	}
 	files := make(map[string][]byte)
 	for _, name := range []string{
-		"kpageflags", "kpageflags2", "kpagecount", "zoneinfo", "buddyinfo",
+		"kpageflags", "kpageflags2", "kpagecount", "zoneinfo", "buddyinfo", "lru_gen",
 	} {
 		content, err := c.File(name)
 		if err != nil {

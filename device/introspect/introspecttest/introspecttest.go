@@ -42,6 +42,7 @@ const (
 	BTF                             = 0x200000
 	Variables, NodeTable, ZoneNames = 0x300000, 0x301000, 0x303000
 	Node, Roots, Sections           = 0x304000, 0x310000, 0x320000
+	Group                           = 0x3f0000   // a memory control group
 	State, PanicCPU, Kexec          = 64, 72, 80 // offsets in Variables
 	ImageSize                       = 4 << 20
 
@@ -51,6 +52,7 @@ const (
 	FirstPFN   = 1 << 20 // of the memory that has struct pages
 	PageSize   = 64
 	ZoneSize   = 512
+	NodeSize   = 5*ZoneSize + 64
 	Orders     = 11
 	SectionPFN = 1 << 15
 )
@@ -63,6 +65,8 @@ const (
 	Dirty      = 1 << 4
 	LRU        = 1 << 5
 	Head       = 1 << 6
+	Active     = 1 << 8
+	Workingset = 1 << 9
 	SwapCache  = 1 << 10
 	Reserved   = 1 << 13
 	SwapBacked = 1 << 17
@@ -71,6 +75,16 @@ const (
 
 	Zone      = 2 // ZONE_NORMAL
 	ZoneFlags = Zone << 51
+
+	// Generation is the lowest of 3 bits: a page's generation plus 1, of four. Which
+	// processor used the page last takes the bits up to the zone.
+	Generation = 1 << 27
+
+	// GroupAddress is the address of Group, for Page.Group. Newest are the numbers of
+	// the newest generation of its list, and of that of pages without a group.
+	GroupAddress             = imageStart + Image + Group
+	GroupNewest, NodeNewest  = Group + 0x100 + 72, Node + 5*ZoneSize + 24
+	groupNodes, groupPerNode = 16, 0x100
 
 	NoType  = 0xffffffff
 	Buddy   = 0xf0 << 24
@@ -102,7 +116,7 @@ func New(tb testing.TB, pages, mapped uint64) *Guest {
 	s := &Guest{Low: make([]byte, MemMap+mapped*PageSize), Pages: pages, mapped: mapped}
 	s.Facts = map[string]string{
 		"OSRELEASE": "6.12.0-synthetic", "PAGESIZE": "4096", "SIZE(page)": "64",
-		"SIZE(zone)": fmt.Sprint(ZoneSize), "SIZE(pglist_data)": fmt.Sprint(5*ZoneSize + 8),
+		"SIZE(zone)": fmt.Sprint(ZoneSize), "SIZE(pglist_data)": fmt.Sprint(NodeSize),
 		"SIZE(mem_section)": "16",
 		"NUMBER(phys_base)": "0", "NUMBER(pgtable_l5_enabled)": "0",
 		"NUMBER(SECTION_SIZE_BITS)": "27", "NUMBER(MAX_PHYSMEM_BITS)": "46",
@@ -205,6 +219,7 @@ func (s *Guest) putNode() {
 	s.Put(Variables+State, Running)
 	s.Put(Variables+PanicCPU, noCPU)
 	s.Put(NodeTable, base+Node)
+	s.Put(Group+groupNodes, GroupAddress+groupPerNode)
 	first := FirstPFN / SectionPFN
 	for n := first; uint64(n)*SectionPFN < FirstPFN+s.Pages; n++ {
 		const perRoot = 256
@@ -241,6 +256,7 @@ func PutNote(at []byte, facts map[string]string) {
 // Page is the content of a struct page.
 type Page struct {
 	Flags, Head, Mapping, Private uint64
+	Group                         uint64 // its memory control group
 	Word                          uint32 // type or mapcount; 0: neither
 	Refcount                      uint32
 	Large                         uint64 // after a head: flags with the order
@@ -259,6 +275,7 @@ func (s *Guest) Set(n uint64, p Page) {
 	binary.LittleEndian.PutUint64(b[40:], p.Private)
 	binary.LittleEndian.PutUint32(b[48:], p.Word)
 	binary.LittleEndian.PutUint32(b[52:], p.Refcount)
+	binary.LittleEndian.PutUint64(b[56:], p.Group)
 	if p.Large != 0 { // mapcounts of -1: not mapped
 		binary.LittleEndian.PutUint64(b[16:], 1<<64-1)
 	}
@@ -338,14 +355,15 @@ func mustBTF(tb testing.TB) []byte {
 		}
 		return e
 	}
-	list := &btf.Struct{Size: 40, Members: []btf.Member{
+	owner := &btf.Struct{Size: 40, Members: []btf.Member{
 		field("mapping", long, 16), field("private", long, 32),
 	}}
 	tail := &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}
 	page := &btf.Struct{Name: "page", Size: 64, Members: []btf.Member{
 		field("flags", long, 0),
-		{Offset: 64, Type: &btf.Union{Size: 40, Members: []btf.Member{{Type: list}, {Type: tail}}}},
+		{Offset: 64, Type: &btf.Union{Size: 40, Members: []btf.Member{{Type: owner}, {Type: tail}}}},
 		field("_mapcount", integer, 48), field("_refcount", integer, 52),
+		field("memcg_data", long, 56),
 	}}
 	folio := &btf.Struct{Name: "folio", Size: 128, Members: []btf.Member{
 		field("page", page, 0), field("_flags_1", long, 64),
@@ -359,20 +377,40 @@ func mustBTF(tb testing.TB) []byte {
 		field("spanned_pages", long, 24), field("present_pages", long, 32),
 		field("free_area", array(area, Orders), 40), field("vm_stat", array(long, 4), 400),
 	}}
-	node := &btf.Struct{Name: "pglist_data", Size: 5*ZoneSize + 8, Members: []btf.Member{
+	generations := &btf.Struct{Name: "lru_gen_folio", Size: 40, Members: []btf.Member{
+		field("max_seq", long, 0), field("timestamps", array(long, 4), 8),
+	}}
+	list := &btf.Struct{Name: "lruvec", Size: 48, Members: []btf.Member{
+		field("lrugen", generations, 8),
+	}}
+	node := &btf.Struct{Name: "pglist_data", Size: NodeSize, Members: []btf.Member{
 		field("node_zones", array(zone, 5), 0), field("node_id", integer, 5*ZoneSize),
+		field("__lruvec", list, 5*ZoneSize+16),
+	}}
+	group := &btf.Struct{Name: "mem_cgroup", Size: 16, Members: []btf.Member{
+		field("nodeinfo", array(long, 0), groupNodes),
+	}}
+	perNode := &btf.Struct{Name: "mem_cgroup_per_node", Size: 112, Members: []btf.Member{
+		field("lruvec", list, 64),
+	}}
+	task := &btf.Struct{Name: "task_struct", Size: 8, Members: []btf.Member{
+		field("numa_faults", long, 0),
+	}}
+	cpus := &btf.Struct{Name: "cpumask", Size: 1024, Members: []btf.Member{
+		field("bits", array(long, 128), 0),
 	}}
 	section := &btf.Struct{Name: "mem_section", Size: 16, Members: []btf.Member{
 		field("section_mem_map", long, 0),
 	}}
 	b, err := btf.NewBuilder([]btf.Type{
-		page, folio, zone, node, section,
+		page, folio, zone, node, section, group, perNode, task, cpus,
 		enum("zone_stat_item", map[string]uint64{"NR_FREE_PAGES": 0}),
 		enum("zone_type", map[string]uint64{"__MAX_NR_ZONES": 5}),
 		enum("system_states", map[string]uint64{"SYSTEM_RUNNING": Running}),
 		enum("pageflags", map[string]uint64{
 			"PG_locked": 0, "PG_writeback": 1, "PG_uptodate": 3, "PG_dirty": 4, "PG_lru": 5,
-			"PG_head": 6, "PG_swapcache": 10, "PG_reserved": 13, "PG_swapbacked": 17,
+			"PG_head": 6, "PG_active": 8, "PG_workingset": 9, "PG_swapcache": 10,
+			"PG_reserved": 13, "PG_swapbacked": 17,
 		}),
 		enum("pagetype", map[string]uint64{
 			"PGTY_buddy": 0xf0, "PGTY_offline": 0xf1, "PGTY_table": 0xf2, "PGTY_guard": 0xf3,

@@ -33,6 +33,7 @@ type Kernel struct {
 	Zone    Zone
 	Node    Node
 	Section Section
+	LRU     LRU
 	Running uint32 // the system_state of a kernel in normal operation
 }
 
@@ -73,6 +74,7 @@ func Load(blob []byte, major, minor int) (k *Kernel, err error) {
 			return nil, fmt.Errorf("learn %s: %w: %w", load.what, err, ErrUnknown)
 		}
 	}
+	k.LRU.load(t)
 	return k, nil
 }
 

@@ -12,6 +12,7 @@ import (
 // kernel has the types of a synthetic kernel. Tests change them.
 type kernel struct {
 	page, folio, zone, area, node, section *btf.Struct
+	more                                   []btf.Type
 	enums                                  map[string]map[string]uint64
 }
 
@@ -89,6 +90,7 @@ func (k *kernel) as6_1() {
 func (k *kernel) blob(tb testing.TB) []byte {
 	tb.Helper()
 	types := []btf.Type{k.page, k.folio, k.zone, k.area, k.node, k.section}
+	types = append(types, k.more...)
 	for name, values := range k.enums {
 		e := &btf.Enum{Name: name, Size: 4}
 		for value, n := range values {
@@ -221,6 +223,9 @@ func FuzzLoad(f *testing.F) {
 	old := newKernel()
 	old.as6_1()
 	f.Add(old.blob(f), 6, 1)
+	young := newKernel()
+	young.withGenerations()
+	f.Add(young.blob(f), 6, 12)
 	f.Fuzz(func(t *testing.T, blob []byte, major, minor int) {
 		k, err := Load(blob, major, minor)
 		if err != nil {
@@ -237,6 +242,10 @@ func FuzzLoad(f *testing.F) {
 			if at < 0 || at > p.Size {
 				t.Errorf("%s ends at %d of %d", name, at, p.Size)
 			}
+		}
+		if l := k.LRU; l.Count > 0 && (l.Count > 16 || l.Memcg < 0 || l.Memcg+8 > p.Size ||
+			l.Bits > 5 || l.Below > 32 || l.NodeNewest+8 > k.Node.Size) {
+			t.Errorf("generations %+v", l)
 		}
 		if z := k.Zone; z.FreePages+8 > z.Size || z.FreeArea+z.Orders*z.FreeAreaSize > z.Size ||
 			z.FreeAreaCount+8 > z.FreeAreaSize {

@@ -36,6 +36,7 @@ type Page struct {
 // Flags are masks of a page's flags. A flag that the kernel does not have is 0.
 type Flags struct {
 	Locked, Uptodate, Dirty, LRU, Slab, Reserved, Writeback, Head, SwapBacked, SwapCache uint64
+	Active, Workingset                                                                   uint64
 }
 
 // Types are the marks of page types in the word at Page.Mapcount. A type that the
@@ -123,6 +124,8 @@ func (f *Flags) load(t types) error {
 		{&f.Head, "PG_head", true},
 		{&f.SwapBacked, "PG_swapbacked", true},
 		{&f.SwapCache, "PG_swapcache", true},
+		{&f.Active, "PG_active", false},
+		{&f.Workingset, "PG_workingset", false},
 	} {
 		bit, err := t.enum("pageflags", flag.name)
 		if errors.Is(err, errNoMember) && !flag.required {

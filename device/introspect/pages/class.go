@@ -64,6 +64,7 @@ const (
 	Writeback                  // being written to its file or swap device
 	SwapCache                  // also on a swap device, or about to be
 	Clean                      // can be read again from its file, and is not mapped
+	Active                     // used lately, as the kernel sees it
 
 	Attrs = 1 << iota // the number of sets of attributes
 )

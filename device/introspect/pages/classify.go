@@ -200,5 +200,10 @@ func (c *Classifier) owned(p []byte, flags uint64, word uint32) Page {
 	if page == (Page{Class: File}) && flags&(f.Uptodate|f.Locked) == f.Uptodate {
 		page.Attr = Clean
 	}
+	// On the active list, or once there (mm/workingset.c). With generations, pages on a
+	// list have only the latter flag.
+	if flags&(f.Active|f.Workingset) != 0 {
+		page.Attr |= Active
+	}
 	return page
 }

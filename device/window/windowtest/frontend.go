@@ -159,6 +159,7 @@ type Answer struct {
 	Truncated bool
 	Ranges    []freeset.Range
 	Bytes     uint64
+	Hot, Cold []freeset.Range // CLASSES
 }
 
 // Answer waits for the answer to the newest request.
@@ -177,15 +178,33 @@ func (f *Frontend) Answer(patience time.Duration) Answer {
 		Truncated: f.Word32(protocol.WindowFlagsOffset)&protocol.WindowTruncated != 0,
 		Bytes:     f.Word64(protocol.WindowRangeBytesOffset),
 	}
-	n, slots := f.Word64(protocol.WindowRangeCountOffset), f.Word64(protocol.WindowCapacityOffset)
-	if n > slots {
-		f.t.Fatalf("%d ranges in %d slots", n, slots)
-	}
-	for i := range int(n) {
-		slot := protocol.WindowHeaderSize + i*protocol.WindowRangeSize
-		a.Ranges = append(a.Ranges, freeset.Range{GPA: f.Word64(slot), Length: f.Word64(slot + 8)})
+	slots := f.Word64(protocol.WindowCapacityOffset)
+	at := protocol.WindowHeaderSize
+	for _, list := range []struct {
+		count int
+		to    *[]freeset.Range
+	}{
+		{protocol.WindowRangeCountOffset, &a.Ranges}, {protocol.WindowHotCountOffset, &a.Hot},
+		{protocol.WindowColdCountOffset, &a.Cold},
+	} {
+		n := f.Word64(list.count)
+		if n > slots {
+			f.t.Fatalf("%d ranges in %d slots", n, slots)
+		}
+		slots -= n
+		*list.to = f.ranges(at, int(n))
+		at += int(n) * protocol.WindowRangeSize
 	}
 	return a
+}
+
+// ranges reads n ranges.
+func (f *Frontend) ranges(at, n int) (found []freeset.Range) {
+	for ; n > 0; n-- {
+		found = append(found, freeset.Range{GPA: f.Word64(at), Length: f.Word64(at + 8)})
+		at += protocol.WindowRangeSize
+	}
+	return found
 }
 
 // wait waits for done, at most d, and resets its counter.
@@ -202,10 +221,7 @@ func (f *Frontend) wait(d time.Duration) {
 func (f *Frontend) Peek() (generation uint64, pages []freeset.Range) {
 	f.t.Helper()
 	f.peek = f.Word64(protocol.WindowPeekNumberOffset)
-	for i := range int(f.Word64(protocol.WindowPeekCountOffset)) {
-		slot := protocol.WindowHeaderSize + i*protocol.WindowRangeSize
-		pages = append(pages, freeset.Range{GPA: f.Word64(slot), Length: f.Word64(slot + 8)})
-	}
+	pages = f.ranges(protocol.WindowHeaderSize, int(f.Word64(protocol.WindowPeekCountOffset)))
 	return f.Word64(protocol.WindowPeekGenerationOffset), pages
 }
 

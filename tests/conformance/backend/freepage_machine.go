@@ -54,7 +54,10 @@ const (
 type memRange struct{ GPA, Length uint64 }
 
 // bootFreePage boots up to a driver that has not said HELLO.
-func (s *session) bootFreePage() *freePageMachine {
+func (s *session) bootFreePage() *freePageMachine { return s.bootFreePageOf(nil) }
+
+// bootFreePageOf is bootFreePage with the payload that asks for the window.
+func (s *session) bootFreePageOf(request []byte) *freePageMachine {
 	window := vhosttest.Options{Extra: 1 << windowFeature}
 	m := &freePageMachine{
 		machine: s.boot(bootOptions{stopped: true, Options: window}),
@@ -63,7 +66,7 @@ func (s *session) bootFreePage() *freePageMachine {
 	s.need(m.f.Negotiated.Has(windowFeature), "backend does not offer the hint window")
 	m.events = m.queues[protocol.EventQueue]
 	m.message = m.g.Alloc(messageRoom)
-	m.fetchWindow()
+	m.fetchWindow(request)
 	m.must(m.f.Start(m.g, m.features, m.queues...), "start the device")
 	for range 4 {
 		m.supply(protocol.EventSize)
@@ -79,16 +82,21 @@ func (s *session) bootDriver() *freePageMachine {
 	return m
 }
 
-func (m *freePageMachine) fetchWindow() {
-	reply, err := m.f.Ask(windowRequest, nil)
+// fetchWindow asks for the window with a payload: none is a request of version 1.
+func (m *freePageMachine) fetchWindow(request []byte) {
+	reply, err := m.f.Ask(windowRequest, request)
 	m.must(err, "ask for the window")
 	m.Cleanup(reply.Close)
-	if len(reply.Payload) != 16 || len(reply.FDs) != 3 {
-		m.Failf("the window's reply has %d bytes and %d descriptors", len(reply.Payload), len(reply.FDs))
+	p := reply.Payload
+	if len(p) < 16 || len(reply.FDs) != 3 {
+		m.Failf("the window's reply has %d bytes and %d descriptors", len(p), len(reply.FDs))
 	}
-	size := le.Uint64(reply.Payload[8:])
-	v, flags := le.Uint32(reply.Payload), le.Uint32(reply.Payload[4:])
-	if v != 1 || flags != 0 || size < 8192 || size > 1<<32 {
+	size := le.Uint64(p[8:])
+	v, flags := le.Uint32(p), le.Uint32(p[4:])
+	if v == 0 || v > 2 || request == nil && v != 1 || len(p) != 8+8*int(v) {
+		m.Failf("the window's reply has %d bytes and says version %d", len(p), v)
+	}
+	if flags != 0 || size < 8192 || size > 1<<32 {
 		m.Failf("the window's reply says version %d, flags %#x and %d bytes", v, flags, size)
 	}
 	for i := range m.fds {

@@ -18,6 +18,7 @@ func fpWindow() []check {
 		fetch    = "window.md, Fetching it"
 		layout   = "window.md, Layout"
 		exchange = "window.md, One exchange"
+		order    = "window.md, The order"
 	)
 	return []check{
 		{id: "FBPP-WIN-1", source: fetch,
@@ -45,6 +46,11 @@ func fpWindow() []check {
 			text: "A request of version 2 is answered by version 1 or 2," +
 				" and by no feature that it does not name.",
 			run: fpVersion2},
+		{id: "FBPP-WIN-10", source: order,
+			text: "Hot and cold ranges are as free ones have to be, and no page is in two lists.",
+			run:  fpOrder},
+		{id: "FBPP-WIN-11", source: order,
+			text: "An answer that is not ok has no order.", run: fpNoOrder},
 	}
 }
 
@@ -54,7 +60,7 @@ var windowOptions = vhosttest.Options{Extra: 1 << windowFeature}
 func (m *machine) withWindow() *freePageMachine {
 	m.need(m.f.Negotiated.Has(windowFeature), "backend does not offer the hint window")
 	fm := &freePageMachine{machine: m, buffers: make(map[uint32]uint64)}
-	fm.fetchWindow()
+	fm.fetchWindow(nil)
 	return fm
 }
 

@@ -37,7 +37,7 @@ type relay struct {
 const (
 	atAsk, atDeadline, atCancel = 0x40, 0x48, 0x50
 	atDone, atStatus, atCount   = 0x80, 0x88, 0x90
-	atWakeup, atGPA             = 0xa0, 0x1000
+	atWakeup, atHot, atGPA      = 0xa0, 0xd8, 0x1000
 )
 
 var le = binary.LittleEndian
@@ -72,7 +72,7 @@ func (r relay) start(c *proxied, m *wire.Message) {
 	}
 	c.own(fd)
 	frontend := mustMap(c, fd, size)
-	copy(frontend[:16], device[:16])
+	copy(frontend[:24], device[:24])
 	myAsk, myDone := c.eventfd(), c.eventfd()
 	m.Close()
 	for _, fd := range []int{fd, myAsk, myDone} {
@@ -176,6 +176,18 @@ func windowMutants() []mutant {
 					return true
 				}}
 			}},
+		{defect: "a hot range is also free", rules: rules("FBPP-WIN-10"),
+			proxy: relay{done: func(f []byte) { appendHot(f, le.Uint64(f[atGPA:])) }}.between},
+		{defect: "a hot range lies within a page", rules: rules("FBPP-WIN-10"),
+			proxy: relay{done: func(f []byte) { appendHot(f, 512) }}.between},
+		{defect: "there are more hot ranges than slots", rules: rules("FBPP-WIN-10"),
+			proxy: relay{done: func(f []byte) { le.PutUint64(f[atHot:], 1<<63) }}.between},
+		{defect: "a discarded report leaves an order behind", rules: rules("FBPP-WIN-11"),
+			proxy: relay{done: func(f []byte) {
+				if le.Uint32(f[atStatus:]) != 0 {
+					le.PutUint64(f[atHot:], 1)
+				}
+			}}.between},
 		{defect: "each signal is a request", rules: rules("FBPP-WIN-6"),
 			proxy: relay{always: true}.between},
 		{defect: "giving up is ignored", rules: rules("FBPP-WIN-7"),
@@ -216,6 +228,14 @@ func windowMutants() []mutant {
 		{defect: "a report counts for any request", rules: rules("FBPP-MSG-3", "FBPP-EV-4"),
 			proxy: relay{done: func(f []byte) { le.PutUint64(f[atCount:], 0) }}.between},
 	}
+}
+
+// appendHot adds a hot range of one page.
+func appendHot(f []byte, gpa uint64) {
+	slot := f[atGPA+16*le.Uint64(f[atCount:]):]
+	le.PutUint64(slot, gpa)
+	le.PutUint64(slot[8:], 4096)
+	le.PutUint64(f[atHot:], 1)
 }
 
 // splitRange splits the first range into two.

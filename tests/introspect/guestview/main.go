@@ -67,12 +67,15 @@ func run(args []string) error {
 // The files of a view, in the order in which they are read. The flags are read
 // twice: a page that changed meanwhile was not quiet.
 var files = []struct{ name, path string }{
+	{"lru_gen", debugfs + "/lru_gen"},
 	{"kpageflags", "/proc/kpageflags"},
 	{"kpagecount", "/proc/kpagecount"},
 	{"zoneinfo", "/proc/zoneinfo"},
 	{"buddyinfo", "/proc/buddyinfo"},
 	{"kpageflags2", "/proc/kpageflags"},
 }
+
+const debugfs = "/sys/kernel/debug"
 
 // maxText bounds the files that are text.
 const maxText = 256 << 10
@@ -90,6 +93,9 @@ func prepare(token [pageview.TokenSize]byte) (*view, error) {
 	size, err := tableSize()
 	if err != nil {
 		return nil, err
+	}
+	if err := unix.Mount("debugfs", debugfs, "debugfs", 0, ""); err != nil && err != unix.EBUSY {
+		return nil, fmt.Errorf("mount debugfs: %w", err)
 	}
 	v := &view{token: token}
 	if v.staging, err = touched(max(size, maxText)); err != nil {

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"context"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/source"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// orders are the sets that an order is found in. Device.freeMu guards them.
+type orders struct{ hot, cold freeset.Set }
+
+func (o *orders) setMemory(ranges []freeset.Range) {
+	o.hot.SetMemory(ranges)
+	o.cold.SetMemory(ranges)
+}
+
+// empty returns an order to be found, without cold pages unless they are wanted.
+func (o *orders) empty(cold bool) *source.Order {
+	o.hot.Reset()
+	o.cold.Reset()
+	order := &source.Order{Hot: &o.hot}
+	if cold {
+		order.Cold = &o.cold
+	}
+	return order
+}
+
+// orderGrace is how long free memory may wait for an order, which a driver's answer can
+// overtake.
+const orderGrace = 50 * time.Millisecond
+
+// hole is the largest hole between hot pages, in frames, that is sent with them: 60 KiB.
+const hole = 15
+
+// aside is a search for an order, while a source that knows none is asked. A nil one is
+// over.
+type aside struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed at the end of the search
+	order  *source.Order
+	err    error // valid after done
+}
+
+// lookAside begins a search. freeMu is held until it has ended.
+func lookAside(ctx context.Context, by source.Orderer, r source.Request, o *source.Order) *aside {
+	ctx, cancel := context.WithCancel(ctx)
+	a := &aside{cancel: cancel, done: make(chan struct{}), order: o}
+	go func() {
+		defer close(a.done)
+		a.err = by.FindOrder(ctx, r, o)
+	}()
+	return a
+}
+
+// end ends a search, which no longer writes to its order then.
+func (a *aside) end() {
+	if a == nil {
+		return
+	}
+	a.cancel()
+	<-a.done
+}
+
+// await waits for the end of the search, but no longer than patience. It returns nil if
+// the search failed or was late.
+func (a *aside) await(patience time.Duration) *source.Order {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-a.done:
+	case <-timer.C:
+	}
+	if a.end(); a.err != nil {
+		return nil
+	}
+	return a.order
+}
+
+// conclude adds to findings what a search beside them found, if there was one, and
+// settles their order.
+func conclude(ctx context.Context, f *source.Findings, side *aside) {
+	if f.Order == nil && side == nil {
+		return
+	}
+	begun := time.Now()
+	if f.Order == nil {
+		f.Order = side.await(grace(ctx))
+	}
+	settle(f)
+	f.Phases = append(f.Phases, source.Phase{Name: "order", Time: time.Since(begun)})
+}
+
+// grace returns how long an order may be waited for.
+func grace(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return max(0, min(orderGrace, time.Until(deadline)/4))
+	}
+	return orderGrace
+}
+
+// settle makes the sets of an order disjoint.
+func settle(f *source.Findings) {
+	o := f.Order
+	if o == nil {
+		return
+	}
+	o.Hot.CloseHoles(hole)
+	o.Hot.Subtract(f.Free)
+	if o.Cold != nil {
+		o.Cold.Subtract(f.Free)
+		o.Cold.Subtract(o.Hot)
+	}
+}
+
+// ranges returns where the guest's memory is. m may be nil.
+func ranges(m *vhostuser.Memory) (all []freeset.Range) {
+	if m == nil {
+		return nil
+	}
+	for _, r := range m.Regions() {
+		all = append(all, freeset.Range{GPA: r.Addr, Length: r.Size})
+	}
+	return all
+}
