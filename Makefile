@@ -33,7 +33,7 @@ demo: machine qemu-build ## migrate a guest with hints off and on, and compare
 bench: machine qemu-build ## measure every load by every method, for hours; can be interrupted
 	@go run ./tests/bench $(BENCH_FLAGS)
 bench-quick: machine qemu-build ## measure what tells most, in some minutes
-	@go run ./tests/bench -quick $(BENCH_FLAGS)
+	@go run ./tests/bench --quick $(BENCH_FLAGS)
 
 ##@ To work on it
 
@@ -103,6 +103,14 @@ qemu-check: ## lint the series, apply it to a clean tree, compare with a refresh
 .PHONY: qemu-bisect
 qemu-bisect: ## build after each patch
 	@$(QEMU) bisect
+
+##@ Packages
+
+.PHONY: packages packages-check
+packages: go ## make fbppd and fbpp-agent as .deb and .rpm, into build/packages
+	@./packaging/build.sh build/packages
+packages-check: machine ## make them twice, compare, install and purge them on new Debians
+	@./packaging/test.sh $(SUITES)
 
 ##@ Other
 

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cli has what the command lines of the project's programs have in common:
-// --help and --version, one line for an error, and the exit status, which is not 0
-// when output was lost.
+// options with two dashes, --help and --version, one line for an error, and the exit
+// status, which is not 0 when output was lost.
 package cli
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -16,8 +15,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/fbpp-project/fbpp/vhostuser/program/version"
 )
 
 // ErrDone says that the command line asked for help, the version or the like, and
@@ -33,9 +30,21 @@ func (e UsageError) Unwrap() error { return e.error }
 // Usagef makes a UsageError as fmt.Errorf makes an error.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
+// StatusError is an error with an exit status of its own.
+type StatusError struct {
+	error
+	Status int
+}
+
+// Unwrap makes errors.Is and errors.As look at the cause.
+func (e StatusError) Unwrap() error { return e.error }
+
+// WithStatus gives err an exit status.
+func WithStatus(status int, err error) error { return StatusError{err, status} }
+
 // Main runs a program and ends the process. It prints an error. The exit status is
-// 2 after a UsageError, 1 after any other error but ErrDone, and 0 otherwise. ctx
-// ends at SIGINT and SIGTERM.
+// 2 after a UsageError, that of a StatusError, 1 after any other error but ErrDone,
+// and 0 otherwise. ctx ends at SIGINT and SIGTERM.
 func Main(name string, run func(ctx context.Context, args []string, stdout io.Writer) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	out := NewOutput(os.Stdout)
@@ -60,36 +69,10 @@ func report(stderr io.Writer, name string, err error) int {
 		fmt.Fprintf(stderr, "Try '%s --help'.\n", name)
 		return 2
 	}
+	if with := new(StatusError); errors.As(err, with) {
+		return with.Status
+	}
 	return 1
-}
-
-// Parse reads the flags, and adds --version. When args ask for the version or the
-// help, it prints that to stdout and returns ErrDone. A wrong command line is a
-// UsageError, which the caller prints.
-func Parse(fs *flag.FlagSet, args []string, stdout io.Writer) error {
-	showVersion := fs.Bool("version", false, "print the version and exit")
-	fs.SetOutput(io.Discard) // or Parse prints the error and all flags
-	err := fs.Parse(args)
-	fs.SetOutput(stdout)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fs.Usage()
-		return ErrDone
-	case err != nil:
-		return UsageError{err}
-	case *showVersion:
-		fmt.Fprintln(stdout, version.Line(fs.Name()))
-		return ErrDone
-	}
-	return nil
-}
-
-// NoArgs returns a UsageError when arguments follow the flags.
-func NoArgs(fs *flag.FlagSet) error {
-	if fs.NArg() > 0 {
-		return Usagef("unexpected argument %q", fs.Arg(0))
-	}
-	return nil
 }
 
 // Output is a writer that remembers the first error, so that a program need not

@@ -4,19 +4,20 @@ package cli
 
 import (
 	"errors"
-	"flag"
 	"io"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 )
 
 // newFlags returns the flags of a program, and the variable of its only flag.
-func newFlags() (*flag.FlagSet, *time.Duration) {
-	fs := flag.NewFlagSet("program", flag.ContinueOnError)
+func newFlags() (*pflag.FlagSet, *time.Duration) {
+	fs := pflag.NewFlagSet("program", pflag.ContinueOnError)
 	budget := new(time.Duration)
 	const shortest, longest = 10 * time.Microsecond, time.Second
 	Duration(fs, budget, "budget", time.Millisecond, shortest, longest, "longest `time`")
@@ -29,7 +30,10 @@ func TestParseSaysWhatIsWrongInOneLine(t *testing.T) {
 		{"no number", "--budget=long", "a number with a unit, such as"},
 		{"too little", "--budget=1ns", "between 10µs and 1s"},
 		{"too much", "--budget=1m", "between 10µs and 1s"},
-		{"an unknown flag", "--colour", "-colour"},
+		{"an unknown flag", "--colour", "--colour"},
+		{"one dash", "-budget=1ms", "options have two dashes: --budget"},
+		{"one dash, where -h exists", "-help", "options have two dashes: --help"},
+		{"a spare word", "word", `unexpected argument "word"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			fs, _ := newFlags()
@@ -47,24 +51,20 @@ func TestParseSaysWhatIsWrongInOneLine(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	fs, budget := newFlags()
-	err := Parse(fs, []string{"--budget=2ms", "word"}, io.Discard)
+	err := Parse(fs, []string{"--budget=2ms"}, io.Discard)
 	if err != nil || *budget != 2*time.Millisecond {
 		t.Errorf("got %v, %v", *budget, err)
 	}
-	if err := NoArgs(fs); !errors.As(err, new(UsageError)) {
-		t.Errorf("a spare word: %v", err)
-	}
 	fs, _ = newFlags()
-	fs.Duration("other", 0, "")
-	if err := Parse(fs, nil, io.Discard); err != nil || NoArgs(fs) != nil {
+	if err := Parse(fs, nil, io.Discard); err != nil {
 		t.Errorf("no arguments: %v", err)
 	}
 }
 
 func TestHelpAndVersionGoToStandardOutput(t *testing.T) {
 	for arg, want := range map[string]string{
-		"--help":    "longest time (default 1ms)",
-		"-h":        "Usage of program",
+		"--help":    "--budget time   longest time (default 1ms)",
+		"-h":        "usage: program [option]...\n\noptions:\n",
 		"--version": "program ",
 	} {
 		fs, _ := newFlags()
@@ -85,6 +85,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		{"nothing is wrong", nil, 0, ""},
 		{"a wrong command line", Usagef("no command"), 2, "program: no command\nTry 'program --help'.\n"},
+		{"an error with a status", WithStatus(3, io.EOF), 3, "program: EOF\n"},
 		{"any other error", io.ErrUnexpectedEOF, 1, "program: unexpected EOF\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -107,5 +108,69 @@ func TestOutputKeepsTheFirstWriteError(t *testing.T) {
 	_, err = io.WriteString(out, "lost too")
 	if !errors.Is(err, unix.ENOSPC) || !errors.Is(out.Err(), unix.ENOSPC) {
 		t.Errorf("got %v and then %v, want ENOSPC", err, out.Err())
+	}
+}
+
+// newProgram returns a program with the commands greet and grow.
+func newProgram() *cobra.Command {
+	root := &cobra.Command{Use: "program", Long: "A program."}
+	greet := &cobra.Command{Use: "greet", Short: "say hello", Args: NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.Println("hello")
+			_, err := io.WriteString(cmd.OutOrStdout(), "hello")
+			return err
+		}}
+	grow := &cobra.Command{Use: "grow", Short: "fail",
+		RunE: func(*cobra.Command, []string) error { return io.ErrUnexpectedEOF }}
+	root.AddCommand(greet, grow)
+	return root
+}
+
+func TestCommands(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		args   []string
+		prints string
+		err    error
+	}{
+		{"a command", []string{"greet"}, "hello", nil},
+		{"a command that fails", []string{"grow"}, "", io.ErrUnexpectedEOF},
+		{"the help", []string{"--help"}, "  greet       say hello\n", ErrDone},
+		{"the help of a command", []string{"help", "greet"}, "usage: program greet [option]...\n", nil},
+		{"the version", []string{"--version"}, "program ", ErrDone},
+		{"completion", []string{"completion", "bash"}, "bash completion V2 for program", nil},
+		{"what bash asks", []string{"__complete", "gr"}, "greet\tsay hello\ngrow\tfail\n", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out strings.Builder
+			err := Execute(t.Context(), newProgram(), tc.args, &out)
+			if !errors.Is(err, tc.err) || !strings.Contains(out.String(), tc.prints) {
+				t.Errorf("got %v and %q, want %v and %q", err, out.String(), tc.err, tc.prints)
+			}
+		})
+	}
+}
+
+func TestWrongCommandsAreOneLine(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "no command"},
+		{[]string{"destroy"}, `unknown command "destroy"`},
+		{[]string{"gret"}, `unknown command "gret": is it greet?`},
+		{[]string{"greet", "me"}, `unexpected argument "me"`},
+		{[]string{"greet", "--loud"}, "unknown flag: --loud"},
+		{[]string{"help", "nonsense"}, `there is no command "nonsense"`},
+		{[]string{"completion", "dos"}, `invalid argument "dos" for "program completion"`},
+		{[]string{"completion"}, "accepts 1 arg(s), received 0"},
+	} {
+		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
+			var out strings.Builder
+			err := Execute(t.Context(), newProgram(), tc.args, &out)
+			if !errors.As(err, new(UsageError)) || err.Error() != tc.want || out.Len() > 0 {
+				t.Errorf("got %q and %q, want the usage error %q", err, out.String(), tc.want)
+			}
+		})
 	}
 }

@@ -4,16 +4,17 @@ package cli
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 // NoMax as max of [Duration] allows any longer duration.
 const NoMax = time.Duration(math.MaxInt64)
 
-// duration is a flag.Value for a duration with limits. Its errors say how to write
+// duration is a pflag.Value for a duration with limits. Its errors say how to write
 // a duration.
 type duration struct {
 	p        *time.Duration
@@ -22,21 +23,19 @@ type duration struct {
 
 // Duration adds a flag for a duration from min to max.
 func Duration(
-	fs *flag.FlagSet, p *time.Duration, name string, value, min, max time.Duration, usage string,
+	fs *pflag.FlagSet, p *time.Duration, name string, value, min, max time.Duration, usage string,
 ) {
 	*p = value
 	fs.Var(duration{p, min, max}, name, usage)
 }
 
-// String implements flag.Value.
-func (d duration) String() string {
-	if d.p == nil { // the flag package also calls this on a zero value
-		return ""
-	}
-	return d.p.String()
-}
+// String implements pflag.Value.
+func (d duration) String() string { return d.p.String() }
 
-// Set implements flag.Value.
+// Type implements pflag.Value.
+func (duration) Type() string { return "time" }
+
+// Set implements pflag.Value.
 func (d duration) Set(s string) error {
 	v, err := time.ParseDuration(s)
 	switch {

@@ -33,7 +33,7 @@ const memoryLimit = 64 << 20
 func main() { cli.Main("fbpp-agent", run) }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
-	o, err := parse(args, stdout)
+	o, err := parse(ctx, args, stdout)
 	if err != nil {
 		return err
 	}

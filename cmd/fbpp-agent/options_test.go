@@ -42,16 +42,16 @@ func TestCommandLine(t *testing.T) {
 		"0001:00:05.0":     "0001:00:05.0",
 		"12345678:00:05.0": "12345678:00:05.0",
 	} {
-		o, err := parse([]string{"--device=" + device, "--log-level=debug"}, io.Discard)
+		o, err := parse(t.Context(), []string{"--device=" + device, "--log-level=debug"}, io.Discard)
 		if err != nil || o.device != want {
 			t.Errorf("%s is taken for %q, %v; want %q", device, o.device, err, want)
 		}
 	}
 	var help strings.Builder
-	if _, err := parse([]string{"--help"}, &help); !errors.Is(err, cli.ErrDone) {
+	if _, err := parse(t.Context(), []string{"--help"}, &help); !errors.Is(err, cli.ErrDone) {
 		t.Fatalf("error %v, want ErrDone", err)
 	}
-	for _, want := range []string{"Exit status:", "-check", "-device"} {
+	for _, want := range []string{"Exit status:", "--check", "--device address"} {
 		if !strings.Contains(help.String(), want) {
 			t.Errorf("--help does not speak of %q", want)
 		}

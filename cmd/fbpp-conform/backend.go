@@ -3,10 +3,11 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/backend"
@@ -15,14 +16,18 @@ import (
 )
 
 func backendSuite() suite {
-	return suite{name: "backend", rules: backend.AllRules, flags: backendFlags}
+	return suite{
+		name: "backend", short: "check the vhost-user backend that listens on a socket",
+		long:  "The backend's device is one of these (--device):\n" + profileList(),
+		rules: backend.AllRules, flags: backendFlags,
+	}
 }
 
-func backendFlags(fs *flag.FlagSet) func() (report.Suite, error) {
+func backendFlags(fs *pflag.FlagSet) func() (report.Suite, error) {
 	var c backend.Config
 	fs.StringVar(&c.SocketPath, "socket-path", "", "the backend listens on the Unix socket at `PATH`")
 	device := fs.String("device", "generic",
-		"what the backend's device is, `NAME` of these:\n"+profileList())
+		"what the backend's device is: `NAME` of the list above")
 	command := fs.String("start", "",
 		"start the backend by the shell `COMMAND`, again if it has ended before a rule")
 	limit := func(p *time.Duration, name string, value time.Duration, usage string) {

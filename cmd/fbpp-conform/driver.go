@@ -4,12 +4,12 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"time"
 
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
@@ -19,10 +19,13 @@ import (
 )
 
 func driverSuite() suite {
-	return suite{name: "driver", rules: driver.AllRules, flags: driverFlags}
+	return suite{
+		name: "driver", short: "be the device that a driver is checked against",
+		rules: driver.AllRules, flags: driverFlags,
+	}
 }
 
-func driverFlags(fs *flag.FlagSet) func() (report.Suite, error) {
+func driverFlags(fs *pflag.FlagSet) func() (report.Suite, error) {
 	var c driver.Config
 	fs.StringVar(&c.SocketPath, "socket-path", "",
 		"listen on a Unix socket at `PATH` for the frontend that has the driver")

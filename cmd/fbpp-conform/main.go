@@ -7,18 +7,18 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
-	"github.com/fbpp-project/fbpp/vhostuser/program/version"
 )
 
 func main() {
@@ -39,96 +39,77 @@ func main() {
 	os.Exit(status)
 }
 
-const usage = `usage: fbpp-conform COMMAND [options]
+// about is what --help and the manual page begin with.
+const about = `fbpp-conform checks whether a vhost-user backend or a virtio driver keeps the rules
+of its specification, and prints a verdict for each rule.
 
-commands:
-  backend   check the vhost-user backend that listens on a socket
-  driver    be the device that a driver is checked against
-  rules     list the rules of both suites
-
-'fbpp-conform COMMAND --help' lists the options. Exit status: 0 if every rule that
-must be kept was kept or does not apply, 1 if one was broken, 2 if the suite could not run.
-`
+Exit status: 0 if every rule that must be kept was kept or does not apply, 1 if one was
+broken, 2 if the suite could not run or the command line is wrong.`
 
 // suite is a command that runs a suite.
 type suite struct {
-	name string
+	name, short, long string
 	// flags adds the suite's own flags. The function that it returns makes the
 	// suite; call it after the flags were parsed.
-	flags func(*flag.FlagSet) func() (report.Suite, error)
+	flags func(*pflag.FlagSet) func() (report.Suite, error)
 	// rules returns all rules that the suite can check, whatever the flags.
 	rules func() []report.Rule
 }
 
 func suites() []suite { return []suite{backendSuite(), driverSuite()} }
 
-// run returns the exit status. With an error that is report.ExitError.
-func run(ctx context.Context, args []string, out io.Writer) (int, error) {
-	if len(args) == 0 {
-		return report.ExitError, cli.Usagef("no command")
+// newRoot returns the program's commands. A suite that ran sets status.
+func newRoot(status *int) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fbpp-conform",
+		Short: "checks vhost-user backends and virtio drivers",
+		Long:  about,
 	}
-	name, rest := args[0], args[1:]
 	for _, s := range suites() {
-		if s.name == name {
-			return s.run(ctx, rest, out)
-		}
+		root.AddCommand(s.command(status))
 	}
-	print := map[string]func() error{
-		"rules": func() error { return listRules(out) },
-		"help":  func() error { _, err := fmt.Fprint(out, usage); return err },
-		"--version": func() error {
-			_, err := fmt.Fprintln(out, version.Line("fbpp-conform"))
-			return err
-		},
-	}
-	switch name {
-	case "-h", "-help", "--help":
-		name = "help"
-	case "-version":
-		name = "--version"
-	}
-	f, ok := print[name]
-	if !ok {
-		return report.ExitError, cli.Usagef("unknown command %q", name)
-	}
-	if len(rest) > 0 {
-		return report.ExitError, cli.Usagef("unexpected argument %q", rest[0])
-	}
-	if err := f(); err != nil {
-		return report.ExitError, err
-	}
-	return report.ExitKept, nil
+	root.AddCommand(&cobra.Command{
+		Use: "rules", Short: "list the rules of both suites", Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return listRules(cmd.OutOrStdout()) },
+	})
+	return root
 }
 
-func (s suite) run(ctx context.Context, args []string, out io.Writer) (_ int, err error) {
-	fs := flag.NewFlagSet("fbpp-conform "+s.name, flag.ContinueOnError)
-	newSuite := s.flags(fs)
+// run returns the exit status. With an error that is report.ExitError.
+func run(ctx context.Context, args []string, out io.Writer) (int, error) {
+	status := report.ExitKept
+	err := cli.Execute(ctx, newRoot(&status), args, out)
+	if err != nil && !errors.Is(err, cli.ErrDone) {
+		return report.ExitError, err
+	}
+	return status, nil
+}
+
+// command returns the command that runs the suite. It sets status.
+func (s suite) command(status *int) *cobra.Command {
+	cmd := &cobra.Command{Use: s.name, Short: s.short, Long: s.long, Args: cli.NoArgs}
+	newSuite := s.flags(cmd.Flags())
 	var o output
-	o.flags(fs)
-	patterns := fs.String("rule", "",
+	o.flags(cmd.Flags())
+	patterns := cmd.Flags().String("rule", "",
 		"check only rules whose names match one of `PATTERNS`, separated by commas (VHU-LOG-*)")
-	if err := cli.Parse(fs, args, out); errors.Is(err, cli.ErrDone) {
-		return report.ExitKept, nil
-	} else if err != nil {
-		return report.ExitError, err
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		peer, err := newSuite()
+		if err != nil {
+			return err
+		}
+		sinks, closeSinks, err := o.sinks(cmd.OutOrStdout())
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, closeSinks()) }()
+		sum, err := report.Run(cmd.Context(), s.name, peer, split(*patterns), sinks...)
+		if err == nil {
+			*status = sum.ExitStatus()
+		}
+		return err
 	}
-	if err := cli.NoArgs(fs); err != nil {
-		return report.ExitError, err
-	}
-	peer, err := newSuite()
-	if err != nil {
-		return report.ExitError, err
-	}
-	sinks, closeSinks, err := o.sinks(out)
-	if err != nil {
-		return report.ExitError, err
-	}
-	defer func() { err = errors.Join(err, closeSinks()) }()
-	sum, err := report.Run(ctx, s.name, peer, split(*patterns), sinks...)
-	if err != nil {
-		return report.ExitError, err
-	}
-	return sum.ExitStatus(), nil
+	return cmd
 }
 
 func split(patterns string) []string {

@@ -3,10 +3,11 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/spf13/pflag"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
@@ -17,7 +18,7 @@ type output struct {
 	format, jsonFile string
 }
 
-func (o *output) flags(fs *flag.FlagSet) {
+func (o *output) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.format, "format", "tap", "write results to stdout as `tap|json`")
 	fs.StringVar(&o.jsonFile, "json", "", "also write results to `FILE`, as JSON")
 }

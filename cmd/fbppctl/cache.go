@@ -5,17 +5,26 @@ package main
 import (
 	"context"
 
+	"github.com/spf13/cobra"
+
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 )
 
-// cache sets the policy for cold page cache, or changes nothing if policy is empty. It
-// returns the state after it.
-func cache(ctx context.Context, c *control.Client, policy string) (device.Status, error) {
-	if policy == "" {
-		return c.Status(ctx)
+func cacheCommand(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use: "cache [send|last]", Short: "show what becomes of cold page cache, or set it",
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"send", "last"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.showStatus(cmd, func(c *control.Client, ctx context.Context) (device.Status, error) {
+				if len(args) == 0 {
+					return c.Status(ctx)
+				}
+				return c.SetCache(ctx, args[0])
+			})
+		},
 	}
-	return c.SetCache(ctx, policy)
 }
 
 // cacheLine describes what becomes of cold page cache.

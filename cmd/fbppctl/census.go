@@ -4,80 +4,41 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
+
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/control"
 )
 
-// census runs the commands census and estimate.
-func (o options) census(ctx context.Context, out io.Writer) error {
-	c, err := control.NewClient(o.path).Census(ctx)
-	if err != nil {
-		return err
+func censusCommand(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use: "census", Short: "show what the guest uses its memory for, as seen from the host",
+		Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return t.census(cmd, func(c *census.Census) error {
+				return t.show(cmd.OutOrStdout(), c, func(out io.Writer) error { return printCensus(out, c) })
+			})
+		},
 	}
-	switch {
-	case o.command == "estimate" && o.asJSON:
-		return json.NewEncoder(out).Encode(c.Estimate(o.links...))
-	case o.command == "estimate":
-		return o.printEstimate(out, c)
-	case o.asJSON:
-		return json.NewEncoder(out).Encode(c)
-	}
-	return printCensus(out, c)
 }
 
-// links are bandwidths in Gbit/s.
-type links []float64
-
-// Set implements flag.Value.
-func (l *links) Set(list string) error {
-	*l = nil
-	for word := range strings.SplitSeq(list, ",") {
-		gbit, err := strconv.ParseFloat(word, 64)
-		if err != nil || !(gbit > 0 && gbit <= 1e6) {
-			return fmt.Errorf("%q is no bandwidth in Gbit/s, such as 10 or 2.5", word)
+// census calls show with a census, for which it waits longer than for other answers.
+func (t *target) census(cmd *cobra.Command, show func(*census.Census) error) error {
+	if !t.flags.Changed("timeout") {
+		t.timeout = censusTimeout
+	}
+	return t.ask(cmd.Context(), func(ctx context.Context, c *control.Client, _ func()) error {
+		result, err := c.Census(ctx)
+		if err != nil {
+			return err
 		}
-		*l = append(*l, gbit)
-	}
-	return nil
-}
-
-// String implements flag.Value.
-func (l *links) String() string {
-	var words []string
-	for _, gbit := range *l {
-		words = append(words, strconv.FormatFloat(gbit, 'g', -1, 64))
-	}
-	return strings.Join(words, ",")
-}
-
-func (o options) printEstimate(out io.Writer, c *census.Census) error {
-	fmt.Fprintf(out, "%.1f MiB of memory, of which the guest has touched %.1f MiB.\n",
-		mib(c.MemoryBytes), mib(c.TouchedBytes))
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "policy\tMiB\tlast MiB\t")
-	for _, gbit := range o.links {
-		fmt.Fprintf(w, "at %v Gbit/s\t", gbit)
-	}
-	fmt.Fprintln(w)
-	for _, e := range c.Estimate(o.links...) {
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t", e.Policy, mib(e.Bytes), mib(e.LastBytes))
-		for _, t := range e.Times {
-			fmt.Fprintf(w, "%.2f s\t", t.Seconds)
-		}
-		fmt.Fprintln(w)
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("print the estimate: %w", err)
-	}
-	_, err := fmt.Fprintln(out, "What the guest writes meanwhile comes on top.")
-	return err
+		return show(result)
+	})
 }
 
 func printCensus(out io.Writer, c *census.Census) error {

@@ -10,27 +10,37 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/control"
 )
 
-// history shows the outcomes of the newest migrations, one per line, the newest
+// historyCommand shows the outcomes of the newest migrations, one per line, the newest
 // last.
-func (o options) history(ctx context.Context, out io.Writer) error {
-	all, err := control.NewClient(o.path).History(ctx)
-	if err != nil {
-		return err
+func historyCommand(t *target) *cobra.Command {
+	return &cobra.Command{
+		Use: "history", Short: "show what became of the newest migrations", Args: cli.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return t.ask(cmd.Context(), func(ctx context.Context, c *control.Client, _ func()) error {
+				all, err := c.History(ctx)
+				if err != nil {
+					return err
+				}
+				if !t.asJSON {
+					return printHistory(cmd.OutOrStdout(), all)
+				}
+				lines := json.NewEncoder(cmd.OutOrStdout())
+				for _, m := range all {
+					if err := lines.Encode(m); err != nil {
+						return fmt.Errorf("print the history: %w", err)
+					}
+				}
+				return nil
+			})
+		},
 	}
-	if !o.asJSON {
-		return printHistory(out, all)
-	}
-	lines := json.NewEncoder(out)
-	for _, m := range all {
-		if err := lines.Encode(m); err != nil {
-			return fmt.Errorf("print the history: %w", err)
-		}
-	}
-	return nil
 }
 
 func printHistory(out io.Writer, all []device.Migration) error {

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +31,16 @@ import (
 func mustServe(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ctl")
+	mustServeAt(t, path)
+	return path
+}
+
+// mustServeAt serves an idle device until the test ends, or end is called.
+func mustServeAt(t *testing.T, path string) (end func()) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	l, err := unixsock.Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -36,13 +48,14 @@ func mustServe(t *testing.T) string {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(ctx, l, device.New(device.Options{}), zap.NewNop()) }()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
 	})
-	return path
+	t.Cleanup(end)
+	return end
 }
 
 func TestCommands(t *testing.T) {
@@ -103,11 +116,7 @@ func TestWatchEndsWithItsOutput(t *testing.T) {
 func mustStall(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ctl")
-	l, err := unixsock.Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
+	mustStallAt(t, path)
 	return path
 }
 
@@ -147,18 +156,62 @@ func TestAWatchOutlastsTheTimeout(t *testing.T) {
 	}
 }
 
+// lines is an output that hands on what is written to it.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+func TestAWatchSurvivesARestartOfFBPPD(t *testing.T) {
+	dir, ends := mustHost(t, "vm1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, ended := make(lines, 16), make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"--run-dir=" + dir, "--vm=vm1", "--json", "watch"}, out)
+	}()
+	see := func() (s seen) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(<-out), &s); err != nil || s.Time.IsZero() {
+			t.Fatalf("saw %+v: %v", s, err)
+		}
+		return s
+	}
+	if s := see(); s.Status == nil || s.Error != "" {
+		t.Fatalf("saw %+v first", s)
+	}
+	ends[0]()
+	if s := see(); s.Status != nil || s.Error == "" {
+		t.Fatalf("saw %+v after the end", s)
+	}
+	mustServeAt(t, host(dir).socket("vm1"))
+	if s := see(); s.Status == nil || s.Error != "" {
+		t.Fatalf("saw %+v after the restart", s)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 func TestWrongCommandLines(t *testing.T) {
 	t.Setenv("FBPP_CONTROL_PATH", "")
 	for name, args := range map[string][]string{
-		"no command":         {"--control-path=/x"},
-		"an unknown command": {"--control-path=/x", "destroy"},
-		"two commands":       {"--control-path=/x", "status", "enable"},
-		"no socket":          {"status"},
-		"an unknown flag":    {"--color", "status"},
-		"an abstract socket": {"--control-path=@abs", "status"},
-		"a path too long":    {"--control-path=/" + strings.Repeat("x", 107), "status"},
-		"a timeout of 0":     {"--control-path=/x", "--timeout=0s", "status"},
-		"no unit":            {"--control-path=/x", "--timeout=5", "status"},
+		"no command":           {"--control-path=/x"},
+		"an unknown command":   {"--control-path=/x", "destroy"},
+		"two commands":         {"--control-path=/x", "status", "enable"},
+		"no socket":            {"status"},
+		"an unknown flag":      {"--color", "status"},
+		"an abstract socket":   {"--control-path=@abs", "status"},
+		"a path too long":      {"--control-path=/" + strings.Repeat("x", 107), "status"},
+		"a timeout of 0":       {"--control-path=/x", "--timeout=0s", "status"},
+		"a machine and a path": {"--vm=a", "--control-path=/x", "status"},
+		"a machine above":      {"--vm=..", "status"},
+		"a machine below":      {"--vm=a/b", "status"},
+		"a list of one":        {"--vm=a", "list"},
+		"no unit":              {"--control-path=/x", "--timeout=5", "status"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := run(t.Context(), args, &strings.Builder{}); !errors.As(err, new(cli.UsageError)) {
@@ -268,17 +321,17 @@ func TestHistoryIsPrinted(t *testing.T) {
 }
 
 func TestAnEstimateIsPrinted(t *testing.T) {
-	o, err := parse([]string{"--control-path=/x", "--bandwidth=1,2.5", "estimate"}, io.Discard)
-	if err != nil {
+	var at links
+	if err := at.Set("1,2.5"); err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if err := o.printEstimate(&out, &census.Census{
+	if err := printEstimate(&out, &census.Census{
 		MemoryBytes: 4 << 30, TouchedBytes: 1e9,
 		Classes: []census.Class{{
 			Class: pages.File, Counts: introspect.Counts{Pages: 97656, Clean: 73242, Cold: 73242},
 		}},
-	}); err != nil {
+	}, at); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(out.String()), " ")
@@ -293,7 +346,8 @@ func TestAnEstimateIsPrinted(t *testing.T) {
 		}
 	}
 	for _, wrong := range []string{"", "x", "0", "-1", "1,,2", "NaN", "Inf"} {
-		_, err := parse([]string{"--control-path=/x", "--bandwidth=" + wrong, "estimate"}, io.Discard)
+		args := []string{"--control-path=/x", "--bandwidth=" + wrong, "estimate"}
+		err := run(t.Context(), args, io.Discard)
 		if !errors.As(err, new(cli.UsageError)) {
 			t.Errorf("bandwidth %q: %v", wrong, err)
 		}

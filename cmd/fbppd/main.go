@@ -7,16 +7,15 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -37,6 +36,12 @@ func main() { cli.Main("fbppd", run) }
 // not install a description of fbppd where QEMU and libvirt look for backends.
 const capabilities = `{"type": "fbpp", "features": []}`
 
+// about is what --help and the manual page begin with.
+const about = `fbppd is the backend of the virtio-fbpp device of one virtual machine, and is started
+beside QEMU. It asks the guest for its free memory when a live migration begins.
+
+Exit status: 0 when it was told to end, 1 after a failure, 2 for a wrong command line.`
+
 type options struct {
 	socketPath  string
 	fd          int
@@ -49,64 +54,64 @@ type options struct {
 	confine     confine.Options
 }
 
-// parse returns the options. After it has printed the help, the version or the
-// capabilities, it returns cli.ErrDone.
-func parse(args []string, stdout io.Writer) (options, error) {
-	o := options{
+// newCommand returns the command that fills o from its command line.
+func newCommand(o *options) *cobra.Command {
+	*o = options{
 		confine: confine.Options{Sandbox: confine.SandboxLandlock, Seccomp: confine.SeccompErrno},
 		device:  device.Options{Source: device.PolicyGuest},
 	}
-	fs := flag.NewFlagSet("fbppd", flag.ContinueOnError)
-	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "usage: fbppd --socket-path=PATH|--fd=N [option]...\n\n")
-		fs.PrintDefaults()
+	cmd := &cobra.Command{
+		Use:   "fbppd --socket-path=PATH|--fd=N",
+		Short: "backend of the virtio-fbpp device of a virtual machine",
+		Long:  about,
+		Args:  cli.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return o.check() },
 	}
+	fs := cmd.Flags()
 	fs.StringVar(&o.socketPath, "socket-path", "", "listen for QEMU on the unix socket at `PATH`")
 	fs.IntVar(&o.fd, "fd", -1, "use the inherited socket `N`, listening or connected")
-	printIt := fs.Bool("print-capabilities", false, "print the capabilities as JSON and exit")
+	fs.Bool("print-capabilities", false, "print the capabilities as JSON and exit")
 	fs.StringVar(&o.controlPath, "control-path", "",
 		"listen for fbppctl and Prometheus on the unix socket at `PATH`")
 	fs.StringVar(&o.agentPath, "agent-socket", "",
 		"listen for the guest's serial port on the unix socket at `PATH`")
 	fs.StringVar(&o.historyPath, "history-path", "",
 		"keep what becomes of the last 100 migrations in the file at `PATH`")
-	fs.Var(&o.device.Source, "source", "who is asked what is free: the guest's driver (`guest`), "+
-		"nobody in the guest (introspect), the one and then the other (auto), or nobody (none)")
-	fs.Var(&o.device.Cache, "cache", "what becomes of the guest's cold page cache: sent as any "+
-		"memory (`send`), or at the end (last)")
+	cli.Var(fs, &o.device.Source, "source",
+		"`SOURCE` that is asked what is free: the guest's driver (guest), nobody in the guest "+
+			"(introspect), the one and then the other (auto), or nobody (none)")
+	cli.Var(fs, &o.device.Cache, "cache",
+		"`POLICY` for the guest's cold page cache: sent as any memory (send), or at the end (last)")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	cli.Duration(fs, &o.device.HoldBudget, "hold-budget",
 		driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,
 		"longest `time` that the guest holds one zone's lock")
-	entries := fs.Uint("hold-entries", driver.DefaultHoldEntries,
-		"most free blocks that the guest visits in one hold of a zone's lock")
-	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	fs.StringVar(&o.logFormat, "log-format", "console", "console or json")
+	fs.Uint32Var(&o.device.HoldEntries, "hold-entries", driver.DefaultHoldEntries,
+		"most free blocks, a `NUMBER`, that the guest visits in one hold of a zone's lock")
+	fs.StringVar(&o.logLevel, "log-level", "info", "`LEVEL`: debug, info, warn or error")
+	fs.StringVar(&o.logFormat, "log-format", "console", "`FORMAT`: console or json")
 	fs.StringVar((*string)(&o.confine.Sandbox), "sandbox", string(o.confine.Sandbox),
-		"landlock or none: whether to give up files and capabilities once the sockets are open")
+		"`KIND`, landlock or none: whether to give up files and capabilities once the sockets are open")
 	fs.StringVar((*string)(&o.confine.Seccomp), "seccomp", string(o.confine.Seccomp),
-		"errno, kill, log or none: what becomes of a system call that fbppd does not need")
+		"`ACTION`, errno, kill, log or none: what becomes of a system call that fbppd does not need")
+	return cmd
+}
+
+// parse returns the options. After it has printed the help, the version or the
+// capabilities, it returns cli.ErrDone.
+func parse(ctx context.Context, args []string, stdout io.Writer) (options, error) {
 	// By the conventions, this option works whatever else is on the command line.
-	*printIt = slices.Contains(args, "--print-capabilities") ||
-		slices.Contains(args, "-print-capabilities")
-	if !*printIt {
-		if err := cli.Parse(fs, args, stdout); err != nil {
-			return o, err
-		}
-	}
-	if *printIt {
+	if slices.Contains(args, "--print-capabilities") {
 		fmt.Fprintln(stdout, capabilities)
-		return o, cli.ErrDone
+		return options{}, cli.ErrDone
 	}
-	o.device.HoldEntries = uint32(min(*entries, math.MaxUint32))
-	return o, o.check(fs)
+	var o options
+	err := cli.Execute(ctx, newCommand(&o), args, stdout)
+	return o, err
 }
 
 // check returns a cli.UsageError for options that are wrong.
-func (o *options) check(fs *flag.FlagSet) error {
-	if err := cli.NoArgs(fs); err != nil {
-		return err
-	}
+func (o *options) check() error {
 	if (o.socketPath == "") == (o.fd < 0) {
 		return cli.Usagef("give either --socket-path or --fd")
 	}
@@ -130,7 +135,7 @@ func (o *options) check(fs *flag.FlagSet) error {
 }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
-	o, err := parse(args, stdout)
+	o, err := parse(ctx, args, stdout)
 	if err != nil {
 		return err
 	}

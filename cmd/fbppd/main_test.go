@@ -71,7 +71,7 @@ func TestPrintCapabilitiesIgnoresOtherOptions(t *testing.T) {
 // mustParse returns the options of a command line.
 func mustParse(t *testing.T, args ...string) options {
 	t.Helper()
-	o, err := parse(args, &strings.Builder{})
+	o, err := parse(t.Context(), args, &strings.Builder{})
 	if err != nil {
 		t.Fatal(err)
 	}

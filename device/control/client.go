@@ -17,6 +17,9 @@ import (
 	"github.com/fbpp-project/fbpp/device/census"
 )
 
+// maxAnswer bounds what a client reads of an answer. The largest is a census.
+const maxAnswer = 4 << 20
+
 // Client talks to the control socket of one device. It is safe for concurrent use
 // and holds no connection open between calls. Only its context bounds how long a
 // call takes. Without a device at the socket, the error wraps that of connect(2).
@@ -92,7 +95,7 @@ func (c *Client) ask(ctx context.Context, method, path string, in, out any) erro
 		return err
 	}
 	defer body.Close()
-	if err := json.NewDecoder(body).Decode(out); err != nil {
+	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(out); err != nil {
 		return fmt.Errorf("decode the device's answer: %w", err)
 	}
 	return nil

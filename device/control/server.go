@@ -52,7 +52,7 @@ func Serve(ctx context.Context, l net.Listener, d Device, lg *zap.Logger) error 
 // Handler returns the HTTP interface of d.
 func Handler(d Device) http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector(d))
+	registry.MustRegister(collector{NewMetrics(nil), d})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, d.Status())

@@ -413,15 +413,15 @@ func TestFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"-rounds=0"}, {"-rounds=-1"}, {"-rounds=some"}, {"-kernel=5.4"}, {"-kernel="},
-		{"-publish=" + file}, {"-publish=" + filepath.Join(file, "below")},
-		{"extra"}, {"-only=("}, {"-fast"},
+		{"--rounds=0"}, {"--rounds=-1"}, {"--rounds=some"}, {"--kernel=5.4"}, {"--kernel="},
+		{"--publish=" + file}, {"--publish=" + filepath.Join(file, "below")},
+		{"extra"}, {"--only=("}, {"--fast"},
 	} {
 		if _, err := parse(args, io.Discard); !errors.As(err, new(cli.UsageError)) {
 			t.Errorf("%q: %v, want a usage error", args, err)
 		}
 	}
-	o, err := parse([]string{"-only", "^no load, fbpp$"}, io.Discard)
+	o, err := parse([]string{"--only", "^no load, fbpp$"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,8 +429,8 @@ func TestFlags(t *testing.T) {
 		t.Errorf("selected %v", m)
 	}
 	for _, tc := range []struct{ args, want string }{
-		{"", ""}, {"-quick", "quick"},
-		{"-memory=1024", "1024MiB"}, {"-quick -memory=1024", "quick/1024MiB"},
+		{"", ""}, {"--quick", "quick"},
+		{"--memory=1024", "1024MiB"}, {"--quick --memory=1024", "quick/1024MiB"},
 	} {
 		o, err := parse(strings.Fields(tc.args), io.Discard)
 		if err != nil || o.folder() != tc.want {

@@ -4,13 +4,12 @@
 // different methods, and writes a report.
 //
 // Run it by "make bench" or "make bench-quick", which build what it needs. The report and
-// the raw results go to build/bench; those of -quick and of -memory go to folders below
-// it. The same command continues an interrupted run, and -anew starts from nothing.
+// the raw results go to build/bench; those of --quick and of --memory go to folders below
+// it. The same command continues an interrupted run, and --anew starts from nothing.
 package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +17,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/spf13/pflag"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/guest"
@@ -38,7 +39,7 @@ type options struct {
 
 func parse(args []string, stdout io.Writer) (options, error) {
 	o := options{only: regexp.MustCompile(""), series: guest.Linux6_12}
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "run the few migrations that tell most")
 	flags.BoolVar(&o.anew, "anew", false, "do not continue earlier results")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each migration is run, in turn with the others")
@@ -54,27 +55,24 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		"when all is done, copy the report, its charts and the figures to `folder`")
 	flags.StringVar(&o.redraw, "redraw", "",
 		"run nothing: make the report and charts in `folder` anew from its figures")
-	flags.Var(&o.series, "kernel",
+	cli.Var(flags, &o.series, "kernel",
 		fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
 	if err := cli.Parse(flags, args, stdout); err != nil {
 		return o, err
 	}
-	if err := cli.NoArgs(flags); err != nil {
-		return o, err
-	}
 	if o.rounds < 1 {
-		return o, cli.Usagef("-rounds %d: the least is 1", o.rounds)
+		return o, cli.Usagef("--rounds %d: the least is 1", o.rounds)
 	}
 	if o.publish != "" { // fail now, and not after hours
 		if err := os.MkdirAll(o.publish, 0o755); err != nil {
-			return o, cli.Usagef("-publish: %w", err)
+			return o, cli.Usagef("--publish: %w", err)
 		}
 	}
 	return o, nil
 }
 
-// folder is where the results go, below build/bench. Those of -quick and of -memory have
-// a folder of their own, so that they do not replace the results of the full matrix.
+// folder is where the results go, below build/bench. Those of --quick and of --memory
+// have a folder of their own, so that they do not replace the results of the full matrix.
 func (o *options) folder() string {
 	name := ""
 	if o.quick {
@@ -172,7 +170,7 @@ func conclude(ctx context.Context, r *report, dir, publish string, stdout io.Wri
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted with %d of %d migrations done:"+
-			" the same command, without -anew, continues", r.Done, r.Planned)
+			" the same command, without --anew, continues", r.Done, r.Planned)
 	}
 	if failed := r.failures(); len(failed) > 0 {
 		return fmt.Errorf("%d migrations failed:\n%s", len(failed), strings.Join(failed, "\n"))

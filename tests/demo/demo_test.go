@@ -42,11 +42,11 @@ func TestPlanFitsTheHost(t *testing.T) {
 
 func TestWrongCommandLines(t *testing.T) {
 	for name, args := range map[string][]string{
-		"a kernel that nobody has": {"-kernel", "nonsense"},
-		"no kernel":                {"-kernel="},
-		"memory without a number":  {"-memory=much"},
+		"a kernel that nobody has": {"--kernel", "nonsense"},
+		"no kernel":                {"--kernel="},
+		"memory without a number":  {"--memory=much"},
 		"a stray word":             {"fast"},
-		"an unknown flag":          {"-guests=3"},
+		"an unknown flag":          {"--guests=3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
@@ -55,7 +55,7 @@ func TestWrongCommandLines(t *testing.T) {
 			}
 		})
 	}
-	for _, memory := range []string{"-memory=-1", "-memory=1000000000"} {
+	for _, memory := range []string{"--memory=-1", "--memory=1000000000"} {
 		if err := run(t.Context(), []string{memory}, &strings.Builder{}); err == nil {
 			t.Errorf("%s was accepted", memory)
 		}

@@ -9,11 +9,12 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/spf13/pflag"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/tests/guest"
@@ -23,16 +24,13 @@ import (
 func main() { cli.Main("demo", run) }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags := pflag.NewFlagSet("demo", pflag.ContinueOnError)
 	series := guest.Linux6_12
-	flags.Var(&series, "kernel",
+	cli.Var(flags, &series, "kernel",
 		fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
 	memory := flags.Int("memory", 0,
 		"the guest's memory in `MiB`; 0: 8192, or what this machine has room for")
 	if err := cli.Parse(flags, args, stdout); err != nil {
-		return err
-	}
-	if err := cli.NoArgs(flags); err != nil {
 		return err
 	}
 	plan, err := makePlan(*memory)

@@ -7,7 +7,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
@@ -24,12 +24,9 @@ import (
 func main() { cli.Main("fbpp-model", run) }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
-	flags := flag.NewFlagSet("fbpp-model", flag.ContinueOnError)
+	flags := pflag.NewFlagSet("fbpp-model", pflag.ContinueOnError)
 	dir := flags.String("dir", "build/model", "`folder` for the counterexamples")
 	if err := cli.Parse(flags, args, stdout); err != nil {
-		return err
-	}
-	if err := cli.NoArgs(flags); err != nil {
 		return err
 	}
 	return check(ctx, *dir, stdout)

@@ -13,7 +13,7 @@ import (
 )
 
 func TestWrongCommandLines(t *testing.T) {
-	for _, args := range [][]string{{"spare"}, {"-folder=x"}, {"-dir"}} {
+	for _, args := range [][]string{{"spare"}, {"--folder=x"}, {"--dir"}} {
 		if err := run(t.Context(), args, io.Discard); !errors.As(err, new(cli.UsageError)) {
 			t.Errorf("%q: %v, want a usage error", args, err)
 		}
@@ -22,7 +22,7 @@ func TestWrongCommandLines(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(t.Context(), []string{"-dir=" + file}, io.Discard); err == nil {
+	if err := run(t.Context(), []string{"--dir=" + file}, io.Discard); err == nil {
 		t.Error("counterexamples go to a file")
 	}
 }

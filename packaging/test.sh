@@ -1,0 +1,76 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Makes the packages twice, in different folders, and compares them; checks them with
+# lintian; installs them into a new Debian of each release, has systemd verify the units
+# there, and purges them: nothing is left. packaging/test.sh [SUITE]...
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export LC_ALL=C
+# shellcheck source=../tests/debian/debian.sh
+. tests/debian/debian.sh
+
+[ $# -gt 0 ] || set -- bookworm trixie
+work=$(mktemp -d)
+trap 'rm -rf --one-file-system "$work"' EXIT
+# The root folder of a chroot has to be open to users that packages make.
+chmod 755 "$work"
+
+die() {
+	echo "packages: $*" >&2
+	exit 1
+}
+
+# least UNIT SCORE ROOT: fails unless systemd scores the unit's exposure below SCORE.
+least() {
+	local score
+	score=$(systemd-analyze security --offline=true --no-pager \
+		"$3/usr/lib/systemd/system/$1" | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p')
+	awk -v is="$score" -v max="$2" 'BEGIN { exit !(is != "" && is < max) }' ||
+		die "systemd scores the exposure of $1 as '$score', not below $2"
+	echo "$1: exposure $score"
+}
+
+# state ROOT: prints all files of a system but what dpkg and apt leave behind, and its
+# users.
+state() {
+	(cd "$1" && find . -xdev ! -path './proc/*' ! -path './sys/*' ! -path './dev/*' \
+		! -path './run/*' ! -path './tmp/*' ! -path './var/log/*' ! -path './var/cache/*' \
+		! -path './var/lib/apt/*' ! -path './var/lib/dpkg/*' ! -path './etc/*-' \
+		! -path './etc/.pwd.lock' | sort
+	cat etc/passwd etc/group)
+}
+
+debian_install lintian mmdebstrap || die "the packages above are needed"
+[ -z "$(git status --porcelain)" ] || echo "packages: without your changes since HEAD" >&2
+git clone -q . "$work/commit" # HEAD may move meanwhile
+"$work/commit/packaging/build.sh" "$work/packages" # in a folder of its own each time
+"$work/commit/packaging/build.sh" "$work/again"
+diff -r "$work/packages" "$work/again" || die "two builds of one commit differ"
+echo "two builds are the same, byte by byte"
+
+lintian --allow-root --fail-on error,warning "$work"/packages/*.deb || die "lintian complains"
+
+for suite; do
+	root=$work/$suite
+	mmdebstrap --quiet --variant=apt --include=systemd,udev,kmod,passwd --skip=check/empty \
+		"$suite" "$root" "$(debian_mirror)" || die "cannot make a Debian $suite"
+	before=$(state "$root")
+	cp "$work"/packages/*.deb "$root/tmp"
+	chroot "$root" sh -ec 'apt-get install -y --no-install-recommends /tmp/*.deb >/tmp/log 2>&1 ||
+		{ cat /tmp/log; exit 1; }' || die "cannot install them on Debian $suite"
+	for program in fbppd fbppctl fbpp-conform fbpp-agent; do
+		chroot "$root" "$program" --version >/dev/null || die "$program does not run on $suite"
+	done
+	chroot "$root" systemd-analyze verify --man=no fbppd@vm1.service fbpp-agent.service \
+		fbpp-exporter.service fbpp-exporter.socket || die "systemd of $suite refuses a unit"
+	chroot "$root" getent passwd fbpp >/dev/null || die "$suite has no user fbpp"
+	least fbppd@.service 1 "$root"
+	least fbpp-exporter.service 1 "$root"
+	least fbpp-agent.service 5 "$root"
+	mkdir -p "$root/var/lib/fbpp/vm1" && touch "$root/var/lib/fbpp/vm1/history"
+	chroot "$root" sh -ec 'dpkg --purge fbppd fbpp-agent >/tmp/log 2>&1 ||
+		{ cat /tmp/log; exit 1; }' || die "cannot purge them on Debian $suite"
+	diff <(echo "$before") <(state "$root") || die "purging them on $suite left something"
+	echo "Debian $suite: installed, verified and purged"
+done
