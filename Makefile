@@ -108,9 +108,9 @@ qemu-bisect: ## build after each patch
 
 .PHONY: packages packages-check
 packages: go ## make fbppd and fbpp-agent as .deb and .rpm, into build/packages
-	@./packaging/build.sh build/packages
+	@./contrib/packaging/build.sh build/packages
 packages-check: machine ## make them twice, compare, install and purge them on new Debians
-	@./packaging/test.sh $(SUITES)
+	@./contrib/packaging/test.sh $(SUITES)
 
 ##@ Other
 

@@ -27,7 +27,8 @@ files() {
 mapfile -t go_files < <(files '*.go')
 # Without the files that bpf2go generates.
 mapfile -t written < <(printf '%s\n' "${go_files[@]}" | grep -vE '_bpfe[lb]\.go$')
-mapfile -t others < <(files '*.sh' '*.pl' '*.md' '*.c' '*.h' '*.S' '*.pml' Makefile .ci contrib)
+mapfile -t others < <(files '*.sh' '*.pl' '*.md' '*.c' '*.h' '*.S' '*.pml' Makefile .ci \
+	contrib ':!*/go.sum')
 # Libraries are checked with the programs that source them.
 mapfile -t scripts < <(files '*.sh' .ci/run | xargs grep -l '^#!.*bash')
 

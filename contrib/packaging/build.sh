@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Makes the packages of the commit that is checked out, as .deb and .rpm:
-# packaging/build.sh FOLDER. The same commit makes the same bytes.
+# contrib/packaging/build.sh FOLDER. The same commit makes the same bytes.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export LC_ALL=C TZ=UTC
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 
@@ -49,7 +49,7 @@ done
 for package in fbppd fbpp-agent; do
 	doc=$STAGE/$package-doc
 	mkdir -p "$doc"
-	cp packaging/"$package".copyright "$doc/copyright"
+	cp contrib/packaging/"$package".copyright "$doc/copyright"
 	gzip -9nc CHANGELOG.md >"$doc/NEWS.md.gz"
 	printf '%s (%s) unstable; urgency=medium\n\n  * Made of commit %s.\n\n -- %s  %s\n' \
 		"$package" "$VERSION" "$(git rev-parse HEAD)" \
@@ -66,12 +66,13 @@ find "$STAGE" -type f -exec chmod 644 {} +
 chmod 755 "$STAGE"/{fbppd,fbppctl,fbpp-conform,fbpp-agent}
 find "$STAGE" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 
-go -C packaging build -o "$STAGE/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
+go -C contrib/packaging build -o "$STAGE/nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
 for package in fbppd fbpp-agent; do
 	for kind in deb rpm; do
 		ZSH=/usr/share/zsh/site-functions
 		[ "$kind" != deb ] || ZSH=/usr/share/zsh/vendor-completions
 		export ZSH
-		"$STAGE/nfpm" package --config "packaging/$package.yaml" --packager "$kind" --target "$out"
+		"$STAGE/nfpm" package --config "contrib/packaging/$package.yaml" \
+			--packager "$kind" --target "$out"
 	done
 done

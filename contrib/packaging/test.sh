@@ -3,11 +3,11 @@
 #
 # Makes the packages twice, in different folders, and compares them; checks them with
 # lintian; installs them into a new Debian of each release, has systemd verify the units
-# there, and purges them: nothing is left. packaging/test.sh [SUITE]...
+# there, and purges them: nothing is left. contrib/packaging/test.sh [SUITE]...
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export LC_ALL=C
-# shellcheck source=../tests/debian/debian.sh
+# shellcheck source=../../tests/debian/debian.sh
 . tests/debian/debian.sh
 
 [ $# -gt 0 ] || set -- bookworm trixie
@@ -44,8 +44,8 @@ state() {
 debian_install lintian mmdebstrap || die "the packages above are needed"
 [ -z "$(git status --porcelain)" ] || echo "packages: without your changes since HEAD" >&2
 git clone -q . "$work/commit" # HEAD may move meanwhile
-"$work/commit/packaging/build.sh" "$work/packages" # in a folder of its own each time
-"$work/commit/packaging/build.sh" "$work/again"
+"$work/commit/contrib/packaging/build.sh" "$work/packages" # in a folder of its own each time
+"$work/commit/contrib/packaging/build.sh" "$work/again"
 diff -r "$work/packages" "$work/again" || die "two builds of one commit differ"
 echo "two builds are the same, byte by byte"
 

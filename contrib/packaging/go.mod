@@ -1,6 +1,6 @@
 // The tool that makes the packages has many dependencies. They stay out of the
 // project's own module.
-module github.com/fbpp-project/fbpp/packaging
+module github.com/fbpp-project/fbpp/contrib/packaging
 
 go 1.26.0
 
