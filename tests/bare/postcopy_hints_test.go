@@ -173,6 +173,10 @@ func withModule(memory string) func(c *vm.Config) {
 	}
 }
 
+// windowFeatures are those of the backends that answer with memory that is free, and
+// with an order.
+const windowFeatures = protocol.WindowFeatureOutcome | featureClasses
+
 // newSkipping makes two machines, each with a backend. A driver runs on the source.
 func newSkipping(
 	t testing.TB, inModule bool, change func(*vm.Config), capabilities []string,
@@ -187,8 +191,8 @@ func newSkipping(
 	if inModule {
 		s.module = module
 	}
-	s.here = startPeeker(t, protocol.WindowFeatureOutcome, vhostuser.WithUserfault(uffd))
-	s.there = startPeeker(t, protocol.WindowFeatureOutcome, vhostuser.WithUserfault(uffd))
+	s.here = startPeeker(t, windowFeatures, vhostuser.WithUserfault(uffd))
+	s.there = startPeeker(t, windowFeatures, vhostuser.WithUserfault(uffd))
 	c := config(s.here.socket)
 	c.Device["hint-timeout"] = "60000"
 	if change != nil {

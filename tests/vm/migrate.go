@@ -41,6 +41,9 @@ type Hints struct {
 	LeftOut    int64  `json:"left-out"` // free pages that a migration must not skip
 	Ranges     int64  `json:"ranges"`
 	Truncated  bool   `json:"truncated"`
+	Hot        *int64 `json:"hot"`           // bytes to send first; nil without an order
+	Cold       *int64 `json:"cold"`          // bytes to send last; nil without an order
+	Hybrid     string `json:"hybrid"`        // what came of a hybrid migration; "" if none is wanted
 	Source     string `json:"source"`        // where the answer is from; "" without an answer
 	Exchange   int64  `json:"exchange-time"` // from the question to the last bit cleared
 	Arm        int64  `json:"arm-time"`
