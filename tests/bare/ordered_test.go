@@ -58,7 +58,7 @@ func newOrdered(t testing.TB, hostPage uint64, capabilities ...string) *ordered 
 	}
 	log := filepath.Join(t.TempDir(), "trace-")
 	s := newSkipping(t, false, func(c *vm.Config) {
-		c.Options = append(c.Options, "-trace", "ram_save_page", "-D", log+"%d")
+		c.Options = append(c.Options, "-trace", "ram_save_page", "-trace", "*low_pending", "-D", log+"%d")
 		if hostPage != pageSize {
 			c.Memory = []string{
 				"memory-backend-memfd,id=ram,size=64M,share=on,hugetlb=on,hugetlbsize=2M",
