@@ -187,8 +187,8 @@ func TestOrderThatIsNotSound(t *testing.T) {
 			if tc.counts != [2]uint64{} {
 				counts = tc.counts
 			}
-			w.put64(hotCountOffset, counts[0])
-			w.put64(coldCountOffset, counts[1])
+			w.put64(protocol.WindowHotCountOffset, counts[0])
+			w.put64(protocol.WindowColdCountOffset, counts[1])
 			w.publish(protocol.AnswerOK, free)
 			o.end()
 			requireHint(t, o.m, "ok")

@@ -18,13 +18,6 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// The feature CLASSES of the hint window, and its fields.
-const (
-	featureClasses  = 1 << 1
-	hotCountOffset  = 0x0d8
-	coldCountOffset = 0x0e0
-)
-
 // Memory with content that the answer puts in order. What is cold has the lowest
 // addresses, and what is hot high ones, so that QEMU's own order is another.
 var (
@@ -80,8 +73,8 @@ func (o *ordered) answer(hot, cold []freeset.Range) {
 // publishInOrder answers the newest request with an order.
 func (w *rawWindow) publishInOrder(free, hot, cold []freeset.Range) {
 	w.putRanges(slices.Concat(free, hot, cold))
-	w.put64(hotCountOffset, uint64(len(hot)))
-	w.put64(coldCountOffset, uint64(len(cold)))
+	w.put64(protocol.WindowHotCountOffset, uint64(len(hot)))
+	w.put64(protocol.WindowColdCountOffset, uint64(len(cold)))
 	w.publish(protocol.AnswerOK, free...)
 }
 
