@@ -33,16 +33,16 @@ func TestHybridMigrationOfALinuxGuest(t *testing.T) {
 // second.
 const hybridBandwidth = 32 << 20
 
-// migrateByPostcopy moves the guest to a new QEMU. With
-// hybrid QEMU has to switch by itself.
+// migrateByPostcopy moves the guest to a new QEMU. With hybrid QEMU has to switch by
+// itself.
 func (m *machine) migrateByPostcopy(hybrid bool) *vm.Migration {
 	m.t.Helper()
 	dst, backend := m.destination()
-	for _, c := range []string{"postcopy-ram"} {
-		m.capability(c, true)
-		if err := dst.Execute(m.ctx, "migrate-set-capabilities", capability(c, true), nil); err != nil {
-			m.t.Fatal(err)
-		}
+	const postcopy = "postcopy-ram"
+	m.capability(postcopy, true)
+	err := dst.Execute(m.ctx, "migrate-set-capabilities", capability(postcopy, true), nil)
+	if err != nil {
+		m.t.Fatal(err)
 	}
 	m.parameter("downtime-limit", 50)
 	if err := m.vm.StartMigration(m.ctx, dst, hybridBandwidth); err != nil {
