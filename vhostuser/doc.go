@@ -10,9 +10,9 @@
 // guest memory, the rings, dirty logging for live migration, and every file
 // descriptor that the frontend sends.
 //
-// Package program makes a backend program of a device. vhostuser/examples has two:
-// an entropy device and a disk. Package vhosttest has a frontend, for tests of a
-// device and as a client.
+// Package program makes a program of a device. vhostuser/examples has two such
+// programs: an entropy device and a disk. Package vhosttest has a frontend, for tests
+// of a device and as a client.
 //
 // # Lifetime
 //
@@ -48,11 +48,11 @@
 //
 // # Trust
 //
-// Neither the driver in the guest nor the frontend is trusted with the life of
-// this process. A malformed ring ends in a broken queue ([RingError]), a
-// malformed message in a refusal or a closed connection, and an access to memory that
-// the frontend has truncated in an error ([Guard], [MemoryFault]). None of them ends in
-// a panic. Every wait for the frontend ends with the connection.
+// This process survives whatever the driver in the guest and the frontend do. A
+// malformed ring ends in a broken queue ([RingError]), a malformed message in a refusal
+// or a closed connection, and an access to memory that the frontend has truncated in an
+// error ([Guard], [MemoryFault]). None of them ends in a panic. Every wait for the
+// frontend ends with the connection.
 //
 // # What is offered
 //
@@ -71,8 +71,8 @@
 //
 // # What is refused
 //
-// The library logs a refused request, and tells the frontend by the acknowledgement if
-// the frontend asked for one. It also forgets what an earlier request of the same kind
+// The library logs a refused request. It tells the frontend by the acknowledgement, if
+// the frontend asked for one. It also drops what an earlier request of the same kind
 // has set, because the frontend wanted to change that:
 //
 //   - the size, base or address of a ring, features, or the memory in which requests are
