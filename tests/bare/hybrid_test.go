@@ -247,8 +247,8 @@ func (o *ordered) again() {
 	o.link.set(func(l *link) { l.far += "-again" })
 }
 
-// A guest that goes through its memory at the destination asks for each page. In a
-// hybrid migration the pages around it come, too, and few have to be asked for.
+// A guest that goes through its memory at the destination asks for each page. With an
+// order the pages around it come, too, and few have to be asked for.
 func TestNeighboursOfARequest(t *testing.T) {
 	const walked, pages = filled + 25<<20, 256
 	for _, tc := range []struct {
@@ -269,17 +269,16 @@ func TestNeighboursOfARequest(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var requests [2]int64
-			for i, hybrid := range []bool{false, true} {
+			for i, order := range []bool{false, true} {
 				o := newOrdered(t, pageSize, tc.capabilities...)
-				o.set("hybrid", hybrid)
 				o.begin()
 				o.m.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": slowly})
-				o.answer(hot, cold)
-				if hybrid {
-					o.switches()
+				if order {
+					o.answer(hot, cold)
 				} else {
-					o.switchOver()
+					o.answer(nil, nil)
 				}
+				o.switchOver()
 				before, sent := o.requests(), o.bytesSent()
 				for n := range pages {
 					if got := o.dst.do("read %#x 1", tc.at(n)); got != "0x5a" {
@@ -292,8 +291,7 @@ func TestNeighboursOfARequest(t *testing.T) {
 				o.end()
 				o.requireArrived()
 			}
-			t.Logf("%d pages are read: %d requests, %d in a hybrid migration",
-				pages, requests[0], requests[1])
+			t.Logf("%d pages are read: %d requests, %d with an order", pages, requests[0], requests[1])
 			if requests[0] < pages/2 || requests[1] > requests[0]/8 {
 				t.Errorf("%d requests for %d pages, and %d with neighbours",
 					requests[0], pages, requests[1])
