@@ -5,6 +5,7 @@ package device_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,9 +146,9 @@ func TestAnAnswerThatIsNotOKHasNoOrder(t *testing.T) {
 
 // A source that knows an order finds it in the look that it has for free memory.
 func TestASourceThatKnowsAnOrderIsAskedOnce(t *testing.T) {
-	asked := 0
+	var asked atomic.Int32
 	both := ordering{fixed{func(ctx context.Context, r source.Request, f *source.Findings) error {
-		asked++
+		asked.Add(1)
 		if err := around(ctx, f.Order); err != nil {
 			return err
 		}
@@ -164,8 +165,8 @@ func TestASourceThatKnowsAnOrderIsAskedOnce(t *testing.T) {
 	})
 	m.hello(protocol.StatusLockdown, 0)
 	m.request(patience)
-	if diff := cmp.Diff(aroundFree(true), m.window.Answer(patience)); diff != "" || asked != 1 {
-		t.Errorf("asked %d times: %s", asked, diff)
+	if diff := cmp.Diff(aroundFree(true), m.window.Answer(patience)); diff != "" || asked.Load() != 1 {
+		t.Errorf("asked %d times: %s", asked.Load(), diff)
 	}
 }
 
