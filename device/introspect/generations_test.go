@@ -109,7 +109,7 @@ func TestListsThatAreLookedUpAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	sc := newScanner(k, zones, table, ScanOptions{})
-	if err := sc.scan(span{syn.FirstPFN, syn.FirstPFN + synFew}); err != nil {
+	if err := sc.scan(t.Context(), span{syn.FirstPFN, syn.FirstPFN + synFew}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(sc.ages.known); n != maxLists {

@@ -28,8 +28,8 @@ type Block struct {
 type ScanOptions struct {
 	// Workers is the number of goroutines; 0 means one.
 	Workers int
-	// Free is called with the free blocks, sorted by address, for one section of
-	// memory at a time. The slice is valid until Free returns. An error ends the
+	// Free is called with the free blocks, sorted by address, for 128 MiB of memory
+	// at a time, or less. The slice is valid until Free returns. An error ends the
 	// scan. It is not called concurrently.
 	Free func([]Block) error
 	// Order is called as Free is, with the runs of pages that are hot or cold, sorted by
@@ -126,7 +126,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 				case s.finds = <-buffers:
 				default:
 				}
-				err := s.scan(spans[n])
+				err := s.scan(ctx, spans[n])
 				parts[n] <- part{s.finds, err}
 				s.finds = finds{}
 			}
@@ -181,7 +181,12 @@ func (o *ScanOptions) passOn(
 // span is a run of pages that are RAM and have struct pages.
 type span struct{ start, end uint64 }
 
-// spans returns the parts of the sections that are RAM, in order.
+// maxSpan bounds a span, in pages, and with it what is found in one. It is the size of
+// x86-64's sections, 128 MiB. No free block crosses a multiple of it.
+const maxSpan = 1 << 15
+
+// spans returns the parts of the sections that are RAM, in order. The guest says how
+// large a section is.
 func (k *Kernel) spans() ([]span, error) {
 	sections, err := k.sections()
 	if err != nil {
@@ -199,8 +204,10 @@ func (k *Kernel) spans() ([]span, error) {
 			if r.GPA>>pageShift >= s.end {
 				break
 			}
-			if start < end {
-				found = append(found, span{start, end})
+			for start < end {
+				next := min(end, (start|(maxSpan-1))+1)
+				found = append(found, span{start, next})
+				start = next
 			}
 		}
 	}

@@ -173,7 +173,7 @@ func TestFalseHeadsOfHugePages(t *testing.T) {
 		var got pages.Page
 		sc := newScanner(k, nil, &zoneTable{shift: 63, index: []int16{-1, -1}},
 			ScanOptions{Each: func(_, _ uint64, p pages.Page) { got = p }})
-		if err := sc.scan(span{syn.FirstPFN + n, syn.FirstPFN + n + 1}); err != nil {
+		if err := sc.scan(t.Context(), span{syn.FirstPFN + n, syn.FirstPFN + n + 1}); err != nil {
 			t.Fatal(err)
 		}
 		if got.Class != pages.Hugetlb {
@@ -288,5 +288,37 @@ func TestSectionsThatAreOffline(t *testing.T) {
 	c, _ := mustScan(t, locate(t, s), 1)
 	if c.Read != 2*syn.SectionPFN {
 		t.Fatalf("%d struct pages", c.Read)
+	}
+}
+
+// The guest says how large its sections are. What a scan holds at a time depends on that
+// as little as how long a scan goes on that is not wanted any more.
+func TestSectionsOfAnySizeAreScannedInParts(t *testing.T) {
+	s := syn.New(t, synFew, synFew)
+	s.Facts["NUMBER(SECTION_SIZE_BITS)"] = "32"
+	s.PutNote()
+	s.Put(syn.Sections+16, syn.Vmemmap|sectionHasMap|sectionOnline|1)
+	k := locate(t, s)
+	for n := uint64(0); n < synFew; n++ {
+		s.Set(n, syn.Page{Word: syn.Buddy})
+	}
+	longest, all := 0, 0
+	_, err := k.Scan(t.Context(), ScanOptions{Free: func(blocks []Block) error {
+		longest, all = max(longest, len(blocks)), all+len(blocks)
+		return nil
+	}})
+	if err != nil || longest > maxSpan || all != synFew {
+		t.Errorf("%d free blocks, %d at a time, %v", all, longest, err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	seen := 0
+	_, err = k.Scan(ctx, ScanOptions{Each: func(uint64, uint64, pages.Page) {
+		cancel()
+		seen++
+	}})
+	if !errors.Is(err, context.Canceled) || seen > 2*manyPages {
+		t.Errorf("%d pages were looked at after the scan was cancelled, %v", seen, err)
 	}
 }

@@ -3,6 +3,8 @@
 package introspect
 
 import (
+	"context"
+
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
@@ -49,9 +51,13 @@ func newScanner(k *Kernel, zones []Zone, table *zoneTable, o ScanOptions) *scann
 	return s
 }
 
-// scan classifies the pages of a span.
-func (s *scanner) scan(sp span) error {
+// scan classifies the pages of a span. It ends soon after ctx does: the guest decides
+// how much there is to read for each page.
+func (s *scanner) scan(ctx context.Context, sp span) error {
 	for pfn := sp.start; pfn < sp.end; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		run, err := s.win.from(pfn, sp.end)
 		if err != nil {
 			return err
