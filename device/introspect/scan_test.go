@@ -322,3 +322,12 @@ func TestSectionsOfAnySizeAreScannedInParts(t *testing.T) {
 		t.Errorf("%d pages were looked at after the scan was cancelled, %v", seen, err)
 	}
 }
+
+// A zone's name is shown to operators, and a guest may write anything there.
+func TestNamesOfZonesArePrintable(t *testing.T) {
+	s := syn.New(t, synFew, synFew)
+	copy(s.Image(syn.ZoneNames), "No\x1brmal\x00")
+	if c, _ := mustScan(t, locate(t, s), 1); c.Zones[0].Name != "No?rmal" {
+		t.Errorf("the zone is named %q", c.Zones[0].Name)
+	}
+}

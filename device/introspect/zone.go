@@ -9,6 +9,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/introspect/kallsyms"
 	"github.com/fbpp-project/fbpp/device/introspect/layout"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // Zone is a zone of a NUMA node as the kernel describes it. Sizes are in pages.
@@ -122,8 +123,8 @@ func (k *Kernel) readZone(at uint64) (Zone, error) {
 	for order := range l.Orders {
 		zone.Free = append(zone.Free, word(l.FreeArea+order*l.FreeAreaSize+l.FreeAreaCount))
 	}
-	var err error
-	zone.Name, err = k.space.String(word(l.Name), maxZoneName)
+	name, err := k.space.String(word(l.Name), maxZoneName)
+	zone.Name = protocol.Printable([]byte(name))
 	return zone, err
 }
 

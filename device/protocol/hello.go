@@ -78,8 +78,8 @@ func DecodeHello(p []byte) (Hello, error) {
 		Features: Features(le.Uint32(p[0:])),
 		MaxOrder: p[4],
 		RAMBytes: le.Uint64(p[8:]),
-		Release:  printable(p[helloRelease:helloReason]),
-		Reason:   printable(p[helloReason:HelloSize]),
+		Release:  Printable(p[helloRelease:helloReason]),
+		Reason:   Printable(p[helloReason:HelloSize]),
 	}
 	if p[5]|p[6]|p[7] != 0 {
 		return h, fmt.Errorf("decode hello: reserved field is not 0: %w", ErrMalformed)
@@ -90,9 +90,9 @@ func DecodeHello(p []byte) (Hello, error) {
 	return h, nil
 }
 
-// printable returns p up to its first zero byte, with '?' for what is not
+// Printable returns p up to its first zero byte, with '?' for what is not
 // printable UTF-8.
-func printable(p []byte) string {
+func Printable(p []byte) string {
 	p, _, _ = bytes.Cut(p, []byte{0})
 	return strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // An ELF note at the beginning of a page: the length of its name, the length of
@@ -72,7 +74,8 @@ func Parse(note []byte) (*Info, error) {
 		}
 		info.facts[key] = value
 	}
-	if info.Release = info.facts["OSRELEASE"]; info.Release == "" {
+	info.Release = protocol.Printable([]byte(info.facts["OSRELEASE"]))
+	if info.Release == "" {
 		return nil, errors.New("parse VMCOREINFO: it names no OSRELEASE")
 	}
 	return info, nil

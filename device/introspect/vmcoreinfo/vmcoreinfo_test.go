@@ -36,6 +36,14 @@ func note(text string) []byte {
 	return append(b, text...)
 }
 
+// The release is shown to operators, and a guest may write anything there.
+func TestTheReleaseIsPrintable(t *testing.T) {
+	info, err := Parse(note("OSRELEASE=6.12\x1b[2J\xff\r\nPAGESIZE=4096\n"))
+	if err != nil || info.Release != "6.12?[2J??" {
+		t.Errorf("release %q, %v", info.Release, err)
+	}
+}
+
 func TestParse(t *testing.T) {
 	info, err := Parse(note(text))
 	if err != nil {
