@@ -91,6 +91,9 @@ func conclude(ctx context.Context, f *source.Findings, side *aside) {
 	if f.Order == nil {
 		f.Order = side.await(grace(ctx))
 	}
+	if ctx.Err() != nil {
+		f.Order = nil // there is no time left for it
+	}
 	settle(f)
 	f.Phases = append(f.Phases, source.Phase{Name: "order", Time: time.Since(begun)})
 }

@@ -198,8 +198,13 @@ func TestTheCachePolicyIsSwitched(t *testing.T) {
 					t.Errorf("%s: nobody was told of the change", tc.word)
 				}
 			}
-			if got := m.dev.Status().Cache; got != want {
-				t.Errorf("%s: the status says %v", tc.word, got)
+			s := m.dev.Status()
+			if s.Cache != want {
+				t.Errorf("%s: the status says %v", tc.word, s.Cache)
+			}
+			// Without a kernel there is no order. So the status says why there is none.
+			if got := s.Kernel != nil; got != (want == device.CacheLast) {
+				t.Errorf("%s: the status speaks of the kernel: %v", tc.word, got)
 			}
 		}
 		if diff := cmp.Diff(aroundFree(tc.last), m.driverAnswers()); diff != "" {

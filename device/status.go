@@ -3,6 +3,7 @@
 package device
 
 import (
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -110,10 +111,11 @@ func (d *Device) Status() Status {
 	}
 	for _, source := range d.sources {
 		s.Sources = append(s.Sources, source.Name())
-		if source == d.observer {
-			kernel := d.observer.Status()
-			s.Kernel = &kernel
-		}
+	}
+	// Who looks for the kernel has a word for why there is none.
+	if d.cache == CacheLast || slices.Contains(d.sources, source.Source(d.observer)) {
+		kernel := d.observer.Status()
+		s.Kernel = &kernel
 	}
 	for i, n := range d.totals {
 		s.Requests[protocol.AnswerStatus(i).String()] = n

@@ -110,8 +110,9 @@ func TestAHostileFBPPDHarmsNoOther(t *testing.T) {
 			if !strings.Contains(text, `fbpp_up label:{name:"vm" value:"vm1"} gauge:{value:1}`) {
 				t.Errorf("vm1 is missing:\n%s", text)
 			}
-			if n := strings.Count(text, `"evil"`); n > 100 {
-				t.Errorf("%d metrics of one machine", n)
+			// Names that nobody knows make no series: they could be new each time.
+			if n := strings.Count(text, `"evil"`); n > 40 || strings.Contains(text, "xxx") {
+				t.Errorf("%d metrics of one machine:\n%s", n, text)
 			}
 		})
 	}

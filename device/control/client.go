@@ -3,6 +3,7 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -72,19 +73,22 @@ func (c *Client) Watch(ctx context.Context, f func(device.Status) error) error {
 		return err
 	}
 	defer body.Close()
-	dec := json.NewDecoder(body)
-	for {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxAnswer)
+	for lines.Scan() {
 		var s device.Status
-		if err := dec.Decode(&s); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // the device went away
-			}
+		if err := json.Unmarshal(lines.Bytes(), &s); err != nil {
 			return fmt.Errorf("watch device: %w", err)
 		}
 		if err := f(s); err != nil {
 			return err
 		}
 	}
+	err = lines.Err()
+	if err == nil {
+		err = io.ErrUnexpectedEOF // the device went away
+	}
+	return fmt.Errorf("watch device: %w", err)
 }
 
 // ask sends a request with the body in, unless that is nil, and decodes the answer

@@ -3,6 +3,7 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -84,6 +85,27 @@ func TestWatchSeesEveryState(t *testing.T) {
 	})
 	if !errors.Is(err, stop) || !seen[0] || seen[1] || !seen[2] {
 		t.Fatalf("saw %v, %v; want true, false, true", seen, err)
+	}
+}
+
+// An fbppd that a guest took over may send a state without end.
+func TestWatchReadsAStateUpToABound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, err := io.WriteString(w, `{"driver_state":"`)
+		for err == nil {
+			_, err = io.WriteString(w, strings.Repeat("x", 1<<20))
+		}
+	})}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	err = NewClient(path).Watch(t.Context(), func(device.Status) error { return nil })
+	if !errors.Is(err, bufio.ErrTooLong) {
+		t.Errorf("got %v, want bufio.ErrTooLong", err)
 	}
 }
 

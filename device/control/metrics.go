@@ -3,17 +3,11 @@
 package control
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
-
-// maxLabels bounds the values of one label, whatever a status says.
-const maxLabels = 32
 
 // Metrics turns the status of one device into metrics. It is safe for concurrent use.
 type Metrics struct {
@@ -69,10 +63,8 @@ func (m *Metrics) Collect(s device.Status, ch chan<- prometheus.Metric) {
 	gauge(m.enabled, truth(s.Enabled))
 	gauge(m.connected, truth(s.Connected))
 	gauge(m.ready, truth(s.DriverState == "ready"))
-	for i, status := range slices.Sorted(maps.Keys(s.Requests)) {
-		if i < maxLabels {
-			send(prometheus.CounterValue, m.requests, float64(s.Requests[status]), status)
-		}
+	for i := range protocol.AnswerStatus(protocol.NumAnswers) {
+		send(prometheus.CounterValue, m.requests, float64(s.Requests[i.String()]), i.String())
 	}
 	if e := s.Migration; e != nil && e.Result == protocol.MigrationCompleted.String() {
 		gauge(m.ended, float64(e.Ended.UnixMilli())/1e3)
@@ -90,11 +82,23 @@ func (m *Metrics) Collect(s device.Status, ch chan<- prometheus.Metric) {
 	gauge(m.lastOrder, float64(s.Last.ColdBytes), "cold")
 	seen := make(map[string]bool)
 	for _, p := range s.Last.Phases {
-		if !seen[p.Name] && len(seen) < maxLabels {
+		if !seen[p.Name] && isPhase(p.Name) {
 			seen[p.Name] = true
 			gauge(m.lastPhases, float64(p.Microseconds)/1e6, p.Name)
 		}
 	}
+}
+
+// isPhase says whether a source has a phase of this name, or fbppd itself. Without the
+// list, an fbppd that somebody has taken over could make new series at each scrape.
+func isPhase(name string) bool {
+	switch name {
+	case "wakeup", "walk", "transfer", "decode", // driver
+		"find", "scan", "peek", "sieve", // introspect
+		"order", "write":
+		return true
+	}
+	return false
 }
 
 // collector collects the metrics of a device at each scrape.
