@@ -174,3 +174,15 @@ func TestWrongCommandsAreOneLine(t *testing.T) {
 		})
 	}
 }
+
+// A program without commands does not begin to work because a shell wants completions.
+func TestAProgramWithoutCommandsCompletesNothing(t *testing.T) {
+	for _, word := range []string{cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd} {
+		root := &cobra.Command{Use: "program", Args: NoArgs,
+			RunE: func(*cobra.Command, []string) error { return nil }}
+		var wrong UsageError
+		if err := Execute(t.Context(), root, []string{word, ""}, io.Discard); !errors.As(err, &wrong) {
+			t.Errorf("%s: got %v, want a usage error", word, err)
+		}
+	}
+}

@@ -44,6 +44,11 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stdout io.
 	if err := checkDashes(args); err != nil {
 		return err
 	}
+	// cobra completes for every program. One without commands has no such command: it
+	// would begin its work with options that were not checked.
+	if !root.HasSubCommands() && len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
+		return Usagef("unknown command %q", args[0])
+	}
 	ran := false // false while the command line is read
 	root.PersistentPreRun = func(*cobra.Command, []string) { ran = true }
 	prepare(root)
