@@ -3,9 +3,12 @@
 package observer
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/introspect"
@@ -124,4 +127,20 @@ func TestAnObserverCanBeToldToKeepLooking(t *testing.T) {
 	if n := held(); n != before+1 {
 		t.Errorf("%d watchers were started", n-before)
 	}
+}
+
+// A guest for which the time does not suffice has its free memory skipped, in no order.
+func TestFreeBlocksGoBeforeAnOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for size, want := range map[uint64]bool{8 << 30: true, 32 << 30: true, 1 << 40: false} {
+			if got := hasTimeForOrder(ctx, size, 2); got != want {
+				t.Errorf("a guest of %d GiB has time for an order: %v", size>>30, got)
+			}
+		}
+		if !hasTimeForOrder(t.Context(), 1<<50, 1) {
+			t.Error("there is no time where there is no end of it")
+		}
+	})
 }
