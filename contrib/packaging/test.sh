@@ -3,7 +3,7 @@
 #
 # Makes the packages twice, in different folders, and compares them; checks them with
 # lintian; installs them into a new Debian of each release, has systemd verify the units
-# there, and purges them: nothing is left. contrib/packaging/test.sh [SUITE]...
+# there, and purges them: only the user is left. contrib/packaging/test.sh [SUITE]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export LC_ALL=C
@@ -32,13 +32,13 @@ least() {
 }
 
 # state ROOT: prints all files of a system but what dpkg and apt leave behind, and its
-# users.
+# users but fbpp, which stays.
 state() {
 	(cd "$1" && find . -xdev ! -path './proc/*' ! -path './sys/*' ! -path './dev/*' \
 		! -path './run/*' ! -path './tmp/*' ! -path './var/log/*' ! -path './var/cache/*' \
 		! -path './var/lib/apt/*' ! -path './var/lib/dpkg/*' ! -path './etc/*-' \
 		! -path './etc/.pwd.lock' | sort
-	cat etc/passwd etc/group)
+	grep -hv '^fbpp:' etc/passwd etc/group)
 }
 
 debian_install lintian mmdebstrap || die "the packages above are needed"
@@ -68,9 +68,14 @@ for suite; do
 	least fbppd@.service 1 "$root"
 	least fbpp-exporter.service 1 "$root"
 	least fbpp-agent.service 5 "$root"
+	chroot "$root" systemctl enable fbppd@vm1.service fbpp-exporter.socket fbpp-agent.service ||
+		die "systemd of $suite does not enable the units"
+	[ -L "$root/etc/systemd/system/multi-user.target.wants/fbppd@vm1.service" ] ||
+		die "systemd of $suite enables the units elsewhere"
 	mkdir -p "$root/var/lib/fbpp/vm1" && touch "$root/var/lib/fbpp/vm1/history"
 	chroot "$root" sh -ec 'dpkg --purge fbppd fbpp-agent >/tmp/log 2>&1 ||
 		{ cat /tmp/log; exit 1; }' || die "cannot purge them on Debian $suite"
 	diff <(echo "$before") <(state "$root") || die "purging them on $suite left something"
+	chroot "$root" getent passwd fbpp >/dev/null || die "purging them on $suite removed the user"
 	echo "Debian $suite: installed, verified and purged"
 done
