@@ -58,17 +58,19 @@ struct pglist_data {
 	struct zone node_zones[1];
 };
 
-/* The registers that PT_REGS_PARM1() to PT_REGS_PARM4() read. */
+/* The registers that PT_REGS_PARM1() to PT_REGS_PARM4() and interrupts_off() read. */
 #if defined(bpf_target_x86)
 struct pt_regs {
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;
 	unsigned long cx;
+	unsigned long flags;
 };
 #elif defined(bpf_target_arm64)
 struct user_pt_regs {
 	__u64 regs[31];
+	__u64 pstate;
 };
 #endif
 

@@ -20,7 +20,8 @@ const (
 	controlRestarts   = 52 // lists begun again: the remembered block was gone
 	controlWalkNS     = 56 // time in all holds
 	controlHoldMaxNS  = 64 // longest hold
-	controlSize       = 72
+	controlUnlocked   = 72 // zones printed without the lock: nothing was walked
+	controlSize       = 80
 )
 
 // control is struct control in the map's memory.

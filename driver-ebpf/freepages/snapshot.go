@@ -30,6 +30,11 @@ const DefaultRecords = 512 << 10
 // its hard-lockup detector (commit 93b3a674485f).
 const MaxEntries = 100_000
 
+// ErrUnlocked says that the kernel prints /proc/buddyinfo without holding zone->lock, as
+// Linux 7.3 does. Free lists that change meanwhile can lead to pages that are in use.
+var ErrUnlocked = fmt.Errorf("this kernel prints /proc/buddyinfo without zone->lock: %w",
+	errors.ErrUnsupported)
+
 // ErrLayout says that the free lists do not have the layout that the walk expects.
 var ErrLayout = errors.New("free lists do not look as expected")
 
@@ -115,6 +120,8 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	switch {
 	case err != nil:
 		return walk.More, err
+	case s.control.u32(controlUnlocked) != 0:
+		return walk.More, ErrUnlocked
 	case s.control.u32(controlBroken) != 0:
 		return walk.More, fmt.Errorf("walk %d zones: %w", s.control.u32(controlZones), ErrLayout)
 	}

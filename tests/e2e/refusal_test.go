@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 	"github.com/fbpp-project/fbpp/tests/lab"
+	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // Without the addresses of kernel symbols the agent cannot find free pages. It
@@ -56,5 +58,41 @@ func TestGuestThatHidesSymbolsRefuses(t *testing.T) {
 		t.Errorf("it refuses because of %q, %v; want %q", status.Driver.Reason, err, why)
 	}
 	requireHints(t, m.migrate(), "refused")
+	m.requireSound()
+}
+
+// Linux 7.3 prints /proc/buddyinfo without zone->lock. Free lists that change during the
+// walk could lead to pages that are in use, so the agent refuses. With --source=auto the
+// host looks for itself then.
+func TestAgentRefusesAKernelThatTakesNoLock(t *testing.T) {
+	const why = "this kernel prints /proc/buddyinfo without zone->lock"
+	m := boot(t, setup{
+		series: guest.Linux7_3, noAgent: true, backendArgs: []string{"--source=auto"},
+		device: map[string]string{"hint-timeout": "5000"},
+	})
+	if err := m.backend.AwaitKernel(m.ctx); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{lab.AgentPath, "--check"}
+	r, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpRun, Args: args})
+	if err != nil || r.Exit != 1 || !strings.Contains(r.Output, why) {
+		t.Errorf("exit status %d, %v, want 1, and %q in:\n%s", r.Exit, err, why, r.Output)
+	}
+	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
+		t.Fatal(err)
+	}
+	state, err := m.backend.AwaitDriver(m.ctx)
+	if err != nil || state != "refuses" {
+		t.Fatalf("the driver is %q, %v", state, err)
+	}
+	status, err := m.backend.Control.Status(m.ctx)
+	if err != nil || !strings.Contains(status.Driver.Reason, why) {
+		t.Errorf("it refuses because of %q, %v; want %q", status.Driver.Reason, err, why)
+	}
+	figures := m.migrate()
+	requireHints(t, figures, "ok")
+	if figures.Hints.Source != vm.SourceIntrospect {
+		t.Errorf("%q answered, want %q", figures.Hints.Source, vm.SourceIntrospect)
+	}
 	m.requireSound()
 }

@@ -45,7 +45,7 @@ func Open(ctx context.Context, progress func(string)) (*Lab, error) {
 	if l.init, err = l.build(ctx, guest.InitPackage); err != nil {
 		return nil, err
 	}
-	for _, s := range guest.AllSeries() {
+	for _, s := range guest.IntrospectedSeries() {
 		if l.kernels[s], err = guest.FetchKernel(ctx, s, progress); err != nil {
 			return nil, err
 		}
@@ -103,7 +103,7 @@ func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm
 	k, ok := l.kernels[s]
 	if !ok {
 		return vm.Config{}, fmt.Errorf("boot a guest: kernel series %q is not one of %v",
-			s, guest.AllSeries())
+			s, guest.IntrospectedSeries())
 	}
 	return l.ConfigFor(k, memoryMiB, extra)
 }
