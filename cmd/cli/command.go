@@ -46,7 +46,8 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stdout io.
 	}
 	// cobra completes for every program. One without commands has no such command: it
 	// would begin its work with options that were not checked.
-	if !root.HasSubCommands() && len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
+	if !root.HasSubCommands() && len(args) > 0 &&
+		strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
 		return Usagef("unknown command %q", args[0])
 	}
 	ran := false // false while the command line is read
@@ -107,11 +108,10 @@ func wrongCommand(root *cobra.Command, args []string) error {
 	return fmt.Errorf("unknown command %q", args[0])
 }
 
-// oneDash finds a long option with one dash, which pflag takes for several short ones.
-var oneDash = regexp.MustCompile(`^-[a-z][a-z-]+`)
-
-// checkDashes returns an error for the first option with one dash.
+// checkDashes returns an error for the first long option with one dash, which pflag
+// takes for several short ones.
 func checkDashes(args []string) error {
+	oneDash := regexp.MustCompile(`^-[a-z][a-z-]+`)
 	for _, arg := range args {
 		if arg == "--" || strings.HasPrefix(arg, cobra.ShellCompRequestCmd) {
 			return nil
@@ -143,16 +143,9 @@ func completion(root *cobra.Command) *cobra.Command {
 // Parse reads the flags of a program without commands, as [Execute] does. No
 // arguments may follow them.
 func Parse(fs *pflag.FlagSet, args []string, stdout io.Writer) error {
-	parsed := false
-	cmd := &cobra.Command{Use: fs.Name(), Args: NoArgs, Run: func(*cobra.Command, []string) {
-		parsed = true
-	}}
+	cmd := &cobra.Command{Use: fs.Name(), Args: NoArgs, Run: func(*cobra.Command, []string) {}}
 	cmd.Flags().AddFlagSet(fs)
-	err := Execute(context.Background(), cmd, args, stdout)
-	if err == nil && !parsed {
-		return ErrDone
-	}
-	return err
+	return Execute(context.Background(), cmd, args, stdout)
 }
 
 // NoArgs refuses arguments that are no flags. It is for the Args of a command.
