@@ -5,8 +5,6 @@ package device
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 )
@@ -30,23 +28,16 @@ const (
 var ErrNoDrop = errors.New("the guest's driver cannot be asked to drop cache: " +
 	"use last, which needs no driver and sends the cache at the end")
 
-// CachePolicies returns all policies for the cache.
-func CachePolicies() []CachePolicy { return []CachePolicy{CacheSend, CacheLast, CacheDrop} }
-
 // Set implements flag.Value. CacheDrop is an error that wraps ErrNoDrop.
 func (p *CachePolicy) Set(word string) error {
-	switch {
-	case !slices.Contains(CachePolicies(), CachePolicy(word)):
-		var words []string
-		for _, p := range CachePolicies() {
-			words = append(words, string(p))
-		}
-		return fmt.Errorf("%q is none of %s", word, strings.Join(words, ", "))
-	case CachePolicy(word) == CacheDrop:
+	switch named := CachePolicy(word); named {
+	case CacheSend, CacheLast:
+		*p = named
+		return nil
+	case CacheDrop:
 		return ErrNoDrop
 	}
-	*p = CachePolicy(word)
-	return nil
+	return fmt.Errorf("%q is none of %s, %s, %s", word, CacheSend, CacheLast, CacheDrop)
 }
 
 // String implements flag.Value.

@@ -14,8 +14,13 @@ import (
 func cacheCommand(t *target) *cobra.Command {
 	return &cobra.Command{
 		Use: "cache [send|last]", Short: "show what becomes of cold page cache, or set it",
-		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: []string{"send", "last"},
+		ValidArgs: []string{string(device.CacheSend), string(device.CacheLast)},
+		Args: cobra.MatchAll(cobra.MaximumNArgs(1), func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return new(device.CachePolicy).Set(args[0])
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.showStatus(cmd, func(c *control.Client, ctx context.Context) (device.Status, error) {
 				if len(args) == 0 {

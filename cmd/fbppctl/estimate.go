@@ -22,8 +22,9 @@ func estimateCommand(t *target) *cobra.Command {
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return t.census(cmd, func(c *census.Census) error {
-				return t.show(cmd.OutOrStdout(), c.Estimate(at...), func(out io.Writer) error {
-					return printEstimate(out, c, at)
+				all := c.Estimate(at...)
+				return t.show(cmd.OutOrStdout(), all, func(out io.Writer) error {
+					return printEstimate(out, c, all, at)
 				})
 			})
 		},
@@ -60,7 +61,7 @@ func (l *links) String() string {
 // Type implements pflag.Value.
 func (*links) Type() string { return "Gbit/s" }
 
-func printEstimate(out io.Writer, c *census.Census, at links) error {
+func printEstimate(out io.Writer, c *census.Census, all []census.Estimate, at links) error {
 	fmt.Fprintf(out, "%.1f MiB of memory, of which the guest has touched %.1f MiB.\n",
 		mib(c.MemoryBytes), mib(c.TouchedBytes))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -69,7 +70,7 @@ func printEstimate(out io.Writer, c *census.Census, at links) error {
 		fmt.Fprintf(w, "at %v Gbit/s\t", gbit)
 	}
 	fmt.Fprintln(w)
-	for _, e := range c.Estimate(at...) {
+	for _, e := range all {
 		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t", e.Policy, mib(e.Bytes), mib(e.LastBytes))
 		for _, t := range e.Times {
 			fmt.Fprintf(w, "%.2f s\t", t.Seconds)

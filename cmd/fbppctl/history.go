@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -28,16 +27,13 @@ func historyCommand(t *target) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if !t.asJSON {
-					return printHistory(cmd.OutOrStdout(), all)
+				lines := make([]any, len(all))
+				for i := range all {
+					lines[i] = all[i]
 				}
-				lines := json.NewEncoder(cmd.OutOrStdout())
-				for _, m := range all {
-					if err := lines.Encode(m); err != nil {
-						return fmt.Errorf("print the history: %w", err)
-					}
-				}
-				return nil
+				return t.showAll(cmd.OutOrStdout(), lines, func(out io.Writer) error {
+					return printHistory(out, all)
+				})
 			})
 		},
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/observer"
-	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 // mustHost makes a folder like /run/fbpp with idle devices of these names. The
@@ -32,13 +31,7 @@ func mustHost(t *testing.T, names ...string) (string, []func()) {
 // mustStallAt makes the socket of an fbppd that is stopped.
 func mustStallAt(t *testing.T, path string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	l, err := unixsock.Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := mustListenAt(t, path)
 	t.Cleanup(func() { l.Close() })
 }
 

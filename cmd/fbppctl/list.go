@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -59,22 +58,17 @@ func silent(all []machine) error {
 }
 
 func (t *target) printList(out io.Writer, all []machine) error {
-	if !t.asJSON {
-		return printTable(out, all)
-	}
-	lines := json.NewEncoder(out)
-	for _, m := range all {
+	var lines []any
+	for i, m := range all {
 		line := listed{VM: m.name, ControlPath: t.host.socket(m.name)}
 		if m.err != nil {
 			line.Error = m.err.Error()
 		} else {
-			line.Status = &m.status
+			line.Status = &all[i].status
 		}
-		if err := lines.Encode(line); err != nil {
-			return err
-		}
+		lines = append(lines, line)
 	}
-	return nil
+	return t.showAll(out, lines, func(out io.Writer) error { return printTable(out, all) })
 }
 
 func printTable(out io.Writer, all []machine) error {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,8 +36,8 @@ func mustServe(t *testing.T) string {
 	return path
 }
 
-// mustServeAt serves an idle device until the test ends, or end is called.
-func mustServeAt(t *testing.T, path string) (end func()) {
+// mustListenAt makes a control socket and its folder.
+func mustListenAt(t *testing.T, path string) net.Listener {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
@@ -45,6 +46,13 @@ func mustServeAt(t *testing.T, path string) (end func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// mustServeAt serves an idle device until the test ends, or end is called.
+func mustServeAt(t *testing.T, path string) (end func()) {
+	t.Helper()
+	l := mustListenAt(t, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(ctx, l, device.New(device.Options{}), zap.NewNop()) }()
@@ -199,19 +207,22 @@ func TestAWatchSurvivesARestartOfFBPPD(t *testing.T) {
 func TestWrongCommandLines(t *testing.T) {
 	t.Setenv("FBPP_CONTROL_PATH", "")
 	for name, args := range map[string][]string{
-		"no command":           {"--control-path=/x"},
-		"an unknown command":   {"--control-path=/x", "destroy"},
-		"two commands":         {"--control-path=/x", "status", "enable"},
-		"no socket":            {"status"},
-		"an unknown flag":      {"--color", "status"},
-		"an abstract socket":   {"--control-path=@abs", "status"},
-		"a path too long":      {"--control-path=/" + strings.Repeat("x", 107), "status"},
-		"a timeout of 0":       {"--control-path=/x", "--timeout=0s", "status"},
-		"a machine and a path": {"--vm=a", "--control-path=/x", "status"},
-		"a machine above":      {"--vm=..", "status"},
-		"a machine below":      {"--vm=a/b", "status"},
-		"a list of one":        {"--vm=a", "list"},
-		"no unit":              {"--control-path=/x", "--timeout=5", "status"},
+		"no command":                         {"--control-path=/x"},
+		"an unknown command":                 {"--control-path=/x", "destroy"},
+		"an unknown policy":                  {"--control-path=/x", "cache", "lost"},
+		"two policies":                       {"--control-path=/x", "cache", "send", "last"},
+		"a policy that no driver can follow": {"--control-path=/x", "cache", "drop"},
+		"two commands":                       {"--control-path=/x", "status", "enable"},
+		"no socket":                          {"status"},
+		"an unknown flag":                    {"--color", "status"},
+		"an abstract socket":                 {"--control-path=@abs", "status"},
+		"a path too long":                    {"--control-path=/" + strings.Repeat("x", 107), "status"},
+		"a timeout of 0":                     {"--control-path=/x", "--timeout=0s", "status"},
+		"a machine and a path":               {"--vm=a", "--control-path=/x", "status"},
+		"a machine above":                    {"--vm=..", "status"},
+		"a machine below":                    {"--vm=a/b", "status"},
+		"a list of one":                      {"--vm=a", "list"},
+		"no unit":                            {"--control-path=/x", "--timeout=5", "status"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := run(t.Context(), args, &strings.Builder{}); !errors.As(err, new(cli.UsageError)) {
@@ -326,12 +337,13 @@ func TestAnEstimateIsPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if err := printEstimate(&out, &census.Census{
+	c := &census.Census{
 		MemoryBytes: 4 << 30, TouchedBytes: 1e9,
 		Classes: []census.Class{{
 			Class: pages.File, Counts: introspect.Counts{Pages: 97656, Clean: 73242, Cold: 73242},
 		}},
-	}, at); err != nil {
+	}
+	if err := printEstimate(&out, c, c.Estimate(at...), at); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(out.String()), " ")

@@ -106,11 +106,19 @@ func (t *target) ask(
 
 // show prints v as JSON, or by text for a person.
 func (t *target) show(out io.Writer, v any, text func(io.Writer) error) error {
+	return t.showAll(out, []any{v}, text)
+}
+
+// showAll is show for values that each have a line of JSON.
+func (t *target) showAll(out io.Writer, all []any, text func(io.Writer) error) error {
 	if !t.asJSON {
 		return text(out)
 	}
-	if err := json.NewEncoder(out).Encode(v); err != nil {
-		return fmt.Errorf("print JSON: %w", err)
+	lines := json.NewEncoder(out)
+	for _, v := range all {
+		if err := lines.Encode(v); err != nil {
+			return fmt.Errorf("print JSON: %w", err)
+		}
 	}
 	return nil
 }
