@@ -95,7 +95,7 @@ func conclude(ctx context.Context, f *source.Findings, side *aside) {
 		f.Order = nil // there is no time left for it
 	}
 	settle(f)
-	f.Phases = append(f.Phases, source.Phase{Name: "order", Time: time.Since(begun)})
+	f.Phases = append(f.Phases, source.Phase{Name: source.PhaseOrder, Time: time.Since(begun)})
 }
 
 // grace returns how long an order may be waited for.

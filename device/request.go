@@ -246,7 +246,7 @@ func (d *Device) answer(name string, f *source.Findings) {
 		a.Hot, a.Cold = d.window.WriteOrder(a.Written, o.Hot, o.Cold)
 	}
 	a.Truncated = a.Truncated || a.Bytes>>freeset.FrameShift != f.Free.Frames()
-	a.Phases = append(f.Phases, source.Phase{Name: "write", Time: time.Since(begun)})
+	a.Phases = append(f.Phases, source.Phase{Name: source.PhaseWrite, Time: time.Since(begun)})
 	a.Details = f.Details
 	d.window.Publish(x.ask, a)
 	d.record(x, a, f, "")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
 )
 
 // Metrics turns the status of one device into metrics. It is safe for concurrent use.
@@ -82,23 +83,12 @@ func (m *Metrics) Collect(s device.Status, ch chan<- prometheus.Metric) {
 	gauge(m.lastOrder, float64(s.Last.ColdBytes), "cold")
 	seen := make(map[string]bool)
 	for _, p := range s.Last.Phases {
-		if !seen[p.Name] && isPhase(p.Name) {
+		// An fbppd that somebody has taken over could name new ones at each scrape.
+		if !seen[p.Name] && source.IsPhase(p.Name) {
 			seen[p.Name] = true
 			gauge(m.lastPhases, float64(p.Microseconds)/1e6, p.Name)
 		}
 	}
-}
-
-// isPhase says whether a source has a phase of this name, or fbppd itself. Without the
-// list, an fbppd that somebody has taken over could make new series at each scrape.
-func isPhase(name string) bool {
-	switch name {
-	case "wakeup", "walk", "transfer", "decode", // driver
-		"find", "scan", "peek", "sieve", // introspect
-		"order", "write":
-		return true
-	}
-	return false
 }
 
 // collector collects the metrics of a device at each scrape.

@@ -105,10 +105,10 @@ func (x *request) conclude(now time.Time) {
 		wakeup = min(x.started.Sub(x.raised), rest-walk)
 	}
 	x.findings.Phases = []source.Phase{
-		{Name: "wakeup", Time: wakeup},                 // until STARTED
-		{Name: "walk", Time: walk},                     // as the guest measured it
-		{Name: "transfer", Time: rest - walk - wakeup}, // until the last record arrived
-		{Name: "decode", Time: x.decode},
+		{Name: source.PhaseWakeup, Time: wakeup},
+		{Name: source.PhaseWalk, Time: walk},
+		{Name: source.PhaseTransfer, Time: rest - walk - wakeup},
+		{Name: source.PhaseDecode, Time: x.decode},
 	}
 	x.findings.Details = []source.Detail{
 		{Name: "hold-max-us", Value: uint64(x.trailer.HoldMaxUS)},

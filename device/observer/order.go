@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/introspect"
@@ -36,7 +35,7 @@ func (o *Observer) FindOrder(ctx context.Context, _ source.Request, order *sourc
 		return err
 	}
 	_, err := k.Scan(ctx, introspect.ScanOptions{
-		Workers: min(runtime.GOMAXPROCS(0), maxWorkers),
+		Workers: workers(),
 		Order:   o.addTo(order),
 	})
 	return err

@@ -19,8 +19,8 @@ var _ source.Orderer = (*Observer)(nil)
 // Name implements source.Source.
 func (o *Observer) Name() string { return "introspect" }
 
-// maxWorkers bounds the goroutines of one scan.
-const maxWorkers = 4
+// workers returns how many goroutines one scan has.
+func workers() int { return min(runtime.GOMAXPROCS(0), 4) }
 
 // Ask implements source.Source: it reads the guest's memory map.
 func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
@@ -46,12 +46,11 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 	}
 	found := time.Now()
 	s := newSieve(f.Free, r.Written, o.maxClaims)
-	workers := min(runtime.GOMAXPROCS(0), maxWorkers)
-	if !hasTimeForOrder(ctx, k.Memory().Size(), workers) {
+	if !hasTimeForOrder(ctx, k.Memory().Size(), workers()) {
 		f.Order = nil
 	}
 	options := introspect.ScanOptions{
-		Workers:  workers,
+		Workers:  workers(),
 		FreeOnly: f.Order == nil,
 		Free:     func(blocks []introspect.Block) error { return s.add(ctx, blocks) },
 	}
@@ -67,10 +66,10 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 	}
 	f.Items = s.kept + s.dropped
 	f.Phases = []source.Phase{
-		{Name: "find", Time: found.Sub(begun)},
-		{Name: "scan", Time: time.Since(found) - s.peeking - s.sieving},
-		{Name: "peek", Time: s.peeking},
-		{Name: "sieve", Time: s.sieving},
+		{Name: source.PhaseFind, Time: found.Sub(begun)},
+		{Name: source.PhaseScan, Time: time.Since(found) - s.peeking - s.sieving},
+		{Name: source.PhasePeek, Time: s.peeking},
+		{Name: source.PhaseSieve, Time: s.sieving},
 	}
 	f.Details = []source.Detail{
 		{Name: "dropped-blocks", Value: s.dropped},

@@ -12,7 +12,6 @@ package source
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -93,12 +92,6 @@ type Orderer interface {
 	// FindOrder finds only an order. It returns promptly when ctx ends, and does not
 	// touch o after it has returned. After an error o is ignored.
 	FindOrder(ctx context.Context, r Request, o *Order) error
-}
-
-// Phase is a named part of an exchange.
-type Phase struct {
-	Name string
-	Time time.Duration
 }
 
 // Detail is a named figure, whose unit is in its name.

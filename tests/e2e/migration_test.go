@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
@@ -90,17 +91,20 @@ func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 	for _, p := range h.Phases {
 		names = append(names, p.Name)
 		sum += p.Time
+		if !source.IsPhase(p.Name) {
+			t.Errorf("the metrics do not know the phase %q", p.Name)
+		}
 	}
-	source, worked := vm.SourceDriver, vm.PhaseWalk
+	answerer, worked := vm.SourceDriver, vm.PhaseWalk
 	want := []string{vm.PhaseWakeup, vm.PhaseWalk, vm.PhaseTransfer, vm.PhaseDecode}
 	if introspect {
-		source, worked = vm.SourceIntrospect, vm.PhaseScan
+		answerer, worked = vm.SourceIntrospect, vm.PhaseScan
 		want = []string{vm.PhaseFind, vm.PhaseScan, vm.PhasePeek, vm.PhaseSieve}
 	}
 	// fbppd may add phases of its own after those of the source.
-	if h.Source != source || !slices.Equal(names[:min(len(names), len(want))], want) ||
+	if h.Source != answerer || !slices.Equal(names[:min(len(names), len(want))], want) ||
 		h.Phase(worked) == 0 {
-		t.Errorf("the source is %q with the phases %v, want %q with %v", h.Source, h.Phases, source, want)
+		t.Errorf("the source is %q with the phases %v, want %q with %v", h.Source, h.Phases, answerer, want)
 	}
 	if sum > h.Exchange {
 		t.Errorf("phases of %d µs are more than the exchange of %d µs", sum, h.Exchange)
