@@ -224,8 +224,9 @@ func (d *Device) setMemory(m *vhostuser.Memory) {
 	}
 	d.freeMu.Lock()
 	defer d.freeMu.Unlock()
-	d.free.SetMemory(ranges(m))
-	d.orders.setMemory(ranges(m))
+	memory := ranges(m)
+	d.free.SetMemory(memory)
+	d.orders.setMemory(memory)
 	d.observer.SetMemory(m)
 	d.mu.Lock()
 	d.memory, m = m, d.memory

@@ -74,32 +74,25 @@ func (l *LRU) learn(t types) error {
 
 // groups learns how a page leads to its list. newest is an offset in struct lruvec.
 func (l *LRU) groups(t types, newest int) error {
-	pageType, err := t.structure("page")
-	if err != nil {
-		return err
-	}
-	group, err := t.structure("mem_cgroup")
-	if err != nil {
-		return err
+	for _, s := range []struct {
+		name  string
+		field offsets
+	}{
+		{"page", offsets{{&l.Memcg, "memcg_data", 8}}},
+		{"mem_cgroup", offsets{{&l.NodeInfo, "nodeinfo", 0}}},
+		{"mem_cgroup_per_node", offsets{{&l.GroupNewest, "lruvec", newest + 8}}},
+		{"pglist_data", offsets{{&l.NodeNewest, "__lruvec", newest + 8}}},
+	} {
+		of, err := t.structure(s.name)
+		if err != nil {
+			return err
+		}
+		if err := s.field.read(of); err != nil {
+			return err
+		}
 	}
 	perNode, err := t.structure("mem_cgroup_per_node")
 	if err != nil {
-		return err
-	}
-	node, err := t.structure("pglist_data")
-	if err != nil {
-		return err
-	}
-	if err := (offsets{{&l.Memcg, "memcg_data", 8}}).read(pageType); err != nil {
-		return err
-	}
-	if err := (offsets{{&l.NodeInfo, "nodeinfo", 0}}).read(group); err != nil {
-		return err
-	}
-	if err := (offsets{{&l.GroupNewest, "lruvec", newest + 8}}).read(perNode); err != nil {
-		return err
-	}
-	if err := (offsets{{&l.NodeNewest, "__lruvec", newest + 8}}).read(node); err != nil {
 		return err
 	}
 	l.GroupNewest, l.NodeNewest = l.GroupNewest+newest, l.NodeNewest+newest
