@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
@@ -117,7 +118,7 @@ func made(l load, m method, round int, ms, bytes int64) record {
 		r.Skipped = 990
 		r.Exchange = &vm.Hints{
 			Generation: 7, Exchange: 11700, Skipped: 990,
-			Phases:  []vm.HintPhase{{Name: vm.PhaseWalk, Time: 40}},
+			Phases:  []vm.HintPhase{{Name: source.PhaseWalk, Time: 40}},
 			Details: []vm.HintDetail{{Name: vm.DetailHoldMax, Value: 1000}},
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -134,14 +135,14 @@ func (r *report) exchangeTables() []table {
 	return []table{
 		r.exchangeTable("The exchange with the guest", fbpp,
 			slices.Concat(whole, []figureOf{
-				phase(vm.PhaseWakeup), phase(vm.PhaseWalk), phase(vm.PhaseTransfer),
-				phase(vm.PhaseDecode), cleared, hold,
+				phase(source.PhaseWakeup), phase(source.PhaseWalk), phase(source.PhaseTransfer),
+				phase(source.PhaseDecode), cleared, hold,
 			}),
 			[]figureOf{detail("holds", vm.DetailHolds), ranges}),
 		r.exchangeTable("The look from the host", introspect,
 			slices.Concat(whole, []figureOf{
-				phase(vm.PhaseFind), phase(vm.PhaseScan), phase(vm.PhasePeek),
-				phase(vm.PhaseSieve), cleared,
+				phase(source.PhaseFind), phase(source.PhaseScan), phase(source.PhasePeek),
+				phase(source.PhaseSieve), cleared,
 			}),
 			[]figureOf{
 				detail("struct pages", vm.DetailRead), detail("dropped blocks", vm.DetailDropped), ranges,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -79,7 +80,7 @@ func (r *row) longestHold(emulated bool) hold {
 	var walk, blocks float64
 	for _, rec := range r.hints {
 		h.us = max(h.us, float64(rec.Exchange.Detail(vm.DetailHoldMax)))
-		walk += float64(rec.Exchange.Phase(vm.PhaseWalk)) * 1000
+		walk += float64(rec.Exchange.Phase(source.PhaseWalk)) * 1000
 		blocks += float64(rec.FreeBlocks)
 	}
 	h.block = walk / max(blocks, 1)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
@@ -80,7 +81,7 @@ func example(t *testing.T, mismatches uint64) *results {
 		*newOutcome(stock, "6.12", figures(900, 100, &vm.Hints{Status: "disabled"}), info, &sound),
 		*newOutcome(fbpp, "6.12", figures(152, 50, &vm.Hints{
 			Status: "ok", Generation: 1, Skipped: 798, Exchange: 10,
-			Phases: []vm.HintPhase{{Name: vm.PhaseWalk, Time: 4}},
+			Phases: []vm.HintPhase{{Name: source.PhaseWalk, Time: 4}},
 		}), info, &damaged),
 	}}
 	r.conclude()

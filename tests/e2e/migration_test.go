@@ -95,11 +95,11 @@ func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 			t.Errorf("the metrics do not know the phase %q", p.Name)
 		}
 	}
-	answerer, worked := vm.SourceDriver, vm.PhaseWalk
-	want := []string{vm.PhaseWakeup, vm.PhaseWalk, vm.PhaseTransfer, vm.PhaseDecode}
+	answerer, worked := vm.SourceDriver, source.PhaseWalk
+	want := []string{source.PhaseWakeup, source.PhaseWalk, source.PhaseTransfer, source.PhaseDecode}
 	if introspect {
-		answerer, worked = vm.SourceIntrospect, vm.PhaseScan
-		want = []string{vm.PhaseFind, vm.PhaseScan, vm.PhasePeek, vm.PhaseSieve}
+		answerer, worked = vm.SourceIntrospect, source.PhaseScan
+		want = []string{source.PhaseFind, source.PhaseScan, source.PhasePeek, source.PhaseSieve}
 	}
 	// fbppd may add phases of its own after those of the source.
 	if h.Source != answerer || !slices.Equal(names[:min(len(names), len(want))], want) ||
@@ -115,8 +115,8 @@ func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 		}
 		return
 	}
-	if h.Detail(vm.DetailHolds) == 0 || h.Detail(vm.DetailHoldMax) > h.Phase(vm.PhaseWalk) {
-		t.Errorf("the details are %v, of a walk of %d µs", h.Details, h.Phase(vm.PhaseWalk))
+	if h.Detail(vm.DetailHolds) == 0 || h.Detail(vm.DetailHoldMax) > h.Phase(source.PhaseWalk) {
+		t.Errorf("the details are %v, of a walk of %d µs", h.Details, h.Phase(source.PhaseWalk))
 	}
 }
 

@@ -66,24 +66,17 @@ type HintDetail struct {
 	Value int64  `json:"value"`
 }
 
-// The guest's driver as a source of hints, and the names of its phases and details.
+// The guest's driver as a source of hints, and the names of its details. Those of phases
+// are in package source.
 const (
 	SourceDriver  = "driver"
-	PhaseWakeup   = "wakeup"      // from the interrupt to the driver's first sign of life
-	PhaseWalk     = "walk"        // the guest's walk through its free memory
-	PhaseTransfer = "transfer"    // until the backend has the last record
-	PhaseDecode   = "decode"      // the backend's decoding and sorting
 	DetailHoldMax = "hold-max-us" // the longest hold of an allocator lock
 	DetailHolds   = "holds"       // how often the guest took an allocator lock
 )
 
-// Introspection as a source of hints, and the names of its phases and details.
+// Introspection as a source of hints, and the names of its details.
 const (
 	SourceIntrospect = "introspect"
-	PhaseFind        = "find" // finding the kernel, or checking that it is still the same
-	PhaseScan        = "scan" // reading the kernel's memory map
-	PhasePeek        = "peek" // asking QEMU which pages were written
-	PhaseSieve       = "sieve"
 	DetailDropped    = "dropped-blocks"
 	DetailRead       = "struct-pages"
 )
