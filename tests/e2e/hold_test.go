@@ -14,17 +14,12 @@ import (
 func TestGuestIsNotStoppedInTheFirstPass(t *testing.T) {
 	m := boot(t, setup{})
 	m.integrity("pause")
-	// All that there is to send fits into this downtime, so QEMU stops the guest as
-	// soon as it has measured the bandwidth.
-	slow := vm.Transfer{
-		Bandwidth: 50 << 20, Parameters: map[string]any{"downtime-limit": 2000},
-	}
 	share := func(f *vm.Migration) float64 {
 		return float64(f.RAM.DowntimeBytes) / float64(f.RAM.Transferred)
 	}
 
 	m.setDevice("hold-switchover", false)
-	f := m.migrateBy(slow)
+	f := m.migrateBy(slowIntoALongDowntime())
 	requireHints(t, f, "ok")
 	if share(f) < 0.5 {
 		t.Fatalf("without a hold only %d of %d bytes were sent while the guest stood still:"+
@@ -33,7 +28,7 @@ func TestGuestIsNotStoppedInTheFirstPass(t *testing.T) {
 	m.awaitDriver()
 
 	m.setDevice("hold-switchover", true)
-	f = m.migrateBy(slow)
+	f = m.migrateBy(slowIntoALongDowntime())
 	requireHints(t, f, "ok")
 	if share(f) > 0.2 {
 		t.Errorf("%d of %d bytes were sent while the guest stood still",
@@ -48,9 +43,13 @@ func TestGuestIsNotStoppedInTheFirstPass(t *testing.T) {
 // A guest that writes all the time is not held for ever.
 func TestHoldEndsInABusyGuest(t *testing.T) {
 	m := boot(t, setup{})
-	f := m.migrateBy(vm.Transfer{
-		Bandwidth: 50 << 20, Parameters: map[string]any{"downtime-limit": 2000},
-	})
+	f := m.migrateBy(slowIntoALongDowntime())
 	requireHints(t, f, "ok")
 	m.requireSound()
+}
+
+// slowIntoALongDowntime is a transfer whose downtime all that there is to send fits into.
+// So QEMU would stop the guest as soon as it has measured the bandwidth.
+func slowIntoALongDowntime() vm.Transfer {
+	return vm.Transfer{Bandwidth: 50 << 20, Parameters: map[string]any{"downtime-limit": 2000}}
 }
