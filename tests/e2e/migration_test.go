@@ -104,7 +104,8 @@ func requirePhases(t *testing.T, h *vm.Hints, introspect bool) {
 	// fbppd may add phases of its own after those of the source.
 	if h.Source != answerer || !slices.Equal(names[:min(len(names), len(want))], want) ||
 		h.Phase(worked) == 0 {
-		t.Errorf("the source is %q with the phases %v, want %q with %v", h.Source, h.Phases, answerer, want)
+		t.Errorf("the source is %q with the phases %v, want %q with %v",
+			h.Source, h.Phases, answerer, want)
 	}
 	if sum > h.Exchange {
 		t.Errorf("phases of %d µs are more than the exchange of %d µs", sum, h.Exchange)
