@@ -16,13 +16,17 @@ const (
 	fragmented load = "fragmented"
 	pageCache  load = "page cache"
 	churning   load = "churning"
+	database   load = "database"
 )
 
 func allLoads() []load {
-	return []load{noLoad, midLoad, highLoad, fresh, fragmented, pageCache, churning}
+	return []load{noLoad, midLoad, highLoad, fresh, fragmented, pageCache, churning, database}
 }
 
 func paperLoads() []load { return []load{noLoad, midLoad, highLoad} }
+
+// postcopyLoads are those with memory that a guest needs soon after it has moved.
+func postcopyLoads() []load { return []load{midLoad, highLoad, pageCache, churning} }
 
 // method is how a migration treats free memory.
 type method string
@@ -36,14 +40,20 @@ const (
 	freeReporting method = "free-page-reporting"
 	fbpp          method = "fbpp"
 	introspect    method = "introspect" // fbpp without an agent
+	// introspectLast is introspect with the cache policy last.
+	introspectLast method = "introspect, cache last"
 )
 
 func allMethods() []method {
-	return []method{stock, balloon1, balloon4, freePageHint, freeReporting, fbpp, introspect}
+	return []method{stock, balloon1, balloon4, freePageHint, freeReporting, fbpp, introspect,
+		introspectLast}
 }
 
 // hints tells whether the method uses free page hints of fbpp.
-func (m method) hints() bool { return m == fbpp || m == introspect }
+func (m method) hints() bool { return m == fbpp || m.introspects() }
+
+// introspects tells whether the method looks into the guest from the host.
+func (m method) introspects() bool { return m == introspect || m == introspectLast }
 
 // link is the bandwidth limit of a migration, in bytes per second; 0 means no limit.
 type link int64
@@ -66,7 +76,8 @@ func (l link) String() string {
 	return "unlimited"
 }
 
-// transport is the way in which QEMU sends memory.
+// transport is the way in which QEMU sends memory. Postcopy and what is made of it are
+// ways of their own.
 type transport string
 
 // The transports.
@@ -74,7 +85,16 @@ const (
 	stream    transport = "stream"
 	multifd   transport = "multifd"
 	mappedRAM transport = "mapped-ram"
+
+	postcopy      transport = "postcopy"               // switched at once
+	postcopyLater transport = "precopy, then postcopy" // switched after the first pass
+	hybrid        transport = "hybrid"                 // what is hot first, then postcopy
 )
+
+// postcopies tells whether the guest moves before all of its memory does.
+func (t transport) postcopies() bool {
+	return t == postcopy || t == postcopyLater || t == hybrid
+}
 
 // benchCase is one kind of migration. It is run several times.
 type benchCase struct {
@@ -124,6 +144,11 @@ func fullMatrix(p sizes, rounds int) []planned {
 	add([]load{noLoad}, leadMethods(), unlimited, multifd, 1)
 	add([]load{noLoad}, leadMethods(), unlimited, mappedRAM, 1)
 	add(paperLoads(), leadMethods(), gigabit10, stream, rounds)
+	add([]load{pageCache, churning}, []method{stock, introspect}, gigabit, stream, rounds)
+	for _, by := range []transport{postcopy, postcopyLater} {
+		add(postcopyLoads(), []method{stock, introspect}, gigabit, by, rounds)
+	}
+	add(postcopyLoads(), []method{introspect}, gigabit, hybrid, rounds)
 	return m
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
@@ -45,8 +46,31 @@ func (l load) apply(ctx context.Context, v *vm.VM, s sizes) error {
 			disks = append(disks, fmt.Sprintf("/dev/vd%c", 'a'+i))
 		}
 		return v.Cache(ctx, disks...)
+	case database:
+		if err := fill(s.Touched); err != nil {
+			return err
+		}
+		return startDatabase(ctx, v, s.Database)
 	}
 	return fill(s.Touched)
+}
+
+// files are what the guest needs for the load beside the usual programs.
+func (l load) files(
+	ctx context.Context, s guest.Series, say func(string),
+) (map[string]string, error) {
+	if l == database {
+		return databaseFiles(ctx, s, say)
+	}
+	return nil, nil
+}
+
+// check has a load that can tell say whether the migrated guest is sound.
+func (l load) check(ctx context.Context, v *vm.VM) error {
+	if l == database {
+		return checkDatabase(ctx, v)
+	}
+	return nil
 }
 
 // pool sizes the guest's integrity program, which finds lost pages. It writes little

@@ -62,6 +62,9 @@ func (r *report) tables() []table {
 		if row.Transport != stream {
 			title = "Transport: " + string(row.Transport)
 		}
+		if row.Transport.postcopies() {
+			continue // they have a table of their own
+		}
 		if len(ts) == 0 || ts[len(ts)-1].Title != title {
 			ts = append(ts, table{Title: title, Head: head()})
 		}
@@ -115,8 +118,9 @@ func (r *row) cells() []string {
 	}
 }
 
-// exchangeTables show the parts of the exchange's time, in a table for each source.
-func (r *report) exchangeTables() []table {
+// furtherTables compare postcopy with precopy, and show the parts of the exchange's time,
+// in a table for each source.
+func (r *report) furtherTables() []table {
 	phase := func(name string) figureOf {
 		return figureOf{name, func(r *record) int64 { return r.Exchange.Phase(name) }}
 	}
@@ -132,7 +136,7 @@ func (r *report) exchangeTables() []table {
 	detail := func(title, name string) figureOf {
 		return figureOf{title, func(r *record) int64 { return r.Exchange.Detail(name) }}
 	}
-	return []table{
+	tables := []table{
 		r.exchangeTable("The exchange with the guest", fbpp,
 			slices.Concat(whole, []figureOf{
 				phase(source.PhaseWakeup), phase(source.PhaseWalk), phase(source.PhaseTransfer),
@@ -148,6 +152,10 @@ func (r *report) exchangeTables() []table {
 				detail("struct pages", vm.DetailRead), detail("dropped blocks", vm.DetailDropped), ranges,
 			}),
 	}
+	if t := r.postcopyTable(); len(t.Rows) > 0 {
+		tables = append([]table{t}, tables...)
+	}
+	return tables
 }
 
 // figureOf is a figure of an exchange, and what it is called.
@@ -244,7 +252,7 @@ func (r *report) markdown() string {
 	for _, c := range r.charts() {
 		fmt.Fprintf(&b, "![%s](%s)\n", c.Title, path.Join(imageDir, c.file()))
 	}
-	for _, t := range append(r.tables(), r.exchangeTables()...) {
+	for _, t := range append(r.tables(), r.furtherTables()...) {
 		fmt.Fprintf(&b, "\n## %s\n\n| %s |\n|%s\n",
 			t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
 		for _, cells := range t.Rows {

@@ -14,7 +14,7 @@ import (
 // modules are what the guest's kernel needs to know.
 func (m method) modules() []string {
 	switch m {
-	case stock, fbpp, introspect:
+	case stock, fbpp, introspect, introspectLast:
 		return nil
 	}
 	return []string{"virtio_balloon"}
@@ -23,7 +23,7 @@ func (m method) modules() []string {
 // configure adds the device of the method to the VM.
 func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	switch m {
-	case fbpp, introspect:
+	case fbpp, introspect, introspectLast:
 		c.Backend = backend.Socket
 	case balloon1, balloon4:
 		c.Devices = append(c.Devices, "virtio-balloon-pci")
@@ -35,9 +35,20 @@ func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	}
 }
 
+// options are those of the method's fbppd.
+func (m method) options() []string {
+	switch m {
+	case introspect:
+		return []string{"--source=introspect"}
+	case introspectLast:
+		return []string{"--source=introspect", "--cache=last"}
+	}
+	return []string{"--source=guest"}
+}
+
 // begin starts the method's program in the guest, if there is one.
 func (m method) begin(ctx context.Context, e *end) error {
-	if m == introspect {
+	if m.introspects() {
 		return e.backend.AwaitKernel(ctx)
 	}
 	if m != fbpp {

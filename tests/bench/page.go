@@ -68,7 +68,7 @@ func (r *report) page(pictures []picture) ([]byte, error) {
 	var out bytes.Buffer
 	err = t.Execute(&out, map[string]any{
 		"Summary": r.summary(), "Failures": r.failures(), "Targets": r.Targets,
-		"Pictures": pictures, "Tables": append(r.tables(), r.exchangeTables()...), "Legend": legend,
+		"Pictures": pictures, "Tables": append(r.tables(), r.furtherTables()...), "Legend": legend,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write page: %w", err)

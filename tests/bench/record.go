@@ -12,11 +12,18 @@ type record struct {
 	run
 	Error string `json:"error,omitempty"` // why there are no figures
 
-	TookMS      int64     `json:"took_ms"`    // the whole run, boot and all
-	PrepareMS   int64     `json:"prepare_ms"` // what the method needs before the migration
-	SetupMS     int64     `json:"setup_ms"`
-	TotalMS     int64     `json:"total_ms"`
-	DowntimeMS  int64     `json:"downtime_ms"`
+	TookMS     int64 `json:"took_ms"`    // the whole run, boot and all
+	PrepareMS  int64 `json:"prepare_ms"` // what the method needs before the migration
+	SetupMS    int64 `json:"setup_ms"`
+	TotalMS    int64 `json:"total_ms"`
+	DowntimeMS int64 `json:"downtime_ms"`
+	LeadMS     int64 `json:"lead_ms"` // from the command until the guest runs there
+	// Requests are the pages that the destination asked for after the switchover. The
+	// stalls are how long all of its processors, and the worst of them, waited for pages.
+	Requests       int64 `json:"postcopy_requests,omitempty"`
+	StallMS        int64 `json:"stall_ms,omitempty"`
+	LongestStallMS int64 `json:"longest_stall_ms,omitempty"`
+
 	Transferred int64     `json:"transferred_bytes"`
 	Normal      int64     `json:"normal_pages"`
 	Zero        int64     `json:"zero_pages"`

@@ -84,7 +84,11 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	if err != nil {
 		return err
 	}
-	config, err := r.lab.ConfigFor(kernel, r.sizes.Guest, nil)
+	files, err := rec.Load.files(ctx, r.series, r.say)
+	if err != nil {
+		return err
+	}
+	config, err := r.lab.ConfigFor(kernel, r.sizes.Guest, files)
 	if err != nil {
 		return err
 	}
@@ -132,8 +136,20 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	if transfer.File != "" {
 		defer os.Remove(transfer.File)
 	}
-	figures, err := source.vm.MigrateBy(ctx, destination.vm, transfer, nil)
+	if rec.Transport == hybrid {
+		if err := source.vm.SetDevice(ctx, "hybrid", true); err != nil {
+			return err
+		}
+	}
+	lead := leadTime(ctx, destination.vm)
+	figures, err := source.vm.MigrateBy(ctx, destination.vm, transfer, rec.switchover(ctx, source.vm))
 	if err != nil {
+		return err
+	}
+	if rec.LeadMS, err = lead(); err != nil {
+		return err
+	}
+	if err := rec.setPostcopy(ctx, figures, destination.vm); err != nil {
 		return err
 	}
 	after, err := readUsage(source.vm.PID())
@@ -162,7 +178,7 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	if rec.Method.hints() && rec.HintStatus != "ok" {
 		return fmt.Errorf("hints ended with status %q", rec.HintStatus)
 	}
-	return nil
+	return rec.Load.check(ctx, destination.vm)
 }
 
 // transfer returns the settings of the migration.
@@ -174,6 +190,9 @@ func (c benchCase) transfer(dir string) vm.Transfer {
 	case mappedRAM:
 		t.Capabilities = []string{"mapped-ram"}
 		t.File = filepath.Join(dir, "migration.img")
+	case postcopy, postcopyLater, hybrid:
+		t.Capabilities = []string{"postcopy-ram", "postcopy-blocktime"}
+		t.Parameters = map[string]any{"max-postcopy-bandwidth": int64(c.Link)}
 	}
 	return t
 }
@@ -221,11 +240,7 @@ func (r *runner) start(
 ) (_ *end, err error) {
 	e := &end{}
 	if m.hints() {
-		source := "--source=guest"
-		if m == introspect {
-			source = "--source=introspect"
-		}
-		if e.backend, err = vm.StartBackend(ctx, r.lab.FBPPD, source); err != nil {
+		if e.backend, err = vm.StartBackend(ctx, r.lab.FBPPD, m.options()...); err != nil {
 			return nil, err
 		}
 	}

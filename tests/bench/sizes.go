@@ -16,6 +16,7 @@ type sizes struct {
 	Mid      int            `json:"mid_load_mib"`      // 4 GiB that stay in use
 	High     int            `json:"high_load_mib"`     // 6 GiB
 	Cache    int            `json:"page_cache_mib"`    // 4 GiB
+	Database int            `json:"database_mib"`      // 2 GiB of values
 	Balloons map[method]int `json:"balloon_keeps_mib"` // 1 and 4 GiB
 
 	// Note says why it is not the full size; "" if it is.
@@ -43,6 +44,7 @@ func planSizes(host, wanted int) (sizes, error) {
 	}
 	return sizes{
 		Guest: g, Touched: min(g*7/8, g-spare), Mid: g / 2, High: g * 3 / 4, Cache: g / 2,
+		Database: g / 4,
 		Balloons: map[method]int{balloon1: g / 8, balloon4: g / 2},
 		Note:     note,
 	}, nil
@@ -55,6 +57,8 @@ func (s sizes) keeps(l load) int {
 		return s.Mid
 	case highLoad:
 		return s.High
+	case database:
+		return s.Database * 3 / 2 // with what the database needs for each value
 	case fragmented:
 		return s.Touched / 5 // a page of each run of 1 to 8, and its neighbours' tables
 	}

@@ -31,6 +31,8 @@ type row struct {
 	Total, Setup, Downtime, Prepare, SourceCPU spread // ms
 	Transferred, Resident                      spread // bytes
 	Normal, Zero, Skipped, Repeated            spread // pages
+	Lead, Stall, LongestStall                  spread // ms
+	Requests                                   spread // pages asked for after the switchover
 	Floor                                      spread // bytes; N is 0 where it is not known
 	AboveFloor                                 spread // share of the floor
 	hints                                      []*record
@@ -64,6 +66,10 @@ func summarize(cases []planned, records []record) []row {
 		r.Total = of(func(r *record) int64 { return r.TotalMS })
 		r.Setup = of(func(r *record) int64 { return r.SetupMS })
 		r.Downtime = of(func(r *record) int64 { return r.DowntimeMS })
+		r.Lead = of(func(r *record) int64 { return r.LeadMS })
+		r.Stall = of(func(r *record) int64 { return r.StallMS })
+		r.LongestStall = of(func(r *record) int64 { return r.LongestStallMS })
+		r.Requests = of(func(r *record) int64 { return r.Requests })
 		r.Prepare = of(func(r *record) int64 { return r.PrepareMS })
 		r.SourceCPU = of(func(r *record) int64 { return r.SourceCPUMS })
 		r.Transferred = of(func(r *record) int64 { return r.Transferred })

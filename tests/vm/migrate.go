@@ -30,6 +30,12 @@ type Migration struct {
 		DowntimeBytes int64 `json:"downtime-bytes"`
 	} `json:"ram"`
 	Hints *Hints `json:"free-page-hints"` // nil without the device
+
+	// Blocktime is how long all processors of a destination stood still at once to wait for
+	// pages, and VCPUBlocktime how long each did. They are known after postcopy, with the
+	// capability postcopy-blocktime.
+	Blocktime     int64   `json:"postcopy-blocktime"`
+	VCPUBlocktime []int64 `json:"postcopy-vcpu-blocktime"`
 }
 
 // Hints is what query-migrate says about free page hints: the
