@@ -329,10 +329,16 @@ func (s *skipping) backendReads() {
 func (s *skipping) fails() {
 	s.t.Helper()
 	s.requireZero(s.dst, 0, 1<<20) // so that some pages are in place before
+	s.failsOnce()
+}
+
+// failsOnce has the network fail, and postcopy recover. It may be called again.
+func (s *skipping) failsOnce() {
+	s.t.Helper()
 	s.link.cut()
 	s.awaitStatus(s.m, "postcopy-paused")
 	s.awaitStatus(s.dst, "postcopy-paused")
-	s.link.set(func(l *link) { l.far += "-again" })
+	s.link.set(func(l *link) { l.far += "+" })
 	s.dst.execute("migrate-recover", map[string]any{"uri": "unix:" + s.link.far})
 	s.m.execute("migrate", map[string]any{"uri": "unix:" + s.link.near, "resume": true})
 	s.awaitStatus(s.m, "postcopy-active")
