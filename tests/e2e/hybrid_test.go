@@ -37,17 +37,7 @@ const hybridBandwidth = 32 << 20
 // itself.
 func (m *machine) migrateByPostcopy(hybrid bool) *vm.Migration {
 	m.t.Helper()
-	dst, backend := m.destination()
-	const postcopy = "postcopy-ram"
-	m.capability(postcopy, true)
-	err := dst.Execute(m.ctx, "migrate-set-capabilities", capability(postcopy, true), nil)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	m.parameter("downtime-limit", 50)
-	if err := m.vm.StartMigration(m.ctx, dst, hybridBandwidth); err != nil {
-		m.t.Fatal(err)
-	}
+	dst, backend := m.beginPostcopy()
 	if !hybrid {
 		m.awaitHints("ok")
 		m.execute("migrate-start-postcopy")

@@ -48,6 +48,8 @@ type setup struct {
 	devices     []string          // further devices
 	memory      []string          // memory backends; see vm.Config
 	options     []string          // further options of QEMU
+	// eachSide, unless nil, changes the configuration of each QEMU before it starts.
+	eachSide func(c *vm.Config)
 	poolPages   int               // of the integrity program; 0: 64 MiB
 	timeout     time.Duration     // 0: hangTimeout
 	kernelLine  []string
@@ -205,6 +207,9 @@ func (m *machine) start(
 		if m.setup.agentPort {
 			config.AgentSocket = backend.AgentSocket
 		}
+	}
+	if m.setup.eachSide != nil {
+		m.setup.eachSide(&config)
 	}
 	if change != nil {
 		change(&config)
