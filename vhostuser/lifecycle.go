@@ -66,10 +66,12 @@ func (q *Queue) open() (err error) {
 	if attachErr != nil && !guestmem.IsMiss(attachErr) {
 		return attachErr
 	}
-	if b := q.set.inflight.b; b != nil && (q.set.size > q.set.inflightLimit ||
-		uint64(len(b)) < inflightSize(d, q.set.inflightLimit)) { // it may have been for another format
-		return fmt.Errorf("its %d descriptors are more than there is room for to track in flight",
-			q.set.size)
+	if b := q.set.inflight.b; b != nil && uint64(len(b)) < inflightSize(d, q.set.inflightLimit) {
+		return errors.New("its memory to track what is in flight is for another format")
+	}
+	if q.set.inflight.b != nil && !q.tracksLocked() {
+		q.lg.Warn("requests in flight are not tracked: the frontend gave too little room",
+			zap.Int("descriptors", q.set.size), zap.Int("room", q.set.inflightLimit))
 	}
 	q.ring, q.inOrder = r, d.inOrder
 	q.mapped, q.begun = attachErr == nil, false
@@ -84,6 +86,14 @@ func (q *Queue) open() (err error) {
 	// interrupt. One interrupt too many does no harm.
 	q.callLocked()
 	return nil
+}
+
+// tracksLocked tells whether there is inflight memory with room for the ring. It may be for
+// a smaller one: QEMU 10 asks for the queue-size of vhost-user-blk, and may then set a ring
+// of 1024. The ring starts all the same: a guest that cannot use its disk is worse off than
+// one whose requests are not recovered when the backend dies.
+func (q *Queue) tracksLocked() bool {
+	return q.set.inflight.b != nil && q.set.size <= q.set.inflightLimit
 }
 
 // closeLocked lets go of the ring and its memory.
@@ -107,7 +117,7 @@ func (q *Queue) beginLocked() error {
 	return shm.Guard(func() error {
 		q.begun = true
 		q.ring.begin(q.set.base)
-		if q.set.inflight.b == nil {
+		if !q.tracksLocked() {
 			return nil
 		}
 		q.flight = newFlight(q.ring, q.set.inflight, q.set.inflightLimit)
