@@ -49,12 +49,12 @@ type setup struct {
 	memory      []string          // memory backends; see vm.Config
 	options     []string          // further options of QEMU
 	// eachSide, unless nil, changes the configuration of each QEMU before it starts.
-	eachSide func(c *vm.Config)
-	poolPages   int               // of the integrity program; 0: 64 MiB
-	timeout     time.Duration     // 0: hangTimeout
-	kernelLine  []string
-	modules     []string          // more modules for the kernel
-	files       map[string]string // more files for the guest
+	eachSide   func(c *vm.Config)
+	poolPages  int           // of the integrity program; 0: 64 MiB
+	timeout    time.Duration // 0: hangTimeout
+	kernelLine []string
+	modules    []string          // more modules for the kernel
+	files      map[string]string // more files for the guest
 }
 
 // machine is a guest that moves from one QEMU to the next, with an fbppd
