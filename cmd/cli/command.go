@@ -75,34 +75,43 @@ func prepare(root *cobra.Command) {
 	root.PersistentFlags().BoolP("help", "h", false, "print this help and exit")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SuggestionsMinimumDistance = 2
-	for _, cmd := range append(root.Commands(), root) {
-		cmd.DisableFlagsInUseLine = true // or cobra writes [flags] at the end
-	}
+	prepareAll(root)
 	if !root.HasSubCommands() {
 		return
 	}
-	root.Args, root.RunE = wrongCommand, func(*cobra.Command, []string) error {
-		return Usagef("no command")
-	}
 	root.AddCommand(completion(root))
 	root.SetHelpCommand(&cobra.Command{
-		Use: "help [COMMAND]", Short: "print the help of a command", Args: cobra.MaximumNArgs(1),
+		Use: "help [COMMAND]", Short: "print the help of a command", Args: cobra.MaximumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			about, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return Usagef("there is no command %q", args[0])
+				return Usagef("there is no command %q", strings.Join(args, " "))
 			}
 			return about.Help()
 		},
 	})
 }
 
+// prepareAll is prepare for what a command and all below it have in common.
+func prepareAll(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true // or cobra writes [flags] at the end
+	if !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args, cmd.RunE = wrongCommand, func(*cobra.Command, []string) error {
+		return Usagef("no command")
+	}
+	for _, below := range cmd.Commands() {
+		prepareAll(below)
+	}
+}
+
 // wrongCommand is for words that name no command.
-func wrongCommand(root *cobra.Command, args []string) error {
+func wrongCommand(of *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	for _, similar := range root.SuggestionsFor(args[0]) {
+	for _, similar := range of.SuggestionsFor(args[0]) {
 		return fmt.Errorf("unknown command %q: is it %s?", args[0], similar)
 	}
 	return fmt.Errorf("unknown command %q", args[0])
