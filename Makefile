@@ -19,7 +19,8 @@ export FBPP_TARGET := $(TARGET)
 QEMU := ./qemu-patches/qemu.sh
 
 # Test packages that boot guests. They run one after the other.
-E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e
+E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e \
+	./tests/libvirt
 # Test packages that boot many guests and take too long for each submission.
 INTROSPECT := ./tests/introspect
 

@@ -20,8 +20,8 @@ func libvirtCommand(t *target) *cobra.Command {
 	v := new(virsh)
 	cmd := &cobra.Command{
 		Use: "libvirt", Short: "give machines of libvirt the fbpp device",
-		Long: `libvirt edits the definitions of libvirt's machines, with virsh. A definition holds from the
-machine's next start.`,
+		Long: `libvirt edits the definitions of libvirt's machines, with virsh. A definition holds from
+the machine's next start.`,
 	}
 	cmd.PersistentFlags().StringVar(&v.uri, "connect", "", "libvirt's `URI`, as of virsh --connect")
 	cmd.AddCommand(

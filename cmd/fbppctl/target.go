@@ -48,7 +48,8 @@ func newTarget(fs *pflag.FlagSet) *target {
 		"`FOLDER` that has a folder with the sockets of each virtual machine")
 	fs.BoolVar(&t.asJSON, "json", false, "print JSON, a document a line")
 	cli.Duration(fs, &t.timeout, "timeout", defaultTimeout, time.Millisecond, cli.NoMax,
-		"longest `time` to wait for an answer; of watch, for the first one (census and estimate: 1m)")
+		"longest `time` to wait for an answer; of watch, for the first one "+
+			"(census, estimate and libvirt: 1m)")
 	return t
 }
 

@@ -69,7 +69,11 @@ func (v virsh) state(ctx context.Context, machine string) (state, error) {
 		key, value, _ := strings.Cut(line, ":")
 		of[key] = strings.TrimSpace(value)
 	}
-	return state{of["State"] != "shut off", of["Persistent"] == "yes", of["Managed save"] == "yes"}, nil
+	return state{
+		running:    of["State"] != "shut off",
+		persistent: of["Persistent"] == "yes",
+		saved:      of["Managed save"] == "yes",
+	}, nil
 }
 
 // atMost keeps so many bytes of what is written to it, and fails afterwards.

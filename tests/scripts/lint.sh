@@ -30,7 +30,7 @@ mapfile -t written < <(printf '%s\n' "${go_files[@]}" | grep -vE '_bpfe[lb]\.go$
 mapfile -t others < <(files '*.sh' '*.pl' '*.md' '*.c' '*.h' '*.S' '*.pml' Makefile .ci \
 	contrib ':!*/go.sum')
 # Libraries are checked with the programs that source them.
-mapfile -t scripts < <(files '*.sh' .ci/run | xargs grep -l '^#!.*bash')
+mapfile -t scripts < <(files '*.sh' .ci/run contrib | sort -u | xargs grep -lE '^#!/bin/(ba)?sh')
 
 unsafe_elsewhere() {
 	grep -lE '^(import )?[[:space:]]*(_ )?"unsafe"$' "${written[@]}" |

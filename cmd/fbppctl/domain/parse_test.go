@@ -12,7 +12,8 @@ func TestWhatWouldBeLostIsRefused(t *testing.T) {
 	direct := mustRead(t, "direct.xml")
 	for _, tc := range []struct{ name, old, new, want string }{
 		{"an element", "<memballoon ", "<teapot/><memballoon ", "/domain/devices/teapot"},
-		{"an attribute", "<memballoon ", "<memballoon milk='2' ", `attribute milk="2" of /domain/devices`},
+		{"an attribute", "<memballoon ", "<memballoon milk='2' ",
+			`attribute milk="2" of /domain/devices`},
 		{"an element of another namespace", "</devices>",
 			"</devices><x xmlns='urn:x'><y/></x>", "/domain/x"},
 	} {
