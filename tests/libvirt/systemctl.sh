@@ -22,7 +22,8 @@ setting() {
 
 running() { [ -e "$process" ] && kill -0 "$(cat "$process")" 2>/dev/null; }
 
-start() {
+# launch runs fbppd, also when nobody waits for that any more.
+launch() {
 	local user words word command=()
 	user=$(setting User)
 	umask "$(setting UMask)"
@@ -42,15 +43,21 @@ start() {
 			command+=("$word")
 		fi
 	done
-	setsid setpriv --reuid="$user" --regid="$(setting Group)" --clear-groups -- \
-		"${command[@]}" >>/var/log/fbppd.log 2>&1 </dev/null &
-	echo $! >"$process"
-	for _ in {1..100}; do # Type=notify
-		[ ! -S "/run/$(setting RuntimeDirectory)/control.sock" ] || return 0
-		running || return 1
+	echo $$ >"$process"
+	exec setpriv --reuid="$user" --regid="$(setting Group)" --clear-groups -- "${command[@]}"
+}
+
+# start has launch run, and waits until fbppd says that it is ready (Type=notify): its
+# control socket is the last that it opens.
+start() {
+	local socket job
+	socket=/run/$(setting RuntimeDirectory)/control.sock
+	setsid "$0" launch "$unit" >>/var/log/fbppd.log 2>&1 </dev/null &
+	job=$!
+	until [ -S "$socket" ]; do
+		kill -0 "$job" 2>/dev/null || return 1
 		sleep 0.1
 	done
-	return 1
 }
 
 stop() {
@@ -61,6 +68,7 @@ stop() {
 
 case $verb in
 start) running || start ;;
+launch) launch ;;
 stop) ! running || stop ;;
 *) exit 1 ;;
 esac
