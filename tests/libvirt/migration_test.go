@@ -14,7 +14,7 @@ import (
 // hangTimeout ends a test that hangs, and bootTimeout a guest that does not boot. They
 // assert no speed.
 const (
-	hangTimeout = 8 * time.Minute
+	hangTimeout = 15 * time.Minute
 	bootTimeout = 3 * time.Minute
 )
 
