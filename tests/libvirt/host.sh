@@ -25,5 +25,6 @@ if [ -e /dev/userfaultfd ]; then
 fi
 
 # The shell is process 1 here: it reaps the QEMUs that libvirtd leaves to it.
-libvirtd --listen &
-wait "$!"
+while libvirtd --listen & do
+	wait "$!" || true # the test has ended it
+done

@@ -3,39 +3,15 @@
 package libvirt
 
 import (
-	"context"
-	"encoding/json"
 	"os"
 	"strings"
 	"testing"
-	"time"
-)
-
-// hangTimeout ends a test that hangs, and bootTimeout a guest that does not boot. They
-// assert no speed.
-const (
-	hangTimeout = 15 * time.Minute
-	bootTimeout = 3 * time.Minute
 )
 
 // One machine moves there and back by each kind of migration that libvirt has, and is
 // saved and restored. Its memory arrives as it was, and what is free is not sent.
 func TestMigrationsWithLibvirt(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
-	t.Cleanup(cancel)
-	a, b := startHosts(t, ctx)
-	m := &machine{t: t, ctx: ctx, at: a}
-	folder, err := os.MkdirTemp("", "fbpp-lv-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	if err := os.Chmod(folder, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	m.refuse()
-	m.define(folder)
-	m.enable()
+	m, a, b := enabled(t)
 	for _, h := range []*host{a, b} {
 		h.write("etc/fbpp/"+instance+".conf", "FBPPD_OPTIONS=\"--source=auto\"\n")
 	}
@@ -60,25 +36,6 @@ func TestMigrationsWithLibvirt(t *testing.T) {
 	run("postcopy", func() { m.migrateByPostcopy(a) })
 	run("save and restore", func() { m.saveAndRestore() })
 	m.endLoad()
-	run("without fbppd", func() { m.startWithoutFbppd() })
-}
-
-// startWithoutFbppd ends the machine, with which the hook ends fbppd, and starts it where
-// systemd refuses to start that.
-func (m *machine) startWithoutFbppd() {
-	m.t.Helper()
-	m.virsh("destroy", machineName)
-	m.awaitNoFbppd(m.at)
-	m.at.write("run/no-systemd", "")
-	m.virsh("start", machineName, "--paused")
-	if state := m.virsh("domstate", machineName); state != "paused\n\n" {
-		m.t.Errorf("the machine is %q", state)
-	}
-	const want = `fbppctl: start fbppd@web\x201.service: exit status 1`
-	if said := m.at.read("var/log/fbpp-hook.log"); !strings.Contains(said, want) {
-		m.t.Errorf("the hook says %q, want %q", said, want)
-	}
-	m.virsh("destroy", machineName)
 }
 
 // awaitNoFbppd waits until the hook has stopped the machine's fbppd on a host.
@@ -88,49 +45,6 @@ func (m *machine) awaitNoFbppd(at *host) {
 		_, err := os.Stat(at.path("run/fbpp/" + instance))
 		return os.IsNotExist(err)
 	})
-}
-
-// refuse has fbppctl refuse a machine, which stays as it is.
-func (m *machine) refuse() {
-	m.t.Helper()
-	const name = "nvdimm"
-	m.at.write("root.xml", `<domain type='qemu'><name>nvdimm</name><memory unit='GiB'>2</memory>
-<maxMemory slots='2' unit='GiB'>4</maxMemory>
-<os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
-<cpu><numa><cell id='0' cpus='0' memory='1' unit='GiB'/></numa></cpu>
-<devices><memory model='nvdimm'><source><path>/var/nvdimm</path></source>
-<target><size unit='GiB'>1</size><node>0</node></target></memory></devices></domain>`)
-	m.virsh("define", m.at.path("root.xml"))
-	before := m.virsh("dumpxml", name)
-	_, err := m.at.run(m.ctx, "fbppctl", "libvirt", "enable", name)
-	if err == nil || !strings.Contains(err.Error(), "an NVDIMM is not shared") {
-		m.t.Errorf("enable says %v", err)
-	}
-	if m.virsh("dumpxml", name) != before {
-		m.t.Error("a machine that was refused has changed")
-	}
-	m.virsh("undefine", name)
-}
-
-// enable gives the machine the device with fbppctl, once and again.
-func (m *machine) enable() {
-	m.t.Helper()
-	words := []string{"libvirt", "enable", "--emulator=/usr/local/bin/qemu-system-x86_64",
-		"--property=hint-timeout=20000", machineName}
-	if said := m.fbppctl(words...); !strings.Contains(said, "+") {
-		m.t.Errorf("enable says %q", said)
-	}
-	if said := m.fbppctl(words...); said != "Nothing to change.\n" {
-		m.t.Errorf("enable again says %q", said)
-	}
-	var s struct {
-		Enabled bool
-		Unit    string
-	}
-	err := json.Unmarshal([]byte(m.fbppctl("--json", "libvirt", "show", machineName)), &s)
-	if err != nil || !s.Enabled || s.Unit != "fbppd@"+instance+".service" {
-		m.t.Errorf("libvirt show says %+v: %v", s, err)
-	}
 }
 
 // migrateCommand returns the command that moves the machine to another host. Both have
