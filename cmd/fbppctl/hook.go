@@ -18,8 +18,9 @@ import (
 // How long fbppctl waits for libvirt, and libvirt's hook for systemd. A machine's start
 // waits for the hook.
 const (
-	libvirtTimeout = time.Minute
-	systemdTimeout = 10 * time.Second
+	libvirtTimeout  = time.Minute
+	systemdTimeout  = 10 * time.Second
+	emulatorTimeout = 20 * time.Second // for a QEMU that prints its properties
 )
 
 // libvirtHookCommand is for contrib/libvirt/fbpp, which libvirt calls as
@@ -42,6 +43,11 @@ func libvirtHookCommand() *cobra.Command {
 			instance, ok, err := domain.InstanceIn(string(text))
 			if err != nil || !ok {
 				return err
+			}
+			// A clone has the socket of the machine that it was made of, which may run.
+			if own, _ := domain.Instance(args[0]); verb == "stop" && own != instance {
+				return fmt.Errorf("%s uses the socket of %s, which is left as it is:"+
+					" after a clone or a new name run 'fbppctl libvirt enable'", args[0], unit(instance))
 			}
 			return systemctl(cmd.Context(), verb, unit(instance))
 		},

@@ -45,10 +45,12 @@ func TestHook(t *testing.T) {
 	}
 	const direct = `fbppd@web-1\x20test.service`
 	enabled := mustReadFile(t, "domain/testdata/direct.enabled.xml")
-	for _, tc := range []struct{ name, xml, words, fail, told, logged string }{
+	for _, tc := range []struct{ name, machine, xml, words, fail, told, logged string }{
 		{name: "start", words: "prepare begin", told: "start " + direct + "\n"},
 		{name: "reconnect", words: "reconnect begin", told: "start " + direct + "\n"},
-		{name: "release", words: "release end", told: "stop " + direct + "\n"},
+		{name: "release", machine: "web-1 test", words: "release end", told: "stop " + direct + "\n"},
+		{name: "release of a clone", machine: "clone", words: "release end",
+			logged: "fbppctl: clone uses the socket of " + direct},
 		{name: "other operations", words: "migrate begin"},
 		{name: "a machine without the device", words: "prepare begin",
 			xml: mustReadFile(t, "domain/testdata/direct.xml")},
@@ -65,7 +67,11 @@ func TestHook(t *testing.T) {
 			if xml == "" {
 				xml = enabled
 			}
-			words := append([]string{"-x web"}, strings.Fields(tc.words)...)
+			machine := tc.machine
+			if machine == "" {
+				machine = "-x web"
+			}
+			words := append([]string{machine}, strings.Fields(tc.words)...)
 			told, logged, printed := hook(t, programs, xml, append(words, "-")...)
 			as := strings.HasPrefix(logged, tc.logged) && (tc.logged != "" || logged == "")
 			if told != tc.told || !as {

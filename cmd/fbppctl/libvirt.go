@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -52,7 +54,12 @@ migrations are ordinary ones.`,
 			if err := o.Check(); err != nil {
 				return cli.Usagef("%w", err)
 			}
-			return t.edit(cmd, *v, args[0], dry, func(d *domain.Domain) error { return d.Enable(o) })
+			return t.edit(cmd, *v, args[0], dry, func(d *domain.Domain) error {
+				if err := d.Enable(o); err != nil {
+					return err
+				}
+				return knowsDevice(cmd.Context(), d.Emulator())
+			})
 		},
 	}
 	fs := cmd.Flags()
@@ -69,7 +76,8 @@ func libvirtDisableCommand(t *target, v *virsh) *cobra.Command {
 		Use: "disable VM", Short: "take the device from a machine's XML",
 		Args: machineArgument,
 		Long: `disable takes the fbpp device from a machine's XML. Shared memory and the emulator stay, as
-other devices may need them.`,
+other devices may need them. Before this QEMU is removed from the host, the machine needs another
+emulator.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.edit(cmd, *v, args[0], dry, func(d *domain.Domain) error {
 				d.Disable()
@@ -85,7 +93,8 @@ other devices may need them.`,
 func (t *target) edit(
 	cmd *cobra.Command, v virsh, machine string, dry bool, change func(*domain.Domain) error,
 ) error {
-	return t.withDomain(cmd, v, machine, func(ctx context.Context, d *domain.Domain) error {
+	return t.withDomain(cmd, v, machine, func(ctx context.Context, text string,
+		d *domain.Domain) error {
 		is, err := v.state(ctx, machine)
 		if err != nil {
 			return err
@@ -106,7 +115,7 @@ func (t *target) edit(
 			return err
 		}
 		if before != after && !dry {
-			if err := v.define(ctx, after); err != nil {
+			if err := v.replace(ctx, machine, text, after); err != nil {
 				return err
 			}
 		}
@@ -133,9 +142,28 @@ func printEdit(out io.Writer, diff string, is state, dry bool) error {
 	return err
 }
 
-// withDomain runs f with a machine's definition.
+// knowsDevice returns an error if the emulator is on this host and does not know the
+// device: the machine would not start. On another host it cannot be asked.
+func knowsDevice(ctx context.Context, emulator string) error {
+	if _, err := os.Stat(emulator); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, emulatorTimeout)
+	defer cancel()
+	said, err := exec.CommandContext(ctx, emulator, "-device", domain.DeviceDriver+",help").
+		CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s does not know %s, and the machine would not start: give --emulator with"+
+			" the QEMU that does: %w: %s", emulator, domain.DeviceDriver, err,
+			strings.TrimSpace(string(said)))
+	}
+	return nil
+}
+
+// withDomain runs f with a machine's definition, of which text is what libvirt has.
 func (t *target) withDomain(
-	cmd *cobra.Command, v virsh, machine string, f func(context.Context, *domain.Domain) error,
+	cmd *cobra.Command, v virsh, machine string,
+	f func(ctx context.Context, text string, d *domain.Domain) error,
 ) error {
 	if err := t.ofHost(); err != nil {
 		return err
@@ -153,7 +181,7 @@ func (t *target) withDomain(
 	if err != nil {
 		return err
 	}
-	return f(ctx, d)
+	return f(ctx, text, d)
 }
 
 // libvirtState is what libvirt show --json prints.
@@ -175,7 +203,7 @@ func libvirtShowCommand(t *target, v *virsh) *cobra.Command {
 		Long: `show says whether a machine's XML has the fbpp device or can have it, and what its fbppd is
 called. libvirt enable --dry-run prints what would change.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return t.withDomain(cmd, *v, args[0], func(_ context.Context, d *domain.Domain) error {
+			return t.withDomain(cmd, *v, args[0], func(_ context.Context, _ string, d *domain.Domain) error {
 				s, err := libvirtStateOf(d)
 				if err != nil {
 					return err

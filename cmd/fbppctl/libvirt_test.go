@@ -26,6 +26,12 @@ case "$*" in
 esac
 `
 
+// fakeQEMU knows the device unless $STOCK is set.
+const fakeQEMU = `#!/bin/sh
+[ "$*" = "-device vhost-user-fbpp-pci,help" ] && [ -z "$STOCK" ] || {
+	echo "Device 'vhost-user-fbpp-pci' not found" >&2; exit 1; }
+`
+
 // mustPrograms puts programs of the test before all others, and returns their folder.
 func mustPrograms(t *testing.T, programs map[string]string) string {
 	t.Helper()
@@ -42,8 +48,9 @@ func mustPrograms(t *testing.T, programs map[string]string) string {
 // mustVirsh makes fakeVirsh the virsh, with a machine that is shut off.
 func mustVirsh(t *testing.T) (dir string) {
 	t.Helper()
-	dir = mustPrograms(t, map[string]string{"virsh": fakeVirsh})
-	text := mustReadFile(t, "domain/testdata/q35.xml")
+	dir = mustPrograms(t, map[string]string{"virsh": fakeVirsh, "qemu": fakeQEMU})
+	text := strings.Replace(mustReadFile(t, "domain/testdata/q35.xml"), "/usr/bin/qemu-system-x86_64",
+		dir+"/qemu", 1)
 	if err := os.WriteFile(filepath.Join(dir, "xml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +134,7 @@ func TestLibvirtLeavesMachinesAlone(t *testing.T) {
 		{name: "transient", variable: "PERSISTENT", value: "no", want: "db.01 is transient"},
 		{name: "unfit", edit: "<launchSecurity type='sev'><policy>0x0001</policy></launchSecurity>",
 			want: "db.01 is left as it is, and migrates as ever: its memory is encrypted"},
+		{name: "another QEMU", variable: "STOCK", value: "1", want: "give --emulator"},
 		{name: "unknown", edit: "<teapot/>", want: "does not know /domain/teapot"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

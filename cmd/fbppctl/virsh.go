@@ -49,6 +49,19 @@ func (v virsh) definition(ctx context.Context, machine string) (string, error) {
 	return v.run(ctx, "", "dumpxml", "--inactive", "--security-info", "--domain="+machine)
 }
 
+// replace makes libvirt keep a definition in place of the one before, unless somebody has
+// changed that meanwhile.
+func (v virsh) replace(ctx context.Context, machine, before, after string) error {
+	now, err := v.definition(ctx, machine)
+	if err != nil {
+		return err
+	}
+	if now != before {
+		return fmt.Errorf("the XML of %s was changed meanwhile: try again", machine)
+	}
+	return v.define(ctx, after)
+}
+
 // define makes libvirt keep a definition.
 func (v virsh) define(ctx context.Context, text string) error {
 	_, err := v.run(ctx, text, "define", "/dev/stdin")

@@ -59,7 +59,7 @@ func (a arguments) device() (option, bool) {
 		if isJSON(o.value) {
 			driver = property(o.value, "driver")
 		}
-		if driver == deviceDriver {
+		if driver == DeviceDriver {
 			return o, true
 		}
 	}
@@ -75,6 +75,18 @@ func (a arguments) chardev(device option) (option, bool) {
 		}
 	}
 	return option{}, false
+}
+
+// taken returns an id of fbpp's options that others have already, or "".
+func (a arguments) taken() string {
+	for name, id := range map[string]string{"-chardev": chardevID, "-device": deviceID} {
+		for _, o := range a.options(name) {
+			if property(o.value, "id") == id {
+				return id
+			}
+		}
+	}
+	return ""
 }
 
 // isJSON tells which of QEMU's two forms the value of an option has.

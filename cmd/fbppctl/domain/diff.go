@@ -8,7 +8,12 @@ import (
 	"github.com/aymanbagabas/go-udiff"
 )
 
-// Diff returns what is different between two definitions, as diff -u prints it, or "".
+// Diff returns what is different between two definitions, as diff -U0 prints it, or "". It
+// has no lines around a change: these may hold a secret.
 func Diff(before, after string) string {
-	return strings.TrimPrefix(udiff.Unified("before", "after", before, after), "\n")
+	text, err := udiff.ToUnified("before", "after", before, udiff.Lines(before, after), 0)
+	if err != nil { // never for edits that udiff has made
+		return err.Error()
+	}
+	return strings.TrimPrefix(text, "\n")
 }

@@ -18,6 +18,8 @@ var errTooLong = fmt.Errorf("read the machine's XML: it has more than %d bytes",
 type Domain struct {
 	xml   libvirtxml.Domain
 	slots slots // those of the root bus that are taken
+	// metadata is the start tag of the metadata, as it was written.
+	metadata string
 }
 
 // Parse reads a definition as virsh dumpxml prints it.
@@ -29,7 +31,7 @@ func Parse(text string) (*Domain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the machine's XML: %w", err)
 	}
-	d := &Domain{slots: slotsOf(before)}
+	d := &Domain{slots: slotsOf(before), metadata: metadataTag(text)}
 	if err := d.xml.Unmarshal(text); err != nil {
 		return nil, fmt.Errorf("read the machine's XML: %w", err)
 	}
@@ -57,5 +59,5 @@ func (d *Domain) XML() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write the machine's XML: %w", err)
 	}
-	return text + "\n", nil
+	return withMetadataTag(text, d.metadata) + "\n", nil
 }

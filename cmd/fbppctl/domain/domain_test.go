@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"libvirt.org/go/libvirtxml"
 )
 
 var update = flag.Bool("update", false, "write the definitions that are compared anew")
@@ -125,6 +126,59 @@ func TestDisabledDefinitions(t *testing.T) {
 				t.Error("a second time it changed something")
 			}
 		})
+	}
+}
+
+// Other managers keep what they know in the metadata, and declare its namespaces there.
+func TestMetadataIsKept(t *testing.T) {
+	const metadata = `<metadata xmlns:m="urn:manager"><m:vm rank="1"/></metadata>`
+	text := strings.Replace(mustRead(t, "direct.xml"), "<memory ", metadata+"<memory ", 1)
+	d := mustParse(t, text)
+	if got := mustEnable(t, d, ours); !strings.Contains(got, metadata) {
+		t.Errorf("the metadata has changed:\n%s", got)
+	}
+	_, err := Parse(strings.Replace(text, "<domain ", `<domain xmlns:n="urn:other" `, 1))
+	if err == nil || !strings.Contains(err.Error(), "urn:other") {
+		t.Errorf("a namespace of the machine would be lost: %v", err)
+	}
+}
+
+// The device gets a slot that nothing has, however that is written.
+func TestSlotsOfOthersAreSeen(t *testing.T) {
+	for _, device := range []string{
+		"pvpanic-pci,bus=pcie.0,addr=1c", "pvpanic-pci,bus=pcie.0,addr=0x1c.1",
+		`{"driver":"pvpanic-pci","bus":"pcie.0","addr":"0x1c"}`,
+	} {
+		d := mustParse(t, mustRead(t, "direct.xml"))
+		d.xml.QEMUCommandline = new(libvirtxml.DomainQEMUCommandline)
+		d.xml.QEMUCommandline.Args = arguments(nil).with("-device", device)
+		mustEnable(t, d, ours)
+		if mine, _ := d.arguments().device(); !strings.HasSuffix(mine.value, ",addr=0x19") {
+			t.Errorf("beside %s the device is %s", device, mine.value)
+		}
+	}
+}
+
+func TestIDsOfOthersAreSeen(t *testing.T) {
+	for name, value := range map[string]string{
+		"-chardev": "socket,id=fbpp,path=/x", "-device": "pvpanic-pci,id=fbpp0",
+	} {
+		d := mustParse(t, mustRead(t, "direct.xml"))
+		d.xml.QEMUCommandline = new(libvirtxml.DomainQEMUCommandline)
+		d.xml.QEMUCommandline.Args = arguments(nil).with(name, value)
+		if err := d.Enable(ours); err == nil || !strings.Contains(err.Error(), "id=fbpp") {
+			t.Errorf("beside %s %s: %v", name, value, err)
+		}
+	}
+}
+
+// A slot that libvirt has given to another device since is not kept.
+func TestASlotThatIsGivenAwayIsAReason(t *testing.T) {
+	once := mustEnable(t, mustParse(t, mustRead(t, "direct.xml")), ours)
+	d := mustParse(t, once)
+	d.slots[0x1c] = true
+	if err := d.Enable(Options{}); err == nil || !strings.Contains(err.Error(), "slot") {
+		t.Errorf("the error is %v", err)
 	}
 }
 

@@ -11,11 +11,13 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
+// DeviceDriver is QEMU's name of the device.
+const DeviceDriver = "vhost-user-fbpp-pci"
+
 // Names in QEMU's options, as docs/libvirt.md has them.
 const (
-	deviceDriver = "vhost-user-fbpp-pci"
-	deviceID     = "fbpp0"
-	chardevID    = "fbpp"
+	deviceID  = "fbpp0"
+	chardevID = "fbpp"
 )
 
 // Options are what [Domain.Enable] does besides.
@@ -91,7 +93,11 @@ func (d *Domain) Enable(o Options) error {
 	if err != nil {
 		return err
 	}
-	words := d.withoutDevice().
+	others := d.withoutDevice()
+	if id := others.taken(); id != "" {
+		return fmt.Errorf("qemu:commandline has an option with id=%s, which fbpp's would have, too", id)
+	}
+	words := others.
 		with("-chardev", "socket,id="+chardevID+",path="+socket(instance)+",reconnect-ms=1000").
 		with("-device", device)
 	if d.xml.QEMUCommandline == nil {
@@ -103,6 +109,14 @@ func (d *Domain) Enable(o Options) error {
 		d.xml.Devices.Emulator = o.Emulator
 	}
 	return nil
+}
+
+// Emulator returns the path of the QEMU that libvirt starts, or "" for its default.
+func (d *Domain) Emulator() string {
+	if d.xml.Devices == nil {
+		return ""
+	}
+	return d.xml.Devices.Emulator
 }
 
 // Disable takes the device from the machine. Shared memory and the emulator stay.
@@ -143,7 +157,7 @@ func (d *Domain) withoutDevice() arguments {
 // device returns the value of QEMU's option for the device. A device that is there
 // keeps its place and its properties.
 func (d *Domain) device(properties []string) (string, error) {
-	words := []string{deviceDriver, "id=" + deviceID, "chardev=" + chardevID}
+	words := []string{DeviceDriver, "id=" + deviceID, "chardev=" + chardevID}
 	before, ok := d.arguments().device()
 	switch {
 	case ok && isJSON(before.value) && len(properties) > 0:
@@ -153,6 +167,9 @@ func (d *Domain) device(properties []string) (string, error) {
 			return "", fmt.Errorf("the device is written as JSON: its chardev has to be %q", chardevID)
 		}
 		return before.value, nil
+	case ok && d.takesAnothers(before.value):
+		return "", fmt.Errorf("the device is in a slot that another device has by now:" +
+			" disable it, and enable it again")
 	case ok:
 		for _, word := range strings.Split(before.value, ",")[1:] {
 			key, _, _ := strings.Cut(word, "=")
@@ -170,6 +187,13 @@ func (d *Domain) device(properties []string) (string, error) {
 		words = append(words, "bus="+d.rootBus(), fmt.Sprintf("addr=%#x", slot))
 	}
 	return strings.Join(append(words, properties...), ","), nil
+}
+
+// takesAnothers tells whether a device on the root bus is in a slot that libvirt has
+// given away since.
+func (d *Domain) takesAnothers(device string) bool {
+	slot, ok := slotOf(device)
+	return ok && property(device, "bus") == d.rootBus() && d.slots[slot]
 }
 
 // sets returns a function that tells whether a word KEY=VALUE is for a key.

@@ -58,7 +58,7 @@ func flatten(text string) ([]fact, error) {
 			at += "/" + token.Name.Local
 			facts = append(facts, fact{path: at})
 			for _, a := range token.Attr {
-				if a.Name.Space != "xmlns" && a.Name.Local != "xmlns" {
+				if keeps(at, a) {
 					facts = append(facts, fact{at, a.Name.Local, a.Value})
 				}
 			}

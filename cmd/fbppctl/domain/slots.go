@@ -38,14 +38,21 @@ func slotsOf(facts []fact) slots {
 // takeArguments adds what options of QEMU take that libvirt does not know of.
 func (s slots) takeArguments(a arguments) {
 	for _, o := range a.options("-device") {
-		if strings.HasPrefix(o.value, "{") {
-			continue // such devices are behind libvirt's ports
+		if isJSON(o.value) && !strings.HasSuffix(property(o.value, "bus"), ".0") {
+			continue // behind one of libvirt's ports, pci.N
 		}
-		address, _, _ := strings.Cut(property(o.value, "addr"), ".")
-		if slot, err := strconv.ParseUint(address, 0, 8); err == nil {
+		if slot, ok := slotOf(o.value); ok {
 			s[slot] = true
 		}
 	}
+}
+
+// slotOf returns the slot in the value of an option of QEMU, which is hexadecimal with or
+// without 0x, and may have a function behind it.
+func slotOf(value string) (slot uint64, ok bool) {
+	address, _, _ := strings.Cut(property(value, "addr"), ".")
+	slot, err := strconv.ParseUint(strings.TrimPrefix(address, "0x"), 16, 8)
+	return slot, err == nil
 }
 
 // free returns a slot that nothing has. libvirt gives its ports the lowest ones, and
