@@ -241,7 +241,8 @@ func (d *Device) getWindow(payload []byte, files []*os.File) ([]byte, []int, err
 	for _, f := range files {
 		f.Close()
 	}
-	features := uint64(protocol.WindowFeatureOutcome | protocol.WindowFeatureClasses)
+	features := uint64(protocol.WindowFeatureOutcome | protocol.WindowFeatureClasses |
+		protocol.WindowFeatureNeeds)
 	if slices.ContainsFunc(d.sources, func(s source.Source) bool { return s != d.driver }) {
 		// A source that reads guest memory has to know which pages changed.
 		features |= protocol.WindowFeaturePeek

@@ -131,6 +131,44 @@ func TestAFrontendThatTakesNoOrderGetsNone(t *testing.T) {
 	}
 }
 
+// An order is looked for where the migration can use it, or where the operator wants
+// cold memory to go last. A frontend that cannot tell counts as one that can use it.
+func TestAnOrderIsLookedForWhereItIsOfUse(t *testing.T) {
+	const classes = protocol.WindowFeatureClasses
+	const needs = classes | protocol.WindowFeatureNeeds
+	for _, tc := range []struct {
+		name     string
+		features uint64
+		order    bool
+		cache    device.CachePolicy
+		want     bool
+	}{
+		{"precopy", needs, false, device.CacheSend, false},
+		{"precopy with the cache last", needs, false, device.CacheLast, true},
+		{"postcopy", needs, true, device.CacheSend, true},
+		{"an older frontend", classes, false, device.CacheSend, true},
+	} {
+		var looked atomic.Int32
+		find := func(ctx context.Context, o *source.Order) error {
+			looked.Add(1)
+			return around(ctx, o)
+		}
+		m := mustBoot(t, device.Options{Cache: tc.cache, Order: ordering{find: find}})
+		m.fetchWindowWith(tc.features)
+		m.hello(protocol.StatusOK, 0)
+		m.window.AskFor(tc.order, patience)
+		e := m.expectEvent(protocol.EventReportFree)
+		m.post(last(e.Generation, protocol.MakeRecord(512, 9)))
+		answer := m.window.Answer(patience)
+		if got := looked.Load() == 1; got != tc.want || (len(answer.Hot) > 0) != tc.want {
+			t.Errorf("%s: looked %d times, %d hot ranges", tc.name, looked.Load(), len(answer.Hot))
+		}
+		if _, ok := m.window.Entries()["order"]; ok != tc.want {
+			t.Errorf("%s: phases %v", tc.name, m.window.Entries())
+		}
+	}
+}
+
 func TestAnAnswerThatIsNotOKHasNoOrder(t *testing.T) {
 	m := mustBoot(t, device.Options{Order: ordering{find: around}})
 	m.hello(protocol.StatusOK, 0)

@@ -25,6 +25,7 @@ type request struct {
 	ask    uint64 // the frontend's number
 	begun  time.Time
 	paused bool
+	order  bool // an order is of use to the migration
 	cancel context.CancelCauseFunc
 	signal chan struct{} // receives when the frontend may have answered a peek
 	// peeking says that a peek has no answer yet. The frontend may then write to
@@ -83,7 +84,7 @@ func (d *Device) begin(r window.Request) {
 	wait -= wait / 10 // for the answer's way back, on a busy host
 	ctx, cancel := context.WithCancelCause(context.Background())
 	x := &request{
-		ask: r.Generation, begun: time.Now(), paused: r.Paused,
+		ask: r.Generation, begun: time.Now(), paused: r.Paused, order: r.NeedsOrder,
 		cancel: cancel, signal: make(chan struct{}, 1),
 	}
 	d.open = x
@@ -116,8 +117,8 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 		}
 	}
 	var order func() *source.Order
-	if d.open == x && d.window.CanOrder() {
-		cold := d.cache == CacheLast
+	cold := d.cache == CacheLast
+	if d.open == x && d.window.CanOrder() && (x.order || cold) {
 		order = func() *source.Order { return d.orders.empty(cold) }
 	}
 	d.mu.Unlock()

@@ -17,6 +17,7 @@ const (
 	WindowFeatureOutcome = 1 << 0 // the frontend tells the outcome of each migration
 	WindowFeatureClasses = 1 << 1 // an answer may say in which order the rest is to be sent
 	WindowFeaturePeek    = 1 << 2 // the frontend tells which pages were written
+	WindowFeatureNeeds   = 1 << 3 // the frontend says whether an order is of use
 )
 
 // The request's payload of version 2 ({le32 version; le32 flags; le64
@@ -50,7 +51,7 @@ const (
 	WindowAskGenerationOffset    = 0x040
 	WindowAskDeadlineOffset      = 0x048
 	WindowCancelGenerationOffset = 0x050
-	WindowAskFlagsOffset         = 0x058 // PEEK
+	WindowAskFlagsOffset         = 0x058 // PEEK or NEEDS
 	WindowBootOffset             = 0x05c // PEEK
 	WindowVmcoreinfoOffset       = 0x060 // PEEK
 	WindowDoneGenerationOffset   = 0x080
@@ -76,10 +77,15 @@ const (
 	WindowOutcomeTransferredOffset = 0x120
 	WindowOutcomeTotalMSOffset     = 0x128
 	WindowOutcomeDowntimeMSOffset  = 0x130
+	WindowOutcomeOrderOffset       = 0x138 // 0 from older frontends
+	WindowOutcomeHybridOffset      = 0x13c // 0 from older frontends
 )
 
-// WindowAskPaused is the flag of a request that says that the guest does not run.
-const WindowAskPaused = 1 << 0
+// The flags of a request.
+const (
+	WindowAskPaused = 1 << 0 // PEEK: the guest does not run
+	WindowAskOrder  = 1 << 1 // NEEDS: an order is of use
+)
 
 // Offsets of a peek, which the backend writes, and of its answer, which the
 // frontend writes (PEEK).

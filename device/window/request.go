@@ -10,6 +10,7 @@ type Request struct {
 	DeadlineNS int64  // CLOCK_MONOTONIC; the answer is ignored after it
 	Cancelled  uint64 // requests up to this one are no longer wanted
 	Paused     bool   // the guest does not run
+	NeedsOrder bool   // an order is of use, or the frontend cannot tell
 	Boot       uint32 // counts resets of the machine and loads of a saved state
 	Vmcoreinfo uint64 // where the guest says that its note is; 0 if it does not say
 }
@@ -23,8 +24,11 @@ func (w *Window) Request() Request {
 		DeadlineNS: int64(w.load64(protocol.WindowAskDeadlineOffset)),
 		Cancelled:  w.load64(protocol.WindowCancelGenerationOffset),
 	}
+	flags := w.load32(protocol.WindowAskFlagsOffset)
+	r.NeedsOrder = w.terms.Features&protocol.WindowFeatureNeeds == 0 ||
+		flags&protocol.WindowAskOrder != 0
 	if w.CanPeek() {
-		r.Paused = w.load32(protocol.WindowAskFlagsOffset)&protocol.WindowAskPaused != 0
+		r.Paused = flags&protocol.WindowAskPaused != 0
 		r.Boot = w.load32(protocol.WindowBootOffset)
 		r.Vmcoreinfo = w.load64(protocol.WindowVmcoreinfoOffset)
 	}
@@ -41,6 +45,8 @@ type Outcome struct {
 	Transferred uint64 // bytes of RAM and of the headers that describe it
 	TotalMS     uint64
 	DowntimeMS  uint64
+	Order       protocol.OrderUse
+	Hybrid      protocol.HybridStatus
 }
 
 // Outcome reads the newest outcome. It is zero before the first one, and always
@@ -60,5 +66,7 @@ func (w *Window) Outcome() Outcome {
 		Transferred: w.load64(protocol.WindowOutcomeTransferredOffset),
 		TotalMS:     w.load64(protocol.WindowOutcomeTotalMSOffset),
 		DowntimeMS:  w.load64(protocol.WindowOutcomeDowntimeMSOffset),
+		Order:       protocol.OrderUse(w.load32(protocol.WindowOutcomeOrderOffset)),
+		Hybrid:      protocol.HybridStatus(w.load32(protocol.WindowOutcomeHybridOffset)),
 	}
 }

@@ -83,7 +83,7 @@ func TestRequestAndAnswerCrossTheWindow(t *testing.T) {
 	if err := w.WaitAsk(); err != nil {
 		t.Fatal(err)
 	}
-	want := Request{Generation: 7, DeadlineNS: 12345, Cancelled: 6}
+	want := Request{Generation: 7, DeadlineNS: 12345, Cancelled: 6, NeedsOrder: true}
 	if got := w.Request(); got != want {
 		t.Fatalf("request %+v, want %+v", got, want)
 	}
@@ -200,6 +200,7 @@ func TestOutcomesCrossTheWindow(t *testing.T) {
 	f.Tell(3, protocol.MigrationFailed, 2, 4096)
 	want := Outcome{
 		Number: 1, Generation: 3, Result: protocol.MigrationFailed, Hints: 2, Skipped: 4096,
+		Order: protocol.OrderUsed, Hybrid: 2,
 	}
 	if got := w.Outcome(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)

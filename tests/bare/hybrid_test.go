@@ -3,6 +3,7 @@
 package bare
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
@@ -247,6 +248,33 @@ func (o *ordered) again() {
 	o.link.set(func(l *link) { l.far += "-again" })
 }
 
+// What is hot, has been sent, and was written then is sent once more before the switch.
+// So the destination has it, and does not ask for it.
+func TestHybridSendsOnceMoreWhatWasWritten(t *testing.T) {
+	const size, rewritten = 1536 << 10, 256 << 10
+	o := newOrdered(t, pageSize)
+	o.makeHybrid()
+	o.begin()
+	o.answer([]freeset.Range{{GPA: used, Length: size}}, cold)
+	o.m.await("more than that is sent", func() bool {
+		return slices.Contains(o.sent(), used+2*rewritten)
+	})
+	o.m.fill(used, rewritten, 0xa5)
+	for at := uint64(used); at < used+rewritten; at += pageSize {
+		o.written = append(o.written, at)
+	}
+	o.switches()
+	o.requireUnasked(func() {
+		for _, at := range o.written {
+			if got := o.dst.do("read %#x 1", at); got != "0xa5" {
+				t.Fatalf("page %#x begins with %s", at, got)
+			}
+		}
+	})
+	o.end()
+	o.requireArrived()
+}
+
 // A guest that goes through its memory at the destination asks for each page. With an
 // order the pages around it come, too, and few have to be asked for.
 func TestNeighboursOfARequest(t *testing.T) {
@@ -255,17 +283,23 @@ func TestNeighboursOfARequest(t *testing.T) {
 		name         string
 		capabilities []string
 		at           func(i int) uint64 // the page that is read next
+		fast         bool               // the guest needs no time for a page
 	}{
-		{"up", []string{"postcopy-preempt"}, func(i int) uint64 { return walked + uint64(i)*pageSize }},
+		{"up", []string{"postcopy-preempt"}, func(i int) uint64 {
+			return walked + uint64(i)*pageSize
+		}, false},
+		{"faster than the other channel", []string{"postcopy-preempt"}, func(i int) uint64 {
+			return walked + uint64(i)*pageSize
+		}, true},
 		{"down", []string{"postcopy-preempt"}, func(i int) uint64 {
 			return walked + uint64(pages-1-i)*pageSize
-		}},
+		}, false},
 		{"up and down at once", []string{"postcopy-preempt"}, func(i int) uint64 {
 			if i%2 == 0 {
 				return walked + uint64(i/2)*pageSize
 			}
 			return walked + uint64(pages-1-i/2)*pageSize
-		}},
+		}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var requests [2]int64
@@ -283,6 +317,9 @@ func TestNeighboursOfARequest(t *testing.T) {
 				for n := range pages {
 					if got := o.dst.do("read %#x 1", tc.at(n)); got != "0x5a" {
 						t.Fatalf("page %#x begins with %s", tc.at(n), got)
+					}
+					if tc.fast {
+						continue
 					}
 					sent += 2 * pageSize // the guest needs some time for each page
 					o.m.await("the source has sent more", func() bool { return o.bytesSent() >= sent })

@@ -175,7 +175,8 @@ func withModule(memory string) func(c *vm.Config) {
 
 // windowFeatures are those of the backends that answer with memory that is free, and
 // with an order.
-const windowFeatures = protocol.WindowFeatureOutcome | protocol.WindowFeatureClasses
+const windowFeatures = protocol.WindowFeatureOutcome | protocol.WindowFeatureClasses |
+	protocol.WindowFeatureNeeds
 
 // newSkipping makes two machines, each with a backend. A driver runs on the source.
 func newSkipping(

@@ -107,6 +107,7 @@ func TestQueuesInMemoryThatIsNotShared(t *testing.T) {
 			m.requireSaid(
 				"warning: vhost-user-fbpp fbpp0: the guest's driver has its queues in memory that",
 				"no free page hints: not-shared",
+				"migration: completed after ",
 			)
 			for _, b := range []*vm.Backend{source, destination} {
 				if mapped(t, b) != 0 {

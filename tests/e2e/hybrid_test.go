@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -13,8 +15,12 @@ import (
 // fewer pages than in a postcopy migration that switches at once.
 func TestHybridMigrationOfALinuxGuest(t *testing.T) {
 	m := boot(t, setup{introspect: true})
+	m.requireUnordered()
 	m.parameter("max-postcopy-bandwidth", hybridBandwidth)
 	atOnce := m.migrateByPostcopy(false)
+	if atOnce.Hints.Hot == nil || !hasPhase(atOnce.Hints, source.PhaseOrder) {
+		t.Errorf("fbppd found no order for a postcopy migration: %+v", atOnce.Hints)
+	}
 	m.awaitDriver()
 	m.parameter("max-postcopy-bandwidth", hybridBandwidth)
 	m.setDevice("hybrid", true)
@@ -29,15 +35,30 @@ func TestHybridMigrationOfALinuxGuest(t *testing.T) {
 	}
 }
 
+// requireUnordered migrates by precopy, for which fbppd does not look for an order.
+func (m *machine) requireUnordered() {
+	m.t.Helper()
+	figures := m.migrate()
+	requireHints(m.t, figures, "ok")
+	if figures.Hints.Hot != nil || hasPhase(figures.Hints, source.PhaseOrder) {
+		m.t.Errorf("fbppd looked for an order in a precopy migration: %+v", figures.Hints)
+	}
+	m.awaitDriver()
+}
+
+func hasPhase(h *vm.Hints, name string) bool {
+	return slices.ContainsFunc(h.Phases, func(p vm.HintPhase) bool { return p.Name == name })
+}
+
 // hybridBandwidth makes precopy take longer than sending the hot memory, in bytes per
 // second.
 const hybridBandwidth = 32 << 20
 
 // migrateByPostcopy moves the guest to a new QEMU. With hybrid QEMU has to switch by
 // itself.
-func (m *machine) migrateByPostcopy(hybrid bool) *vm.Migration {
+func (m *machine) migrateByPostcopy(hybrid bool, capabilities ...string) *vm.Migration {
 	m.t.Helper()
-	dst, backend := m.beginPostcopy()
+	dst, backend := m.beginPostcopy(capabilities...)
 	if !hybrid {
 		m.awaitHints("ok")
 		m.execute("migrate-start-postcopy")

@@ -22,18 +22,30 @@ type QMPError struct {
 func (e *QMPError) Error() string { return fmt.Sprintf("%s: QEMU says: %s", e.Command, e.Desc) }
 
 // monitor is a QMP connection. It is safe for concurrent use: commands run one at a
-// time. Events are dropped, because callers query the state instead.
+// time. It keeps the newest events, as far as it has read them, which it does while it
+// waits for a reply.
 type monitor struct {
 	conn net.Conn
 
-	mu sync.Mutex // held for a whole command
-	in *json.Decoder
+	mu     sync.Mutex // held for a whole command
+	in     *json.Decoder
+	events []event
 }
+
+// event is something that QEMU said unasked.
+type event struct {
+	name string
+	data json.RawMessage
+}
+
+// keptEvents is how many events are kept.
+const keptEvents = 1000
 
 // qmpMessage is anything that QEMU sends.
 type qmpMessage struct {
 	Greeting json.RawMessage `json:"QMP"`
 	Event    string          `json:"event"`
+	Data     json.RawMessage `json:"data"` // of an event
 	Return   json.RawMessage `json:"return"`
 	Error    *QMPError       `json:"error"`
 }
@@ -80,6 +92,8 @@ func (m *monitor) execute(ctx context.Context, command string, args, result any)
 		}
 		switch {
 		case reply.Event != "":
+			m.events = append(m.events, event{reply.Event, reply.Data})
+			m.events = m.events[max(0, len(m.events)-keptEvents):]
 			continue
 		case reply.Error != nil:
 			reply.Error.Command = command
@@ -91,6 +105,18 @@ func (m *monitor) execute(ctx context.Context, command string, args, result any)
 		}
 		return nil
 	}
+}
+
+// of returns the data of the events of one name, the newest last.
+func (m *monitor) of(name string) (data []json.RawMessage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.events {
+		if e.name == name {
+			data = append(data, e.data)
+		}
+	}
+	return data
 }
 
 func (m *monitor) close() error { return m.conn.Close() }

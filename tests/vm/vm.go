@@ -4,6 +4,7 @@ package vm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -123,6 +124,10 @@ func (v *VM) Boot(ctx context.Context) (string, error) {
 func (v *VM) Execute(ctx context.Context, command string, args, result any) error {
 	return v.monitor.execute(ctx, command, args, result)
 }
+
+// Events returns the data of the events of one name that QEMU has emitted before it
+// replied to the newest command, the newest last.
+func (v *VM) Events(name string) []json.RawMessage { return v.monitor.of(name) }
 
 // SetDevice sets a property of the fbpp device while the VM runs.
 func (v *VM) SetDevice(ctx context.Context, property string, value any) error {

@@ -100,6 +100,16 @@ func (f *Frontend) AskPaused(d time.Duration) {
 	f.askWith(protocol.WindowAskPaused, d)
 }
 
+// AskFor is Ask of a frontend that says whether an order is of use.
+func (f *Frontend) AskFor(order bool, d time.Duration) {
+	f.t.Helper()
+	var flags uint32
+	if order {
+		flags = protocol.WindowAskOrder
+	}
+	f.askWith(flags, d)
+}
+
 func (f *Frontend) askWith(flags uint32, d time.Duration) {
 	f.t.Helper()
 	var now unix.Timespec
@@ -148,6 +158,8 @@ func (f *Frontend) Tell(
 	f.put32(protocol.WindowOutcomeMigrationOffset, uint32(result))
 	f.put32(protocol.WindowOutcomeHintsOffset, hints)
 	f.put64(protocol.WindowOutcomeSkippedOffset, skipped)
+	f.put32(protocol.WindowOutcomeOrderOffset, uint32(protocol.OrderUsed))
+	f.put32(protocol.WindowOutcomeHybridOffset, 2)
 	f.told++
 	f.put64(protocol.WindowOutcomeNumberOffset, f.told)
 	f.Signal()
