@@ -342,6 +342,7 @@ func TestStatusShowsTheOutcomeOfAMigration(t *testing.T) {
 		got.Ended = time.Time{}
 		want := device.Migration{
 			Result: tc.shown, Hints: tc.status, SkippedBytes: 4096, Cache: "send",
+			Order: "used", Hybrid: "switched",
 		}
 		if got != want {
 			t.Errorf("status tells %+v, want %+v", got, want)

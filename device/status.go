@@ -198,11 +198,14 @@ func (d *Device) told(o window.Outcome) {
 		TotalMS:          o.TotalMS,
 		DowntimeMS:       o.DowntimeMS,
 		Cache:            string(d.cache),
+		Order:            o.Order.String(),
+		Hybrid:           o.Hybrid.String(),
 	}
 	d.lastEnd = &end
 	d.history.Add(end)
 	d.lg.Info("migration ended", zap.Stringer("result", o.Result), zap.Stringer("hints", o.Hints),
 		zap.Uint64("skipped_bytes", o.Skipped), zap.Uint64("transferred_bytes", o.Transferred),
-		zap.Uint64("total_ms", o.TotalMS), zap.Uint64("downtime_ms", o.DowntimeMS))
+		zap.Uint64("total_ms", o.TotalMS), zap.Uint64("downtime_ms", o.DowntimeMS),
+		zap.Stringer("order", o.Order), zap.Stringer("hybrid", o.Hybrid))
 	d.watchers.wake()
 }

@@ -308,7 +308,7 @@ func TestHistoryIsPrinted(t *testing.T) {
 	if err := printHistory(&out, []device.Migration{
 		{
 			Ended: time.Unix(0, 0).UTC(), Result: "completed", Hints: "ok", SkippedBytes: 7 << 30,
-			TransferredBytes: 200 << 20, TotalMS: 400, DowntimeMS: 30,
+			TransferredBytes: 200 << 20, TotalMS: 400, DowntimeMS: 30, Order: "used", Hybrid: "switched",
 		},
 		{Ended: time.Unix(60, 0).UTC(), Result: "failed", Hints: "incompatible"},
 	}); err != nil {
@@ -316,8 +316,8 @@ func TestHistoryIsPrinted(t *testing.T) {
 	}
 	text := strings.Join(strings.Fields(out.String()), " ")
 	for _, want := range []string{
-		"1970-01-01T00:00:00Z completed ok 7168.0 MiB 200.0 MiB 400 ms 30 ms",
-		"1970-01-01T00:01:00Z failed incompatible 0.0 MiB",
+		"1970-01-01T00:00:00Z completed ok 7168.0 MiB 200.0 MiB 400 ms 30 ms used switched",
+		"1970-01-01T00:01:00Z failed incompatible 0.0 MiB 0.0 MiB 0 ms 0 ms - -",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, out.String())

@@ -62,8 +62,9 @@ func fullStatus() device.Status {
 			OrderSource: "introspect",
 			Phases:      []device.Phase{{Name: "walk"}}, Details: []source.Detail{{Name: "holds"}},
 		},
-		Migration: &device.Migration{Ended: ended, Result: "completed", Hints: "ok", Cache: "last"},
-		Requests:  map[string]uint64{"ok": 1},
+		Migration: &device.Migration{Ended: ended, Result: "completed", Hints: "ok", Cache: "last",
+			Order: "used", Hybrid: "switched"},
+		Requests: map[string]uint64{"ok": 1},
 	}
 }
 

@@ -32,6 +32,11 @@ type Migration struct {
 	// Cache is the policy for cold page cache when the migration ended; empty if an
 	// older version noted it.
 	Cache string `json:"cache,omitempty"`
+	// Order says whether QEMU used an order: none or used. Hybrid is what query-migrate
+	// calls free-page-hints.hybrid. Both are empty where QEMU does not say it, Hybrid
+	// also where there was to be no hybrid migration.
+	Order  string `json:"order,omitempty"`
+	Hybrid string `json:"hybrid,omitempty"`
 }
 
 // Kept is how many migrations a Log keeps. The file has at most twice as many
