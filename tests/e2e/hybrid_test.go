@@ -56,9 +56,9 @@ const hybridBandwidth = 32 << 20
 
 // migrateByPostcopy moves the guest to a new QEMU. With hybrid QEMU has to switch by
 // itself.
-func (m *machine) migrateByPostcopy(hybrid bool, capabilities ...string) *vm.Migration {
+func (m *machine) migrateByPostcopy(hybrid bool) *vm.Migration {
 	m.t.Helper()
-	dst, backend := m.beginPostcopy(capabilities...)
+	dst, backend := m.beginPostcopy()
 	if !hybrid {
 		m.awaitHints("ok")
 		m.execute("migrate-start-postcopy")

@@ -83,17 +83,15 @@ func TestFbppdIsKilledInEachPhaseOfAHybrid(t *testing.T) {
 	}
 }
 
-// beginPostcopy begins a migration to a new QEMU in which postcopy is permitted, and which
-// has further capabilities.
-func (m *machine) beginPostcopy(capabilities ...string) (*vm.VM, *vm.Backend) {
+// beginPostcopy begins a migration to a new QEMU in which postcopy is permitted.
+func (m *machine) beginPostcopy() (*vm.VM, *vm.Backend) {
 	m.t.Helper()
 	dst, backend := m.destination()
-	for _, c := range append([]string{"postcopy-ram"}, capabilities...) {
-		m.capability(c, true)
-		err := dst.Execute(m.ctx, "migrate-set-capabilities", capability(c, true), nil)
-		if err != nil {
-			m.t.Fatal(err)
-		}
+	const postcopy = "postcopy-ram"
+	m.capability(postcopy, true)
+	err := dst.Execute(m.ctx, "migrate-set-capabilities", capability(postcopy, true), nil)
+	if err != nil {
+		m.t.Fatal(err)
 	}
 	m.parameter("downtime-limit", 50)
 	if err := m.vm.StartMigration(m.ctx, dst, hybridBandwidth); err != nil {
