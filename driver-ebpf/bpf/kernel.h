@@ -47,9 +47,11 @@ struct page {
 
 struct free_area {
 	struct list_head free_list[1];
+	unsigned long nr_free;
 };
 
 struct zone {
+	unsigned long present_pages;
 	const char *name;
 	struct free_area free_area[1];
 };

@@ -2,13 +2,16 @@
 /*
  * The snapshot of the buddy allocator's free lists.
  *
- * A read of /proc/buddyinfo makes frag_show() print every populated zone with
- * zone->lock held and interrupts off. walk_zone runs right before the first
- * seq_printf() for a zone, so the free lists do not change while it runs. So it
- * must not allocate memory or wake a task, and it must stop at the budget. A
- * walk that stops there is resumed when the zone is printed again.
+ * A read of /proc/buddyinfo makes frag_show() print every populated zone, and a
+ * read of /proc/zoneinfo makes zoneinfo_show() print every zone. Each print is
+ * the function that walk_zones_in_node() calls (mm/vmstat.c): with zone->lock
+ * held and interrupts off, if the caller does not ask for a print without lock.
+ * walk_zone runs right before the first seq_printf() for a zone. Under the lock
+ * the free lists do not change while it runs. So it must not allocate memory or
+ * wake a task, and it must stop at the budget. A walk that stops there is
+ * resumed when the zone is printed again.
  *
- * Linux 7.3 prints without the lock, and with interrupts on. There nothing is
+ * Since Linux 7.3 buddyinfo is printed without the lock. There nothing is
  * walked: lists that change could lead to pages that are in use.
  */
 #include "kernel.h"
@@ -17,6 +20,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define MAX_NODES 64
 #define MAX_ZONES 8	 /* per node: the kernel has at most 6 kinds */
+#define MAX_ORDERS 16	 /* the kernel has 11 on x86-64, and 14 at most */
 #define CLOCK_INTERVAL 16 /* blocks between two looks at the clock */
 
 /* Addresses of kernel variables, and values that do not change after boot. */
@@ -27,7 +31,7 @@ const volatile u64 contig_page_data; /* struct pglist_data, without NUMA */
 const volatile u32 buddy_mask;
 const volatile u32 buddy_value;
 
-/* Shared with freepages/control.go, which explains the fields. */
+/* Shared with freepages/control.go, which explains the fields of both. */
 struct control {
 	u64 task;
 	u64 request;
@@ -45,6 +49,10 @@ struct control {
 	u64 hold_max_ns;
 	u32 unlocked;
 	u32 reserved;
+};
+
+struct counts {
+	u64 free[MAX_ORDERS];
 };
 
 /* The state of the walk of one zone between two reads. */
@@ -69,6 +77,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct progress);
 } progress SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_NODES *MAX_ZONES);
+	__type(key, u32);
+	__type(value, struct counts);
+} counts SEC(".maps");
 
 /* Records in wire format: pfn << 8 | order. User space sets max_entries. */
 struct {
@@ -228,6 +244,38 @@ next_list:
 	return 0;
 }
 
+struct tally {
+	u64 zone;
+	struct counts *counts;
+};
+
+/* Reads how many free blocks of an order the allocator itself counts. */
+static long count_order(u32 order, struct tally *t)
+{
+	u64 area = t->zone + bpf_core_field_offset(struct zone, free_area) +
+		   order * bpf_core_type_size(struct free_area);
+
+	if (order >= MAX_ORDERS)
+		return 1;
+	return bpf_probe_read_kernel(
+		       &t->counts->free[order], sizeof(t->counts->free[order]),
+		       (void *)(area + bpf_core_field_offset(struct free_area, nr_free))) != 0;
+}
+
+/*
+ * Whether the zone has memory. Only then its free lists are certain to have been
+ * initialized. /proc/zoneinfo prints the other zones, too.
+ */
+static __always_inline int is_populated(u64 zone)
+{
+	u64 present;
+
+	return !bpf_probe_read_kernel(&present, sizeof(present),
+				      (void *)(zone + bpf_core_field_offset(struct zone,
+									    present_pages))) &&
+	       present;
+}
+
 /* Returns the node's struct zone whose name is this pointer, or 0. */
 static __always_inline u64 find_zone(u32 node, u64 name, u32 *index)
 {
@@ -257,6 +305,12 @@ static __always_inline u64 find_zone(u32 node, u64 name, u32 *index)
 /*
  * Whether the code at the probe runs with interrupts off, as under
  * spin_lock_irqsave(). With PREEMPT_RT that leaves them on.
+ *
+ * Interrupts may be off for many reasons, but here for one only. The task is in
+ * a read of the file, so they were on when the system call began. On the way to
+ * the print, seq_file holds a mutex and procfs a reference. Nothing but
+ * walk_zones_in_node() switches them off, and it does so to take the lock of
+ * the zone that it then prints.
  */
 static __always_inline int interrupts_off(struct pt_regs *ctx)
 {
@@ -267,14 +321,16 @@ static __always_inline int interrupts_off(struct pt_regs *ctx)
 #endif
 }
 
-/* Runs where frag_show() calls seq_printf(m, "Node %d, zone %8s ", node, name). */
+/* Runs where a zone's print begins: seq_printf(m, "Node %d, zone %8s", node, name). */
 SEC("kprobe")
 int walk_zone(struct pt_regs *ctx)
 {
 	u32 zero = 0, index, key, node = PT_REGS_PARM3(ctx);
 	struct control *c;
 	struct progress *p;
+	struct counts *n;
 	struct walk w = {};
+	struct tally tally;
 	u64 start, ns;
 	u32 format;
 
@@ -299,8 +355,12 @@ int walk_zone(struct pt_regs *ctx)
 	}
 	key = node * MAX_ZONES + index;
 	p = bpf_map_lookup_elem(&progress, &key);
-	if (!p)
+	n = bpf_map_lookup_elem(&counts, &key);
+	if (!p || !n || !is_populated(w.zone))
 		return 0;
+	tally.zone = w.zone;
+	tally.counts = n;
+	bpf_loop(orders(), count_order, &tally, 0);
 	if (p->request != c->request) {
 		p->request = c->request;
 		p->last = 0;

@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// captured has the code of frag_show from Debian kernels. It was read in guests without
-// KASLR.
+// captured has the code of functions that print zones from Debian kernels: of frag_show, read
+// in guests without KASLR, if nothing else is said.
 var captured = map[string]struct {
 	text         string
 	base, callee uint64
-	format       uint64 // address of the string "Node %d, zone %8s "
+	format       uint64 // address of the string "Node %d, zone %8s ", without the blank in zoneinfo
 	want         int
 }{
 	"6.1.176-1": {
@@ -33,6 +33,15 @@ var captured = map[string]struct {
 			"e8483d001800000f8e73ffffff5b31c05d415c415d415e415fc3cccccccc6690",
 		base: 0xffffffff813575b0, callee: 0xffffffff81479a00,
 		format: 0xffffffff8247b813, want: 0x58,
+	},
+	// The beginning of zoneinfo_show, from the kernel's image.
+	"7.3.4-1~bpo13+1": {
+		text: "f30f1efae897d0c8ff4157488d86a8000000415641554989f54154554889f5534889fb4883ec2848" +
+			"89442420488d85b00500004531ff4889c748890424e8ae0aad00418b9580a40200488b8dc0000000" +
+			"4889df48c7c661088e824889442408e83c341600488b5424204d63e74983fc060f83a80300004883" +
+			"3a000f85980200004183c7014881c2400700004183ff0575d8488b8598000000488b4d2031f64889",
+		base: 0xffffffff81694460, callee: 0xffffffff817f7900,
+		format: 0xffffffff828e0861, want: 0x5f,
 	},
 }
 

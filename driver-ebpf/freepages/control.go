@@ -5,7 +5,7 @@ package freepages
 import "encoding/binary"
 
 // Layout of struct control in bpf/walk.bpf.c. The program accesses it only during a read of
-// buddyinfo by the thread that uses it here. So plain loads and stores are enough.
+// the file by the thread that uses it here. So plain loads and stores are enough.
 const (
 	controlTask       = 0  // the only task whose reads are walked
 	controlRequest    = 8  // number of the snapshot: progress of another one is void
@@ -26,6 +26,27 @@ const (
 
 // control is struct control in the map's memory.
 type control []byte
+
+// counts are the numbers of free blocks that the allocator itself counts, read in the hold in
+// which a zone was last walked: struct counts in bpf/walk.bpf.c. They are by zone, in the
+// order in which zones are printed, and then by order.
+type counts []byte
+
+const maxOrders = 16 // MAX_ORDERS of bpf/walk.bpf.c
+
+func (c counts) zones() int { return len(c) / (maxOrders * 8) }
+
+func (c counts) free(zone, order int) uint64 {
+	return binary.NativeEndian.Uint64(c[(zone*maxOrders+order)*8:])
+}
+
+// sum returns the number of free blocks in all zones and orders.
+func (c counts) sum() (blocks uint64) {
+	for i := 0; i < len(c); i += 8 {
+		blocks += binary.NativeEndian.Uint64(c[i:])
+	}
+	return blocks
+}
 
 func (c control) u32(field int) uint32       { return binary.NativeEndian.Uint32(c[field:]) }
 func (c control) u64(field int) uint64       { return binary.NativeEndian.Uint64(c[field:]) }

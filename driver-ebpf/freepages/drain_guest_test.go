@@ -16,7 +16,7 @@ import (
 // When many pages are freed, the kernel lets the per-CPU lists grow. A drain makes them
 // short again.
 func TestDrainShortensPerCPULists(t *testing.T) {
-	s := mustLoad(t, 0)
+	s := mustShare(t)
 	if _, err := mustPeek(t).Symbol("decay_pcp_high"); err != nil {
 		if s.drain != nil {
 			t.Error("a drain is used that this kernel does not have")

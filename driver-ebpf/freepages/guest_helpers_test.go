@@ -7,6 +7,7 @@ package freepages
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sys/unix"
 
@@ -44,6 +46,25 @@ func mustLoad(tb testing.TB, records int) *Snapshot {
 			tb.Error(err)
 		}
 	})
+	return s
+}
+
+// shared returns the one snapshot of all tests that leave it as they find it. To load one takes
+// seconds in an emulated guest.
+var shared = sync.OnceValues(func() (*Snapshot, error) {
+	peek, err := kernel.OpenPeek()
+	if err != nil {
+		return nil, err
+	}
+	return Load(peek, Options{Log: zap.NewExample()})
+})
+
+func mustShare(tb testing.TB) *Snapshot {
+	tb.Helper()
+	s, err := shared()
+	if err != nil {
+		tb.Fatal(err)
+	}
 	return s
 }
 
@@ -134,6 +155,52 @@ func pages(records []uint64) (n int) {
 		}
 	}
 	return n
+}
+
+// mustParseBuddyinfo returns all numbers of free blocks in /proc/buddyinfo.
+func mustParseBuddyinfo(tb testing.TB, text []byte) (free []uint64) {
+	tb.Helper()
+	for line := range strings.Lines(string(text)) {
+		for _, field := range strings.Fields(line)[4:] { // after "Node 0, zone DMA"
+			n, err := strconv.ParseUint(field, 10, 64)
+			if err != nil {
+				tb.Fatalf("line %q of buddyinfo", line)
+			}
+			free = append(free, n)
+		}
+	}
+	return free
+}
+
+// zoneinfo is what /proc/zoneinfo prints of a zone: its index among counts, its free pages, and
+// how many of them the CPUs may not have told it.
+type zoneinfo struct{ index, free, held int }
+
+func mustParseZoneinfo(tb testing.TB, text []byte) (zones []zoneinfo) {
+	tb.Helper()
+	const perNode = 8 // MAX_ZONES of bpf/walk.bpf.c
+	node, ordinal := -1, 0
+	for line := range strings.Lines(string(text)) {
+		var n int
+		if _, err := fmt.Sscanf(line, "Node %d, zone", &n); err == nil {
+			if n != node {
+				node, ordinal = n, 0
+			}
+			zones = append(zones, zoneinfo{index: node*perNode + ordinal, free: -1})
+			ordinal++
+		}
+		last := len(zones) - 1
+		if _, err := fmt.Sscanf(line, " pages free %d", &n); err == nil {
+			zones[last].free = n
+		}
+		if _, err := fmt.Sscanf(line, " vm stats threshold: %d", &n); err == nil {
+			zones[last].held += n
+		}
+	}
+	if len(zones) == 0 || zones[0].free < 0 || zones[0].held == 0 {
+		tb.Fatalf("zoneinfo is %q", text)
+	}
+	return zones
 }
 
 type span struct{ start, end uint64 }

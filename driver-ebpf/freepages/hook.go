@@ -3,6 +3,7 @@
 package freepages
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -11,37 +12,42 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 )
 
-// Kernel functions that are searched for the hook, or hooked: see mm/vmstat.c.
-const (
-	printFunction = "frag_show"
-	printCallee   = "seq_printf"
-	zoneFormat    = "Node %d, zone %8s "
-)
+// printCallee is the kernel function that prints a zone's first line.
+const printCallee = "seq_printf"
 
-// textMax is how much of frag_show is searched. It has about 300 bytes.
-const textMax = 2048
+// textMax is how much of a function's code is searched. They have 300 to 1300 bytes.
+const textMax = 4096
 
-// Hook is where the walk is attached.
+// Hook is where the walk is attached, and the file whose read leads there.
 type Hook struct {
 	Symbol string
 	Offset uint64
+	File   string
 }
 
 // String implements fmt.Stringer.
-func (h Hook) String() string { return fmt.Sprintf("%s+%#x", h.Symbol, h.Offset) }
-
-// findHooks returns the places where the walk can be attached, best first: the call in
-// frag_show, then the called function. why tells why the call was not found, or is nil.
-func findHooks(peek *kernel.Peek) (hooks []Hook, why error) {
-	hook, err := findCallHook(peek)
-	if err == nil {
-		hooks = append(hooks, hook)
-	}
-	return append(hooks, Hook{Symbol: printCallee}), err
+func (h Hook) String() string {
+	return fmt.Sprintf("%s+%#x by %s", h.Symbol, h.Offset, h.File)
 }
 
-func findCallHook(peek *kernel.Peek) (Hook, error) {
-	base, err := peek.Symbol(printFunction)
+// findHooks returns the places where the walk can be attached, best first: the calls in the
+// functions that print a file, then the called function. why tells which calls were not found
+// and why, or is nil.
+func findHooks(peek *kernel.Peek) (hooks []Hook, why error) {
+	var slower []Hook
+	for _, print := range zonePrints() {
+		hook, err := findCallHook(peek, print)
+		if err == nil {
+			hooks = append(hooks, hook)
+		}
+		why = errors.Join(why, err)
+		slower = append(slower, Hook{Symbol: printCallee, File: print.path})
+	}
+	return append(hooks, slower...), why
+}
+
+func findCallHook(peek *kernel.Peek, print zonePrint) (Hook, error) {
+	base, err := peek.Symbol(print.function)
 	if err != nil {
 		return Hook{}, err
 	}
@@ -58,14 +64,14 @@ func findCallHook(peek *kernel.Peek) (Hook, error) {
 		return Hook{}, err
 	}
 	offset, ok := findCall(text, base, callee, func(addr uint64) bool {
-		format := make([]byte, len(zoneFormat)+1)
-		return peek.Read(addr, format) == nil && string(format) == zoneFormat+"\x00"
+		format := make([]byte, len(print.format)+1)
+		return peek.Read(addr, format) == nil && string(format) == print.format+"\x00"
 	})
 	if !ok {
 		return Hook{}, fmt.Errorf("find the call of %s in %s: not in its %d bytes",
-			printCallee, printFunction, size)
+			printCallee, print.function, size)
 	}
-	return Hook{Symbol: printFunction, Offset: uint64(offset)}, nil
+	return Hook{Symbol: print.function, Offset: uint64(offset), File: print.path}, nil
 }
 
 func (h Hook) attach(prog *ebpf.Program) (link.Link, error) {

@@ -5,13 +5,11 @@ package freepages
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
@@ -25,7 +23,7 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
-	s := &Snapshot{lg: lg, peek: peek, buddyinfo: -1, textBuf: make([]byte, 64<<10)}
+	s := &Snapshot{lg: lg, peek: peek}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -43,10 +41,11 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 		return nil, err
 	}
 	s.control = s.controlMem.Bytes()[:controlSize]
-	s.buddyinfo, err = unix.Open("/proc/buddyinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	s.countsMem, err = dma.Map(s.objs.Counts)
 	if err != nil {
-		return nil, fmt.Errorf("open /proc/buddyinfo: %w", err)
+		return nil, err
 	}
+	s.counts = s.countsMem.Bytes()[:s.objs.Counts.MaxEntries()*maxOrders*8]
 	if err := s.attach(); err != nil {
 		return nil, err
 	}
@@ -104,63 +103,77 @@ func (s *Snapshot) load(records int) error {
 	return nil
 }
 
-// attach attaches the program to the first hook that sees every zone in a trial read.
+// attach attaches the program to the first hook that sees every zone in a trial read, under its
+// lock.
 func (s *Snapshot) attach() error {
 	hooks, err := findHooks(s.peek)
 	if err != nil {
-		s.lg.Warn("the print of a zone was not found; the hook is the slower one", zap.Error(err))
+		s.lg.Warn("the print of a zone was not found; a hook may be the slower one", zap.Error(err))
 	}
 	for _, hook := range hooks {
-		if s.link, err = hook.attach(s.objs.WalkZone); err != nil {
-			s.lg.Warn("hook refused", zap.Stringer("hook", hook), zap.Error(err))
-			continue
-		}
-		s.hook = hook
-		if err = s.try(); err == nil {
+		if err = s.attachTo(hook); err == nil {
 			s.lg.Info("walk attached", zap.Stringer("hook", hook))
 			return nil
 		}
-		s.lg.Warn("hook does not work", zap.Stringer("hook", hook), zap.Error(err))
-		err = errors.Join(err, s.link.Close())
-		s.link = nil
+		level := zap.WarnLevel
+		if errors.Is(err, ErrUnlocked) { // as buddyinfo since Linux 7.3
+			level = zap.InfoLevel
+		}
+		s.lg.Log(level, "hook does not work", zap.Stringer("hook", hook), zap.Error(err))
+		err = errors.Join(err, s.detach())
 	}
 	return err
 }
 
-// try reads buddyinfo once with a small budget, and checks that the program saw each printed
-// zone.
+// attachTo attaches the program to a hook, and tries it.
+func (s *Snapshot) attachTo(hook Hook) (err error) {
+	s.hook = hook
+	if s.link, err = hook.attach(s.objs.WalkZone); err != nil {
+		return err
+	}
+	if s.file, err = openZoneFile(hook.File); err != nil {
+		return err
+	}
+	return s.try()
+}
+
+// detach undoes attachTo, whatever it has done.
+func (s *Snapshot) detach() error {
+	var errs []error
+	if s.link != nil {
+		errs = append(errs, s.link.Close())
+	}
+	if s.file != nil {
+		errs = append(errs, s.file.close())
+	}
+	s.link, s.file = nil, nil
+	return errors.Join(errs...)
+}
+
+// try reads the hook's file once with a small budget, and checks that the program saw each
+// printed zone.
 func (s *Snapshot) try() error {
 	s.Begin()
 	defer s.Release()
 	if _, err := s.Step(walk.Budget{Entries: 16}); err != nil {
 		return err
 	}
-	zones, err := ParseBuddyinfo(s.text)
-	if err != nil {
-		return err
-	}
-	if seen := int(s.control.u32(controlZones)); seen < len(zones) || seen == 0 {
-		return fmt.Errorf("walk on %v saw %d of %d zones", s.hook, seen, len(zones))
+	if r := s.lastRead(); r.seen < r.printed || r.seen == 0 {
+		return fmt.Errorf("walk on %v saw %d of %d zones", s.hook, r.seen, r.printed)
 	}
 	return nil
 }
 
 // Close detaches and unloads the program. Memory and the slices of Records are invalid then.
 func (s *Snapshot) Close() error {
-	var errs []error
-	if s.link != nil {
-		errs = append(errs, s.link.Close())
-	}
-	for _, r := range []*dma.Region{s.records, s.controlMem} {
+	errs := []error{s.detach()}
+	for _, r := range []*dma.Region{s.records, s.controlMem, s.countsMem} {
 		if r != nil {
 			errs = append(errs, r.Close())
 		}
 	}
 	if s.refresh != nil {
 		errs = append(errs, s.refresh.Close())
-	}
-	if s.buddyinfo >= 0 {
-		errs = append(errs, os.NewSyscallError("close", unix.Close(s.buddyinfo)))
 	}
 	return errors.Join(append(errs, s.objs.Close())...)
 }

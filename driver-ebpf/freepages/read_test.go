@@ -48,7 +48,11 @@ func TestBlocksOfAMissedZoneCountAsLeftOut(t *testing.T) {
 	s := &Snapshot{
 		control:  make(control, controlSize),
 		capacity: 100,
-		text:     []byte("Node 0, zone DMA 4 1\nNode 0, zone Normal 6 2\n"),
+		file:     &zoneFile{text: []byte("Node 0, zone DMA\n  pages free 1\nNode 0, zone Normal\n")},
+		counts:   make(counts, 2*maxOrders*8),
+	}
+	for i, blocks := range []byte{4, 1, 6, 2} { // of the zones' first two orders
+		s.counts[(i/2*maxOrders+i%2)*8] = blocks
 	}
 	s.control.setU32(controlCount, 5)
 	for seen, want := range map[uint32]uint64{2: 0, 1: 8, 0: 8} {

@@ -3,10 +3,8 @@
 package freepages
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"time"
@@ -30,9 +28,10 @@ const DefaultRecords = 512 << 10
 // its hard-lockup detector (commit 93b3a674485f).
 const MaxEntries = 100_000
 
-// ErrUnlocked says that the kernel prints /proc/buddyinfo without holding zone->lock, as
-// Linux 7.3 does. Free lists that change meanwhile can lead to pages that are in use.
-var ErrUnlocked = fmt.Errorf("this kernel prints /proc/buddyinfo without zone->lock: %w",
+// ErrUnlocked says that the kernel prints zones without zone->lock, as Linux 7.3 does in
+// /proc/buddyinfo, or with interrupts on, as PREEMPT_RT does. Free lists that change meanwhile
+// can lead to pages that are in use.
+var ErrUnlocked = fmt.Errorf("zones printed without zone->lock, or with interrupts on: %w",
 	errors.ErrUnsupported)
 
 // ErrLayout says that the free lists do not have the layout that the walk expects.
@@ -52,23 +51,23 @@ type Options struct {
 
 // Snapshot walks the free lists. Its methods must not be called concurrently.
 type Snapshot struct {
-	lg        *zap.Logger
-	peek      *kernel.Peek
-	objs      walkObjects
-	link      link.Link
-	hook      Hook
-	maxOrder  int
-	buddyinfo int // fd of the file
-	refresh   *os.File
-	drain     *drain // nil: the kernel has none
-	drained   time.Duration
-	text      []byte // of the last read
-	textBuf   []byte
+	lg       *zap.Logger
+	peek     *kernel.Peek
+	objs     walkObjects
+	link     link.Link
+	hook     Hook
+	maxOrder int
+	file     *zoneFile
+	refresh  *os.File
+	drain    *drain // nil: the kernel has none
+	drained  time.Duration
 
 	records     *dma.Region
 	capacity    uint32
 	controlMem  *dma.Region
 	control     control
+	countsMem   *dma.Region
+	counts      counts
 	tid         int // thread that control's task belongs to
 	request     uint64
 	steps       int
@@ -90,12 +89,12 @@ func (s *Snapshot) Begin() {
 	s.drained = s.drain.run()
 	s.request++
 	s.steps, s.misses, s.releasedRec = 0, 0, 0
-	s.text = nil
+	s.file.text = nil
 	clear(s.control[controlCount:])
 	s.control.setU64(controlRequest, s.request)
 }
 
-// Step implements [walk.Walker]. It reads buddyinfo once: it holds each zone's
+// Step implements [walk.Walker]. It reads the hook's file once: it holds each zone's
 // lock one time, within the budget, and appends records.
 func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	runtime.LockOSThread()
@@ -115,7 +114,7 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	s.control.setU32(controlZones, 0)
 	s.control.setU32(controlUnfinished, 0)
 	s.control.setU32(controlArmed, 1)
-	err := s.readBuddyinfo()
+	err := s.file.read()
 	s.control.setU32(controlArmed, 0)
 	switch {
 	case err != nil:
@@ -139,7 +138,7 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 
 func (s *Snapshot) lastRead() read {
 	return read{
-		printed:    bytes.Count(s.text, []byte("\n")),
+		printed:    s.file.zones(),
 		seen:       int(s.control.u32(controlZones)),
 		unfinished: int(s.control.u32(controlUnfinished)),
 		full:       s.control.u32(controlCount) >= s.capacity,
@@ -162,28 +161,6 @@ func (s *Snapshot) adoptThread() error {
 	return nil
 }
 
-// readBuddyinfo reads the file from its beginning to its end into s.text.
-func (s *Snapshot) readBuddyinfo() error {
-	n := 0
-	for {
-		m, err := unix.Pread(s.buddyinfo, s.textBuf[n:], int64(n))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("pread /proc/buddyinfo", err)
-		}
-		if n += m; m == 0 {
-			s.text = s.textBuf[:n]
-			return nil
-		}
-		if n == len(s.textBuf) {
-			return fmt.Errorf("read /proc/buddyinfo: more than %d bytes: %w",
-				n, io.ErrShortBuffer)
-		}
-	}
-}
-
 // Records implements [walk.Walker]. The slice is in Memory, and invalid after Close.
 func (s *Snapshot) Records() []byte {
 	return s.records.Bytes()[:s.control.u32(controlCount)*protocol.RecordSize]
@@ -199,10 +176,6 @@ func (s *Snapshot) Release() {
 	s.control.setU32(controlCount, 0)
 }
 
-// Text returns what the last step read from /proc/buddyinfo. Each line was printed in the same
-// hold in which its zone was walked. The slice is valid until the next step.
-func (s *Snapshot) Text() []byte { return s.text }
-
 // Stats implements [walk.Walker].
 func (s *Snapshot) Stats() walk.Stats {
 	stats := walk.Stats{
@@ -215,10 +188,8 @@ func (s *Snapshot) Stats() walk.Stats {
 		Resumed:  s.steps > 1,
 	}
 	if !s.lastRead().done() {
-		if zones, err := ParseBuddyinfo(s.text); err == nil {
-			if blocks := countBlocks(zones); blocks > stats.Records {
-				stats.LeftOut = blocks - stats.Records
-			}
+		if blocks := s.counts.sum(); blocks > stats.Records {
+			stats.LeftOut = blocks - stats.Records
 		}
 	}
 	return stats

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	walkMapControl        = "control"
+	walkMapCounts         = "counts"
 	walkMapProgress       = "progress"
 	walkMapRecords        = "records"
 	walkProgWalkZone      = "walk_zone"
@@ -77,6 +78,7 @@ type walkProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type walkMapSpecs struct {
 	Control  *ebpf.MapSpec `ebpf:"control"`
+	Counts   *ebpf.MapSpec `ebpf:"counts"`
 	Progress *ebpf.MapSpec `ebpf:"progress"`
 	Records  *ebpf.MapSpec `ebpf:"records"`
 }
@@ -113,6 +115,7 @@ func (o *walkObjects) Close() error {
 // It can be passed to loadWalkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type walkMaps struct {
 	Control  *ebpf.Map `ebpf:"control"`
+	Counts   *ebpf.Map `ebpf:"counts"`
 	Progress *ebpf.Map `ebpf:"progress"`
 	Records  *ebpf.Map `ebpf:"records"`
 }
@@ -120,6 +123,7 @@ type walkMaps struct {
 func (m *walkMaps) Close() error {
 	return _WalkClose(
 		m.Control,
+		m.Counts,
 		m.Progress,
 		m.Records,
 	)

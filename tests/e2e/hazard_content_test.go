@@ -58,7 +58,7 @@ const zeroedMiB = 80
 // memory is zero there. If the destination's memory is a file with old content, QEMU
 // zeroes it first.
 func TestGuestThatZeroesFreePages(t *testing.T) {
-	eachSource(t, func(t *testing.T, s setup) {
+	eachKernel(t, func(t *testing.T, s setup) {
 		s.kernelLine = []string{"init_on_free=1"}
 		m := boot(t, s)
 		if _, err := m.vm.Fill(m.ctx, 160); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +33,7 @@ const agentName = "agent"
 // setup says what to boot. The zero value is an ordinary small guest with the
 // newest kernel, its agent and the integrity program.
 type setup struct {
-	series      guest.Series // "": 6.12
+	series      guest.Series // "": the default one
 	qemu        string       // another binary than the lab's
 	accel       vm.Accel     // another accelerator than the lab's
 	memoryMiB   int          // 0: 320
@@ -74,7 +75,7 @@ type machine struct {
 func boot(t testing.TB, s setup) *machine {
 	t.Helper()
 	if s.series == "" {
-		s.series = guest.Linux6_12
+		s.series = guest.Default()
 	}
 	if s.memoryMiB == 0 {
 		s.memoryMiB = 320
@@ -91,7 +92,15 @@ func boot(t testing.TB, s setup) *machine {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), s.timeout)
 	t.Cleanup(cancel)
-	kernel, err := parts.Kernel(s.series).WithModules(ctx, s.modules...)
+	var err error
+	kernel := parts.Kernel(s.series)
+	if kernel == nil {
+		progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
+		if kernel, err = guest.FetchKernel(t.Context(), s.series, progress); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kernel, err = kernel.WithModules(ctx, s.modules...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,13 +61,14 @@ func TestGuestThatHidesSymbolsRefuses(t *testing.T) {
 	m.requireSound()
 }
 
-// Linux 7.3 prints /proc/buddyinfo without zone->lock. Free lists that change during the
-// walk could lead to pages that are in use, so the agent refuses. With --source=auto the
-// host looks for itself then.
-func TestAgentRefusesAKernelThatTakesNoLock(t *testing.T) {
-	const why = "this kernel prints /proc/buddyinfo without zone->lock"
+// A kernel with PREEMPT_RT takes zone->lock with interrupts on. To the agent that looks like a
+// kernel that does not take it. There, free lists that change during the walk could lead to
+// pages that are in use, so the agent refuses. With --source=auto the host looks for itself
+// then.
+func TestAgentRefusesAKernelThatLeavesInterruptsOn(t *testing.T) {
+	const why = "zones printed without zone->lock, or with interrupts on"
 	m := boot(t, setup{
-		series: guest.Linux7_3, noAgent: true, backendArgs: []string{"--source=auto"},
+		series: guest.Linux6_12RT, noAgent: true, backendArgs: []string{"--source=auto"},
 		device: map[string]string{"hint-timeout": "5000"},
 	})
 	if err := m.backend.AwaitKernel(m.ctx); err != nil {

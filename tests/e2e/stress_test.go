@@ -35,7 +35,7 @@ func stressors(seconds int) []string {
 // with hints.
 func TestStressNGVerifiesThroughMigrations(t *testing.T) {
 	n := rounds(4, 200)
-	eachSource(t, func(t *testing.T, s setup) {
+	eachKernel(t, func(t *testing.T, s setup) {
 		progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
 		packages, err := guest.FetchPackages(t.Context(), s.series, progress, "stress-ng")
 		if err != nil {

@@ -12,40 +12,6 @@ import (
 	"strings"
 )
 
-// Series names a kernel series that the project knows.
-type Series string
-
-// The series, by the Debian release that ships them.
-const (
-	Linux5_10 Series = "5.10" // Debian 11
-	Linux6_1  Series = "6.1"  // Debian 12
-	Linux6_12 Series = "6.12" // Debian 13
-	Linux7_3  Series = "7.3"  // Debian 13's backports
-)
-
-// AllSeries returns every series that the agent supports and Debian still renews,
-// oldest first.
-func AllSeries() []Series { return []Series{Linux6_1, Linux6_12} }
-
-// IntrospectedSeries returns every series that introspection knows and Debian still
-// renews, oldest first. The agent refuses Linux 7.3, which prints buddyinfo without a lock.
-func IntrospectedSeries() []Series { return []Series{Linux6_1, Linux6_12, Linux7_3} }
-
-// suite returns the Debian suite that ships the series.
-func (s Series) suite() (string, error) {
-	switch s {
-	case Linux5_10:
-		return "bullseye", nil
-	case Linux6_1:
-		return "bookworm", nil
-	case Linux6_12:
-		return "trixie", nil
-	case Linux7_3:
-		return "trixie-backports", nil
-	}
-	return "", fmt.Errorf("kernel series %q is not known", s)
-}
-
 // guestModules are the modules that every guest loads. virtio_pci binds the device
 // before the agent takes it over, as in an ordinary Debian guest.
 func guestModules() []string { return []string{"virtio_pci", "uio_pci_generic"} }
@@ -65,7 +31,7 @@ type Kernel struct {
 // FBPP_REFRESH_KERNELS makes it ask Debian again. progress gets a line for
 // each slow step; it may be nil.
 func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel, error) {
-	suite, err := s.suite()
+	from, err := s.origin()
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +54,7 @@ func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel,
 	if progress != nil {
 		progress(fmt.Sprintf("fetching Debian's %s kernel", s))
 	}
-	version, err := downloadKernel(ctx, base, suite)
+	version, err := downloadKernel(ctx, base, from)
 	if err != nil {
 		return nil, fmt.Errorf("fetch kernel %s: %w", s, err)
 	}
@@ -99,8 +65,8 @@ func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel,
 	return k, replaceFile(current, []byte(version+"\n"))
 }
 
-// downloadKernel puts the suite's current cloud kernel into base/version.
-func downloadKernel(ctx context.Context, base, suite string) (version string, err error) {
+// downloadKernel puts the current kernel of a meta package into base/version.
+func downloadKernel(ctx context.Context, base string, from origin) (version string, err error) {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
 	}
@@ -109,11 +75,11 @@ func downloadKernel(ctx context.Context, base, suite string) (version string, er
 		return "", err
 	}
 	defer os.RemoveAll(scratch)
-	source, err := newAPT(ctx, scratch, suite)
+	source, err := newAPT(ctx, scratch, from.suite)
 	if err != nil {
 		return "", err
 	}
-	image, version, err := source.depends(ctx, "linux-image-cloud-amd64", "linux-image-")
+	image, version, err := source.depends(ctx, from.metaPackage, "linux-image-")
 	if err != nil {
 		return "", err
 	}

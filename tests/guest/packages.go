@@ -30,11 +30,11 @@ type Packages struct {
 func FetchPackages(
 	ctx context.Context, s Series, progress func(string), names ...string,
 ) (*Packages, error) {
-	suite, err := s.suite()
+	from, err := s.origin()
 	if err != nil {
 		return nil, err
 	}
-	suite = strings.TrimSuffix(suite, "-backports") // these hold few packages
+	suite := strings.TrimSuffix(from.suite, "-backports") // these hold few packages
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, err

@@ -45,12 +45,12 @@ func Open(ctx context.Context, progress func(string)) (*Lab, error) {
 	if l.init, err = l.build(ctx, guest.InitPackage); err != nil {
 		return nil, err
 	}
-	for _, s := range guest.IntrospectedSeries() {
+	for _, s := range guest.AllSeries() {
 		if l.kernels[s], err = guest.FetchKernel(ctx, s, progress); err != nil {
 			return nil, err
 		}
 	}
-	probe, err := l.Config(guest.Linux6_12, 256, nil)
+	probe, err := l.Config(guest.Default(), 256, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (l *Lab) Config(s guest.Series, memoryMiB int, extra map[string]string) (vm
 	k, ok := l.kernels[s]
 	if !ok {
 		return vm.Config{}, fmt.Errorf("boot a guest: kernel series %q is not one of %v",
-			s, guest.IntrospectedSeries())
+			s, guest.AllSeries())
 	}
 	return l.ConfigFor(k, memoryMiB, extra)
 }

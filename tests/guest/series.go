@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guest
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+)
+
+// Series names a kernel series that the project knows, or any kernel of Debian as
+// "suite/meta package", such as "sid/linux-image-amd64".
+type Series string
+
+// The series, by the Debian release that ships them.
+const (
+	Linux5_10   Series = "5.10"    // Debian 11
+	Linux6_1    Series = "6.1"     // Debian 12
+	Linux6_12   Series = "6.12"    // Debian 13
+	Linux6_12RT Series = "6.12-rt" // Debian 13, with PREEMPT_RT
+	Linux7_3    Series = "7.3"     // Debian 13's backports
+)
+
+// AllSeries returns every series that the agent and introspection support and Debian still
+// renews, oldest first. If FBPP_KERNEL names a kernel, that is the only one.
+func AllSeries() []Series {
+	if s := os.Getenv("FBPP_KERNEL"); s != "" {
+		return []Series{Series(s)}
+	}
+	return []Series{Linux6_1, Linux6_12, Linux7_3}
+}
+
+// OldestAndNewest is [AllSeries] without those between, for what differs little from kernel to
+// kernel.
+func OldestAndNewest() []Series {
+	all := AllSeries()
+	if len(all) == 1 {
+		return all
+	}
+	return []Series{all[0], all[len(all)-1]}
+}
+
+// Default returns the series for what is tested with one of them.
+func Default() Series {
+	if all := AllSeries(); len(all) == 1 {
+		return all[0]
+	}
+	return Linux6_12
+}
+
+// origin is where Debian has a kernel: a suite, and a meta package that depends on the newest
+// kernel of its flavour.
+type origin struct{ suite, metaPackage string }
+
+const (
+	cloudKernel = "linux-image-cloud-amd64"
+	rtKernel    = "linux-image-rt-amd64"
+)
+
+// anyKernel matches a series that names a suite and a meta package of kernels.
+var anyKernel = regexp.MustCompile(`^([a-z][a-z-]*)/(linux-image-[a-z0-9.+-]+)$`)
+
+func (s Series) origin() (origin, error) {
+	switch s {
+	case Linux5_10:
+		return origin{"bullseye", cloudKernel}, nil
+	case Linux6_1:
+		return origin{"bookworm", cloudKernel}, nil
+	case Linux6_12:
+		return origin{"trixie", cloudKernel}, nil
+	case Linux6_12RT:
+		return origin{"trixie", rtKernel}, nil
+	case Linux7_3:
+		return origin{"trixie-backports", cloudKernel}, nil
+	}
+	if m := anyKernel.FindStringSubmatch(string(s)); m != nil {
+		return origin{m[1], m[2]}, nil
+	}
+	return origin{}, fmt.Errorf("kernel series %q is not known", s)
+}
