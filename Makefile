@@ -67,6 +67,10 @@ model: machine ## check the model: our order loses no write, each rejected one d
 soak: machine qemu-build qemu-build-sanitize ## all that is random at full length, for hours; SEED=N
 	@./tests/scripts/soak.sh $(SEED)
 
+.PHONY: newest-kernel
+newest-kernel: machine qemu-build ## test the kernels that Debian has now; KERNEL="suite/package..."
+	@./tests/scripts/newest-kernel.sh $(KERNEL)
+
 .PHONY: lint
 lint: go ## what a reviewer should not have to look for
 	@./tests/scripts/lint.sh

@@ -68,7 +68,7 @@ func TestGuestThatHidesSymbolsRefuses(t *testing.T) {
 func TestAgentRefusesAKernelThatLeavesInterruptsOn(t *testing.T) {
 	const why = "zones printed without zone->lock, or with interrupts on"
 	m := boot(t, setup{
-		series: guest.Linux6_12RT, noAgent: true, backendArgs: []string{"--source=auto"},
+		series: guest.RT(), noAgent: true, backendArgs: []string{"--source=auto"},
 		device: map[string]string{"hint-timeout": "5000"},
 	})
 	if err := m.backend.AwaitKernel(m.ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 )
 
 // Series names a kernel series that the project knows, or any kernel of Debian as
@@ -51,6 +52,14 @@ func Default() Series {
 // origin is where Debian has a kernel: a suite, and a meta package that depends on the newest
 // kernel of its flavour.
 type origin struct{ suite, metaPackage string }
+
+// RT returns the series for what is tested with PREEMPT_RT.
+func RT() Series {
+	if s := Default(); strings.Contains(string(s), "-rt-") {
+		return s
+	}
+	return Linux6_12RT
+}
 
 const (
 	cloudKernel = "linux-image-cloud-amd64"

@@ -35,8 +35,16 @@ func TestKernelOfTheEnvironmentIsTheOnlyOne(t *testing.T) {
 		t.Errorf("oldest and newest are %v", got)
 	}
 	t.Setenv("FBPP_KERNEL", kernel)
+	if got := RT(); got != Linux6_12RT {
+		t.Errorf("%s has PREEMPT_RT", got)
+	}
 	if all := AllSeries(); !slices.Equal(all, []Series{kernel}) ||
 		!slices.Equal(OldestAndNewest(), all) || Default() != kernel {
 		t.Errorf("all are %v, the default is %v", all, Default())
+	}
+	const rt = "sid/linux-image-rt-amd64"
+	t.Setenv("FBPP_KERNEL", rt)
+	if got := RT(); got != rt {
+		t.Errorf("%s has PREEMPT_RT, want %s", got, rt)
 	}
 }
