@@ -39,10 +39,20 @@ struct list_head {
 	struct list_head *next;
 };
 
+struct counter {
+	int counter;
+};
+
 struct page {
 	struct list_head lru;
 	unsigned int page_type;
 	unsigned long private;
+	struct counter _refcount;
+};
+
+struct per_cpu_pages {
+	int count;
+	struct list_head lists[1];
 };
 
 struct free_area {
@@ -52,6 +62,7 @@ struct free_area {
 
 struct zone {
 	unsigned long present_pages;
+	struct per_cpu_pages *per_cpu_pageset;
 	const char *name;
 	struct free_area free_area[1];
 };
@@ -79,7 +90,7 @@ struct user_pt_regs {
 #pragma clang attribute pop
 
 /* The suffix after ___ is ours: CO-RE ignores it. */
-enum migratetype___fbpp { MIGRATE_ISOLATE___fbpp = 1 };
+enum migratetype___fbpp { MIGRATE_PCPTYPES___fbpp = 1, MIGRATE_ISOLATE___fbpp = 2 };
 enum pagetype___fbpp { PGTY_buddy___fbpp = 1 };
 
 #endif

@@ -27,6 +27,7 @@ char LICENSE[] SEC("license") = "GPL";
 const volatile u64 vmemmap;	     /* first struct page */
 const volatile u64 node_data;	     /* struct pglist_data *[], 0 without NUMA */
 const volatile u64 contig_page_data; /* struct pglist_data, without NUMA */
+const volatile u64 per_cpu_offset;   /* unsigned long [], 0: no per-CPU lists */
 /* page_type of a free page before it had an enum: type & mask == value */
 const volatile u32 buddy_mask;
 const volatile u32 buddy_value;
@@ -48,7 +49,9 @@ struct control {
 	u64 walk_ns;
 	u64 hold_max_ns;
 	u32 unlocked;
-	u32 reserved;
+	u32 cpu;
+	u32 held;
+	u32 unsettled;
 };
 
 struct counts {
@@ -146,9 +149,22 @@ static __always_inline int read_buddy(u64 page, u32 order, u64 *next)
 	return 1;
 }
 
+#define NOT_A_BLOCK (~0ULL)
+
+/* Returns the page's number, or NOT_A_BLOCK if no block of that order can begin there. */
+static __always_inline u64 block_pfn(u64 page, u32 order)
+{
+	u64 index = page - vmemmap, pfn = index / bpf_core_type_size(struct page);
+
+	if (page < vmemmap || pfn * bpf_core_type_size(struct page) != index ||
+	    pfn & ((1ULL << (order & 63)) - 1))
+		return NOT_A_BLOCK;
+	return pfn;
+}
+
 static long visit(u32 i, struct walk *w)
 {
-	u64 page, index, pfn, next, *record;
+	u64 page, pfn, next, *record;
 
 	/* List heads lie inside their struct zone, and struct pages do not. */
 	if (w->pos >= w->zone && w->pos < w->zone_end) {
@@ -157,11 +173,8 @@ static long visit(u32 i, struct walk *w)
 	}
 
 	page = w->pos - bpf_core_field_offset(struct page, lru);
-	index = page - vmemmap;
-	pfn = index / bpf_core_type_size(struct page);
-	if (page < vmemmap || pfn * bpf_core_type_size(struct page) != index ||
-	    pfn & ((1ULL << (w->order & 63)) - 1) ||
-	    !read_buddy(page, w->order, &next)) {
+	pfn = block_pfn(page, w->order);
+	if (pfn == NOT_A_BLOCK || !read_buddy(page, w->order, &next)) {
 		w->stop = STOP_BROKEN;
 		return 1;
 	}
@@ -276,6 +289,122 @@ static __always_inline int is_populated(u64 zone)
 	       present;
 }
 
+/*
+ * The free pages that a CPU holds for its next allocations, struct per_cpu_pages.
+ *
+ * With zone->lock held and interrupts off, this CPU's lists of the zone do not
+ * change. Only this CPU adds to them, in code that cannot be preempted, and it
+ * is here now. Another CPU may drain them, but free_pcppages_bulk() takes pages
+ * off only under zone->lock. What is left is an NMI that allocates. So the lists
+ * count only if they hold as many pages as the kernel says, before and after.
+ * That also shows that each list has the order that is assumed here.
+ */
+struct held_walk {
+	u64 pcp;
+	u64 head;
+	u64 pos;
+	u64 deadline;
+	u64 pages;
+	u32 order;
+	u32 left;
+	u32 count;
+	u32 ended;
+	u32 stop;
+};
+
+#define COSTLY_ORDER 3 /* the lists of orders up to this one come first */
+#define HUGE_ORDER 9   /* of the lists after them */
+
+/* Says whether nobody uses the page. next receives what follows in its list. */
+static __always_inline int read_held(u64 page, u64 *next)
+{
+	u8 bytes[PAGE_BYTES];
+
+	if (bpf_probe_read_kernel(bytes, sizeof(bytes), (void *)page))
+		return 0;
+	*next = *(u64 *)(bytes + bpf_core_field_offset(struct page, lru));
+	return *(u32 *)(bytes + bpf_core_field_offset(struct page, _refcount)) == 0;
+}
+
+static long visit_held(u32 i, struct held_walk *w)
+{
+	u64 page, pfn, next, *record;
+
+	if (w->pos == w->head) {
+		w->ended = 1;
+		return 1;
+	}
+	page = w->pos - bpf_core_field_offset(struct page, lru);
+	pfn = block_pfn(page, w->order);
+	if (pfn == NOT_A_BLOCK || !read_held(page, &next))
+		return 1;
+	record = bpf_map_lookup_elem(&records, &w->count);
+	if (!record)
+		return 1;
+	*record = pfn << 8 | w->order;
+	w->count++;
+	w->left--;
+	w->pages += 1ULL << (w->order & 63);
+	w->pos = next;
+	return !w->left || (w->left % CLOCK_INTERVAL == 0 && bpf_ktime_get_ns() > w->deadline);
+}
+
+static long walk_held(u32 i, struct held_walk *w)
+{
+	u32 types = bpf_core_enum_value(enum migratetype___fbpp, MIGRATE_PCPTYPES___fbpp);
+
+	w->order = i / types;
+	if (w->order > COSTLY_ORDER)
+		w->order = HUGE_ORDER;
+	w->head = w->pcp + bpf_core_field_offset(struct per_cpu_pages, lists) +
+		  i * bpf_core_type_size(struct list_head);
+	w->ended = 0;
+	if (!bpf_probe_read_kernel(&w->pos, sizeof(w->pos), (void *)w->head))
+		bpf_loop(w->left + 1, visit_held, w, 0);
+	w->stop = !w->ended;
+	return w->stop;
+}
+
+static __always_inline int read_held_count(u64 pcp, u32 *count)
+{
+	return bpf_probe_read_kernel(count, sizeof(*count),
+				     (void *)(pcp + bpf_core_field_offset(struct per_cpu_pages,
+									  count)));
+}
+
+/* Appends the records of this CPU's lists, all or none. */
+static __always_inline void walk_cpu(u64 zone, struct control *c, u64 deadline)
+{
+	u32 cpu = bpf_get_smp_processor_id(), before, after;
+	struct held_walk w = {};
+	u64 offset;
+
+	if (c->cpu != cpu + 1 || !per_cpu_offset ||
+	    !bpf_core_enum_value_exists(enum migratetype___fbpp, MIGRATE_PCPTYPES___fbpp))
+		return;
+	if (bpf_probe_read_kernel(&offset, sizeof(offset),
+				  (void *)(per_cpu_offset + cpu * sizeof(u64))) ||
+	    bpf_probe_read_kernel(&w.pcp, sizeof(w.pcp),
+				  (void *)(zone + bpf_core_field_offset(struct zone,
+									per_cpu_pageset))))
+		return;
+	w.pcp += offset;
+	w.deadline = deadline;
+	w.left = c->budget_entries;
+	w.count = c->count;
+	if (read_held_count(w.pcp, &before))
+		return;
+	bpf_loop(bpf_core_field_size(struct per_cpu_pages, lists) /
+			 bpf_core_type_size(struct list_head),
+		 walk_held, &w, 0);
+	if (w.stop || read_held_count(w.pcp, &after) || w.pages != before || w.pages != after) {
+		c->unsettled++;
+		return;
+	}
+	c->count = w.count;
+	c->held += w.pages;
+}
+
 /* Returns the node's struct zone whose name is this pointer, or 0. */
 static __always_inline u64 find_zone(u32 node, u64 name, u32 *index)
 {
@@ -367,12 +496,14 @@ int walk_zone(struct pt_regs *ctx)
 		p->slot = 0;
 		p->done = 0;
 	}
-	if (p->done)
-		return 0;
-
-	w.zone_end = w.zone + bpf_core_type_size(struct zone);
 	/* The lock is also held after the last check of the clock: for the print, too. */
 	w.deadline = start + c->budget_ns - c->budget_ns / 64;
+	if (p->done) {
+		walk_cpu(w.zone, c, w.deadline);
+		goto held;
+	}
+
+	w.zone_end = w.zone + bpf_core_type_size(struct zone);
 	w.left = c->budget_entries;
 	w.count = c->count;
 	w.slot = p->slot;
@@ -388,6 +519,7 @@ int walk_zone(struct pt_regs *ctx)
 		c->broken++;
 	c->count = w.count;
 	c->restarts += w.restarts;
+held:
 	c->holds++;
 	ns = bpf_ktime_get_ns() - start;
 	c->walk_ns += ns;

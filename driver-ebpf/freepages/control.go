@@ -21,7 +21,10 @@ const (
 	controlWalkNS     = 56 // time in all holds
 	controlHoldMaxNS  = 64 // longest hold
 	controlUnlocked   = 72 // zones printed without the lock: nothing was walked
-	controlSize       = 80
+	controlCPU        = 76 // the CPU whose own lists are walked after the zone's, plus 1; 0: none
+	controlHeld       = 80 // pages found on lists of CPUs
+	controlUnsettled  = 84 // lists of a CPU that were left out: they did not fit what it counts
+	controlSize       = 88
 )
 
 // control is struct control in the map's memory.

@@ -57,7 +57,7 @@ func newDrain(file io.ReaderAt, limit time.Duration, lists ...string) *drain {
 // the limit run returns without waiting for such a round. Until that round ends, later calls
 // do nothing.
 func (d *drain) run() time.Duration {
-	if d == nil || d.mustSpare() {
+	if d == nil || namesCPU(d.lists) {
 		return 0
 	}
 	select {
@@ -97,9 +97,9 @@ func (d *drain) read(start time.Time) {
 	}
 }
 
-// mustSpare tells whether there is a CPU that must not be disturbed.
-func (d *drain) mustSpare() bool {
-	return slices.ContainsFunc(d.lists, func(list string) bool {
+// namesCPU tells whether one of the files that list CPUs lists any.
+func namesCPU(files []string) bool {
+	return slices.ContainsFunc(files, func(list string) bool {
 		cpus, err := os.ReadFile(list)
 		// A kernel without the feature has no such file, or prints "(null)".
 		cpus = bytes.TrimSpace(cpus)

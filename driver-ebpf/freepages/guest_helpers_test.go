@@ -68,6 +68,17 @@ func mustShare(tb testing.TB) *Snapshot {
 	return s
 }
 
+// mustShareWithoutVisits is mustShare for tests that take the lists of CPUs for no part of the
+// walk.
+func mustShareWithoutVisits(t *testing.T) *Snapshot {
+	t.Helper()
+	s := mustShare(t)
+	visitor := s.visitor
+	t.Cleanup(func() { s.visitor = visitor })
+	s.visitor = nil
+	return s
+}
+
 // mustWalk takes a whole snapshot and returns copies of its records.
 func mustWalk(tb testing.TB, s *Snapshot, budget walk.Budget) (records []uint64, steps int) {
 	tb.Helper()

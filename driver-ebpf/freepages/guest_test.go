@@ -35,7 +35,7 @@ func TestWalkEqualsTheCountsOfTheSameHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := mustShare(t)
+	s := mustShareWithoutVisits(t)
 	hooks, err := findHooks(s.peek)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func requirePrinted(t *testing.T, s *Snapshot) {
 }
 
 func TestRecordsAreAlignedDisjointAndInsideMemory(t *testing.T) {
-	s := mustShare(t)
+	s := mustShareWithoutVisits(t)
 	records, _ := mustWalk(t, s, generous)
 	ram := systemRAM(t)
 	slices.Sort(records)
@@ -141,7 +141,7 @@ func TestRecordsAreAlignedDisjointAndInsideMemory(t *testing.T) {
 }
 
 func TestCutWalkResumesToTheSameCoverage(t *testing.T) {
-	s := mustShare(t)
+	s := mustShareWithoutVisits(t)
 	for name, budget := range map[string]walk.Budget{
 		"1 entry":         {Time: time.Second, Entries: 1},
 		"7 entries":       {Time: time.Second, Entries: 7},
@@ -173,7 +173,7 @@ func TestCutWalkResumesToTheSameCoverage(t *testing.T) {
 }
 
 func TestFragmentedMemoryIsWalkedWithinTheBudget(t *testing.T) {
-	s := mustShare(t)
+	s := mustShareWithoutVisits(t)
 	shrinkCPULists(t)
 	fragment(t, 128<<20)
 	const entries = 1000

@@ -38,6 +38,9 @@ func setLayout(spec *ebpf.CollectionSpec, peek *kernel.Peek, version uint32) err
 		return fmt.Errorf("find the memory nodes: neither node_data nor contig_page_data: %w",
 			kernel.ErrNoSymbol)
 	}
+	if offsets, err := peek.Symbol("__per_cpu_offset"); err == nil {
+		values["per_cpu_offset"] = offsets
+	}
 	values["buddy_mask"], values["buddy_value"] = uint32(buddyMask510), uint32(buddyValue510)
 	if version >= version611 {
 		values["buddy_mask"], values["buddy_value"] = uint32(buddyMask611), uint32(buddyValue611)

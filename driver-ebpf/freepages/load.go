@@ -49,7 +49,8 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	if err := s.attach(); err != nil {
 		return nil, err
 	}
-	// The trial reads of attach need no drain.
+	// The trial reads of attach need neither of these.
+	s.visitor = newVisitor(visitLimit, isolatedFile, nohzFile, cpusetFile)
 	if err := s.findDrain(); err != nil {
 		lg.Info("per-CPU lists of free pages are not drained", zap.Error(err))
 	}

@@ -61,6 +61,8 @@ type Snapshot struct {
 	refresh  *os.File
 	drain    *drain // nil: the kernel has none
 	drained  time.Duration
+	visitor  *visitor // nil: lists of CPUs are not walked
+	visits   int      // of this request
 
 	records     *dma.Region
 	capacity    uint32
@@ -84,18 +86,19 @@ func (s *Snapshot) MaxOrder() int { return s.maxOrder }
 var _ walk.Walker = (*Snapshot)(nil)
 
 // Begin implements [walk.Walker]. It first makes the kernel shorten its per-CPU lists of free
-// pages.
+// pages, which can be too long to walk them at once.
 func (s *Snapshot) Begin() {
 	s.drained = s.drain.run()
 	s.request++
-	s.steps, s.misses, s.releasedRec = 0, 0, 0
+	s.steps, s.misses, s.visits, s.releasedRec = 0, 0, 0, 0
 	s.file.text = nil
 	clear(s.control[controlCount:])
 	s.control.setU64(controlRequest, s.request)
 }
 
 // Step implements [walk.Walker]. It reads the hook's file once: it holds each zone's
-// lock one time, within the budget, and appends records.
+// lock one time, within the budget, and appends records. After the last step it does so again
+// on each CPU, for the lists of that CPU.
 func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -133,7 +136,30 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 		return walk.More, fmt.Errorf("walk on %v saw %d of %d zones: %w",
 			s.hook, r.seen, r.printed, err)
 	}
+	if state == walk.Done && s.visitor != nil {
+		s.visitor.run(s.visit)
+		s.tid = 0 // the control's task is the visitor's
+	}
 	return state, nil
+}
+
+// visit walks the lists of the CPU that the calling thread is bound to. Its errors do no harm:
+// these lists are left out.
+func (s *Snapshot) visit(cpu int) {
+	task, err := s.peek.CurrentTask()
+	if err != nil {
+		return
+	}
+	s.visits++
+	s.control.setU64(controlTask, task)
+	s.control.setU32(controlCPU, uint32(cpu+1))
+	s.control.setU32(controlArmed, 1)
+	err = s.file.read()
+	s.control.setU32(controlArmed, 0)
+	s.control.setU32(controlCPU, 0)
+	if err != nil {
+		s.lg.Debug("lists of a CPU are left out", zap.Int("cpu", cpu), zap.Error(err))
+	}
 }
 
 func (s *Snapshot) lastRead() read {
@@ -185,7 +211,7 @@ func (s *Snapshot) Stats() walk.Stats {
 		Holds:    s.control.u32(controlHolds),
 		Restarts: s.control.u32(controlRestarts),
 		Drain:    s.drained,
-		Resumed:  s.steps > 1,
+		Resumed:  s.steps > 1 || s.visits > 0,
 	}
 	if !s.lastRead().done() {
 		if blocks := s.counts.sum(); blocks > stats.Records {

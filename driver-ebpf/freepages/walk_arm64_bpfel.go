@@ -25,6 +25,7 @@ const (
 	walkVarBuddyValue     = "buddy_value"
 	walkVarContigPageData = "contig_page_data"
 	walkVarNodeData       = "node_data"
+	walkVarPerCpuOffset   = "per_cpu_offset"
 	walkVarVmemmap        = "vmemmap"
 )
 
@@ -91,6 +92,7 @@ type walkVariableSpecs struct {
 	BuddyValue     *ebpf.VariableSpec `ebpf:"buddy_value"`
 	ContigPageData *ebpf.VariableSpec `ebpf:"contig_page_data"`
 	NodeData       *ebpf.VariableSpec `ebpf:"node_data"`
+	PerCpuOffset   *ebpf.VariableSpec `ebpf:"per_cpu_offset"`
 	Vmemmap        *ebpf.VariableSpec `ebpf:"vmemmap"`
 }
 
@@ -137,6 +139,7 @@ type walkVariables struct {
 	BuddyValue     *ebpf.Variable `ebpf:"buddy_value"`
 	ContigPageData *ebpf.Variable `ebpf:"contig_page_data"`
 	NodeData       *ebpf.Variable `ebpf:"node_data"`
+	PerCpuOffset   *ebpf.Variable `ebpf:"per_cpu_offset"`
 	Vmemmap        *ebpf.Variable `ebpf:"vmemmap"`
 }
 
