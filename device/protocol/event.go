@@ -18,6 +18,12 @@ const (
 	EventReportFree EventType = 1 // a migration begins: report free blocks
 	EventCancel     EventType = 2 // request Generation is cancelled
 	EventChanged    EventType = 3 // something else changed: see Flags
+
+	// Those about programs (section 9) are longer: see [ProgramEvent].
+	EventOffer    EventType = 4 // the host has a program
+	EventData     EventType = 5 // a part of its object
+	EventGone     EventType = 6 // there is no such program, or no such part
+	EventWithdraw EventType = 7 // the program is to be taken out of use
 )
 
 // String implements fmt.Stringer.
@@ -29,6 +35,14 @@ func (t EventType) String() string {
 		return "cancel"
 	case EventChanged:
 		return "changed"
+	case EventOffer:
+		return "offer"
+	case EventData:
+		return "data"
+	case EventGone:
+		return "gone"
+	case EventWithdraw:
+		return "withdraw"
 	}
 	return fmt.Sprintf("event(%d)", uint16(t))
 }

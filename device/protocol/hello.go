@@ -26,17 +26,26 @@ const (
 	FeaturePagePoison  Features = 1 << 0 // free pages carry a pattern that is checked
 	FeatureInitOnFree  Features = 1 << 1 // pages are zeroed when freed, not when allocated
 	FeatureInitOnAlloc Features = 1 << 2 // pages are zeroed when they are allocated
+	FeaturePrograms    Features = 1 << 4 // the driver takes programs (section 9)
 )
 
 // String implements fmt.Stringer: names joined by commas, "none" for 0.
 func (f Features) String() string {
 	var names []string
-	for bit, name := range []string{"page-poison", "init-on-free", "init-on-alloc"} {
-		if f&(1<<bit) != 0 {
-			names = append(names, name)
+	rest := f
+	for _, of := range []struct {
+		bit  Features
+		name string
+	}{
+		{FeaturePagePoison, "page-poison"}, {FeatureInitOnFree, "init-on-free"},
+		{FeatureInitOnAlloc, "init-on-alloc"}, {FeaturePrograms, "programs"},
+	} {
+		if f&of.bit != 0 {
+			names = append(names, of.name)
 		}
+		rest &^= of.bit
 	}
-	if rest := f &^ (FeaturePagePoison | FeatureInitOnFree | FeatureInitOnAlloc); rest != 0 {
+	if rest != 0 {
 		names = append(names, fmt.Sprintf("%#x", uint32(rest)))
 	}
 	if names == nil {

@@ -27,6 +27,10 @@ const (
 	MessageHello   MessageType = 1
 	MessageStarted MessageType = 2
 	MessageReport  MessageType = 3
+	// Those about programs (section 9), of drivers with FeaturePrograms.
+	MessageAccepts MessageType = 4
+	MessageGet     MessageType = 5
+	MessageProgram MessageType = 6
 )
 
 // String implements fmt.Stringer.
@@ -38,6 +42,12 @@ func (t MessageType) String() string {
 		return "started"
 	case MessageReport:
 		return "report"
+	case MessageAccepts:
+		return "accepts"
+	case MessageGet:
+		return "get"
+	case MessageProgram:
+		return "program"
 	}
 	return fmt.Sprintf("message(%d)", uint16(t))
 }
@@ -86,7 +96,7 @@ type Header struct {
 	Type       MessageType
 	Flags      uint16
 	Count      uint32 // records that follow
-	Generation uint64 // the request this belongs to; 0 in HELLO
+	Generation uint64 // the request this belongs to; 0 in HELLO; of programs: the nonce
 	Status     Status
 	PageShift  uint8 // log2 of the guest's base page size
 }
@@ -119,7 +129,7 @@ func DecodeHeader(p []byte) (Header, error) {
 		PageShift:  p[20],
 	}
 	switch {
-	case h.Type < MessageHello || h.Type > MessageReport:
+	case h.Type < MessageHello || h.Type > MessageProgram:
 		return h, fmt.Errorf("decode message header: unknown type %d: %w", h.Type, ErrMalformed)
 	case p[21]|p[22]|p[23] != 0 || le.Uint64(p[24:]) != 0:
 		return h, fmt.Errorf("decode %v header: reserved field is not 0: %w", h.Type, ErrMalformed)
@@ -130,8 +140,8 @@ func DecodeHeader(p []byte) (Header, error) {
 	case h.Type != MessageReport && (h.Count != 0 || h.Flags != 0):
 		return h, fmt.Errorf("decode %v header: count %d and flags %#x in a message without records: %w",
 			h.Type, h.Count, h.Flags, ErrMalformed)
-	case h.Type == MessageStarted && h.Status != StatusOK:
-		return h, fmt.Errorf("decode started header: status %v: %w", h.Status, ErrMalformed)
+	case h.Type != MessageHello && h.Type != MessageReport && h.Status != StatusOK:
+		return h, fmt.Errorf("decode %v header: status %v: %w", h.Type, h.Status, ErrMalformed)
 	case h.Flags&^reportFlags != 0:
 		return h, fmt.Errorf("decode %v header: unknown flags %#x: %w", h.Type, h.Flags, ErrMalformed)
 	case h.Type == MessageReport && h.Status != StatusOK && (h.Count != 0 || h.Flags&FlagLast == 0):
@@ -152,9 +162,18 @@ func (h *Header) Size() uint64 {
 			size += TrailerSize
 		}
 		return size
+	case MessageAccepts:
+		return HeaderSize + AcceptsSize
+	case MessageGet:
+		return HeaderSize + GetSize
+	case MessageProgram:
+		return HeaderSize + ProgramReportSize
 	}
 	return HeaderSize
 }
+
+// IsProgram says whether messages of the type are about programs.
+func (t MessageType) IsProgram() bool { return t >= MessageAccepts && t <= MessageProgram }
 
 // String implements fmt.Stringer.
 func (h Header) String() string {

@@ -68,7 +68,7 @@ func TestHeaderRefuses(t *testing.T) {
 	valid := Header{Type: MessageReport, Count: 1, Generation: 1, PageShift: 12}
 	for name, breakIt := range map[string]func(p []byte){
 		"type 0":                           func(p []byte) { p[0] = 0 },
-		"a type from the future":           func(p []byte) { p[0] = 4 },
+		"a type from the future":           func(p []byte) { p[0] = 7 },
 		"an unknown flag":                  func(p []byte) { p[2] = 0x80 },
 		"an unknown status":                func(p []byte) { p[16] = 9 },
 		"a page shift below 12":            func(p []byte) { p[20] = 11 },
