@@ -95,7 +95,8 @@ func TestSignatureCoversEveryByte(t *testing.T) {
 	if err := Verify(&b.Offer, public); err != nil {
 		t.Fatal(err)
 	}
-	if err := Verify(&b.Offer, mustKey(t).Public().(ed25519.PublicKey)); !errors.Is(err, ErrSignature) {
+	other := mustKey(t).Public().(ed25519.PublicKey)
+	if err := Verify(&b.Offer, other); !errors.Is(err, ErrSignature) {
 		t.Fatalf("with another key: %v", err)
 	}
 	var p [protocol.OfferSize]byte

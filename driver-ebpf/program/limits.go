@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// ErrLimit says that an object has what the policy does not allow.
+var ErrLimit = errors.New("the policy does not allow that")
+
+// Limits are what an object may have. For a field that is empty the default holds, which is
+// what a walk needs.
+type Limits struct {
+	ObjectBytes  uint32   `json:"object_bytes,omitempty"`
+	Instructions int      `json:"instructions,omitempty"`
+	MapBytes     uint64   `json:"map_bytes,omitempty"` // of its own maps together
+	ProgramTypes []string `json:"program_types,omitempty"`
+	MapTypes     []string `json:"map_types,omitempty"`
+	Helpers      []string `json:"helpers,omitempty"` // kernel functions, without "bpf_"
+	// AttachPoints are functions of the kernel. The agent chooses where a program is
+	// attached, and never the object.
+	AttachPoints []string `json:"attach_points,omitempty"`
+}
+
+// Defaults of Limits.
+const (
+	defaultObjectBytes  = 256 << 10
+	defaultInstructions = 4096
+	defaultMapBytes     = 64 << 10
+)
+
+// What a policy can allow at all. There is no helper among them that changes memory other
+// than the program's own.
+var (
+	knownPrograms = map[string]ebpf.ProgramType{"kprobe": ebpf.Kprobe}
+	knownMaps     = map[string]ebpf.MapType{"array": ebpf.Array, "hash": ebpf.Hash}
+	knownHelpers  = map[string]asm.BuiltinFunc{
+		"map_lookup_elem":       asm.FnMapLookupElem,
+		"map_update_elem":       asm.FnMapUpdateElem,
+		"map_delete_elem":       asm.FnMapDeleteElem,
+		"ktime_get_ns":          asm.FnKtimeGetNs,
+		"get_current_task":      asm.FnGetCurrentTask,
+		"get_smp_processor_id":  asm.FnGetSmpProcessorId,
+		"probe_read_kernel":     asm.FnProbeReadKernel,
+		"probe_read_kernel_str": asm.FnProbeReadKernelStr,
+		"loop":                  asm.FnLoop,
+	}
+)
+
+// DefaultLimits returns the limits of a policy that names none.
+func DefaultLimits() Limits {
+	var l Limits
+	if err := l.complete(); err != nil {
+		panic(err) // the defaults are known names
+	}
+	return l
+}
+
+// complete sets the defaults, and refuses names that are not known.
+func (l *Limits) complete() error {
+	orDefault(&l.ObjectBytes, defaultObjectBytes)
+	orDefault(&l.Instructions, defaultInstructions)
+	orDefault(&l.MapBytes, defaultMapBytes)
+	if l.Instructions < 0 {
+		return fmt.Errorf("%d instructions", l.Instructions)
+	}
+	return errors.Join(
+		names(&l.ProgramTypes, "program type", knownPrograms, "kprobe"),
+		names(&l.MapTypes, "map type", knownMaps, "array"),
+		names(&l.Helpers, "helper", knownHelpers, "map_lookup_elem", "ktime_get_ns",
+			"get_current_task", "probe_read_kernel", "loop"),
+	)
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func names[T any](field *[]string, what string, known map[string]T, standard ...string) error {
+	if *field == nil {
+		*field = standard
+	}
+	for _, name := range *field {
+		if _, ok := known[name]; !ok {
+			return fmt.Errorf("unknown %s %q, known are %q",
+				what, name, slices.Sorted(maps.Keys(known)))
+		}
+	}
+	return nil
+}
+
+// allows says whether one of the names stands for value.
+func allows[T comparable](list []string, known map[string]T, value T) bool {
+	return slices.ContainsFunc(list, func(name string) bool { return known[name] == value })
+}
+
+// AllowsHook says whether a program may be attached to a function.
+func (l *Limits) AllowsHook(function string) bool {
+	return len(l.AttachPoints) == 0 || slices.Contains(l.AttachPoints, function)
+}
+
+// contract is what an object of a kind has to have.
+type contract struct {
+	program string
+	shared  []string // maps that the agent makes: their memory is not the object's
+}
+
+// walkContract is described in driver-ebpf/README.md.
+var walkContract = contract{program: "walk_zone", shared: []string{"control", "records"}}
+
+// Parse reads the object of a walk, and checks it. The error wraps [ErrLimit] where the
+// object has something else than its contract says and the limits allow.
+func (l *Limits) Parse(object []byte) (spec *ebpf.CollectionSpec, err error) {
+	defer func() { // the parser of ELF and BTF is not ours
+		if r := recover(); r != nil {
+			spec, err = nil, fmt.Errorf("parse the object: %v", r)
+		}
+	}()
+	spec, err = ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, fmt.Errorf("parse the object: %w", err)
+	}
+	if err := l.check(spec, walkContract); err != nil {
+		return nil, fmt.Errorf("check the object: %w", err)
+	}
+	return spec, nil
+}
+
+func (l *Limits) check(spec *ebpf.CollectionSpec, c contract) error {
+	for name, p := range spec.Programs {
+		if name != c.program {
+			return fmt.Errorf("program %q beside %q: %w", name, c.program, ErrLimit)
+		}
+		if err := l.checkProgram(p, spec.Maps); err != nil {
+			return fmt.Errorf("program %s: %w", name, err)
+		}
+	}
+	if spec.Programs[c.program] == nil {
+		return fmt.Errorf("it has no program %q: %w", c.program, ErrLimit)
+	}
+	var memory uint64
+	for name, m := range spec.Maps {
+		size, err := l.checkMap(m)
+		if err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+		if !slices.Contains(c.shared, name) {
+			memory += size // each is below 2^41: an object has too few for an overflow
+		}
+	}
+	if memory > l.MapBytes {
+		return fmt.Errorf("maps of %d bytes, at most %d: %w", memory, l.MapBytes, ErrLimit)
+	}
+	for _, name := range c.shared {
+		if spec.Maps[name] == nil {
+			return fmt.Errorf("it has no map %q: %w", name, ErrLimit)
+		}
+	}
+	return nil
+}
+
+func (l *Limits) checkProgram(p *ebpf.ProgramSpec, all map[string]*ebpf.MapSpec) error {
+	switch {
+	case !allows(l.ProgramTypes, knownPrograms, p.Type):
+		return fmt.Errorf("type %v: %w", p.Type, ErrLimit)
+	case p.AttachTo != "" || p.AttachTarget != nil || p.AttachType != 0:
+		return fmt.Errorf("it names %q to attach to, which the agent chooses: %w", p.AttachTo, ErrLimit)
+	case p.Flags != 0 || p.Ifindex != 0:
+		return fmt.Errorf("flags %#x: %w", p.Flags, ErrLimit)
+	}
+	count := 0
+	for _, ins := range p.Instructions {
+		count += int(ins.Width())
+		switch {
+		case ins.IsKfuncCall():
+			return fmt.Errorf("it calls a kernel function by its BTF: %w", ErrLimit)
+		case ins.IsBuiltinCall() && !allows(l.Helpers, knownHelpers, asm.BuiltinFunc(ins.Constant)):
+			return fmt.Errorf("it calls %v: %w", asm.BuiltinFunc(ins.Constant), ErrLimit)
+		case ins.IsLoadFromMap() && all[ins.Reference()] == nil:
+			return fmt.Errorf("it uses a map that is not its own: %w", ErrLimit)
+		}
+	}
+	if count > l.Instructions {
+		return fmt.Errorf("%d instructions, at most %d: %w", count, l.Instructions, ErrLimit)
+	}
+	return nil
+}
+
+// checkMap returns the memory that a map needs, about.
+func (l *Limits) checkMap(m *ebpf.MapSpec) (uint64, error) {
+	const harmless = unix.BPF_F_MMAPABLE | unix.BPF_F_RDONLY_PROG
+	switch {
+	case !allows(l.MapTypes, knownMaps, m.Type):
+		return 0, fmt.Errorf("type %v: %w", m.Type, ErrLimit)
+	case m.Pinning != ebpf.PinNone || m.InnerMap != nil || m.MapExtra != 0 || m.NumaNode != 0:
+		return 0, fmt.Errorf("it is pinned, or has maps inside: %w", ErrLimit)
+	case m.Flags&^harmless != 0:
+		return 0, fmt.Errorf("flags %#x: %w", m.Flags, ErrLimit)
+	case m.KeySize > 1<<12 || m.ValueSize > 1<<20 || m.MaxEntries > 1<<20:
+		return 0, fmt.Errorf("%v is too large: %w", m, ErrLimit)
+	}
+	entry := (uint64(m.KeySize)+7)&^7 + (uint64(m.ValueSize)+7)&^7
+	return entry * uint64(m.MaxEntries), nil
+}

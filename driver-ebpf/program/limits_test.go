@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// builtIn is the walk that is built into the agent.
+const builtIn = "../freepages/walk_x86_bpfel.o"
+
+func mustObject(t testing.TB) []byte {
+	t.Helper()
+	object, err := os.ReadFile(builtIn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
+func TestBuiltInWalkKeepsTheContract(t *testing.T) {
+	l := DefaultLimits()
+	spec, err := l.Parse(mustObject(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, ins := range spec.Programs["walk_zone"].Instructions {
+		n += int(ins.Width())
+	}
+	t.Logf("%d instructions", n)
+}
+
+func prepend(p *ebpf.ProgramSpec, ins asm.Instruction) {
+	p.Instructions = append(asm.Instructions{ins}, p.Instructions...)
+}
+
+func TestObjectIsRefused(t *testing.T) {
+	walk := func(s *ebpf.CollectionSpec) *ebpf.ProgramSpec { return s.Programs["walk_zone"] }
+	call := func(fn asm.BuiltinFunc) func(s *ebpf.CollectionSpec) {
+		return func(s *ebpf.CollectionSpec) {
+			prepend(walk(s), fn.Call())
+		}
+	}
+	for name, change := range map[string]func(*ebpf.CollectionSpec){
+		"no walk":                   func(s *ebpf.CollectionSpec) { delete(s.Programs, "walk_zone") },
+		"another program beside it": func(s *ebpf.CollectionSpec) { s.Programs["x"] = walk(s) },
+		"another type":              func(s *ebpf.CollectionSpec) { walk(s).Type = ebpf.LSM },
+		"a target to attach to":     func(s *ebpf.CollectionSpec) { walk(s).AttachTo = "do_exit" },
+		"flags of the program":      func(s *ebpf.CollectionSpec) { walk(s).Flags = 16 },
+		"a helper that writes":      call(asm.FnProbeWriteUser),
+		"a helper that sends":       call(asm.FnSendSignal),
+		"a helper of no number":     call(0),
+		"a kernel function": func(s *ebpf.CollectionSpec) {
+			call := asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call)
+			prepend(walk(s), asm.Instruction{OpCode: call, Src: asm.PseudoKfuncCall})
+		},
+		"a map by its descriptor": func(s *ebpf.CollectionSpec) {
+			prepend(walk(s), asm.LoadMapPtr(asm.R1, 3))
+		},
+		"too many instructions": func(s *ebpf.CollectionSpec) {
+			for range defaultInstructions {
+				walk(s).Instructions = append(walk(s).Instructions, asm.Return())
+			}
+		},
+		"no records":     func(s *ebpf.CollectionSpec) { delete(s.Maps, "records") },
+		"a pinned map":   func(s *ebpf.CollectionSpec) { s.Maps["progress"].Pinning = ebpf.PinByName },
+		"an odd map":     func(s *ebpf.CollectionSpec) { s.Maps["progress"].Type = ebpf.ProgramArray },
+		"flags of a map": func(s *ebpf.CollectionSpec) { s.Maps["progress"].Flags = 1 << 9 },
+		"a map in a map": func(s *ebpf.CollectionSpec) {
+			s.Maps["progress"].InnerMap = s.Maps["records"]
+		},
+		"a large map":      func(s *ebpf.CollectionSpec) { s.Maps["progress"].MaxEntries = 1 << 16 },
+		"an enormous map":  func(s *ebpf.CollectionSpec) { s.Maps["progress"].MaxEntries = 1<<32 - 1 },
+		"enormous records": func(s *ebpf.CollectionSpec) { s.Maps["records"].ValueSize = 1<<32 - 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := DefaultLimits()
+			spec, err := l.Parse(mustObject(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(spec)
+			if err := l.check(spec, walkContract); !errors.Is(err, ErrLimit) {
+				t.Fatalf("got %v, want ErrLimit", err)
+			}
+		})
+	}
+}
+
+func TestPolicyNarrowsTheLimits(t *testing.T) {
+	for _, text := range []string{
+		`{"limits": {"helpers": ["loop", "map_lookup_elem", "ktime_get_ns"]}}`,
+		`{"limits": {"instructions": 10}}`, `{"limits": {"map_bytes": 100}}`,
+		`{"limits": {"map_types": ["hash"]}}`, `{"limits": {"program_types": []}}`,
+	} {
+		p := mustPolicy(t, text)
+		if _, err := p.Limits.Parse(mustObject(t)); !errors.Is(err, ErrLimit) {
+			t.Errorf("%s: got %v, want ErrLimit", text, err)
+		}
+	}
+	p := mustPolicy(t, `{"limits": {"attach_points": ["frag_show"]}}`)
+	if !p.Limits.AllowsHook("frag_show") || p.Limits.AllowsHook("do_exit") {
+		t.Error("attach points are not kept")
+	}
+}
+
+// Whatever the bytes are, the parser returns.
+func FuzzParseObject(f *testing.F) {
+	f.Add(mustObject(f))
+	f.Add([]byte("\x7fELF"))
+	l := DefaultLimits()
+	f.Fuzz(func(t *testing.T, object []byte) {
+		if len(object) > 1<<20 {
+			return
+		}
+		if spec, err := l.Parse(object); err == nil && spec.Programs["walk_zone"] == nil {
+			t.Fatal("no walk")
+		}
+	})
+}

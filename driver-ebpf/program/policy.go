@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/protocol/bundle"
+)
+
+// Policy says which programs the guest's owner takes from the host. The zero value takes
+// none.
+type Policy struct {
+	// Kinds are the kinds that are taken, such as "walk". None means all that the agent
+	// knows.
+	Kinds []string `json:"kinds,omitempty"`
+	// Pinned are the SHA-256 of objects that are taken whoever signed them, in hex.
+	Pinned []string `json:"pinned,omitempty"`
+	// KeyDir is a folder of public keys, *.pem. What one of them signed is taken. The
+	// folder is read for each offer: a key that was removed counts no more.
+	KeyDir string `json:"key_dir,omitempty"`
+	// RequireVM and RequireNonce refuse signatures that are not bound to this VM, and to
+	// this session of the agent.
+	RequireVM    bool `json:"require_vm,omitempty"`
+	RequireNonce bool `json:"require_nonce,omitempty"`
+	// Limits bound what an object may have.
+	Limits Limits `json:"limits,omitzero"`
+}
+
+// maxPolicy and maxKeys bound what is read.
+const (
+	maxPolicy = 64 << 10
+	maxKeys   = 64
+)
+
+// ErrUnsafe says that another user than root could change a file.
+var ErrUnsafe = errors.New("others than its owner may write it")
+
+// ReadPolicy reads a policy from a JSON file.
+func ReadPolicy(path string) (*Policy, error) {
+	if err := checkMode(path); err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	p, err := ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("read policy %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// ParsePolicy reads a policy. A member or a name that it does not know is an error: the
+// owner relies on it.
+func ParsePolicy(text []byte) (*Policy, error) {
+	if len(text) > maxPolicy {
+		return nil, fmt.Errorf("%d bytes are more than %d", len(text), maxPolicy)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	p := &Policy{}
+	if err := d.Decode(p); err != nil {
+		return nil, err
+	}
+	if d.More() {
+		return nil, errors.New("something follows the policy")
+	}
+	for _, kind := range p.Kinds {
+		if kind != protocol.KindWalk.String() {
+			return nil, fmt.Errorf("unknown kind %q", kind)
+		}
+	}
+	for _, digest := range p.Pinned {
+		if p, err := hex.DecodeString(digest); err != nil || len(p) != len(protocol.Digest{}) {
+			return nil, fmt.Errorf("pinned %q is no SHA-256", digest)
+		}
+	}
+	if p.KeyDir != "" && !filepath.IsAbs(p.KeyDir) {
+		return nil, fmt.Errorf("key_dir %q is no absolute path", p.KeyDir)
+	}
+	if err := p.Limits.complete(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Takes says whether the policy takes any program at all.
+func (p *Policy) Takes() bool { return p != nil && (len(p.Pinned) > 0 || p.KeyDir != "") }
+
+// Mask returns the kinds that are taken, as ACCEPTS has them.
+func (p *Policy) Mask() uint32 {
+	if !p.Takes() {
+		return 0
+	}
+	return protocol.KindWalk.Mask() // the only kind there is
+}
+
+func (p *Policy) pins(d protocol.Digest) bool {
+	return slices.ContainsFunc(p.Pinned, func(s string) bool {
+		pinned, err := hex.DecodeString(s)
+		return err == nil && bytes.Equal(pinned, d[:])
+	})
+}
+
+// keys reads the public keys.
+func (p *Policy) keys() ([]ed25519.PublicKey, error) {
+	if p.KeyDir == "" {
+		return nil, nil
+	}
+	if err := checkMode(p.KeyDir); err != nil {
+		return nil, fmt.Errorf("read keys: %w", err)
+	}
+	names, err := filepath.Glob(filepath.Join(p.KeyDir, "*.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("read keys: %w", err)
+	}
+	if len(names) > maxKeys {
+		return nil, fmt.Errorf("read keys: %s has more than %d", p.KeyDir, maxKeys)
+	}
+	var keys []ed25519.PublicKey
+	for _, name := range names {
+		if err := checkMode(name); err != nil {
+			return nil, fmt.Errorf("read keys: %w", err)
+		}
+		key, err := bundle.ReadPublicKey(name)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+func checkMode(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return &fs.PathError{Op: "trust", Path: path, Err: ErrUnsafe}
+	}
+	return nil
+}
