@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
@@ -52,6 +53,11 @@ func FuzzDriver(f *testing.F) {
 	f.Add(program(hello, ask, []byte{opMemory}, ask, report(protocol.FlagLast, 1), record(512, 9)))
 	// A HELLO that is still in reportq when eventq has been stopped.
 	f.Add(program(hello, []byte{opHello, 0, 0}))
+	accepts := append([]byte{opSupply, 255, opHello, 0, 16, opProgram, 0, 1, 2, 0, 0, 0, 0, 1},
+		make([]byte, protocol.AcceptsSize-6)...)
+	get := append([]byte{opProgram, 1, 1}, make([]byte, protocol.GetSize)...)
+	get[3+36] = 200
+	f.Add(program(accepts, get, get, ask, report(protocol.FlagLast, 1), record(512, 9)))
 	f.Fuzz(func(t *testing.T, program []byte) {
 		d := newFuzzedDriver(t)
 		in := bytes.NewReader(program)
@@ -84,6 +90,7 @@ const (
 	opReadConfig         // offset, length
 	opWriteConfig        // offset, length, bytes
 	opMemory             // a block of memory is removed and added again
+	opProgram            // kind of message, nonce, its body; 0 is about the pushed program
 	numOps
 )
 
@@ -93,6 +100,7 @@ type fuzzedDriver struct {
 	migration  *vhosttest.Migration
 	generation uint64 // of the last event that was understood
 	givenUp    uint64 // number of the newest cancelled request
+	program    protocol.Digest
 }
 
 func newFuzzedDriver(t *testing.T) *fuzzedDriver {
@@ -103,6 +111,9 @@ func newFuzzedDriver(t *testing.T) *fuzzedDriver {
 	d.migration, err = d.fe.StartMigration(d.guest, d.events, d.report)
 	d.must(err)
 	t.Cleanup(d.migration.Close)
+	b, file := mustProgram(t, 1, 300)
+	d.program = b.Offer.Digest
+	d.must(d.dev.PushProgram(file, driver.AtNow))
 	return d
 }
 
@@ -173,7 +184,23 @@ func (d *fuzzedDriver) step(in io.Reader) {
 		last := d.guest.Blocks[len(d.guest.Blocks)-1]
 		d.must(d.fe.RemoveBlock(last))
 		d.must(d.fe.AddBlock(last))
+	case opProgram:
+		d.sendProgram(next)
 	}
+}
+
+// sendProgram sends a message about programs whose length is right.
+func (d *fuzzedDriver) sendProgram(next func(int) []byte) {
+	p := next(2)
+	of := protocol.MessageAccepts + protocol.MessageType(p[0]%3)
+	h := protocol.Header{Type: of}
+	body := next(min(int(h.Size())-protocol.HeaderSize, 64))
+	d.send(programMessage(of, uint64(p[1]), int(h.Size())-protocol.HeaderSize, func(q []byte) {
+		copy(q, body)
+		if of != protocol.MessageAccepts && body[0] == 0 {
+			copy(q, d.program[:])
+		}
+	}))
 }
 
 func (d *fuzzedDriver) queue(p []byte) *vhosttest.Queue {

@@ -25,6 +25,8 @@ type Status struct {
 	// event queue runs but no HELLO has come, then "ready" or "refuses".
 	DriverState string           `json:"driver_state"`
 	Driver      *driver.Identity `json:"driver,omitempty"`
+	// Programs are those that were pushed, and others that the guest has named.
+	Programs []driver.Program `json:"programs,omitempty"`
 	// Cache is what becomes of cold page cache. Ordered says that the frontend takes
 	// an order, without which CacheLast has no effect.
 	Cache   CachePolicy `json:"cache"`
@@ -95,6 +97,7 @@ type Migration = history.Migration
 // Status returns the device's state now.
 func (d *Device) Status() Status {
 	identity, started := d.driver.Identity(), d.driver.Started()
+	programs := d.driver.Programs()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Status{
@@ -105,6 +108,7 @@ func (d *Device) Status() Status {
 		Ordered:     d.window != nil && d.window.CanOrder(),
 		DriverState: driverState(identity, started),
 		Driver:      identity,
+		Programs:    programs,
 		Last:        d.lastDone,
 		Migration:   d.lastEnd,
 		Requests:    make(map[string]uint64, len(d.totals)),

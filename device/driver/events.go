@@ -12,12 +12,20 @@ import (
 // when there is no buffer of sufficient length, or the queue cannot be used. s.mu is
 // held.
 func (s *Source) sendEvent(e protocol.Event) bool {
+	return s.sendInto(protocol.EventSize, func(int) []byte {
+		var p [protocol.EventSize]byte
+		e.Encode(p[:])
+		return p[:]
+	})
+}
+
+// sendInto puts what encode returns into the next buffer of at least least bytes. encode is
+// told the buffer's length, and returns no more than that.
+func (s *Source) sendInto(least uint32, encode func(room int) []byte) bool {
 	q := s.eventq
 	if q == nil || q.Abandoned() {
 		return false
 	}
-	var p [protocol.EventSize]byte
-	e.Encode(p[:])
 	for range protocol.MaxQueueSize { // a driver may add short buffers without end
 		c, err := q.Pop()
 		if c == nil || err != nil {
@@ -27,13 +35,14 @@ func (s *Source) sendEvent(e protocol.Event) bool {
 			return false
 		}
 		written := uint32(0)
-		if c.WritableLen() >= protocol.EventSize {
-			if _, err := c.WriteAt(p[:], 0); err != nil {
+		if c.WritableLen() >= least {
+			p := encode(int(c.WritableLen()))
+			if _, err := c.WriteAt(p, 0); err != nil {
 				s.eventqError(err)
 				_ = q.Push(c, 0) // the error of WriteAt is already handled
 				return false
 			}
-			written = protocol.EventSize
+			written = uint32(len(p))
 		}
 		if err := q.Push(c, written); err != nil {
 			s.eventqError(err)

@@ -107,6 +107,9 @@ func (s *Source) introduce(h protocol.Header, body protocol.Hello, outside bool)
 		PageShift: h.PageShift,
 		RAMBytes:  body.RAMBytes,
 	}
+	if outside || body.Features&protocol.FeaturePrograms == 0 {
+		s.programs.end()
+	}
 	fields := []zap.Field{zap.String("release", body.Release), zap.Stringer("status", h.Status),
 		zap.String("reason", body.Reason), zap.Stringer("features", body.Features)}
 	if s.identity.Refuses() {

@@ -68,6 +68,8 @@ func (s *Source) message(c *vhostuser.Chain) {
 		switch h.Type {
 		case protocol.MessageHello:
 			err = s.hello(h, c)
+		case protocol.MessageAccepts, protocol.MessageGet, protocol.MessageProgram:
+			err = s.programMessage(h, c)
 		default:
 			if s.open == nil || h.Generation != s.open.generation {
 				s.lg.Info("message for no open request", zap.Stringer("message", h))

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -19,8 +20,9 @@ type request struct {
 	findings   *source.Findings
 	done       chan error // receives the result of Ask, once
 
-	raised  time.Time // the event was put into eventq
-	started time.Time // STARTED arrived; zero before it
+	inject  time.Duration // before the event: offering programs
+	raised  time.Time     // the event was put into eventq
+	started time.Time     // STARTED arrived; zero before it
 
 	pageShift uint8 // of the first report; 0 before it
 	resumed   bool  // blocks may repeat
@@ -109,6 +111,10 @@ func (x *request) conclude(now time.Time) {
 		{Name: source.PhaseWalk, Time: walk},
 		{Name: source.PhaseTransfer, Time: rest - walk - wakeup},
 		{Name: source.PhaseDecode, Time: x.decode},
+	}
+	if x.inject > 0 {
+		x.findings.Phases = slices.Insert(x.findings.Phases, 0,
+			source.Phase{Name: source.PhaseInject, Time: x.inject})
 	}
 	x.findings.Details = []source.Detail{
 		{Name: "hold-max-us", Value: uint64(x.trailer.HoldMaxUS)},

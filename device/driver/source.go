@@ -55,6 +55,7 @@ type Source struct {
 	identity *Identity        // nil until HELLO
 	wanted   bool             // HELLO was asked for since eventq started
 	open     *request         // nil when nothing is asked
+	programs programs
 }
 
 var _ source.Source = (*Source)(nil)
@@ -124,6 +125,7 @@ func (s *Source) QueueStarted(q *vhostuser.Queue) {
 	// port, or in a message that waited in reportq. The driver that starts the
 	// queue may be another one.
 	s.identity = nil
+	s.programs.end()
 	s.changed()
 }
 
@@ -136,6 +138,7 @@ func (s *Source) QueueStopping(q *vhostuser.Queue) {
 		// kernel. The device cannot tell which. So it forgets the driver, and asks
 		// for a HELLO when the queue starts again [FBPP-INIT-2].
 		s.eventq, s.identity = nil, nil
+		s.programs.end()
 		s.changed()
 	}
 	s.complete(source.Failf(protocol.AnswerNoDriver, "queues were stopped"))
@@ -147,6 +150,7 @@ func (s *Source) Kick(q *vhostuser.Queue) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.wantHello()
+		s.flushPrograms()
 		return
 	}
 	s.drainReports(q)
@@ -158,6 +162,7 @@ func (s *Source) Reset() {
 	defer s.mu.Unlock()
 	s.complete(source.Failf(protocol.AnswerCancelled, "device was reset"))
 	s.identity = nil
+	s.programs.end()
 	s.changed()
 }
 
@@ -167,14 +172,22 @@ func (s *Source) Disconnected() {
 	defer s.mu.Unlock()
 	s.complete(source.Failf(protocol.AnswerCancelled, "frontend disconnected"))
 	s.eventq, s.identity = nil, nil
+	s.programs.end()
 	s.changed()
 }
 
 // Ask implements source.Source: it raises the migration interrupt and waits for
-// the driver's report.
+// the driver's report. Before it, a program that waits for a migration is offered.
 func (s *Source) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
+	var injected time.Duration
+	if !r.Paused {
+		injected = s.inject(ctx)
+	}
 	s.mu.Lock()
 	x, err := s.begin(ctx, r, f)
+	if err == nil {
+		x.inject = injected
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return err

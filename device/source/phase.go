@@ -15,6 +15,7 @@ type Phase struct {
 
 // The names of phases. A new one is added to Phases, too.
 const (
+	PhaseInject   = "inject"   // waiting until a program of the host is in use
 	PhaseWakeup   = "wakeup"   // of the driver: until its first sign of life
 	PhaseWalk     = "walk"     // the guest's walk, as the guest measured it
 	PhaseTransfer = "transfer" // until the last record was there
@@ -33,8 +34,8 @@ const (
 // keep figures by name.
 func Phases() []string {
 	return []string{
-		PhaseWakeup, PhaseWalk, PhaseTransfer, PhaseDecode, PhaseFind, PhaseScan, PhasePeek,
-		PhaseSieve, PhaseOrder, PhaseWrite,
+		PhaseInject, PhaseWakeup, PhaseWalk, PhaseTransfer, PhaseDecode, PhaseFind, PhaseScan,
+		PhasePeek, PhaseSieve, PhaseOrder, PhaseWrite,
 	}
 }
 

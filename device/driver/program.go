@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/protocol/bundle"
+)
+
+// When says when a program is offered to the guest.
+type When string
+
+// The moments.
+const (
+	AtNow       When = "now"       // and to each driver that comes later
+	AtMigration When = "migration" // when a migration begins, before the driver is asked
+)
+
+// Set implements pflag.Value.
+func (w *When) Set(text string) error {
+	if at := When(text); at != AtNow && at != AtMigration {
+		return fmt.Errorf("%q is neither %q nor %q", text, AtNow, AtMigration)
+	}
+	*w = When(text)
+	return nil
+}
+
+// String implements pflag.Value.
+func (w *When) String() string { return string(*w) }
+
+// Type implements pflag.Value.
+func (*When) Type() string { return "when" }
+
+// Program describes a program and what the guest says has become of it. The guest may lie.
+type Program struct {
+	Digest  string     `json:"digest"` // SHA-256 of the object, in hex
+	Kind    string     `json:"kind"`
+	Version uint64     `json:"version"`
+	State   string     `json:"state"`
+	Reason  string     `json:"reason,omitempty"` // of the guest
+	Log     string     `json:"log,omitempty"`    // the end of the verifier's log
+	FetchUS uint32     `json:"fetch_us"`
+	LoadUS  uint32     `json:"load_us"`
+	At      When       `json:"at,omitempty"` // "": this host does not offer it
+	Name    string     `json:"name,omitempty"`
+	Size    uint32     `json:"size,omitempty"`
+	KeyID   string     `json:"key_id,omitempty"` // "": not signed
+	Expires *time.Time `json:"expires,omitempty"`
+}
+
+// maxStrangers bounds the programs that are kept of those which this host does not offer.
+const maxStrangers = 8
+
+// ErrNoProgram says that there is no program with a digest.
+var ErrNoProgram = errors.New("no such program")
+
+// programs is the state of the transfer of programs. The source's mu guards it.
+type programs struct {
+	offered   []*offered // at most one of a kind
+	strangers []protocol.ProgramReport
+	session   *session          // nil: no driver that takes programs
+	withdraw  []protocol.Digest // to be told as soon as there is a buffer
+}
+
+// session is what a driver said in its ACCEPTS.
+type session struct {
+	nonce uint64
+	protocol.Accepts
+}
+
+// offered is a program of this host.
+type offered struct {
+	*bundle.Bundle
+	at      When
+	due     bool // to be offered as soon as there is a buffer
+	report  protocol.ProgramReport
+	settled chan struct{} // closed when report.State is final, or the session has ended
+}
+
+// abandon ends the waits for the program.
+func (o *offered) abandon() {
+	if o.settled != nil && !o.report.State.Final() {
+		close(o.settled)
+	}
+}
+
+// reset forgets what a driver said.
+func (o *offered) reset() {
+	o.abandon()
+	o.due, o.settled = false, make(chan struct{})
+	o.report = protocol.ProgramReport{
+		Digest: o.Offer.Digest, Kind: o.Offer.Kind, Version: o.Offer.Version,
+	}
+}
+
+// tell keeps what became of the program.
+func (o *offered) tell(r protocol.ProgramReport) {
+	before := o.report.State
+	o.report = r
+	if r.State.Final() && !before.Final() {
+		close(o.settled)
+	} else if !r.State.Final() && before.Final() {
+		o.settled = make(chan struct{})
+	}
+}
+
+// Push makes the guest an offer of a program. It replaces the one of the same kind that
+// was pushed before; the guest goes on with that until it has taken the new one.
+func (s *Source) Push(b *bundle.Bundle, at When) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.programs
+	o := &offered{Bundle: b, at: at}
+	o.reset()
+	p.offered = slices.DeleteFunc(p.offered, func(old *offered) bool {
+		if old.Offer.Kind != b.Offer.Kind {
+			return false
+		}
+		old.abandon()
+		if old.Offer.Digest != b.Offer.Digest {
+			p.keep(old.report)
+		} else if old.report.State == protocol.ProgramActive {
+			o.report = old.report
+		}
+		return true
+	})
+	p.offered = append(p.offered, o)
+	p.forget(b.Offer.Digest)
+	s.lg.Info("program pushed", zap.String("name", b.Offer.Name),
+		zap.Uint64("version", b.Offer.Version), zap.String("at", string(at)))
+	o.due = p.session != nil && at == AtNow
+	s.flushPrograms()
+	s.changed()
+}
+
+// Withdraw takes a program back: the guest is told to take it out of use. The digest may be
+// that of a program that another host pushed, if the guest has named it. Otherwise the
+// error wraps [ErrNoProgram].
+func (s *Source) Withdraw(d protocol.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.programs
+	i := slices.IndexFunc(p.offered, func(o *offered) bool { return o.Offer.Digest == d })
+	known := slices.ContainsFunc(p.strangers, func(r protocol.ProgramReport) bool {
+		return r.Digest == d
+	})
+	if i < 0 && !known {
+		return fmt.Errorf("withdraw %v: %w", d, ErrNoProgram)
+	}
+	if i >= 0 {
+		p.offered[i].abandon()
+		p.keep(p.offered[i].report)
+		p.offered = slices.Delete(p.offered, i, i+1)
+	}
+	if p.session != nil {
+		p.withdraw = append(p.withdraw, d)
+		s.flushPrograms()
+	}
+	s.changed()
+	return nil
+}
+
+// keep remembers a program that is not offered.
+func (p *programs) keep(r protocol.ProgramReport) {
+	if r.State == protocol.ProgramOffered {
+		return
+	}
+	p.forget(r.Digest)
+	if len(p.strangers) == maxStrangers {
+		p.strangers = p.strangers[1:]
+	}
+	p.strangers = append(p.strangers, r)
+}
+
+func (p *programs) forget(d protocol.Digest) {
+	p.strangers = slices.DeleteFunc(p.strangers, func(r protocol.ProgramReport) bool {
+		return r.Digest == d
+	})
+}
+
+// end ends the session. What is offered stays offered to the next driver.
+func (p *programs) end() {
+	p.session, p.strangers, p.withdraw = nil, nil, nil
+	for _, o := range p.offered {
+		o.reset()
+	}
+}
+
+// Programs returns what is offered, and what the guest has named beside it.
+func (s *Source) Programs() []Program {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Program
+	for _, o := range s.programs.offered {
+		p := describe(o.report)
+		p.At, p.Name, p.Size = o.at, o.Offer.Name, o.Offer.Size
+		if o.Offer.Signed() {
+			p.KeyID = hex.EncodeToString(o.Offer.KeyID[:])
+			expires := o.Offer.Expires
+			p.Expires = &expires
+		}
+		all = append(all, p)
+	}
+	for _, r := range s.programs.strangers {
+		all = append(all, describe(r))
+	}
+	return all
+}
+
+func describe(r protocol.ProgramReport) Program {
+	return Program{
+		Digest: r.Digest.String(), Kind: r.Kind.String(), Version: r.Version,
+		State: r.State.String(), Reason: r.Reason, Log: r.Log, FetchUS: r.FetchUS, LoadUS: r.LoadUS,
+	}
+}
