@@ -25,6 +25,8 @@ type Status struct {
 	// event queue runs but no HELLO has come, then "ready" or "refuses".
 	DriverState string           `json:"driver_state"`
 	Driver      *driver.Identity `json:"driver,omitempty"`
+	// Session is there if the driver takes programs.
+	Session *driver.Session `json:"program_session,omitempty"`
 	// Programs are those that were pushed, and others that the guest has named.
 	Programs []driver.Program `json:"programs,omitempty"`
 	// Cache is what becomes of cold page cache. Ordered says that the frontend takes
@@ -97,7 +99,7 @@ type Migration = history.Migration
 // Status returns the device's state now.
 func (d *Device) Status() Status {
 	identity, started := d.driver.Identity(), d.driver.Started()
-	programs := d.driver.Programs()
+	programs, session := d.driver.Programs(), d.driver.Session()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Status{
@@ -109,6 +111,7 @@ func (d *Device) Status() Status {
 		DriverState: driverState(identity, started),
 		Driver:      identity,
 		Programs:    programs,
+		Session:     session,
 		Last:        d.lastDone,
 		Migration:   d.lastEnd,
 		Requests:    make(map[string]uint64, len(d.totals)),

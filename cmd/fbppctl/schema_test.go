@@ -55,6 +55,12 @@ func fullStatus() device.Status {
 	return device.Status{
 		Enabled: true, Connected: true, DriverState: "refuses", Cache: device.CacheLast,
 		Driver:  &driver.Identity{Release: "Linux 6.1", Reason: "page_poison is on", RAMBytes: 1 << 30},
+		Session: &driver.Session{Nonce: "00000000000012ab", Kinds: []string{"walk"}, MaxSize: 1},
+		Programs: []driver.Program{{
+			Digest: strings.Repeat("ab", 32), Kind: "walk", Version: 3, State: "refused",
+			Reason: "why", Log: "a line", At: driver.AtNow, Name: "walk", Size: 20000,
+			KeyID: strings.Repeat("12", 8), Expires: &ended,
+		}},
 		Sources: []string{"driver", "introspect"},
 		Kernel:  &observer.Status{Release: "6.1", Why: "it relies on its free pages"},
 		Last: &device.Exchange{
@@ -81,6 +87,10 @@ func TestFullDocumentsKeepTheirSchemas(t *testing.T) {
 		print  func() error
 	}{
 		{"status", func() error { return asJSON.show(&out, full, nil) }},
+		{"program", func() error {
+			return errors.Join(asJSON.printPrograms(&out, full, false),
+				asJSON.printPrograms(&out, device.Status{}, true))
+		}},
 		{"history", func() error { return asJSON.show(&out, full.Migration, nil) }},
 		{"census", func() error { return asJSON.show(&out, counted, nil) }},
 		{"estimate", func() error { return asJSON.show(&out, counted.Estimate(1, 10), nil) }},

@@ -94,7 +94,18 @@ func (c *Client) Watch(ctx context.Context, f func(device.Status) error) error {
 // ask sends a request with the body in, unless that is nil, and decodes the answer
 // into out.
 func (c *Client) ask(ctx context.Context, method, path string, in, out any) error {
-	body, err := c.do(ctx, method, path, in)
+	var payload bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&payload).Encode(in); err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+	}
+	return c.send(ctx, method, path, &payload, out)
+}
+
+// send is ask for a body that is encoded already.
+func (c *Client) send(ctx context.Context, method, path string, payload io.Reader, out any) error {
+	body, err := c.do(ctx, method, path, payload)
 	if err != nil {
 		return err
 	}
@@ -107,14 +118,10 @@ func (c *Client) ask(ctx context.Context, method, path string, in, out any) erro
 
 // do sends a request and returns the body of a successful answer, which the caller
 // closes.
-func (c *Client) do(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
-	var payload bytes.Buffer
-	if in != nil {
-		if err := json.NewEncoder(&payload).Encode(in); err != nil {
-			return nil, fmt.Errorf("encode request: %w", err)
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://fbppd"+path, &payload)
+func (c *Client) do(
+	ctx context.Context, method, path string, payload io.Reader,
+) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://fbppd"+path, payload)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}

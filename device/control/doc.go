@@ -8,12 +8,15 @@
 //	PUT /v1/cache     {"cache": "send" or "last"}; answers with the new device.Status
 //	GET /v1/watch     one device.Status per line, now and after changes
 //	GET /v1/history   the outcomes of the newest migrations, the newest last
+//	POST /v1/programs?at=now|migration       takes a program file (package bundle)
+//	DELETE /v1/programs/{digest}             has the guest take a program out of use
 //	GET /v1/census    a census.Census: what the guest uses its memory for
 //	GET /metrics      Prometheus text format
 //
 // The permissions of the socket decide who may connect. A client can switch the
-// optimisation on or off, set the policy for the guest's page cache, and learn what the
-// guest uses its memory for, no more.
+// optimisation on or off, set the policy for the guest's page cache, learn what the guest
+// uses its memory for, and offer it programs, which it takes as its own policy says, no
+// more.
 package control
 
 import (
@@ -21,6 +24,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/census"
+	"github.com/fbpp-project/fbpp/device/driver"
 )
 
 // Device is what the server needs of a device.
@@ -31,6 +35,8 @@ type Device interface {
 	SetCache(policy string) error
 	Census(ctx context.Context) (*census.Census, error)
 	History() []device.Migration
+	PushProgram(file []byte, at driver.When) error
+	WithdrawProgram(digest string) error
 }
 
 var _ Device = (*device.Device)(nil)

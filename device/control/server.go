@@ -67,6 +67,12 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.Status())
 	})
 	mux.HandleFunc("PUT /v1/cache", func(w http.ResponseWriter, r *http.Request) { cache(w, r, d) })
+	mux.HandleFunc("POST /v1/programs", func(w http.ResponseWriter, r *http.Request) {
+		pushProgram(w, r, d)
+	})
+	mux.HandleFunc("DELETE /v1/programs/{digest}", func(w http.ResponseWriter, r *http.Request) {
+		withdrawProgram(w, r, d)
+	})
 	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { watch(w, r, d) })
 	mux.HandleFunc("GET /v1/history", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, d.History())

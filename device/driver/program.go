@@ -70,6 +70,28 @@ type programs struct {
 	withdraw  []protocol.Digest // to be told as soon as there is a buffer
 }
 
+// Session describes a driver that takes programs.
+type Session struct {
+	Nonce   string   `json:"nonce"` // in hex; a signature may be bound to it
+	Kinds   []string `json:"kinds"`
+	MaxSize uint32   `json:"max_size"` // of an object, in bytes
+}
+
+// Session returns what the driver takes, or nil if it takes no programs.
+func (s *Source) Session() *Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.programs.session
+	if x == nil {
+		return nil
+	}
+	all := &Session{Nonce: fmt.Sprintf("%016x", x.nonce), Kinds: []string{}, MaxSize: x.MaxSize}
+	if x.Kinds&protocol.KindWalk.Mask() != 0 {
+		all.Kinds = append(all.Kinds, protocol.KindWalk.String())
+	}
+	return all
+}
+
 // session is what a driver said in its ACCEPTS.
 type session struct {
 	nonce uint64

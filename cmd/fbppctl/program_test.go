@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/cmd/cli"
+	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/protocol/bundle"
+)
+
+// mustRun runs a command and returns what it prints.
+func mustRun(t *testing.T, args ...string) string {
+	t.Helper()
+	var out strings.Builder
+	if err := run(t.Context(), args, &out); err != nil {
+		t.Fatalf("fbppctl %s: %v", strings.Join(args, " "), err)
+	}
+	return out.String()
+}
+
+func TestProgramIsSignedVerifiedAndPushed(t *testing.T) {
+	path := mustServe(t)
+	programs, status := mustSchema(t, "program"), mustSchema(t, "status")
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("walk.o", []byte("\x7fELF object"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "program", "keygen", "owner")
+	mustRun(t, "program", "keygen", "other")
+	for file, mode := range map[string]os.FileMode{"owner.key": 0o600, "owner.pem": 0o644} {
+		if info, err := os.Stat(file); err != nil || info.Mode() != mode {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
+		}
+	}
+	mustRun(t, "program", "sign", "walk.o", "--key=owner.key", "--version-number=7",
+		"--for-vm=6f2a1c1e-0000-4000-8000-0123456789ab", "--for-session=12ab")
+	said := mustRun(t, "program", "verify", "walk.fbpp", "--key=owner.pem")
+	for _, want := range []string{
+		"walk, walk, version 7", "6f2a1c1e-0000-4000-8000-0123456789ab", "session 00000000000012ab",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("verify does not say %q: %s", want, said)
+		}
+	}
+	wrong := []string{"program", "verify", "walk.fbpp", "--key=other.pem"}
+	err := run(t.Context(), wrong, new(strings.Builder))
+	if !errors.Is(err, bundle.ErrSignature) {
+		t.Errorf("another key: %v, want ErrSignature", err)
+	}
+
+	t.Setenv("FBPP_CONTROL_PATH", path)
+	said = mustRun(t, "program", "push", "walk.fbpp", "--at=migration")
+	if !strings.Contains(said, "migration") || !strings.Contains(said, "offered") {
+		t.Errorf("push says %s", said)
+	}
+	said = mustRun(t, "program", "status")
+	if !strings.Contains(said, "takes no programs") || !strings.Contains(said, "signed by key") {
+		t.Errorf("status says %s", said)
+	}
+	validate(t, programs, mustRun(t, "program", "list", "--json"))
+	validate(t, status, mustRun(t, "status", "--json"))
+	if said = mustRun(t, "program", "withdraw", "walk"); strings.Contains(said, "migration") {
+		t.Errorf("withdraw says %s", said)
+	}
+	again := []string{"program", "withdraw", "walk"}
+	if err := run(t.Context(), again, new(strings.Builder)); err == nil {
+		t.Error("withdrawn twice")
+	}
+}
+
+func TestProgramCommandsRefuse(t *testing.T) {
+	t.Setenv("FBPP_CONTROL_PATH", mustServe(t))
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("walk.o", []byte("object"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "program", "keygen", "owner")
+	for name, c := range map[string]struct {
+		args  []string
+		usage bool
+	}{
+		"no key":               {[]string{"sign", "walk.o"}, true},
+		"a key and no key":     {[]string{"sign", "walk.o", "--key=owner.key", "--unsigned"}, true},
+		"no UUID":              {[]string{"sign", "walk.o", "--unsigned", "--for-vm=vm1"}, true},
+		"no session":           {[]string{"sign", "walk.o", "--unsigned", "--for-session=0"}, true},
+		"a public key to sign": {[]string{"sign", "walk.o", "--key=owner.pem"}, false},
+		"a name of two lines":  {[]string{"sign", "walk.o", "--unsigned", "--name=a\nb"}, false},
+		"a key that exists":    {[]string{"keygen", "owner"}, false},
+		"an object pushed":     {[]string{"push", "walk.o"}, false},
+		"an unknown moment":    {[]string{"push", "walk.o", "--at=later"}, true},
+		"a file that is gone":  {[]string{"push", "none.fbpp"}, false},
+		"an object verified":   {[]string{"verify", "walk.o"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := run(t.Context(), append([]string{"program"}, c.args...), new(strings.Builder))
+			if err == nil || errors.As(err, new(cli.UsageError)) != c.usage {
+				t.Fatalf("error %v, of the command line: %v", err, c.usage)
+			}
+		})
+	}
+	if _, err := os.Stat(filepath.Join("walk.fbpp")); err == nil {
+		t.Error("a refused command has written a file")
+	}
+}
+
+func TestProgramIsNamedByItsNameOrDigest(t *testing.T) {
+	all := []driver.Program{
+		{Name: "a", Digest: strings.Repeat("1", 64)}, {Name: "b", Digest: strings.Repeat("2", 64)},
+		{Digest: strings.Repeat("1", 63) + "2"},
+	}
+	for name, want := range map[string]string{
+		"b": all[1].Digest, "22222222": all[1].Digest, "2222": "", "c": "", "11111111": "",
+		all[0].Digest: all[0].Digest,
+	} {
+		if got, err := named(all, name); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s names %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
