@@ -110,7 +110,7 @@ func openDevice(device string, bodies *dma.Region, lg *zap.Logger) (agent.Closin
 	if err != nil {
 		return nil, err
 	}
-	return transport.Open(bdf, bodies, lg.With(zap.String("device", bdf)))
+	return transport.Open(bdf, bodies, protocol.EventSize, lg.With(zap.String("device", bdf)))
 }
 
 // refuse tells the host by the serial port why the guest reports nothing. It is for

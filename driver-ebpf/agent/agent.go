@@ -38,6 +38,16 @@ type Agent struct {
 	walker walk.Walker // nil: nothing is reported, which guest.Status explains
 	now    func() time.Time
 	ram    func() (uint64, error) // in bytes
+
+	programs Programs        // nil: the agent takes no programs of the host
+	nonce    uint64          // of the session
+	active   *protocol.Offer // in use; nil: the built-in program, or none
+	fetch    fetch
+	timed    protocol.Digest // the program that the times of fetch are about
+	loads    chan load       // has room for one, which each fetch makes
+	wake     waker           // interrupts the transport
+
+	toWithdraw []protocol.Digest // after the walk that goes on
 }
 
 // New returns an agent. Without a walker, guest's status has to say why.
@@ -64,11 +74,16 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer context.AfterFunc(ctx, t.Interrupt)()
+	a.wake.set(t.Interrupt)
+	defer a.wake.set(nil)
 	if err := a.sayHello(t); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {
-		event, ok, err := t.Receive(Forever)
+		if err := a.catchUp(t); err != nil {
+			return err
+		}
+		event, ok, err := t.Receive(a.waitFor())
 		if errors.Is(err, ErrInterrupted) {
 			continue
 		}
@@ -77,7 +92,7 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 		}
 		for ok { // another event may have ended the answer
 			answered := event
-			if event, ok, err = a.handle(t, event); err != nil {
+			if event, ok, err = a.handle(ctx, t, event); err != nil {
 				return err
 			}
 			// Log after the answer, because the log may go to a slow serial line.
@@ -89,12 +104,15 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 
 // handle answers one event. If another event ended the answer early, it returns that as
 // next, with ok.
-func (a *Agent) handle(t Transport, event protocol.Event) (
+func (a *Agent) handle(ctx context.Context, t Transport, event protocol.Event) (
 	next protocol.Event, ok bool, err error,
 ) {
+	if event.Type.IsProgram() {
+		return protocol.Event{}, false, a.program(ctx, t, false)
+	}
 	switch event.Type {
 	case protocol.EventReportFree:
-		return a.report(t, event)
+		return a.report(ctx, t, event)
 	case protocol.EventChanged:
 		if event.Flags&protocol.EventHelloWanted != 0 {
 			return protocol.Event{}, false, a.sayHello(t) // [FBPP-INIT-4]
@@ -105,7 +123,19 @@ func (a *Agent) handle(t Transport, event protocol.Event) (
 	return protocol.Event{}, false, nil
 }
 
+// sayHello introduces the agent to a device that does not know it.
 func (a *Agent) sayHello(t Transport) error {
+	if err := a.greet(t); err != nil {
+		return err
+	}
+	if err := a.sayAccepts(t); err != nil {
+		return fmt.Errorf("say what programs are taken: %w", err)
+	}
+	t.Flush()
+	return nil
+}
+
+func (a *Agent) greet(t Transport) error {
 	if err := t.Send(Message{Head: a.guest.Message()}); err != nil {
 		return fmt.Errorf("send hello: %w", err)
 	}

@@ -5,6 +5,7 @@ package agent
 import (
 	"encoding/binary"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,11 +24,13 @@ type fakeTransport struct {
 	drained  int // how often the transport was drained
 	stuck    bool
 	onSend   func(sentMessage)
+	program  chan protocol.ProgramEvent // for each event about a program, in their order
 	closings int
 }
 
 type sentMessage struct {
 	header  protocol.Header
+	head    []byte
 	hello   protocol.Hello
 	records []uint64
 	trailer protocol.Trailer
@@ -35,7 +38,8 @@ type sentMessage struct {
 
 func newFakeTransport(events ...protocol.Event) *fakeTransport {
 	t := &fakeTransport{
-		events: make(chan protocol.Event, 16), woken: make(chan struct{}, 1), maxBody: 1 << 20,
+		program: make(chan protocol.ProgramEvent, 64),
+		events:  make(chan protocol.Event, 64), woken: make(chan struct{}, 1), maxBody: 1 << 20,
 	}
 	for _, event := range events {
 		t.events <- event
@@ -63,6 +67,13 @@ func (t *fakeTransport) Receive(limit time.Duration) (protocol.Event, bool, erro
 	}
 }
 
+func (t *fakeTransport) Program() (protocol.ProgramEvent, error) {
+	e := <-t.program
+	p := make([]byte, e.Size())
+	e.Encode(p)
+	return protocol.DecodeProgramEvent(p)
+}
+
 func (t *fakeTransport) Send(m Message) error {
 	header, err := protocol.DecodeHeader(m.Head)
 	if err != nil {
@@ -71,7 +82,7 @@ func (t *fakeTransport) Send(m Message) error {
 	if got := len(m.Head) + len(m.Body) + len(m.Tail); uint64(got) != header.Size() {
 		return protocol.ErrMalformed
 	}
-	message := sentMessage{header: header}
+	message := sentMessage{header: header, head: slices.Clone(m.Head)}
 	if header.Type == protocol.MessageHello {
 		if message.hello, err = protocol.DecodeHello(m.Head[protocol.HeaderSize:]); err != nil {
 			return err

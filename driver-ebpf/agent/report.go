@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -30,7 +31,7 @@ type request struct {
 
 // report answers REPORT_FREE. If an event voids the request meanwhile, the answer ends and
 // report returns that event as next.
-func (a *Agent) report(t Transport, event protocol.Event) (
+func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 	next protocol.Event, ok bool, err error,
 ) {
 	r := &request{a: a, t: t, event: event}
@@ -69,6 +70,11 @@ func (a *Agent) report(t Transport, event protocol.Event) (
 		// Look for another event now, as no lock is held between two steps.
 		if next, ok, err = t.Receive(0); err != nil && !errors.Is(err, ErrInterrupted) {
 			return protocol.Event{}, false, fmt.Errorf("receive event: %w", err)
+		}
+		if ok && next.Type.IsProgram() {
+			if err := a.program(ctx, t, true); err != nil {
+				return protocol.Event{}, false, err
+			}
 		}
 		if ok && r.voidedBy(next) {
 			a.lg.Info("request is void",

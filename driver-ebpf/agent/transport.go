@@ -27,7 +27,7 @@ type Message struct {
 
 // Limits of a message's small parts in bytes.
 const (
-	MaxHead = protocol.HeaderSize + protocol.HelloSize
+	MaxHead = protocol.HeaderSize + protocol.ProgramReportSize
 	MaxTail = protocol.TrailerSize
 )
 
@@ -38,6 +38,10 @@ type Transport interface {
 	// Receive returns the next event. It waits for at most limit; ok is false if none
 	// came. With a limit of 0 it does not wait. See also [Forever].
 	Receive(limit time.Duration) (event protocol.Event, ok bool, err error)
+
+	// Program returns the event about a program that Receive returned last. Its bytes are
+	// valid until the next Receive. The error says that the event is malformed.
+	Program() (protocol.ProgramEvent, error)
 
 	// Send passes a message on. It copies Head and Tail, but keeps Body: the caller
 	// must not change it until Drain has returned without an error. Send waits for

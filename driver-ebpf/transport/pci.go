@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	eventBuffers = 8   // that wait for the device on eventq
-	messageSlots = 16  // messages that the device may have to read at a time
-	slotSize     = 256 // for the small parts of a message
-	slotTail     = 224 // where in a slot the trailer lies
+	eventBuffers = 8                        // that wait for the device on eventq
+	messageSlots = 16                       // messages that the device may have to read at a time
+	slotSize     = 2048                     // for the small parts of a message; divides a page
+	slotTail     = slotSize - agent.MaxTail // where in a slot the trailer lies
 
 	// sendLimit is how long Send waits until the device reads an older message. A host
 	// that works is never so slow.
@@ -44,6 +44,7 @@ type PCI struct {
 	bodies  *dma.Region // contains the bodies of messages; nil: no message has one
 	memory  *dma.Region // event buffers and slots
 	buffers [eventBuffers]dma.Slice
+	last    []byte // the event about a program that Receive returned last
 	slots   [messageSlots]dma.Slice
 	free    []int // slots without a message
 	out     [3]dma.Slice
@@ -75,20 +76,22 @@ var (
 
 // Open binds the virtio-fbpp device at a PCI address and starts it. The bodies of messages have
 // to be in the region bodies, which the caller closes after the result. It may be nil if no
-// message has a body. The caller closes the result, which returns the device to its driver.
-func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
+// message has a body. Event buffers have eventSize bytes: [protocol.EventSize], or
+// [agent.ProgramBuffer] for an agent that takes programs. The caller closes the result, which
+// returns the device to its driver.
+func Open(bdf string, bodies *dma.Region, eventSize int, lg *zap.Logger) (*PCI, error) {
 	d, err := virtio.Open(bdf, deviceID, virtio.Options{
 		Features: virtio.FeatureIndirect, Queues: protocol.NumQueues, Log: lg,
 	})
 	if err != nil {
 		return nil, err
 	}
-	memory, err := dma.New(eventBuffers*protocol.EventSize + messageSlots*slotSize)
+	memory, err := dma.New(eventBuffers*eventSize + messageSlots*slotSize)
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	events, report := d.Queue(protocol.EventQueue), d.Queue(protocol.ReportQueue)
-	p, err := newPCI(d, events, report, memory, bodies, lg)
+	p, err := newPCI(d, events, report, memory, bodies, eventSize, lg)
 	if err != nil {
 		return nil, errors.Join(err, d.Close(), memory.Close())
 	}
@@ -98,7 +101,7 @@ func Open(bdf string, bodies *dma.Region, lg *zap.Logger) (*PCI, error) {
 }
 
 func newPCI(
-	d device, events, report queue, memory, bodies *dma.Region, lg *zap.Logger,
+	d device, events, report queue, memory, bodies *dma.Region, eventSize int, lg *zap.Logger,
 ) (*PCI, error) {
 	if lg == nil {
 		lg = zap.NewNop()
@@ -112,7 +115,7 @@ func newPCI(
 		p.free = append(p.free, i)
 	}
 	for i := range p.buffers {
-		p.buffers[i] = memory.Slice(messageSlots*slotSize+i*protocol.EventSize, protocol.EventSize)
+		p.buffers[i] = memory.Slice(messageSlots*slotSize+i*eventSize, eventSize)
 		if err := p.offer(i); err != nil {
 			if errors.Is(err, virtio.ErrQueueFull) && i >= 2 {
 				break // a device with a short queue: two are enough
@@ -184,6 +187,9 @@ func (p *PCI) nextEvent() (protocol.Event, bool, error) {
 			return protocol.Event{}, false, err
 		}
 		event, err := protocol.DecodeEvent(p.buffers[i].Bytes()[:written])
+		if event.Type.IsProgram() {
+			p.last = append(p.last[:0], p.buffers[i].Bytes()[:written]...)
+		}
 		if offerErr := p.offer(i); offerErr != nil {
 			return protocol.Event{}, false, offerErr
 		}
@@ -192,6 +198,11 @@ func (p *PCI) nextEvent() (protocol.Event, bool, error) {
 		}
 		p.lg.Warn("event is dropped", zap.Error(err))
 	}
+}
+
+// Program implements [agent.Transport].
+func (p *PCI) Program() (protocol.ProgramEvent, error) {
+	return protocol.DecodeProgramEvent(p.last)
 }
 
 // wait waits for an interrupt, and handles a change of the device's configuration or status.

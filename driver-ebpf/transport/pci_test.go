@@ -109,9 +109,10 @@ func newFixture(t *testing.T, reportSize int) *fixture {
 	config := protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 500}
 	f.device.config = make([]byte, protocol.ConfigSize)
 	config.Encode(f.device.config)
-	memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
+	memory := dma.Fixed(make([]byte, 9*4096), 4096, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9})
 	var err error
-	if f.PCI, err = newPCI(f.device, f.events, f.report, memory, nil, nil); err != nil {
+	f.PCI, err = newPCI(f.device, f.events, f.report, memory, nil, protocol.EventSize, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -322,9 +323,10 @@ func TestLargestBodyFitsAChain(t *testing.T) {
 func TestQueueThatIsTooShortForAReport(t *testing.T) {
 	for segments, ok := range map[int]bool{1: false, 2: false, 3: false, 4: true} {
 		config := make([]byte, protocol.ConfigSize)
-		memory := dma.Fixed(make([]byte, 2*4096), 4096, []uint64{1, 2})
+		memory := dma.Fixed(make([]byte, 9*4096), 4096, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9})
 		events, report := &fakeQueue{size: 8}, &fakeQueue{size: 8, segments: segments}
-		_, err := newPCI(&fakeDevice{config: config}, events, report, memory, nil, nil)
+		d := &fakeDevice{config: config}
+		_, err := newPCI(d, events, report, memory, nil, protocol.EventSize, nil)
 		if (err == nil) != ok {
 			t.Errorf("%d segments: %v", segments, err)
 		}

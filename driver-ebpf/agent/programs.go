@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"go.uber.org/zap"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
+)
+
+// Programs decides about the programs that the host offers, and loads them. Its methods,
+// except Load, are called by the goroutine of Run.
+type Programs interface {
+	// Accepts returns what the guest's owner takes.
+	Accepts() protocol.Accepts
+
+	// Check returns why an offer of this session is refused, or nil.
+	Check(o *protocol.Offer, nonce uint64) error
+
+	// Load checks and loads an object. It is called in a goroutine of its own, also while an
+	// earlier call has not returned. It returns soon after ctx has ended. An error may be [Logged].
+	Load(ctx context.Context, o *protocol.Offer, object []byte) (io.Closer, error)
+
+	// Use makes what Load returned the walk, which it closes in the end, also after an error.
+	// After an error the walk is the one before.
+	Use(o *protocol.Offer, loaded io.Closer) (Guest, walk.Walker, error)
+
+	// Restore makes the built-in program the walk again. Without one the walker is nil.
+	Restore() (Guest, walk.Walker, error)
+}
+
+// Logged is an error with the log of the kernel's verifier.
+type Logged interface {
+	error
+	VerifierLog() string
+}
+
+// SetPrograms makes the agent take programs of the host. Call it before Run.
+func (a *Agent) SetPrograms(p Programs) {
+	if p.Accepts().Kinds == 0 {
+		return
+	}
+	a.programs = p
+	a.loads = make(chan load, 1)
+	a.guest.Hello.Features |= protocol.FeaturePrograms
+}
+
+// newNonce returns the name of a session. It is random, so that no other session has it.
+func newNonce() uint64 {
+	var p [8]byte
+	_, _ = rand.Read(p[:]) // documented to never fail
+	return max(binary.LittleEndian.Uint64(p[:]), 1)
+}
+
+// sayAccepts begins a session: it says what is taken, and what is in use.
+func (a *Agent) sayAccepts(t Transport) error {
+	if a.programs == nil {
+		return nil
+	}
+	a.nonce, a.fetch.waiting = newNonce(), false // the device that was asked has gone
+	accepts := a.programs.Accepts()
+	err := a.sendProgram(t, protocol.MessageAccepts, protocol.AcceptsSize, accepts.Encode)
+	if err != nil || a.active == nil {
+		return err
+	}
+	return a.tell(t, a.active, protocol.ProgramActive, nil)
+}
+
+func (a *Agent) sendProgram(
+	t Transport, of protocol.MessageType, size int, encode func([]byte),
+) error {
+	head := make([]byte, protocol.HeaderSize+size)
+	h := protocol.Header{Type: of, Generation: a.nonce, PageShift: a.guest.PageShift}
+	h.Encode(head)
+	encode(head[protocol.HeaderSize:])
+	return t.Send(Message{Head: head})
+}
+
+// tell tells the device what became of a program. why may be nil.
+func (a *Agent) tell(
+	t Transport, o *protocol.Offer, state protocol.ProgramState, why error,
+) error {
+	r := protocol.ProgramReport{
+		Digest: o.Digest, Kind: o.Kind, Version: o.Version, State: state,
+	}
+	if a.timed == o.Digest {
+		r.FetchUS = saturate(uint64(a.fetch.took.Microseconds()))
+		r.LoadUS = saturate(uint64(a.fetch.loadTook.Microseconds()))
+	}
+	fields := []zap.Field{zap.String("name", o.Name), zap.Uint64("version", o.Version),
+		zap.Stringer("state", state)}
+	if why != nil {
+		r.Reason = why.Error()
+		fields = append(fields, zap.Error(why))
+	}
+	if logged := Logged(nil); errors.As(why, &logged) {
+		r.Log = logged.VerifierLog()
+	}
+	a.lg.Info("program of the host", fields...)
+	err := a.sendProgram(t, protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
+	t.Flush()
+	return err
+}
+
+// adopt makes g and w what the agent is and uses, and says HELLO if that changes whether it
+// reports.
+func (a *Agent) adopt(t Transport, g Guest, w walk.Walker) error {
+	before := a.guest.Status
+	g.Hello.Features |= protocol.FeaturePrograms
+	if a.guest, a.walker = g, w; g.Status != protocol.StatusOK {
+		a.walker = nil
+	}
+	if g.Status == before {
+		return nil
+	}
+	return a.greet(t)
+}
+
+// catchUp does what has to wait until no request is answered.
+func (a *Agent) catchUp(t Transport) error {
+	for _, d := range a.toWithdraw {
+		if err := a.withdrawn(t, d); err != nil {
+			return err
+		}
+	}
+	a.toWithdraw = nil
+	return errors.Join(a.loaded(t), a.retry(t))
+}
+
+// loaded takes the result of a load, if there is one.
+func (a *Agent) loaded(t Transport) error {
+	select {
+	case l := <-a.loads:
+		return a.use(t, l)
+	default: // also if the agent takes no programs: the channel is nil
+		return nil
+	}
+}
+
+// use puts a loaded program to use.
+func (a *Agent) use(t Transport, l load) error {
+	if l.fetch != a.fetch.number { // overtaken, or withdrawn
+		if l.loaded != nil {
+			return l.loaded.Close()
+		}
+		return nil
+	}
+	o := a.fetch.offer
+	a.fetch.loadTook = a.now().Sub(a.fetch.done)
+	a.fetch.offer, a.fetch.object = nil, nil
+	if l.err != nil {
+		return a.tell(t, o, protocol.ProgramRefused, l.err)
+	}
+	// The device must have read what the walk before has found.
+	if err := t.Drain(drainLimit); err != nil {
+		return errors.Join(err, l.loaded.Close())
+	}
+	guest, walker, err := a.programs.Use(o, l.loaded)
+	if err != nil {
+		return a.tell(t, o, protocol.ProgramRefused, err)
+	}
+	before := a.active
+	a.active = o
+	if err := a.adopt(t, guest, walker); err != nil {
+		return err
+	}
+	if before != nil && before.Digest != o.Digest {
+		if err := a.tell(t, before, protocol.ProgramWithdrawn, errReplaced); err != nil {
+			return err
+		}
+	}
+	return a.tell(t, o, protocol.ProgramActive, nil)
+}
+
+// withdrawn takes a program out of use.
+func (a *Agent) withdrawn(t Transport, d protocol.Digest) error {
+	o := &protocol.Offer{Digest: d, Kind: protocol.KindWalk}
+	if f := a.fetch.offer; f != nil && f.Digest == d {
+		o = f
+		a.fetch.end()
+	}
+	if a.active == nil || a.active.Digest != d {
+		return a.tell(t, o, protocol.ProgramWithdrawn, nil)
+	}
+	if err := t.Drain(drainLimit); err != nil {
+		return err
+	}
+	o, a.active = a.active, nil
+	guest, walker, err := a.programs.Restore()
+	if err != nil {
+		a.lg.Error("go back to the built-in program", zap.Error(err))
+	}
+	if err := a.adopt(t, guest, walker); err != nil {
+		return err
+	}
+	return a.tell(t, o, protocol.ProgramWithdrawn, err)
+}

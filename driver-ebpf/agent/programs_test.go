@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
+)
+
+// fakePrograms takes what its fields say.
+type fakePrograms struct {
+	check    error
+	load     func(ctx context.Context, object []byte) error
+	use      error
+	builtIn  walk.Walker // nil: none
+	pushed   walk.Walker
+	closed   int32
+	restored int
+}
+
+func (p *fakePrograms) Accepts() protocol.Accepts {
+	return protocol.Accepts{Kinds: protocol.KindWalk.Mask(), MaxSize: 1 << 20}
+}
+
+func (p *fakePrograms) Check(*protocol.Offer, uint64) error { return p.check }
+
+func (p *fakePrograms) Load(
+	ctx context.Context, _ *protocol.Offer, object []byte,
+) (io.Closer, error) {
+	if p.load != nil {
+		if err := p.load(ctx, object); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func (p *fakePrograms) Use(*protocol.Offer, io.Closer) (Guest, walk.Walker, error) {
+	return testGuest, p.pushed, p.use
+}
+
+func (p *fakePrograms) Restore() (Guest, walk.Walker, error) {
+	p.restored++
+	guest := testGuest
+	if p.builtIn == nil {
+		guest.Status = protocol.StatusUnsupported
+	}
+	return guest, p.builtIn, nil
+}
+
+func (p *fakePrograms) Close() error { atomic.AddInt32(&p.closed, 1); return nil }
+
+// loggedError is an error with a verifier's log.
+type loggedError struct{ error }
+
+func (loggedError) VerifierLog() string { return "R1 invalid" }
+
+// host plays the device of a host with a program, on a fake transport.
+type host struct {
+	*fakeTransport
+	t       *testing.T
+	object  []byte
+	version uint64
+	room    int // bytes of DATA in a buffer
+	lose    int // how many DATA are lost
+	nonce   uint64
+	states  []string
+	reports []protocol.ProgramReport
+	on      map[string]func() // by state, once
+	gone    bool
+}
+
+func newHost(t *testing.T, n int) *host {
+	h := &host{
+		fakeTransport: newFakeTransport(), t: t, version: 1, room: part,
+		object: bytes.Repeat([]byte("object!"), n/7+1)[:n], on: make(map[string]func()),
+	}
+	h.onSend = h.answer
+	return h
+}
+
+func (h *host) digest() protocol.Digest { return protocol.Digest{byte(h.version)} }
+
+func (h *host) send(e protocol.ProgramEvent) {
+	e.Nonce = h.nonce
+	h.program <- e
+	h.events <- protocol.Event{Type: e.Type}
+}
+
+func (h *host) offer() {
+	h.send(protocol.ProgramEvent{Type: protocol.EventOffer, Offer: protocol.Offer{
+		Digest: h.digest(), Kind: protocol.KindWalk, Size: uint32(len(h.object)),
+		Version: h.version, Name: "walk",
+	}})
+}
+
+func (h *host) withdraw() {
+	h.send(protocol.ProgramEvent{Type: protocol.EventWithdraw, Digest: h.digest()})
+}
+
+// answer answers a message as a device does.
+func (h *host) answer(m sentMessage) {
+	body := m.head[protocol.HeaderSize:]
+	switch m.header.Type {
+	case protocol.MessageAccepts:
+		h.nonce = m.header.Generation
+		h.offer()
+	case protocol.MessageGet:
+		g, err := protocol.DecodeGet(body)
+		if err != nil || m.header.Generation != h.nonce {
+			h.t.Errorf("%v: %v", m.header, err)
+			return
+		}
+		if h.lose--; h.lose >= 0 {
+			return
+		}
+		e := protocol.ProgramEvent{Type: protocol.EventData, Digest: g.Digest, Offset: g.Offset}
+		if h.gone {
+			e = protocol.ProgramEvent{Type: protocol.EventGone, Digest: g.Digest}
+		} else {
+			e.Bytes = h.object[g.Offset:][:min(int(g.Length), h.room)]
+		}
+		h.send(e)
+	case protocol.MessageProgram:
+		r, err := protocol.DecodeProgramReport(body)
+		if err != nil {
+			h.t.Error(err)
+		}
+		h.states = append(h.states, r.State.String())
+		h.reports = append(h.reports, r)
+		f := h.on[r.State.String()]
+		delete(h.on, r.State.String())
+		if f != nil {
+			f()
+		}
+	}
+}
+
+// Receive also ends a wait that has a limit. Time is that of a synctest bubble.
+func (h *host) Receive(limit time.Duration) (protocol.Event, bool, error) {
+	if limit <= 0 {
+		return h.fakeTransport.Receive(limit)
+	}
+	timer := time.AfterFunc(limit, h.Interrupt)
+	defer timer.Stop()
+	return h.fakeTransport.Receive(limit)
+}
+
+// play runs an agent on the host until nothing happens any more.
+func (h *host) play(p *fakePrograms, guest Guest) (a *Agent) {
+	h.t.Helper()
+	synctest.Test(h.t, func(t *testing.T) {
+		var err error
+		if a, err = New(guest, p.builtIn, nil); err != nil {
+			t.Fatal(err)
+		}
+		a.ram = func() (uint64, error) { return guest.Hello.RAMBytes, nil }
+		a.SetPrograms(p)
+		h.fakeTransport.events = make(chan protocol.Event, 64) // of this bubble
+		h.fakeTransport.program = make(chan protocol.ProgramEvent, 64)
+		h.fakeTransport.woken = make(chan struct{}, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := a.Run(ctx, h); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
+}
+
+func wantStates(t *testing.T, h *host, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, h.states); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestProgramIsFetchedLoadedAndUsed(t *testing.T) {
+	for name, change := range map[string]func(*host){
+		"at once":                     func(*host) {},
+		"with small buffers":          func(h *host) { h.room = 440 },
+		"with parts that are lost":    func(h *host) { h.lose = 3 },
+		"of the size of its parts":    func(h *host) { h.object = make([]byte, 2*part) },
+		"of a single byte":            func(h *host) { h.object = h.object[:1] },
+		"of more parts than are open": func(h *host) { h.object = make([]byte, 20*part+5) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, 20000)
+			change(h)
+			var got []byte
+			p := &fakePrograms{
+				builtIn: newFakeWalker(fakeStep{state: walk.Done}),
+				pushed:  newFakeWalker(fakeStep{records: 3, state: walk.Done}),
+				load:    func(_ context.Context, o []byte) error { got = o; return nil },
+			}
+			h.on["active"] = func() { h.events <- ask(7) }
+			h.play(p, testGuest)
+			wantStates(t, h, "fetching", "loading", "active")
+			if !bytes.Equal(got, h.object) {
+				t.Errorf("%d bytes were loaded, %d were sent", len(got), len(h.object))
+			}
+			if last := h.fakeTransport.sent[len(h.sent)-1]; last.header.Count != 3 {
+				t.Errorf("the walk is another one: %v", last.header)
+			}
+		})
+	}
+}
+
+// What is not taken leaves the walk in place, and the host is told why.
+func TestProgramThatIsNotTaken(t *testing.T) {
+	broken := errors.New("no good")
+	for name, c := range map[string]struct {
+		p      fakePrograms
+		change func(*host)
+		want   []string
+		reason string
+	}{
+		"by the policy": {p: fakePrograms{check: broken}, want: []string{"refused"}, reason: "no good"},
+		"by the kernel": {p: fakePrograms{
+			load: func(context.Context, []byte) error { return loggedError{broken} },
+		}, want: []string{"fetching", "loading", "refused"}, reason: "no good"},
+		"in its trial": {p: fakePrograms{use: broken},
+			want: []string{"fetching", "loading", "refused"}, reason: "no good"},
+		"because it does not come": {change: func(h *host) { h.lose = 1 << 20 },
+			want: []string{"fetching", "refused"}, reason: errSilent.Error()},
+		"because it has gone": {change: func(h *host) { h.gone = true },
+			want: []string{"fetching", "withdrawn"}, reason: errGone.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, 9000)
+			if c.change != nil {
+				c.change(h)
+			}
+			c.p.builtIn = newFakeWalker(fakeStep{records: 2, state: walk.Done})
+			h.on[c.want[len(c.want)-1]] = func() { h.events <- ask(7) }
+			h.play(&c.p, testGuest)
+			wantStates(t, h, c.want...)
+			last := h.reports[len(h.reports)-1]
+			if last.Reason != c.reason || (name == "by the kernel") != (last.Log == "R1 invalid") {
+				t.Errorf("the host was told %+v", last)
+			}
+			if last := h.fakeTransport.sent[len(h.sent)-1]; last.header.Count != 2 {
+				t.Errorf("the walk is another one: %v", last.header)
+			}
+		})
+	}
+}
+
+// An agent without a built-in program says so, and says HELLO again when it has one.
+func TestAgentWithoutABuiltInProgram(t *testing.T) {
+	h := newHost(t, 9000)
+	guest := testGuest
+	guest.Status = protocol.StatusUnsupported
+	p := &fakePrograms{pushed: newFakeWalker(fakeStep{records: 1, state: walk.Done})}
+	h.on["active"] = h.withdraw
+	h.play(p, guest)
+	wantStates(t, h, "fetching", "loading", "active", "withdrawn")
+	var hellos []string
+	for _, m := range h.fakeTransport.sent {
+		if m.header.Type == protocol.MessageHello {
+			hellos = append(hellos, m.header.Status.String())
+			if m.hello.Features&protocol.FeaturePrograms == 0 {
+				t.Error("a HELLO lacks the feature")
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"unsupported", "ok", "unsupported"}, hellos); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestProgramIsReplacedAndWithdrawn(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{
+		builtIn: newFakeWalker(fakeStep{state: walk.Done}),
+		pushed:  newFakeWalker(fakeStep{state: walk.Done}),
+	}
+	h.on["active"] = func() {
+		h.offer() // it is in use
+		h.version = 2
+		h.offer()
+		h.on["active"] = func() { h.on["active"] = h.withdraw }
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "loading", "active", "active", "fetching", "loading",
+		"withdrawn", "active", "withdrawn")
+	if p.restored != 1 {
+		t.Errorf("the built-in program was restored %d times", p.restored)
+	}
+}
+
+// A program must not change under a walk: a WITHDRAW that comes then waits.
+func TestWithdrawInAWalkWaits(t *testing.T) {
+	h := newHost(t, 9000)
+	pushed := newFakeWalker(
+		fakeStep{records: 1, state: walk.More}, fakeStep{records: 1, state: walk.Done})
+	p := &fakePrograms{builtIn: newFakeWalker(fakeStep{state: walk.Done}), pushed: pushed}
+	h.on["active"] = func() { h.events <- ask(7) }
+	pushed.onStep = func(n int) {
+		if n == 1 {
+			h.withdraw()
+		} else if p.restored != 0 {
+			t.Error("the program was taken away in its walk")
+		}
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "loading", "active", "withdrawn")
+	if p.restored != 1 {
+		t.Errorf("restored %d times", p.restored)
+	}
+}
+
+// Offers of another session, and what is malformed, have no effect.
+func TestEventsOfAnotherSessionAreIgnored(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{check: errors.New("no"), builtIn: newFakeWalker(fakeStep{})}
+	h.on["refused"] = func() {
+		h.nonce ^= 1
+		h.offer()
+		h.withdraw()
+		h.program <- protocol.ProgramEvent{Type: protocol.EventOffer} // without a kind
+		h.events <- protocol.Event{Type: protocol.EventOffer}
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "refused")
+}
+
+// A device that is new to the agent learns what is in use, and a fetch goes on there.
+func TestFetchGoesOnAtTheNextDevice(t *testing.T) {
+	h := newHost(t, 20000)
+	p := &fakePrograms{
+		builtIn: newFakeWalker(fakeStep{}), pushed: newFakeWalker(fakeStep{}),
+	}
+	again := func() {
+		h.events <- protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted}
+	}
+	gets := 0
+	before := h.onSend
+	h.onSend = func(m sentMessage) {
+		if m.header.Type == protocol.MessageGet {
+			if gets++; gets == 3 {
+				again()
+				return
+			} else if gets > 3 && gets <= partsAhead {
+				return
+			}
+			if g, _ := protocol.DecodeGet(m.head[protocol.HeaderSize:]); gets > partsAhead && g.Offset == 0 {
+				t.Error("the object is fetched from its beginning again")
+			}
+		}
+		before(m)
+	}
+	h.on["active"] = again
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "fetching", "loading", "active", "active", "active")
+}
+
+// A load that hangs is cancelled by a newer offer, and what it leaves is closed.
+func TestLoadIsOvertaken(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{builtIn: newFakeWalker(fakeStep{}), pushed: newFakeWalker(fakeStep{})}
+	p.load = func(ctx context.Context, object []byte) error {
+		if len(object) == 9000 { // the first
+			<-ctx.Done() // and it has loaded all the same
+		}
+		return nil
+	}
+	h.on["loading"] = func() {
+		h.version, h.object = 2, h.object[:8000]
+		h.offer()
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "loading", "refused", "fetching", "loading", "active")
+	if atomic.LoadInt32(&p.closed) != 1 {
+		t.Errorf("%d programs were closed", p.closed)
+	}
+}
