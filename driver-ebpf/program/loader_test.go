@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/protocol/bundle"
+)
+
+// TestMain makes the test's program a loader's child, too.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 2 {
+		os.Exit(m.Run())
+	}
+	var err error
+	switch os.Args[1] {
+	case ChildArg:
+		err = Child()
+	case "panic":
+		panic("the parser is broken")
+	case "silent":
+	case "hang":
+		time.Sleep(time.Hour)
+	case "empty":
+		err = respond(errors.New(""), nil)
+	default:
+		os.Exit(m.Run())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func mustOffer(t *testing.T, object []byte) *protocol.Offer {
+	t.Helper()
+	b, err := bundle.New(protocol.Offer{Kind: protocol.KindWalk, Name: "walk"}, object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &b.Offer
+}
+
+func TestChildSaysWhyItLoadsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		object []byte
+		limits Limits
+		want   string
+	}{
+		"no ELF": {[]byte("hello"), DefaultLimits(), "parse the object"},
+		"a limit": {mustObject(t), mustPolicy(t, `{"limits": {"instructions": 9}}`).Limits,
+			"instructions, at most 9"},
+		"a damaged one": {append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 4000)...),
+			DefaultLimits(), "parse the object"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &Loader{Limits: c.limits}
+			_, err := l.Load(t.Context(), mustOffer(t, c.object), c.object)
+			if refused := new(refusedError); !errors.As(err, &refused) ||
+				!strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// The built-in object reaches the kernel. Where the tests may load no programs, the kernel's
+// refusal comes back in the same way.
+func TestChildReachesTheKernel(t *testing.T) {
+	l := &Loader{Limits: DefaultLimits(), Constants: map[string]uint64{"vmemmap": 1 << 40}}
+	object := mustObject(t)
+	prog, err := l.Load(t.Context(), mustOffer(t, object), object)
+	if err == nil {
+		defer prog.Close()
+		if prog.Type() != ebpf.Kprobe {
+			t.Fatalf("a program of type %v", prog.Type())
+		}
+		return
+	}
+	t.Log(err)
+	if refused := new(refusedError); !errors.As(err, &refused) {
+		t.Fatalf("the child did not answer: %v", err)
+	}
+}
+
+func TestAnotherObjectThanTheOfferIsNotLoaded(t *testing.T) {
+	l := &Loader{Limits: DefaultLimits(), command: []string{"/nonexistent"}}
+	object := mustObject(t)
+	o := mustOffer(t, object)
+	object[100]++
+	if _, err := l.Load(t.Context(), o, object); !errors.Is(err, bundle.ErrDigest) {
+		t.Fatalf("got %v, want ErrDigest", err)
+	}
+}
+
+// Whatever becomes of a child, the agent gets an error that says so.
+func TestChildThatFails(t *testing.T) {
+	for does, want := range map[string]string{
+		"panic": "panic: the parser is broken", "silent": "EOF",
+		"empty": "neither a program nor a reason",
+	} {
+		t.Run(does, func(t *testing.T) {
+			l := &Loader{Limits: DefaultLimits(), command: []string{self, does}}
+			object := []byte("object")
+			_, err := l.Load(t.Context(), mustOffer(t, object), object)
+			if err == nil || !strings.Contains(err.Error(), want) ||
+				strings.Contains(err.Error(), "\n") {
+				t.Fatalf("got %v, want %q", err, want)
+			}
+		})
+	}
+	t.Run("hang", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		l := &Loader{Limits: DefaultLimits(), command: []string{self, "hang"}}
+		object := []byte("object")
+		if _, err := l.Load(ctx, mustOffer(t, object), object); err == nil {
+			t.Fatal("a child that hangs has loaded something")
+		}
+	})
+}
+
+func TestReasonIsTheUsefulEndOfTheLog(t *testing.T) {
+	lines := []string{"func#0 @0"}
+	for i := range 200 {
+		lines = append(lines, fmt.Sprintf("%d: (bf) r1 = r2", i))
+	}
+	lines = append(lines, "R1 invalid mem access 'scalar'", "processed 201 insns (limit 1000000)")
+	why, log := explain(fmt.Errorf("load: %w",
+		&ebpf.VerifierError{Cause: os.ErrPermission, Log: lines}))
+	if !strings.HasSuffix(why, "R1 invalid mem access 'scalar'") ||
+		strings.Contains(log, "processed") || !strings.HasSuffix(log, "'scalar'") || len(log) > protocol.MaxProgramLog ||
+		!strings.Contains(log[:20], ": (bf)") {
+		t.Fatalf("why %q, log %q", why, log)
+	}
+}
