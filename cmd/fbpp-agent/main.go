@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
@@ -19,7 +20,9 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
+	"github.com/fbpp-project/fbpp/driver-ebpf/inject"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
+	"github.com/fbpp-project/fbpp/driver-ebpf/program"
 	"github.com/fbpp-project/fbpp/driver-ebpf/serialport"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
 )
@@ -30,7 +33,21 @@ import (
 // nothing.
 const memoryLimit = 64 << 20
 
-func main() { cli.Main("fbpp-agent", run) }
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == program.ChildArg {
+		loadProgram()
+	}
+	cli.Main("fbpp-agent", run)
+}
+
+// loadProgram is this program as the child that loads a program of the host.
+func loadProgram() {
+	if err := program.Child(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	o, err := parse(ctx, args, stdout)
@@ -50,7 +67,11 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			return err
 		}
 	}
-	found, err := preflight.Run(lg)
+	judge, err := newJudge(&o)
+	if err != nil {
+		return err
+	}
+	found, err := preflight.Run(preflight.Options{NoBuiltIn: o.noBuiltIn, Log: lg})
 	if err != nil {
 		return err
 	}
@@ -64,7 +85,25 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		lg.Error("this guest reports no free memory",
 			zap.Stringer("status", found.Guest.Status), zap.Error(found.Err))
 	}
-	return serve(ctx, lg, found, o.device)
+	return serve(ctx, lg, found, judge, o.device)
+}
+
+// newJudge returns who decides about programs of the host, or nil if none are taken.
+func newJudge(o *options) (*program.Judge, error) {
+	policy, err := program.ReadPolicy(o.policy)
+	if errors.Is(err, os.ErrNotExist) && o.policy == defaultPolicy {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if !policy.Takes() {
+		return nil, nil
+	}
+	newest, err := program.OpenNewest(o.accepted)
+	if err != nil {
+		return nil, err
+	}
+	return program.NewJudge(policy, newest), nil
 }
 
 func newLogger(level zapcore.Level) (*zap.Logger, error) {
@@ -77,14 +116,21 @@ func newLogger(level zapcore.Level) (*zap.Logger, error) {
 	return config.Build()
 }
 
-func serve(ctx context.Context, lg *zap.Logger, found *preflight.Result, device string) error {
+func serve(
+	ctx context.Context, lg *zap.Logger, found *preflight.Result, judge *program.Judge, device string,
+) error {
 	a, err := agent.New(found.Guest, found.Walker(), lg)
 	if err != nil {
 		return err
 	}
+	eventSize := protocol.EventSize
+	if judge != nil && found.Snapshot != nil {
+		a.SetPrograms(inject.New(judge, found.Snapshot, found.Guest))
+		eventSize = agent.ProgramBuffer
+	}
 	reached := false
 	open := func() (agent.ClosingTransport, error) {
-		t, err := openDevice(device, found.Memory(), lg)
+		t, err := openDevice(device, found.Memory(), eventSize, lg)
 		if err == nil {
 			reached = true
 			return t, nil
@@ -105,12 +151,14 @@ func serve(ctx context.Context, lg *zap.Logger, found *preflight.Result, device 
 	return err
 }
 
-func openDevice(device string, bodies *dma.Region, lg *zap.Logger) (agent.ClosingTransport, error) {
+func openDevice(
+	device string, bodies *dma.Region, eventSize int, lg *zap.Logger,
+) (agent.ClosingTransport, error) {
 	bdf, err := transport.Find(device)
 	if err != nil {
 		return nil, err
 	}
-	return transport.Open(bdf, bodies, protocol.EventSize, lg.With(zap.String("device", bdf)))
+	return transport.Open(bdf, bodies, eventSize, lg.With(zap.String("device", bdf)))
 }
 
 // refuse tells the host by the serial port why the guest reports nothing. It is for

@@ -31,7 +31,17 @@ type options struct {
 	check  bool
 	once   bool
 	asJSON bool
+
+	policy    string // file that says which programs of the host are taken
+	accepted  string // file of the newest versions that were
+	noBuiltIn bool
 }
+
+// Files of the programs of the host.
+const (
+	defaultPolicy   = "/etc/fbpp/programs.json"
+	defaultAccepted = "/var/lib/fbpp/accepted.json"
+)
 
 // pciAddress matches the address of a PCI device, as lspci prints it.
 var pciAddress = regexp.MustCompile(`^([0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]$`)
@@ -52,6 +62,12 @@ func newCommand(o *options) *cobra.Command {
 	cli.Var(fs, &o.level, "log-level", "`level`: debug, info, warn or error")
 	fs.BoolVar(&o.check, "check", false, "say whether this guest can report its free memory")
 	fs.BoolVar(&o.once, "once", false, "take one snapshot, and print its figures")
+	fs.StringVar(&o.policy, "program-policy", defaultPolicy,
+		"JSON `file` that says which programs of the host are taken; without it none are")
+	fs.StringVar(&o.accepted, "program-accepted", defaultAccepted,
+		"`file` that remembers the newest accepted versions")
+	fs.BoolVar(&o.noBuiltIn, "no-built-in", false,
+		"load no built-in program: report nothing before one of the host is in use")
 	fs.BoolVar(&o.asJSON, "json", false, "with --check or --once: print JSON")
 	return cmd
 }
@@ -70,6 +86,8 @@ func (o *options) validate() error {
 		return cli.Usagef("give either --check or --once")
 	case o.asJSON && !o.check && !o.once:
 		return cli.Usagef("--json goes with --check or --once")
+	case o.noBuiltIn && (o.check || o.once):
+		return cli.Usagef("--check and --once are about the built-in program")
 	case o.device == "":
 	case o.check || o.once:
 		return cli.Usagef("--check and --once look at no device")

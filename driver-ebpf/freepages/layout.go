@@ -23,34 +23,45 @@ const (
 // version611 is Linux 6.11 as LINUX_VERSION_CODE has it.
 const version611 = 6<<16 | 11<<8
 
-// setLayout sets the program's constants that BTF does not have.
-func setLayout(spec *ebpf.CollectionSpec, peek *kernel.Peek, version uint32) error {
+// findLayout returns the constants of a program that BTF does not have, by variable.
+func findLayout(peek *kernel.Peek, version uint32) (map[string]uint64, error) {
 	structPages, err := firstStructPage(peek)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	values := map[string]any{"vmemmap": structPages}
+	values := map[string]uint64{"vmemmap": structPages}
 	if nodes, err := peek.Symbol("node_data"); err == nil {
 		values["node_data"] = nodes
 	} else if flat, err := peek.Symbol("contig_page_data"); err == nil {
 		values["contig_page_data"] = flat
 	} else {
-		return fmt.Errorf("find the memory nodes: neither node_data nor contig_page_data: %w",
+		return nil, fmt.Errorf("find the memory nodes: neither node_data nor contig_page_data: %w",
 			kernel.ErrNoSymbol)
 	}
 	if offsets, err := peek.Symbol("__per_cpu_offset"); err == nil {
 		values["per_cpu_offset"] = offsets
 	}
-	values["buddy_mask"], values["buddy_value"] = uint32(buddyMask510), uint32(buddyValue510)
+	values["buddy_mask"], values["buddy_value"] = buddyMask510, buddyValue510
 	if version >= version611 {
-		values["buddy_mask"], values["buddy_value"] = uint32(buddyMask611), uint32(buddyValue611)
+		values["buddy_mask"], values["buddy_value"] = buddyMask611, buddyValue611
 	}
+	return values, nil
+}
+
+// setLayout sets the constants of the built-in program.
+func setLayout(spec *ebpf.CollectionSpec, values map[string]uint64) error {
 	for name, value := range values {
 		v := spec.Variables[name]
 		if v == nil {
 			return fmt.Errorf("set %s: the program has no such variable", name)
 		}
-		if err := v.Set(value); err != nil {
+		var err error
+		if v.Size() == 4 {
+			err = v.Set(uint32(value))
+		} else {
+			err = v.Set(value)
+		}
+		if err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}

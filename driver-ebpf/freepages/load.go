@@ -29,7 +29,7 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.load(opts.Records); err != nil {
+	if err := s.load(opts); err != nil {
 		return nil, err
 	}
 	s.records, err = dma.Map(s.objs.Records)
@@ -46,8 +46,10 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 		return nil, err
 	}
 	s.counts = s.countsMem.Bytes()[:s.objs.Counts.MaxEntries()*maxOrders*8]
-	if err := s.attach(); err != nil {
-		return nil, err
+	if s.prog = s.objs.WalkZone; s.prog != nil {
+		if err := s.attach(); err != nil {
+			return nil, err
+		}
 	}
 	// The trial reads of attach need neither of these.
 	s.visitor = newVisitor(visitLimit, isolatedFile, nohzFile, cpusetFile)
@@ -69,7 +71,8 @@ func (s *Snapshot) findDrain() (err error) {
 	return nil
 }
 
-func (s *Snapshot) load(records int) error {
+func (s *Snapshot) load(opts Options) error {
+	records := opts.Records
 	if records == 0 {
 		records = DefaultRecords
 	}
@@ -92,7 +95,16 @@ func (s *Snapshot) load(records int) error {
 	if err != nil {
 		return fmt.Errorf("find kernel version: %w", err)
 	}
-	if err := setLayout(spec, s.peek, version); err != nil {
+	if s.layout, err = findLayout(s.peek, version); err != nil {
+		return err
+	}
+	if opts.NoProgram {
+		if err := spec.LoadAndAssign(&s.objs.walkMaps, nil); err != nil {
+			return fmt.Errorf("make the maps of a walk program: %w", err)
+		}
+		return nil
+	}
+	if err := setLayout(spec, s.layout); err != nil {
 		return err
 	}
 	err = spec.LoadAndAssign(&s.objs, &ebpf.CollectionOptions{
@@ -112,6 +124,10 @@ func (s *Snapshot) attach() error {
 		s.lg.Warn("the print of a zone was not found; a hook may be the slower one", zap.Error(err))
 	}
 	for _, hook := range hooks {
+		if s.allowed != nil && !s.allowed(hook.Symbol) {
+			err = fmt.Errorf("attach to %v: the policy does not allow that", hook)
+			continue
+		}
 		if err = s.attachTo(hook); err == nil {
 			s.lg.Info("walk attached", zap.Stringer("hook", hook))
 			return nil
@@ -129,7 +145,7 @@ func (s *Snapshot) attach() error {
 // attachTo attaches the program to a hook, and tries it.
 func (s *Snapshot) attachTo(hook Hook) (err error) {
 	s.hook = hook
-	if s.link, err = hook.attach(s.objs.WalkZone); err != nil {
+	if s.link, err = hook.attach(s.prog); err != nil {
 		return err
 	}
 	if s.file, err = openZoneFile(hook.File); err != nil {
@@ -167,7 +183,7 @@ func (s *Snapshot) try() error {
 
 // Close detaches and unloads the program. Memory and the slices of Records are invalid then.
 func (s *Snapshot) Close() error {
-	errs := []error{s.detach()}
+	errs := []error{s.detach(), s.closeProgram(s.prog)}
 	for _, r := range []*dma.Region{s.records, s.controlMem, s.countsMem} {
 		if r != nil {
 			errs = append(errs, r.Close())

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -47,6 +48,9 @@ const (
 type Options struct {
 	Records int // size of the record buffer; 0: DefaultRecords
 	Log     *zap.Logger
+
+	// NoProgram loads no program: nothing can be walked before [Snapshot.Use].
+	NoProgram bool
 }
 
 // Snapshot walks the free lists. Its methods must not be called concurrently.
@@ -54,6 +58,9 @@ type Snapshot struct {
 	lg       *zap.Logger
 	peek     *kernel.Peek
 	objs     walkObjects
+	prog     *ebpf.Program     // the attached one; nil: none
+	layout   map[string]uint64 // constants of every program
+	allowed  func(function string) bool
 	link     link.Link
 	hook     Hook
 	maxOrder int

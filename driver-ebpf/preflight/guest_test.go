@@ -16,7 +16,7 @@ import (
 
 // The kernel command line of the guest decides which status is right.
 func TestPreflightFitsTheGuest(t *testing.T) {
-	found, err := Run(zaptest.NewLogger(t))
+	found, err := Run(Options{Log: zaptest.NewLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,9 +35,20 @@ type Result struct {
 	peek *kernel.Peek
 }
 
-// Walker returns the snapshot for the agent, or nil if there is none.
+// ErrNoProgram says that the guest waits for a program of the host.
+var ErrNoProgram = errors.New("no program is built in: one of the host is awaited")
+
+// Options of Run. The zero value is usable.
+type Options struct {
+	// NoBuiltIn loads no program: the snapshot can walk when one of the host was loaded. The
+	// status is then UNSUPPORTED, and the error ErrNoProgram.
+	NoBuiltIn bool
+	Log       *zap.Logger // may be nil
+}
+
+// Walker returns the snapshot for the agent, or nil if there is none that can walk.
 func (r *Result) Walker() walk.Walker {
-	if r.Snapshot == nil {
+	if r.Snapshot == nil || !r.Snapshot.CanWalk() {
 		return nil
 	}
 	return r.Snapshot
@@ -65,12 +76,15 @@ func (r *Result) Close() error {
 
 // Run examines the guest, and loads the snapshot program if the guest can and may report. It is
 // no error if the guest may not: the status says why. The caller closes the result.
-func Run(lg *zap.Logger) (*Result, error) {
+func Run(o Options) (*Result, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
 	r := &Result{}
 	if err := r.describe(); err != nil {
 		return nil, err
 	}
-	status, err := r.prepare(lg)
+	status, err := r.prepare(o)
 	if status != protocol.StatusOK {
 		r.Guest.Status, r.Err = status, err
 		r.Guest.Hello.Reason = reason(err)
@@ -96,7 +110,7 @@ func (r *Result) describe() error {
 }
 
 // prepare loads the programs. The error is why the status is not OK.
-func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
+func (r *Result) prepare(o Options) (protocol.Status, error) {
 	if text, err := os.ReadFile(lockdownFile); err == nil {
 		if mode := lockdown(string(text)); mode != "" {
 			return protocol.StatusLockdown, fmt.Errorf("kernel lockdown is at %s", mode)
@@ -104,7 +118,7 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 	}
 	peek, err := kernel.OpenPeek()
 	if err != nil {
-		lg.Debug("load eBPF programs", zap.Error(err))
+		o.Log.Debug("load eBPF programs", zap.Error(err))
 		return refusal(err, os.Geteuid() == 0)
 	}
 	r.peek = peek
@@ -129,12 +143,15 @@ func (r *Result) prepare(lg *zap.Logger) (protocol.Status, error) {
 		// [FBPP-HELLO-1]
 		return protocol.StatusContentMatters, errors.New("page_poison or debug_pagealloc is on")
 	}
-	snapshot, err := freepages.Load(peek, freepages.Options{Log: lg})
+	snapshot, err := freepages.Load(peek, freepages.Options{Log: o.Log, NoProgram: o.NoBuiltIn})
 	if err != nil {
 		return protocol.StatusUnsupported, err
 	}
 	r.Snapshot = snapshot
 	r.Guest.Hello.MaxOrder = uint8(snapshot.MaxOrder())
+	if o.NoBuiltIn {
+		return protocol.StatusUnsupported, ErrNoProgram
+	}
 	return protocol.StatusOK, nil
 }
 

@@ -101,8 +101,8 @@ func (j *Judge) checkSignature(o *protocol.Offer) error {
 	return fmt.Errorf("key %x: %w", o.KeyID, ErrUntrusted)
 }
 
-// Accept remembers that the program is in use, so that no lower version is taken later. It
-// has to succeed before the program is used.
+// Accept remembers that the program is in use, so that no lower version is taken later. A
+// program for which it fails must not be used.
 func (j *Judge) Accept(o *protocol.Offer) error {
 	if j.Policy.pins(o.Digest) {
 		return nil // its version is only what the host says

@@ -77,7 +77,7 @@ func (l *Limits) complete() error {
 		names(&l.ProgramTypes, "program type", knownPrograms, "kprobe"),
 		names(&l.MapTypes, "map type", knownMaps, "array"),
 		names(&l.Helpers, "helper", knownHelpers, "map_lookup_elem", "ktime_get_ns",
-			"get_current_task", "probe_read_kernel", "loop"),
+			"get_current_task", "get_smp_processor_id", "probe_read_kernel", "loop"),
 	)
 }
 
@@ -118,7 +118,7 @@ type contract struct {
 }
 
 // walkContract is described in driver-ebpf/README.md.
-var walkContract = contract{program: "walk_zone", shared: []string{"control", "records"}}
+var walkContract = contract{program: "walk_zone", shared: []string{"control", "counts", "records"}}
 
 // Parse reads the object of a walk, and checks it. The error wraps [ErrLimit] where the
 // object has something else than its contract says and the limits allow.
