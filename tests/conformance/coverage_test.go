@@ -40,6 +40,8 @@ var binds = map[string]string{
 	"FBPP-REP-10": drv, "FBPP-REP-11": drv, "FBPP-REP-12": device,
 	"FBPP-PORT-1": drv, "FBPP-PORT-2": device, "FBPP-PORT-3": device,
 	"FBPP-OP-1": both, "FBPP-OP-2": device,
+	"FBPP-PROG-1": drv, "FBPP-PROG-2": device, "FBPP-PROG-3": drv, "FBPP-PROG-4": device,
+	"FBPP-PROG-5": drv, "FBPP-PROG-6": device, "FBPP-PROG-7": drv, "FBPP-PROG-8": drv,
 	"FBPP-WIN-1": device, "FBPP-WIN-2": device, "FBPP-WIN-3": device, "FBPP-WIN-4": device,
 	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device,
 	"FBPP-WIN-9": device, "FBPP-WIN-10": device, "FBPP-WIN-11": device,

@@ -104,6 +104,12 @@ type use struct {
 func (d *device) put(e protocol.Event, how use) error {
 	var p [protocol.EventSize]byte
 	e.Encode(p[:])
+	return d.putBytes(p[:], protocol.EventSize, how)
+}
+
+// putBytes is put for an encoded event, which is put into a buffer of at least least bytes.
+// d.mu is held.
+func (d *device) putBytes(p []byte, least uint32, how use) error {
 	for {
 		b := d.taken(how.newest)
 		switch {
@@ -113,14 +119,14 @@ func (d *device) put(e protocol.Event, how use) error {
 			return errNoBuffer
 		}
 		d.check(b)
-		fits := b.chain.WritableLen() >= protocol.EventSize
+		fits := b.chain.WritableLen() >= least
 		written := uint32(0)
 		if fits {
-			if _, err := b.chain.WriteAt(p[:], 0); err != nil {
+			if _, err := b.chain.WriteAt(p, 0); err != nil {
 				d.judge.note("device: write event: %v", err)
 			}
 			if !how.empty {
-				written = protocol.EventSize
+				written = uint32(len(p))
 			}
 		}
 		if err := d.eventq.Push(b.chain, written); err != nil {

@@ -24,6 +24,7 @@ type judge struct {
 	hellos   int           // how many came
 	helloDue string        // the rule that requires a HELLO before other messages; "": none
 	requests map[uint64]*request
+	programs programs
 	phantoms map[uint64]string // by generation of an event that asks for nothing: the rule about it
 }
 
@@ -33,6 +34,7 @@ func newJudge(now func() time.Time) judge {
 		helloDue: ruleHello,
 		requests: make(map[uint64]*request),
 		phantoms: make(map[uint64]string),
+		programs: programs{offers: make(map[protocol.Digest]*offer)},
 	}
 }
 
@@ -93,6 +95,9 @@ func (j *judge) blame(err error) {
 func (j *judge) message(h protocol.Header, c *vhostuser.Chain) error {
 	if h.Type == protocol.MessageHello {
 		return j.hello(h, c)
+	}
+	if h.Type.IsProgram() && (j.driver != nil || !j.stranger) {
+		return j.aboutPrograms(h, c)
 	}
 	r := j.requests[h.Generation]
 	if r == nil && j.stranger {

@@ -37,6 +37,11 @@ const (
 	ruleTotal    = "FBPP-REP-8"
 	ruleLocks    = "FBPP-REP-10"
 	ruleUsable   = "FBPP-OP-1"
+	ruleRoom     = "FBPP-PROG-1"
+	ruleAccepts  = "FBPP-PROG-3"
+	ruleSession  = "FBPP-PROG-5"
+	ruleOffer    = "FBPP-PROG-7"
+	ruleDigest   = "FBPP-PROG-8"
 )
 
 // AllRules returns all rules of the suite, in the order of the specification.
@@ -104,5 +109,15 @@ func AllRules() []report.Rule {
 			Text: "the driver does not stop the guest while it waits for the device"},
 		{ID: ruleUsable, Source: spec + "8",
 			Text: "the driver answers the next request, whatever happened in this one"},
+		{ID: ruleRoom, Source: spec + "9.4",
+			Text: "event buffers of a driver that takes programs have 512 bytes"},
+		{ID: ruleAccepts, Source: spec + "9.4",
+			Text: "ACCEPTS follows a HELLO that was wanted, with a nonce of its own"},
+		{ID: ruleSession, Source: spec + "9.4",
+			Text: "an event about programs with another nonce has no effect"},
+		{ID: ruleOffer, Source: spec + "9.4",
+			Text: "an OFFER is answered by a PROGRAM with a final state"},
+		{ID: ruleDigest, Source: spec + "9.4",
+			Text: "an object whose SHA-256 is not the digest does not get in use"},
 	}
 }

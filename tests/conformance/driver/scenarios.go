@@ -55,6 +55,8 @@ func scenarios() []scenario {
 		{name: "switched off in a request", blame: ruleUsable, asks: true, play: switchedInRequest},
 		{name: "HELLO wanted", blame: ruleUsable, only: []string{ruleWanted}, play: helloWanted},
 		{name: "HELLO wanted in a request", blame: ruleUsable, asks: true, play: helloWantedInRequest},
+		{name: "programs", blame: ruleUsable, play: offerPrograms,
+			only: []string{ruleRoom, ruleAccepts, ruleSession, ruleOffer, ruleDigest}},
 		{name: "the guest paused", blame: ruleUsable, waits: true, play: paused},
 		{name: "the driver restarted", blame: ruleUsable, waits: true, only: []string{ruleAgain},
 			play: restarted},

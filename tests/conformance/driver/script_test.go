@@ -55,6 +55,8 @@ type script struct {
 	greet    bool       // a HELLO waits for a slot
 	lastSent time.Time  // when the newest message was sent
 	spare    uint64     // memory that is not free
+	nonce    uint64     // of its session
+	outbox   [][]byte   // messages about programs that wait for a slot
 }
 
 func newScript(g *guest) (*script, error) {
@@ -101,9 +103,12 @@ func (s *script) populate() {
 }
 
 func (s *script) offer(at uint64) {
-	n := uint32(protocol.EventSize)
-	if s.fault == "short event buffers" && len(s.buffers) == 0 {
+	n := uint32(protocol.MinProgramBuffer)
+	switch {
+	case s.fault == "short event buffers" && len(s.buffers) == 0:
 		n = 16
+	case s.fault == "short event buffers for programs":
+		n = protocol.MinProgramBuffer - 1
 	}
 	head, err := s.events.Add(vhosttest.Buffer{Addr: at, Len: n, Write: true})
 	if err != nil {
@@ -190,7 +195,7 @@ func (s *script) reap() {
 // used handles an event buffer that the device has used.
 func (s *script) used(used vhosttest.Used) {
 	at := s.buffers[used.Head]
-	p := s.memory.Read(at, protocol.EventSize)
+	p := s.memory.Read(at, protocol.MinProgramBuffer)
 	delete(s.buffers, used.Head)
 	s.memory.Write(at, make([]byte, protocol.EventSize))
 	if used.Len < protocol.EventSize {
@@ -207,7 +212,11 @@ func (s *script) used(used vhosttest.Used) {
 		if !known && s.fault == "keeps buffers of unknown events" {
 			return
 		}
-		s.event(e)
+		if e.Type.IsProgram() && used.Len > protocol.EventSize {
+			s.program(p[:used.Len])
+		} else {
+			s.event(e)
+		}
 	}
 	s.offer(at)
 	s.kick(s.events)
@@ -239,6 +248,11 @@ func (s *script) answer() {
 	if s.greet && len(s.slots) > 0 {
 		s.greet = false
 		s.hello()
+		s.accepts()
+	}
+	for len(s.outbox) > 0 && len(s.slots) > 1 {
+		s.send(s.outbox[0])
+		s.outbox = s.outbox[1:]
 	}
 	for s.sent >= 0 && len(s.slots) > 1 {
 		s.send(s.next())
@@ -318,10 +332,16 @@ func (s *script) next() []byte {
 // hello sends a HELLO.
 func (s *script) hello() {
 	h := protocol.Header{Type: protocol.MessageHello, PageShift: 12}
-	body := protocol.Hello{MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script"}
+	body := protocol.Hello{
+		MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script",
+		Features: protocol.FeaturePrograms,
+	}
+	if s.fault == "takes no programs" {
+		body.Features = 0
+	}
 	switch s.fault {
 	case "hides that contents matter":
-		body.Features = protocol.FeaturePagePoison
+		body.Features |= protocol.FeaturePagePoison
 	case "reports higher orders than it says":
 		body.MaxOrder = blockOrder - 1
 	case "refuses":

@@ -183,6 +183,12 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"holds its lock while it waits":           "FBPP-REP-10",
 		"stops the guest":                         "FBPP-REP-10",
 		"is dead after a cancel":                  "FBPP-OP-1",
+		"short event buffers for programs":        "FBPP-PROG-1",
+		"no accepts":                              "FBPP-PROG-3",
+		"two sessions with one nonce":             "FBPP-PROG-3",
+		"takes an offer of another session":       "FBPP-PROG-5",
+		"does not answer an offer":                "FBPP-PROG-7",
+		"loads what was not offered":              "FBPP-PROG-8",
 	}
 	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), examineAsQEMU(t))
 	for f, rule := range rules {

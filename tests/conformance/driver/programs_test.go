@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver_test
+
+import (
+	"testing"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/tests/conformance/report"
+)
+
+// accepts begins a session of the scripted driver.
+func (s *script) accepts() {
+	switch s.fault {
+	case "takes no programs", "no accepts":
+		return
+	case "two sessions with one nonce":
+		s.nonce = 1
+	default:
+		s.nonce++
+	}
+	a := protocol.Accepts{Kinds: protocol.KindWalk.Mask(), MaxSize: 1 << 20}
+	s.tell(protocol.MessageAccepts, protocol.AcceptsSize, a.Encode)
+}
+
+func (s *script) tell(of protocol.MessageType, size int, encode func([]byte)) {
+	p := make([]byte, protocol.HeaderSize+size)
+	h := protocol.Header{Type: of, Generation: s.nonce, PageShift: 12}
+	h.Encode(p)
+	encode(p[protocol.HeaderSize:])
+	s.outbox = append(s.outbox, p)
+}
+
+// program handles an event about programs: the driver fetches the beginning of an object,
+// and refuses it.
+func (s *script) program(p []byte) {
+	e, err := protocol.DecodeProgramEvent(p)
+	if err != nil {
+		s.t.Error(err)
+	}
+	if e.Nonce != s.nonce && s.fault != "takes an offer of another session" {
+		return
+	}
+	r := protocol.ProgramReport{
+		Digest: e.Digest, Kind: protocol.KindWalk, State: protocol.ProgramRefused, Reason: "a test",
+	}
+	switch e.Type {
+	case protocol.EventOffer:
+		if s.fault == "does not answer an offer" {
+			return
+		}
+		g := protocol.Get{Digest: e.Digest, Length: e.Offer.Size}
+		s.tell(protocol.MessageGet, protocol.GetSize, g.Encode)
+	case protocol.EventData:
+		if s.fault == "loads what was not offered" {
+			r.State = protocol.ProgramActive
+		}
+		s.tell(protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
+	}
+}
+
+// A driver that takes no programs has no occasion to break rules about them.
+func TestDriverThatTakesNoPrograms(t *testing.T) {
+	results, err := examine(t, "takes no programs", acceptedByQEMU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, r := range results {
+		about := len(id) > 10 && id[:10] == "FBPP-PROG-"
+		if about && r.Outcome != report.Skip || !about && r.Outcome != report.Pass {
+			t.Errorf("%s: %v: %s", id, r.Outcome, r.Detail)
+		}
+	}
+}
