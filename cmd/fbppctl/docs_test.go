@@ -23,12 +23,17 @@ func TestCommandsOfTheDocumentsExist(t *testing.T) {
 	t.Setenv("FBPP_CONTROL_PATH", "/nonexistent/control.sock")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // or watch would not end
-	files, err := filepath.Glob("../../docs/*.md")
+	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
+	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir()) // some commands write files
 	n := 0
-	for _, file := range append(files, "../../README.md") {
+	for _, file := range append(files, filepath.Join(root, "README.md")) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
