@@ -4,7 +4,7 @@ package driver
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -150,11 +150,20 @@ func (s *session) judgeBuffers() (short bool) {
 	return short
 }
 
+// OfferedDigest is the digest of the object that the suite offers, and for which it delivers
+// another one. A driver whose policy pins it fetches that, and has to find out.
+func OfferedDigest() protocol.Digest { return sha256.Sum256([]byte("fbpp-conform")) }
+
 // offer sends an OFFER of an object that nobody has.
 func (s *session) offer(nonce uint64, phantom bool) (*offer, error) {
 	e := protocol.ProgramEvent{Type: protocol.EventOffer, Nonce: nonce}
-	e.Offer = protocol.Offer{Kind: protocol.KindWalk, Size: 1000, Version: 1, Name: "conformance"}
-	_, _ = rand.Read(e.Offer.Digest[:]) // documented to never fail
+	e.Offer = protocol.Offer{
+		Digest: OfferedDigest(), Kind: protocol.KindWalk, Size: 1000, Version: 1,
+		Name: "conformance",
+	}
+	if phantom {
+		e.Offer.Digest[0]++
+	}
 	o := &offer{phantom: phantom}
 	var err error
 	waited := s.awaitOr(ruleUsable, "the driver left no event buffer for %v", func() bool {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 	"github.com/fbpp-project/fbpp/tests/lab"
@@ -44,6 +45,9 @@ const (
 	hostilePath    = "/hostile"
 )
 
+// policyPath is where the agent's policy is. It takes the program that the suite offers.
+const policyPath = "/policy.json"
+
 // machine is a guest and the socket of its device's backend.
 type machine struct {
 	ctx    context.Context
@@ -66,7 +70,13 @@ func boot(t *testing.T, series guest.Series) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := parts.Config(series, 320, map[string]string{hostilePath: hostile})
+	policy := filepath.Join(t.TempDir(), "policy.json")
+	text := fmt.Sprintf(`{"pinned": ["%v"]}`, driver.OfferedDigest())
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := parts.Config(series, 320,
+		map[string]string{hostilePath: hostile, policyPath: policy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +117,8 @@ func (m *machine) close() {
 
 // startAgent starts the agent. The agent waits until the device has a backend.
 func (m *machine) startAgent(ctx context.Context) error {
-	return m.vm.Spawn(ctx, agentName, lab.AgentPath, "--log-level=debug")
+	return m.vm.Spawn(ctx, agentName, lab.AgentPath, "--log-level=debug",
+		"--program-policy="+policyPath)
 }
 
 // execute returns a function that runs a QMP command without arguments.
