@@ -18,7 +18,8 @@ const (
 	helloReason  = helloRelease + 64
 )
 
-// Features tells what a guest's allocator does with free pages (section 7.1).
+// Features tells what a guest's allocator does with free pages, and what its driver can do
+// (section 7.1).
 type Features uint32
 
 // The features.
@@ -26,17 +27,19 @@ const (
 	FeaturePagePoison  Features = 1 << 0 // free pages carry a pattern that is checked
 	FeatureInitOnFree  Features = 1 << 1 // pages are zeroed when freed, not when allocated
 	FeatureInitOnAlloc Features = 1 << 2 // pages are zeroed when they are allocated
+	FeatureDropCache   Features = 1 << 3 // the driver can drop cold page cache
 )
 
 // String implements fmt.Stringer: names joined by commas, "none" for 0.
 func (f Features) String() string {
 	var names []string
-	for bit, name := range []string{"page-poison", "init-on-free", "init-on-alloc"} {
+	known := []string{"page-poison", "init-on-free", "init-on-alloc", "drop-cache"}
+	for bit, name := range known {
 		if f&(1<<bit) != 0 {
 			names = append(names, name)
 		}
 	}
-	if rest := f &^ (FeaturePagePoison | FeatureInitOnFree | FeatureInitOnAlloc); rest != 0 {
+	if rest := f >> len(known) << len(known); rest != 0 {
 		names = append(names, fmt.Sprintf("%#x", uint32(rest)))
 	}
 	if names == nil {
@@ -51,7 +54,9 @@ type Hello struct {
 	MaxOrder uint8  // highest order that it will report
 	RAMBytes uint64 // memory that the guest manages
 	Release  string // operating system and version
-	Reason   string // one line for the operator when the status is not OK
+	// Reason is one line for the operator: why the status is not OK; with OK why cache
+	// cannot be dropped.
+	Reason string
 }
 
 // Encode writes the body into p, which has at least HelloSize bytes. Strings
