@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package coldcache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files of a group.
+const (
+	statFile    = "memory.stat"
+	reclaimFile = "memory.reclaim"
+)
+
+// maxGroups bounds how many groups are looked at.
+const maxGroups = 10_000
+
+// group is a control group.
+type group struct {
+	folder string
+	depth  int
+	within []string // folders of the groups right within it
+}
+
+// cgroups are the groups of a kernel: the root folder of cgroup v2, and the file that lists
+// the swap.
+type cgroups struct{ root, swapsFile string }
+
+// groups implements kernel. Groups within others come first: what a group has of its own
+// includes the cache of groups that are gone, and is seen best when those within it have no
+// cold cache.
+func (c cgroups) groups(ctx context.Context) ([]group, error) {
+	var all []group
+	index := make(map[string]int)
+	err := filepath.WalkDir(c.root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil || len(all) == maxGroups:
+			return fs.SkipAll
+		case err != nil && path == c.root:
+			return err
+		case err != nil: // it is gone
+			return fs.SkipDir
+		case !e.IsDir():
+			return nil
+		}
+		if _, err := os.Stat(filepath.Join(path, reclaimFile)); err != nil {
+			return fs.SkipDir // the memory of these is counted in the group above
+		}
+		if i, ok := index[filepath.Dir(path)]; ok && path != c.root {
+			all[i].within = append(all[i].within, path)
+		}
+		index[path] = len(all)
+		all = append(all, group{folder: path, depth: strings.Count(path, "/")})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find control groups: %w", err)
+	}
+	slices.SortStableFunc(all, func(a, b group) int { return cmp.Compare(b.depth, a.depth) })
+	return all, nil
+}
+
+// figures implements kernel.
+func (c cgroups) figures(folder string) (figures, error) {
+	text, err := os.ReadFile(filepath.Join(folder, statFile))
+	if err != nil {
+		return figures{}, err
+	}
+	return parseFigures(text, uint64(os.Getpagesize()))
+}
+
+// reclaim implements kernel. The file is not an os.File: that would take EAGAIN, by which
+// the kernel says that it found less, for a reason to wait.
+func (c cgroups) reclaim(folder string, bytes uint64, spare bool) (err error) {
+	path := filepath.Join(folder, reclaimFile)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	order := fmt.Sprint(bytes)
+	if spare {
+		order += " swappiness=0"
+	}
+	if _, err := unix.Write(fd, []byte(order)); err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+// swaps implements kernel. The first line of the file is a heading.
+func (c cgroups) swaps() (bool, error) {
+	text, err := os.ReadFile(c.swapsFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // a kernel without swap
+	}
+	return strings.Count(string(text), "\n") > 1, err
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package coldcache has the kernel drop clean page cache that nobody has used lately. The
+// kernel's own reclaim does it (memory.reclaim of cgroup v2), so the kernel always knows
+// what it still has. Dirty pages are not written for it, and nothing is swapped out.
+//
+// The kernel does not say which pages it will take. So the package asks for little at a
+// time, and only while cold cache is left: reclaim takes cold pages first.
+package coldcache

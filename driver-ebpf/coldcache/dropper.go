@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package coldcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// The most and the least that the kernel is asked for at once, in bytes. Less is not worth
+// a look at the figures. More would take too long between two looks at the clock.
+const (
+	mostAtOnce  = 16 << 20
+	leastAtOnce = 512 << 10
+)
+
+// Why a guest cannot drop cache.
+var (
+	errNoCgroup  = errors.New("cgroup v2 with its memory controller is not at /sys/fs/cgroup")
+	errNoReclaim = errors.New("the kernel has no memory.reclaim (before Linux 5.19)")
+	errSwap      = errors.New("swap is on, and this kernel would use it (before Linux 6.9)")
+)
+
+// Dropper drops cold cache. It must be used by one goroutine at a time.
+type Dropper struct {
+	kernel kernel
+	// spares says that the kernel can be told to spare the memory of processes.
+	spares bool
+}
+
+// kernel is what the dropper needs of the kernel. A group is named by its folder.
+type kernel interface {
+	groups(ctx context.Context) ([]group, error)
+	figures(folder string) (figures, error)
+	// reclaim asks for memory of a group. With spare it takes none of processes.
+	reclaim(folder string, bytes uint64, spare bool) error
+	swaps() (bool, error)
+}
+
+// Open returns a dropper. The error says why this guest cannot drop cache.
+func Open() (*Dropper, error) { return open(cgroups{"/sys/fs/cgroup", "/proc/swaps"}) }
+
+func open(k cgroups) (*Dropper, error) {
+	d := &Dropper{kernel: k}
+	if _, err := k.figures(k.root); errors.Is(err, os.ErrNotExist) {
+		return nil, errNoCgroup
+	} else if err != nil {
+		return nil, err
+	}
+	// A request for nothing has no effect. An older kernel refuses the word swappiness.
+	switch err := k.reclaim(k.root, 0, true); {
+	case err == nil:
+		d.spares = true
+	case errors.Is(err, os.ErrNotExist):
+		return nil, errNoReclaim
+	case errors.Is(err, unix.EINVAL):
+		if err := k.reclaim(k.root, 0, false); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, err
+	}
+	return d, d.mayDrop()
+}
+
+// mayDrop returns an error if the kernel could swap memory out.
+func (d *Dropper) mayDrop() error {
+	if d.spares {
+		return nil
+	}
+	on, err := d.kernel.swaps()
+	if err == nil && on {
+		err = errSwap
+	}
+	return err
+}
+
+// Drop drops at most so many bytes of cold cache, until ctx ends. It calls dropped with the
+// bytes of each step. It looks at ctx between its steps only. A step takes as long as the
+// kernel's reclaim does. After an error of one group it goes on with the others.
+func (d *Dropper) Drop(ctx context.Context, most uint64, dropped func(bytes uint64)) error {
+	// Swap may have been added since the last time.
+	if err := d.mayDrop(); err != nil {
+		return err
+	}
+	groups, err := d.kernel.groups(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range groups {
+		if ctx.Err() != nil {
+			break
+		}
+		sum, groupErr := d.dropFrom(ctx, &groups[i], most, dropped)
+		most -= sum
+		if !gone(groupErr) {
+			err = errors.Join(err, groupErr)
+		}
+	}
+	return err
+}
+
+// gone says whether an error says that a group is no more.
+func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) }
+
+// dropFrom drops cold cache of one group that does not belong to a group within it. It
+// returns how many bytes, also with an error.
+func (d *Dropper) dropFrom(
+	ctx context.Context, g *group, most uint64, dropped func(bytes uint64),
+) (sum uint64, err error) {
+	before, err := d.look(g)
+	if err != nil {
+		return 0, err
+	}
+	for left := before.cold; ctx.Err() == nil; {
+		// Some kernels take twice of what they are asked for.
+		ask := min(mostAtOnce, left/2, (most-sum)/2) &^ (uint64(os.Getpagesize()) - 1)
+		if ask < leastAtOnce {
+			break
+		}
+		err := d.kernel.reclaim(g.folder, ask, d.spares)
+		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			return sum, err
+		}
+		now, err := d.look(g)
+		if err != nil {
+			return sum, err
+		}
+		taken, within := now.taken-before.taken, now.within-before.within
+		counted := min(taken, most-sum) // others may have had memory reclaimed as well
+		sum += counted
+		dropped(counted)
+		if taken == 0 || within > taken/2 {
+			break // nothing more can be had, or only from groups within
+		}
+		// The kernel counts hot pages as cold when it wants more: so the cold ones that
+		// are left cannot be more than they were before.
+		left = min(left-min(taken, left), now.cold)
+		before = now
+	}
+	return sum, nil
+}
+
+// view is what a group has of its own, and what was reclaimed, in bytes.
+type view struct {
+	cold   uint64 // of the group's own
+	taken  uint64 // so far, of the group and those within it
+	within uint64 // so far, of those within it
+}
+
+func (d *Dropper) look(g *group) (v view, err error) {
+	all, err := d.kernel.figures(g.folder)
+	if err != nil {
+		return v, err
+	}
+	v = view{cold: all.cold, taken: all.taken}
+	for _, folder := range g.within {
+		f, err := d.kernel.figures(folder)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return v, err
+		}
+		v.cold -= min(f.cold, v.cold)
+		v.within += f.taken
+	}
+	return v, nil
+}
+
+// figures are the kernel's about a group and those within it, in bytes.
+type figures struct {
+	cold  uint64 // clean cache that was not used lately
+	taken uint64 // reclaimed so far
+}
+
+// parseFigures reads a memory.stat.
+func parseFigures(text []byte, page uint64) (figures, error) {
+	found := map[string]uint64{}
+	for line := range bytes.Lines(text) {
+		var name string
+		var value uint64
+		if n, _ := fmt.Sscanf(string(line), "%s %d", &name, &value); n == 2 {
+			found[name] = value
+		}
+	}
+	for _, name := range []string{"inactive_file", "pgsteal"} {
+		if _, ok := found[name]; !ok {
+			return figures{}, fmt.Errorf("memory.stat has no %s", name)
+		}
+	}
+	unclean := found["file_dirty"] + found["file_writeback"]
+	cold := found["inactive_file"]
+	return figures{cold: cold - min(unclean, cold), taken: found["pgsteal"] * page}, nil
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package coldcache
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const mib = 1 << 20
+
+// memory is a group's of a simulated kernel, in bytes.
+type memory struct {
+	cold, demoted, hot, taken uint64
+	within                    []string
+}
+
+// simulated is a kernel whose reclaim takes cold cache first. When there is less of it than
+// of hot cache, reclaim counts a part of the hot cache as cold, and takes that next.
+type simulated struct {
+	memory map[string]*memory
+	order  []string
+	greed  uint64 // it takes so many times what it is asked for
+	swap   bool
+	// inwards says that reclaim takes from the groups within first.
+	inwards bool
+	fail    map[string]error // what reclaim of a group returns
+	asked   []uint64
+	after   func() // is called after each reclaim
+}
+
+func (s *simulated) groups(context.Context) (all []group, err error) {
+	for _, name := range s.order {
+		all = append(all, group{folder: name, within: s.memory[name].within})
+	}
+	return all, nil
+}
+
+func (s *simulated) figures(name string) (f figures, err error) {
+	m := s.memory[name]
+	if m == nil {
+		return f, fs.ErrNotExist
+	}
+	f = figures{cold: m.cold + m.demoted, taken: m.taken}
+	for _, inner := range m.within {
+		g, err := s.figures(inner)
+		if err != nil {
+			return f, err
+		}
+		f.cold, f.taken = f.cold+g.cold, f.taken+g.taken
+	}
+	return f, nil
+}
+
+func (s *simulated) reclaim(name string, bytes uint64, _ bool) error {
+	s.asked = append(s.asked, bytes)
+	m := s.memory[name]
+	want := bytes * s.greed
+	from := append([]string{name}, m.within...)
+	if s.inwards {
+		slices.Reverse(from)
+	}
+	for _, name := range from {
+		g := s.memory[name]
+		for _, part := range []*uint64{&g.cold, &g.demoted, &g.hot} {
+			n := min(want, *part)
+			*part, want, g.taken = *part-n, want-n, g.taken+n
+		}
+		if g.cold+g.demoted < g.hot {
+			g.demoted, g.hot = g.demoted+g.hot/2, g.hot-g.hot/2
+		}
+	}
+	if s.after != nil {
+		s.after()
+	}
+	if want > 0 {
+		return errors.Join(s.fail[name], unix.EAGAIN)
+	}
+	return s.fail[name]
+}
+
+func (s *simulated) swaps() (bool, error) { return s.swap, nil }
+
+// drop runs a dropper and returns what it says that it dropped.
+func drop(t *testing.T, s *simulated, most uint64) (sum uint64, err error) {
+	t.Helper()
+	d := &Dropper{kernel: s}
+	err = d.Drop(t.Context(), most, func(n uint64) { sum += n })
+	return sum, err
+}
+
+func oneGroup(greed, cold, hot uint64) *simulated {
+	return &simulated{
+		greed: greed, order: []string{"a"},
+		memory: map[string]*memory{"a": {cold: cold, hot: hot}},
+	}
+}
+
+func TestColdCacheGoesAndHotCacheStays(t *testing.T) {
+	for _, greed := range []uint64{1, 2} {
+		for _, cold := range []uint64{0, 1 * mib, 5 * mib, 64 * mib, 1000 * mib} {
+			s := oneGroup(greed, cold, 32*mib)
+			sum, err := drop(t, s, 1<<40)
+			m := s.memory["a"]
+			if hot := m.demoted + m.hot; err != nil || hot != 32*mib || m.cold > 2*mib || sum != m.taken {
+				t.Errorf("greed %d, %d MiB cold: %d hot and %d cold bytes are left, %d dropped, %v",
+					greed, cold/mib, hot, m.cold, sum, err)
+			}
+		}
+	}
+}
+
+func TestNoMoreIsDroppedThanAllowed(t *testing.T) {
+	for _, greed := range []uint64{1, 2} {
+		s := oneGroup(greed, 500*mib, 0)
+		sum, err := drop(t, s, 40*mib)
+		if err != nil || sum > 40*mib || sum < 38*mib || s.memory["a"].taken != sum {
+			t.Errorf("greed %d: %d bytes are dropped, %d counted: %v", greed, s.memory["a"].taken, sum, err)
+		}
+		if most := slices.Max(s.asked); most > mostAtOnce {
+			t.Errorf("the kernel is asked for %d bytes at once", most)
+		}
+	}
+}
+
+// What a group has of its own, such as the cache of a group that is gone, is dropped. The
+// hot cache of a group within it is not taken for it.
+func TestGroupsWithinOthers(t *testing.T) {
+	for _, inwards := range []bool{false, true} {
+		s := &simulated{greed: 1, inwards: inwards, order: []string{"in", "out"}}
+		in := &memory{cold: 10 * mib, hot: 50 * mib}
+		out := &memory{cold: 100 * mib, within: []string{"in"}}
+		s.memory = map[string]*memory{"in": in, "out": out}
+		if _, err := drop(t, s, 1<<40); err != nil {
+			t.Fatal(err)
+		}
+		mayLose := uint64(0)
+		if inwards {
+			mayLose = mostAtOnce // then it is noticed
+		}
+		if hot := in.demoted + in.hot; hot < 50*mib-mayLose || in.cold > 2*mib ||
+			out.cold > 2*mib && !inwards {
+			t.Errorf("inwards %v: inside %+v, outside %+v are left", inwards, in, out)
+		}
+	}
+}
+
+func TestDroppingEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := oneGroup(1, 1000*mib, 0)
+	s.after = cancel
+	d := &Dropper{kernel: s}
+	if err := d.Drop(ctx, 1<<40, func(uint64) {}); err != nil || len(s.asked) != 1 {
+		t.Errorf("%d steps: %v", len(s.asked), err)
+	}
+}
+
+func TestFailureOfOneGroup(t *testing.T) {
+	broken := errors.New("broken")
+	for name, tc := range map[string]struct{ err, want error }{
+		"an error":                  {broken, broken},
+		"a group that is gone":      {unix.ENODEV, nil},
+		"a reclaim that found less": {unix.EAGAIN, nil},
+		"a signal":                  {unix.EINTR, nil},
+	} {
+		s := oneGroup(1, 64*mib, 0)
+		s.order = []string{"b", "a"}
+		s.memory["b"] = &memory{cold: 64 * mib}
+		s.fail = map[string]error{"b": tc.err}
+		if _, err := drop(t, s, 1<<40); !errors.Is(err, tc.want) || tc.want == nil && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left := s.memory["a"].cold; left > 2*mib {
+			t.Errorf("%s: %d bytes of the other group are left", name, left)
+		}
+	}
+}
+
+func TestNothingIsDroppedWhereItWouldBeSwapped(t *testing.T) {
+	s := oneGroup(1, 64*mib, 0)
+	s.swap = true
+	if sum, err := drop(t, s, 1<<40); !errors.Is(err, errSwap) || sum != 0 || s.asked != nil {
+		t.Errorf("%d bytes are dropped: %v", sum, err)
+	}
+	d := &Dropper{kernel: s, spares: true}
+	if err := d.Drop(t.Context(), 1<<40, func(uint64) {}); err != nil || s.asked == nil {
+		t.Errorf("a kernel that can spare the memory of processes: %v", err)
+	}
+}
+
+const stat = "anon 5\ninactive_file 5242880\nfile_dirty 1048576\nfile_writeback 4096\npgsteal 7\n"
+
+func TestFiguresOfAGroup(t *testing.T) {
+	f, err := parseFigures([]byte(stat), 4096)
+	if want := (figures{cold: 4*mib - 4096, taken: 7 * 4096}); err != nil || f != want {
+		t.Errorf("%+v, want %+v: %v", f, want, err)
+	}
+	f, err = parseFigures([]byte("file_dirty 9\ninactive_file 4\npgsteal 0\n"), 4096)
+	if err != nil || f.cold != 0 {
+		t.Errorf("more is dirty than there is: %+v, %v", f, err)
+	}
+	for _, text := range []string{"", "inactive_file 1\n", "pgsteal 1\n", "inactive_file x\npgsteal 1"} {
+		if _, err := parseFigures([]byte(text), 4096); err == nil {
+			t.Errorf("%q has figures", text)
+		}
+	}
+}
+
+// tree makes a folder of groups with the files of the given ones.
+func tree(t *testing.T, folders ...string) cgroups {
+	t.Helper()
+	c := cgroups{root: t.TempDir(), swapsFile: "/proc/swaps"}
+	for _, folder := range folders {
+		at := filepath.Join(c.root, folder)
+		err := os.MkdirAll(at, 0o755)
+		for name, text := range map[string]string{statFile: stat, reclaimFile: ""} {
+			err = errors.Join(err, os.WriteFile(filepath.Join(at, name), []byte(text), 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+func TestGroupsAreFoundFromTheInside(t *testing.T) {
+	c := tree(t, "", "a", "a/b", "c")
+	if err := os.MkdirAll(filepath.Join(c.root, "no-memory", "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.groups(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	within := make(map[string]int)
+	for _, g := range all {
+		name, err := filepath.Rel(c.root, g.folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+		within[name] = len(g.within)
+	}
+	if want := []string{"a/b", "a", "c", "."}; !slices.Equal(names, want) {
+		t.Errorf("groups %v, want %v", names, want)
+	}
+	if within["."] != 2 || within["a"] != 1 || within["a/b"] != 0 {
+		t.Errorf("groups within: %v", within)
+	}
+}
+
+func TestOpenSaysWhyNothingCanBeDropped(t *testing.T) {
+	if _, err := open(tree(t)); !errors.Is(err, errNoCgroup) {
+		t.Errorf("without control groups: %v", err)
+	}
+	c := tree(t, "")
+	if d, err := open(c); err != nil || !d.spares {
+		t.Errorf("with control groups: %v", err)
+	}
+	if text, err := os.ReadFile(filepath.Join(c.root, reclaimFile)); err != nil ||
+		string(text) != "0 swappiness=0" {
+		t.Errorf("the kernel was asked for %q: %v", text, err)
+	}
+	if err := os.Remove(filepath.Join(c.root, reclaimFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(c); !errors.Is(err, errNoReclaim) {
+		t.Errorf("with an old kernel: %v", err)
+	}
+}
