@@ -60,7 +60,17 @@ func (t *fakeTransport) Receive(limit time.Duration) (protocol.Event, bool, erro
 		return event, true, nil
 	case <-t.woken:
 		return protocol.Event{}, false, ErrInterrupted
+	case <-expires(limit):
+		return protocol.Event{}, false, nil
 	}
+}
+
+// expires returns a channel that receives after limit, or never.
+func expires(limit time.Duration) <-chan time.Time {
+	if limit == Forever {
+		return nil
+	}
+	return time.After(limit)
 }
 
 func (t *fakeTransport) Send(m Message) error {
@@ -175,7 +185,7 @@ var testGuest = Guest{
 
 func mustAgent(t *testing.T, guest Guest, walker walk.Walker) *Agent {
 	t.Helper()
-	a, err := New(guest, walker, nil)
+	a, err := New(guest, walker, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
