@@ -31,6 +31,9 @@ func (i *Identity) Refuses() bool {
 	return i.Status != protocol.StatusOK || i.contentMatters()
 }
 
+// DropsCache says whether the driver can drop cold cache.
+func (i *Identity) DropsCache() bool { return i.Features&protocol.FeatureDropCache != 0 }
+
 func (i *Identity) contentMatters() bool {
 	return i.Status == protocol.StatusContentMatters || i.Features&protocol.FeaturePagePoison != 0
 }

@@ -32,6 +32,8 @@ type Migration struct {
 	// Cache is the policy for cold page cache when the migration ended; empty if an
 	// older version noted it.
 	Cache string `json:"cache,omitempty"`
+	// DroppedBytes is the cache that the guest says it dropped for the migration.
+	DroppedBytes uint64 `json:"dropped_bytes,omitempty"`
 }
 
 // Kept is how many migrations a Log keeps. The file has at most twice as many

@@ -16,6 +16,7 @@ type Phase struct {
 // The names of phases. A new one is added to Phases, too.
 const (
 	PhaseWakeup   = "wakeup"   // of the driver: until its first sign of life
+	PhaseDrop     = "drop"     // the guest dropped cold cache, as the guest measured it
 	PhaseWalk     = "walk"     // the guest's walk, as the guest measured it
 	PhaseTransfer = "transfer" // until the last record was there
 	PhaseDecode   = "decode"   // of the records
@@ -33,8 +34,8 @@ const (
 // keep figures by name.
 func Phases() []string {
 	return []string{
-		PhaseWakeup, PhaseWalk, PhaseTransfer, PhaseDecode, PhaseFind, PhaseScan, PhasePeek,
-		PhaseSieve, PhaseOrder, PhaseWrite,
+		PhaseWakeup, PhaseDrop, PhaseWalk, PhaseTransfer, PhaseDecode, PhaseFind, PhaseScan,
+		PhasePeek, PhaseSieve, PhaseOrder, PhaseWrite,
 	}
 }
 
