@@ -55,6 +55,8 @@ func scenarios() []scenario {
 		{name: "switched off in a request", blame: ruleUsable, asks: true, play: switchedInRequest},
 		{name: "HELLO wanted", blame: ruleUsable, only: []string{ruleWanted}, play: helloWanted},
 		{name: "HELLO wanted in a request", blame: ruleUsable, asks: true, play: helloWantedInRequest},
+		{name: "cache to be dropped", blame: ruleDropTime, asks: true,
+			only: []string{ruleDropMost, ruleDropTime}, play: dropsCache},
 		{name: "the guest paused", blame: ruleUsable, waits: true, play: paused},
 		{name: "the driver restarted", blame: ruleUsable, waits: true, only: []string{ruleAgain},
 			play: restarted},

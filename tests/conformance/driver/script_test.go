@@ -4,6 +4,7 @@ package driver_test
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -218,6 +219,9 @@ func (s *script) event(e protocol.Event) {
 	case s.dead:
 	case e.Type == protocol.EventReportFree:
 		s.request, s.sent = e, 0
+		if s.fault == "drops cache for ever" && e.DropsCache() && e.DropMS == math.MaxUint32 {
+			s.sent = -1
+		}
 		if s.fault == "breaks off at its deadline" && e.BudgetEntries == 1 {
 			s.sent = -1
 		}
@@ -309,6 +313,10 @@ func (s *script) next() []byte {
 	if resumed {
 		trailer.Records += 2
 	}
+	if s.request.DropsCache() {
+		trailer.Dropped = min(s.request.DropMiB, 10) // pages of any size
+		trailer.DropUS = 1
+	}
 	s.sent = -1
 	s.answers++
 	s.answered.Add(1)
@@ -318,10 +326,13 @@ func (s *script) next() []byte {
 // hello sends a HELLO.
 func (s *script) hello() {
 	h := protocol.Header{Type: protocol.MessageHello, PageShift: 12}
-	body := protocol.Hello{MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script"}
+	body := protocol.Hello{
+		MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script",
+		Features: protocol.FeatureDropCache,
+	}
 	switch s.fault {
 	case "hides that contents matter":
-		body.Features = protocol.FeaturePagePoison
+		body.Features |= protocol.FeaturePagePoison
 	case "reports higher orders than it says":
 		body.MaxOrder = blockOrder - 1
 	case "refuses":

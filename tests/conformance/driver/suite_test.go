@@ -161,7 +161,6 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"fills a reserved field":                  "FBPP-MSG-2",
 		"fills a reserved field of its hello":     "FBPP-MSG-2",
 		"starts with a status":                    "FBPP-MSG-2",
-		"fills the trailer's reserved field":      "FBPP-MSG-2",
 		"numbers its hello":                       "FBPP-MSG-4",
 		"keeps half of the generation":            "FBPP-MSG-4",
 		"changes messages too early":              "FBPP-MSG-5",
@@ -182,6 +181,10 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"counts wrongly":                          "FBPP-REP-8",
 		"holds its lock while it waits":           "FBPP-REP-10",
 		"stops the guest":                         "FBPP-REP-10",
+		"drops cache unasked":                     "FBPP-DROP-3",
+		"spends time on cache unasked":            "FBPP-DROP-3",
+		"drops more cache than it may":            "FBPP-DROP-4",
+		"drops cache for ever":                    "FBPP-DROP-5",
 		"is dead after a cancel":                  "FBPP-OP-1",
 	}
 	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), examineAsQEMU(t))
