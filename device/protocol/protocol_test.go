@@ -47,7 +47,9 @@ func TestEveryStructureRoundTrips(t *testing.T) {
 		t.Errorf("header: got %+v, %v", got, err)
 	}
 
-	trailer := Trailer{Records: 1, WalkUS: 2, HoldMaxUS: 3, Holds: 4, LeftOut: 5, Dropped: 6, DropUS: 7}
+	trailer := Trailer{
+		Records: 1, WalkUS: 2, HoldMaxUS: 3, Holds: 4, LeftOut: 5, Dropped: 6, DropUS: 7,
+	}
 	trailer.Encode(p[:])
 	if got, err := DecodeTrailer(p[:]); err != nil || got != trailer {
 		t.Errorf("trailer: got %+v, %v", got, err)

@@ -29,7 +29,9 @@ func askDrop(generation uint64, mib, ms uint32) protocol.Event {
 }
 
 // serveInTurn runs the agent. Each event comes when the one before has been answered.
-func serveInTurn(t *testing.T, a *Agent, tr *fakeTransport, events ...protocol.Event) []sentMessage {
+func serveInTurn(
+	t *testing.T, a *Agent, tr *fakeTransport, events ...protocol.Event,
+) []sentMessage {
 	t.Helper()
 	tr.fail = errUnplugged
 	next := func() {

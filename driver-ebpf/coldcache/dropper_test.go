@@ -206,7 +206,9 @@ func TestFiguresOfAGroup(t *testing.T) {
 	if err != nil || f.cold != 0 {
 		t.Errorf("more is dirty than there is: %+v, %v", f, err)
 	}
-	for _, text := range []string{"", "inactive_file 1\n", "pgsteal 1\n", "inactive_file x\npgsteal 1"} {
+	for _, text := range []string{
+		"", "inactive_file 1\n", "pgsteal 1\n", "inactive_file x\npgsteal 1",
+	} {
 		if _, err := parseFigures([]byte(text), 4096); err == nil {
 			t.Errorf("%q has figures", text)
 		}

@@ -24,7 +24,8 @@ func dropsCache(s *session) error {
 	}
 	const most = math.MaxUint32
 	for _, d := range []drop{{1, most}, {most, 1}, {8, 100}, {most, most}} {
-		if err := s.exchange(question{drop: d, deadline: min(s.c.Patience/2, 10*time.Second)}); err != nil {
+		q := question{drop: d, deadline: min(s.c.Patience/2, 10*time.Second)}
+		if err := s.exchange(q); err != nil {
 			return err
 		}
 	}
