@@ -7,7 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -181,20 +184,26 @@ type figures struct {
 
 // parseFigures reads a memory.stat.
 func parseFigures(text []byte, page uint64) (figures, error) {
-	found := map[string]uint64{}
+	var cold, dirty, writeback, taken uint64
+	wanted := map[string]*uint64{
+		"inactive_file": &cold, "file_dirty": &dirty, "file_writeback": &writeback,
+		"pgsteal": &taken,
+	}
 	for line := range bytes.Lines(text) {
-		var name string
-		var value uint64
-		if n, _ := fmt.Sscanf(string(line), "%s %d", &name, &value); n == 2 {
-			found[name] = value
+		name, number, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
+		value, ok := wanted[string(name)]
+		if !ok {
+			continue
 		}
-	}
-	for _, name := range []string{"inactive_file", "pgsteal"} {
-		if _, ok := found[name]; !ok {
-			return figures{}, fmt.Errorf("memory.stat has no %s", name)
+		var err error
+		if *value, err = strconv.ParseUint(string(number), 10, 64); err != nil {
+			return figures{}, fmt.Errorf("read memory.stat: %w", err)
 		}
+		delete(wanted, string(name))
 	}
-	unclean := found["file_dirty"] + found["file_writeback"]
-	cold := found["inactive_file"]
-	return figures{cold: cold - min(unclean, cold), taken: found["pgsteal"] * page}, nil
+	if len(wanted) > 0 {
+		return figures{}, fmt.Errorf("read memory.stat: it lacks %v",
+			slices.Sorted(maps.Keys(wanted)))
+	}
+	return figures{cold: cold - min(dirty+writeback, cold), taken: taken * page}, nil
 }
