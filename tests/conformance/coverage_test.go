@@ -45,6 +45,7 @@ var binds = map[string]string{
 	"FBPP-WIN-1": device, "FBPP-WIN-2": device, "FBPP-WIN-3": device, "FBPP-WIN-4": device,
 	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device,
 	"FBPP-WIN-9": device, "FBPP-WIN-10": device, "FBPP-WIN-11": device,
+	"FBPP-WIN-12": device, "FBPP-WIN-13": device, "FBPP-WIN-14": device,
 }
 
 // unseen are rules that a suite cannot check, with the side that they bind, and why.

@@ -71,6 +71,7 @@ func fpDropBounds(s *session) {
 	m.nextRequest()
 	m.cancel()
 	m.await(protocol.EventCancel)
+	m.noEvent(protocol.EventReportFree) // others may come late, on a busy host
 	for _, e := range m.seen {
 		bounds := e.DropMiB != 0 && e.DropMS != 0
 		if none := e.DropMiB == 0 && e.DropMS == 0; e.DropsCache() && !bounds ||
