@@ -20,6 +20,8 @@ import (
 const (
 	statFile    = "memory.stat"
 	reclaimFile = "memory.reclaim"
+	minFile     = "memory.min"
+	lowFile     = "memory.low"
 )
 
 // maxGroups bounds how many groups are looked at.
@@ -30,6 +32,9 @@ type group struct {
 	folder string
 	depth  int
 	within []string // folders of the groups right within it
+	// protected says that it has a memory.min or memory.low, or is within such a group.
+	// Reclaim of the group itself would ignore it.
+	protected bool
 }
 
 // cgroups are the groups of a kernel: the root folder of cgroup v2, and the file that lists
@@ -56,11 +61,16 @@ func (c cgroups) groups(ctx context.Context) ([]group, error) {
 		if _, err := os.Stat(filepath.Join(path, reclaimFile)); err != nil {
 			return fs.SkipDir // the memory of these is counted in the group above
 		}
+		g := group{folder: path, depth: strings.Count(path, "/")}
+		if g.protected, err = protected(path); err != nil {
+			return err
+		}
 		if i, ok := index[filepath.Dir(path)]; ok && path != c.root {
 			all[i].within = append(all[i].within, path)
+			g.protected = g.protected || all[i].protected
 		}
 		index[path] = len(all)
-		all = append(all, group{folder: path, depth: strings.Count(path, "/")})
+		all = append(all, g)
 		return nil
 	})
 	if err != nil {
@@ -68,6 +78,21 @@ func (c cgroups) groups(ctx context.Context) ([]group, error) {
 	}
 	slices.SortStableFunc(all, func(a, b group) int { return cmp.Compare(b.depth, a.depth) })
 	return all, nil
+}
+
+// protected says whether a group has memory of its own that the kernel is to spare. The
+// root has no such files.
+func protected(folder string) (bool, error) {
+	for _, name := range []string{minFile, lowFile} {
+		text, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil && !gone(err) {
+			return false, err
+		}
+		if amount := strings.TrimSpace(string(text)); amount != "" && amount != "0" {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // figures implements kernel.

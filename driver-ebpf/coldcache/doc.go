@@ -5,5 +5,7 @@
 // what it still has. Dirty pages are not written for it, and nothing is swapped out.
 //
 // The kernel does not say which pages it will take. So the package asks for little at a
-// time, and only while cold cache is left: reclaim takes cold pages first.
+// time, and only while cold cache is left: reclaim takes cold pages first. It ignores the
+// memory.min and memory.low of the group that it is asked of. So the package asks it of no
+// group that has one, nor of those within.
 package coldcache

@@ -99,6 +99,9 @@ func (d *Dropper) Drop(ctx context.Context, most uint64, dropped func(bytes uint
 		if ctx.Err() != nil {
 			break
 		}
+		if groups[i].protected {
+			continue
+		}
 		sum, groupErr := d.dropFrom(ctx, &groups[i], most, dropped)
 		most -= sum
 		if !gone(groupErr) {

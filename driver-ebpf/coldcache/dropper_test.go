@@ -21,6 +21,7 @@ const mib = 1 << 20
 type memory struct {
 	cold, demoted, hot, taken uint64
 	within                    []string
+	protected                 bool
 }
 
 // simulated is a kernel whose reclaim takes cold cache first. When there is less of it than
@@ -39,7 +40,8 @@ type simulated struct {
 
 func (s *simulated) groups(context.Context) (all []group, err error) {
 	for _, name := range s.order {
-		all = append(all, group{folder: name, within: s.memory[name].within})
+		m := s.memory[name]
+		all = append(all, group{folder: name, within: m.within, protected: m.protected})
 	}
 	return all, nil
 }
@@ -149,6 +151,38 @@ func TestGroupsWithinOthers(t *testing.T) {
 		if hot := in.demoted + in.hot; hot < 50*mib-mayLose || in.cold > 2*mib ||
 			out.cold > 2*mib && !inwards {
 			t.Errorf("inwards %v: inside %+v, outside %+v are left", inwards, in, out)
+		}
+	}
+}
+
+// Reclaim does not heed the protection of the group that it is asked of.
+func TestProtectedGroupsKeepTheirCache(t *testing.T) {
+	s := oneGroup(1, 64*mib, 0)
+	s.order = []string{"a", "b"}
+	s.memory["b"] = &memory{cold: 64 * mib, protected: true}
+	if _, err := drop(t, s, 1<<40); err != nil || s.memory["a"].taken == 0 || s.memory["b"].taken != 0 {
+		t.Errorf("%+v, and of the protected group %+v: %v", s.memory["a"], s.memory["b"], err)
+	}
+}
+
+func TestProtectionHoldsForGroupsWithin(t *testing.T) {
+	c := tree(t, "", "min", "min/in", "low", "low/in", "open", "open/in")
+	for name, text := range map[string]string{
+		"min/memory.min": "4096\n", "min/memory.low": "0\n", "low/memory.min": "0\n",
+		"low/memory.low": "max\n", "open/memory.min": "0\n", "open/memory.low": "0\n",
+	} {
+		if err := os.WriteFile(filepath.Join(c.root, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := c.groups(t.Context())
+	if err != nil || len(all) != 7 {
+		t.Fatalf("%d groups: %v", len(all), err)
+	}
+	for _, g := range all {
+		name := strings.TrimPrefix(g.folder, c.root)
+		if want := strings.HasPrefix(name, "/min") || strings.HasPrefix(name, "/low"); g.protected != want {
+			t.Errorf("%q is protected: %v", name, g.protected)
 		}
 	}
 }
