@@ -123,34 +123,48 @@ func (d *Dropper) dropFrom(
 	if err != nil {
 		return 0, err
 	}
+	count := func(bytes uint64) {
+		bytes = min(bytes, most-sum)
+		sum += bytes
+		dropped(bytes)
+	}
+	start := before.taken
 	for left := before.cold; ctx.Err() == nil; {
 		// Some kernels take twice of what they are asked for.
 		ask := min(mostAtOnce, left/2, (most-sum)/2) &^ (uint64(os.Getpagesize()) - 1)
 		if ask < leastAtOnce {
 			break
 		}
+		promised := ask
 		err := d.kernel.reclaim(g.folder, ask, d.spares)
-		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			promised = 0
+		} else if err != nil {
 			return sum, err
 		}
 		now, err := d.look(g)
 		if err != nil {
+			count(promised)
 			return sum, err
 		}
-		taken, within := now.taken-before.taken, now.within-before.within
-		counted := min(taken, most-sum) // others may have had memory reclaimed as well
-		sum += counted
-		dropped(counted)
-		if taken == 0 || within > taken/2 {
+		// The figures may be old: the kernel updates them for each 64 pages per CPU, or
+		// each 2 seconds. They may count what others had reclaimed, too.
+		taken := max(less(now.taken, start+sum), promised)
+		count(taken)
+		visible, within := less(now.taken, before.taken), less(now.within, before.within)
+		if taken == 0 || within > visible/2 {
 			break // nothing more can be had, or only from groups within
 		}
 		// The kernel counts hot pages as cold when it wants more: so the cold ones that
 		// are left cannot be more than they were before.
-		left = min(left-min(taken, left), now.cold)
+		left = min(less(left, taken), now.cold)
 		before = now
 	}
 	return sum, nil
 }
+
+// less returns a-b, or 0 if that is below 0.
+func less(a, b uint64) uint64 { return a - min(a, b) }
 
 // view is what a group has of its own, and what was reclaimed, in bytes.
 type view struct {
@@ -173,7 +187,7 @@ func (d *Dropper) look(g *group) (v view, err error) {
 		if err != nil {
 			return v, err
 		}
-		v.cold -= min(f.cold, v.cold)
+		v.cold = less(v.cold, f.cold)
 		v.within += f.taken
 	}
 	return v, nil
@@ -208,5 +222,5 @@ func parseFigures(text []byte, page uint64) (figures, error) {
 		return figures{}, fmt.Errorf("read memory.stat: it lacks %v",
 			slices.Sorted(maps.Keys(wanted)))
 	}
-	return figures{cold: cold - min(dirty+writeback, cold), taken: taken * page}, nil
+	return figures{cold: less(cold, dirty+writeback), taken: taken * page}, nil
 }
