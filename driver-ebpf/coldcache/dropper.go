@@ -195,16 +195,16 @@ func (d *Dropper) look(g *group) (v view, err error) {
 
 // figures are the kernel's about a group and those within it, in bytes.
 type figures struct {
-	cold  uint64 // clean cache that was not used lately
+	cold  uint64 // clean cache that was not used lately and that nobody has mapped, at least
 	taken uint64 // reclaimed so far
 }
 
 // parseFigures reads a memory.stat.
 func parseFigures(text []byte, page uint64) (figures, error) {
-	var cold, dirty, writeback, taken uint64
+	var cold, dirty, writeback, mapped, taken uint64
 	wanted := map[string]*uint64{
 		"inactive_file": &cold, "file_dirty": &dirty, "file_writeback": &writeback,
-		"pgsteal": &taken,
+		"file_mapped": &mapped, "pgsteal": &taken,
 	}
 	for line := range bytes.Lines(text) {
 		name, number, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
@@ -222,5 +222,5 @@ func parseFigures(text []byte, page uint64) (figures, error) {
 		return figures{}, fmt.Errorf("read memory.stat: it lacks %v",
 			slices.Sorted(maps.Keys(wanted)))
 	}
-	return figures{cold: less(cold, dirty+writeback), taken: taken * page}, nil
+	return figures{cold: less(cold, dirty+writeback+mapped), taken: taken * page}, nil
 }

@@ -262,19 +262,20 @@ func TestNothingIsDroppedWhereItWouldBeSwapped(t *testing.T) {
 	}
 }
 
-const stat = "anon 5\ninactive_file 5242880\nfile_dirty 1048576\nfile_writeback 4096\npgsteal 7\n"
+const stat = "anon 5\nfile_mapped 2097152\nfile_dirty 1048576\nfile_writeback 4096\n" +
+	"inactive_file 7340032\npgsteal 7\n"
 
 func TestFiguresOfAGroup(t *testing.T) {
 	f, err := parseFigures([]byte(stat), 4096)
 	if want := (figures{cold: 4*mib - 4096, taken: 7 * 4096}); err != nil || f != want {
 		t.Errorf("%+v, want %+v: %v", f, want, err)
 	}
-	f, err = parseFigures([]byte("file_dirty 9\ninactive_file 4\nfile_writeback 0\npgsteal 0"), 4096)
+	f, err = parseFigures([]byte(strings.Replace(stat, "7340032", "3", 1)), 4096)
 	if err != nil || f.cold != 0 {
-		t.Errorf("more is dirty than there is: %+v, %v", f, err)
+		t.Errorf("more is dirty and mapped than there is: %+v, %v", f, err)
 	}
 	for _, text := range []string{
-		"", "inactive_file 1\nfile_dirty 1\nfile_writeback 1\n", strings.Replace(stat, "7", "x", 1),
+		"", strings.Replace(stat, "file_mapped", "mapped", 1), strings.Replace(stat, "7", "x", 1),
 	} {
 		if _, err := parseFigures([]byte(text), 4096); err == nil {
 			t.Errorf("%q has figures", text)
