@@ -190,6 +190,9 @@ func (d *Dropper) look(g *group) (v view, err error) {
 		v.cold = less(v.cold, f.cold)
 		v.within += f.taken
 	}
+	if all.soiled {
+		v.cold = 0
+	}
 	return v, nil
 }
 
@@ -197,7 +200,13 @@ func (d *Dropper) look(g *group) (v view, err error) {
 type figures struct {
 	cold  uint64 // clean cache that was not used lately and that nobody has mapped, at least
 	taken uint64 // reclaimed so far
+	// soiled says that much of the cache is dirty. Reclaim that finds only dirty pages at
+	// the tail of the kernel's list has them written back.
+	soiled bool
 }
+
+// maxSoiled is the part of the inactive cache that may be dirty.
+const maxSoiled = 4
 
 // parseFigures reads a memory.stat.
 func parseFigures(text []byte, page uint64) (figures, error) {
@@ -222,5 +231,8 @@ func parseFigures(text []byte, page uint64) (figures, error) {
 		return figures{}, fmt.Errorf("read memory.stat: it lacks %v",
 			slices.Sorted(maps.Keys(wanted)))
 	}
-	return figures{cold: less(cold, dirty+writeback+mapped), taken: taken * page}, nil
+	return figures{
+		cold: less(cold, dirty+writeback+mapped), taken: taken * page,
+		soiled: dirty > cold/maxSoiled,
+	}, nil
 }

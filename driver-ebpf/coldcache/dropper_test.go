@@ -21,7 +21,7 @@ const mib = 1 << 20
 type memory struct {
 	cold, demoted, hot, taken uint64
 	within                    []string
-	protected                 bool
+	protected, soiled         bool
 }
 
 // simulated is a kernel whose reclaim takes cold cache first. When there is less of it than
@@ -58,7 +58,7 @@ func (s *simulated) figures(name string) (f figures, err error) {
 	if f, ok := s.last[name]; ok {
 		return f, nil
 	}
-	f = figures{cold: m.cold + m.demoted, taken: m.taken}
+	f = figures{cold: m.cold + m.demoted, taken: m.taken, soiled: m.soiled}
 	for _, inner := range m.within {
 		g, err := s.figures(inner)
 		if err != nil {
@@ -197,6 +197,20 @@ func TestProtectedGroupsKeepTheirCache(t *testing.T) {
 	}
 }
 
+// Reclaim would have the kernel write dirty pages back.
+func TestNothingIsDroppedWhereMuchIsDirty(t *testing.T) {
+	s := oneGroup(1, 64*mib, 0)
+	s.memory["a"].soiled = true
+	if sum, err := drop(t, s, 1<<40); err != nil || sum != 0 || s.asked != nil {
+		t.Errorf("the kernel is asked for %d: %v", s.asked, err)
+	}
+	s = oneGroup(1, 64*mib, 0)
+	s.after = func() { s.memory["a"].soiled = true }
+	if sum, err := drop(t, s, 1<<40); err != nil || sum == 0 || len(s.asked) != 1 {
+		t.Errorf("pages get dirty meanwhile: the kernel is asked for %d: %v", s.asked, err)
+	}
+}
+
 func TestProtectionHoldsForGroupsWithin(t *testing.T) {
 	c := tree(t, "", "min", "min/in", "low", "low/in", "open", "open/in")
 	for name, text := range map[string]string{
@@ -269,6 +283,12 @@ func TestFiguresOfAGroup(t *testing.T) {
 	f, err := parseFigures([]byte(stat), 4096)
 	if want := (figures{cold: 4*mib - 4096, taken: 7 * 4096}); err != nil || f != want {
 		t.Errorf("%+v, want %+v: %v", f, want, err)
+	}
+	for size, want := range map[string]bool{"4194304": false, "4194300": true, "0": true} {
+		f, err := parseFigures([]byte(strings.Replace(stat, "7340032", size, 1)), 4096)
+		if err != nil || f.soiled != want {
+			t.Errorf("1 MiB of %s bytes is dirty, and that is too much: %v, %v", size, f.soiled, err)
+		}
 	}
 	f, err = parseFigures([]byte(strings.Replace(stat, "7340032", "3", 1)), 4096)
 	if err != nil || f.cold != 0 {
