@@ -128,10 +128,13 @@ func (d *Dropper) dropFrom(
 		sum += bytes
 		dropped(bytes)
 	}
-	start := before.taken
+	start, atOnce := before.taken, uint64(mostAtOnce)
+	if len(g.within) > 0 {
+		atOnce = leastAtOnce // until it is seen whose cache the kernel takes
+	}
 	for left := before.cold; ctx.Err() == nil; {
 		// Some kernels take twice of what they are asked for.
-		ask := min(mostAtOnce, left/2, (most-sum)/2) &^ (uint64(os.Getpagesize()) - 1)
+		ask := min(atOnce, left/2, (most-sum)/2) &^ (uint64(os.Getpagesize()) - 1)
 		if ask < leastAtOnce {
 			break
 		}
@@ -154,6 +157,9 @@ func (d *Dropper) dropFrom(
 		visible, within := less(now.taken, before.taken), less(now.within, before.within)
 		if taken == 0 || within > visible/2 {
 			break // nothing more can be had, or only from groups within
+		}
+		if visible > 0 {
+			atOnce = min(2*atOnce, mostAtOnce)
 		}
 		// The kernel counts hot pages as cold when it wants more: so the cold ones that
 		// are left cannot be more than they were before.

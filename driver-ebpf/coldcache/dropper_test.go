@@ -178,12 +178,27 @@ func TestGroupsWithinOthers(t *testing.T) {
 		}
 		mayLose := uint64(0)
 		if inwards {
-			mayLose = mostAtOnce // then it is noticed
+			mayLose = leastAtOnce // then it is noticed
 		}
 		if hot := in.demoted + in.hot; hot < 50*mib-mayLose || in.cold > 2*mib ||
 			out.cold > 2*mib && !inwards {
 			t.Errorf("inwards %v: inside %+v, outside %+v are left", inwards, in, out)
 		}
+	}
+}
+
+func TestGroupWithinThatGoesMeanwhile(t *testing.T) {
+	s := &simulated{greed: 1, order: []string{"out"}}
+	in, out := &memory{taken: 99 * mib}, &memory{cold: 100 * mib, within: []string{"in"}}
+	s.memory = map[string]*memory{"in": in, "out": out}
+	s.after = func() {
+		if out.within != nil { // what was taken of it is counted outside from now on
+			out.within, out.taken = nil, out.taken+in.taken
+			delete(s.memory, "in")
+		}
+	}
+	if sum, err := drop(t, s, 1<<40); err != nil || out.cold > 2*mib || sum > 100*mib {
+		t.Errorf("%d bytes are dropped, %d are left: %v", sum, out.cold, err)
 	}
 }
 
