@@ -93,10 +93,13 @@ func (r *request) dropCache() (next protocol.Event, ok bool, err error) {
 	}
 	r.dropped, r.dropTime = d.bytes.Load(), a.now().Sub(begun)
 	fields := []zap.Field{zap.Uint64("bytes", r.dropped), zap.Duration("took", r.dropTime)}
-	if d.ended() && d.err != nil {
+	switch ended := d.ended(); {
+	case ended && d.err != nil:
 		a.lg.Warn("dropped cache, but not all that it could", append(fields, zap.Error(d.err))...)
-	} else {
-		a.lg.Debug("dropped cache", append(fields, zap.Bool("ended", d.ended()))...)
+	case !ended && r.dropped == 0 && r.dropTime >= limit:
+		a.lg.Warn("no cache is dropped: the time for it ended before the first step", fields...)
+	default:
+		a.lg.Debug("dropped cache", append(fields, zap.Bool("ended", ended))...)
 	}
 	return protocol.Event{}, false, nil
 }

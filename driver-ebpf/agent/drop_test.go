@@ -142,6 +142,23 @@ func TestMostOfTheTimeIsForTheWalk(t *testing.T) {
 	}
 }
 
+// A guest with very many groups may have no time left to drop anything. It says so.
+func TestTimeThatEndsBeforeAnyCacheIsDropped(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	walker := newFakeWalker(fakeStep{records: 1, state: walk.Done})
+	a := dropAgent(t, walker, func(context.Context, uint64, func(uint64)) error {
+		<-release
+		return nil
+	})
+	core, logs := observer.New(zap.WarnLevel)
+	a.lg = zap.New(core)
+	serveInTurn(t, a, newFakeTransport(), askDrop(7, 1, 20))
+	if logs.FilterMessageSnippet("before the first step").Len() != 1 {
+		t.Errorf("log: %v", logs.All())
+	}
+}
+
 func TestRequestThatIsVoidEndsTheDropping(t *testing.T) {
 	for name, next := range map[string]protocol.Event{
 		"a cancel":        {Type: protocol.EventCancel, Generation: 7},

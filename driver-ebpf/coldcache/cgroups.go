@@ -3,14 +3,12 @@
 package coldcache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +28,10 @@ const maxGroups = 10_000
 // group is a control group.
 type group struct {
 	folder string
-	depth  int
+	around int      // index of the group right around it, or -1
 	within []string // folders of the groups right within it
+	// figures are those at the time of the walk.
+	figures figures
 	// protected says that it has a memory.min or memory.low, or is within such a group.
 	// Reclaim of the group itself would ignore it.
 	protected bool
@@ -41,9 +41,7 @@ type group struct {
 // the swap.
 type cgroups struct{ root, swapsFile string }
 
-// groups implements kernel. Groups within others come first: what a group has of its own
-// includes the cache of groups that are gone, and is seen best when those within it have no
-// cold cache.
+// groups implements kernel.
 func (c cgroups) groups(ctx context.Context) ([]group, error) {
 	var all []group
 	index := make(map[string]int)
@@ -61,13 +59,19 @@ func (c cgroups) groups(ctx context.Context) ([]group, error) {
 		if _, err := os.Stat(filepath.Join(path, reclaimFile)); err != nil {
 			return fs.SkipDir // the memory of these is counted in the group above
 		}
-		g := group{folder: path, depth: strings.Count(path, "/")}
+		g := group{folder: path, around: -1}
+		if g.figures, err = c.figures(path); gone(err) {
+			return fs.SkipDir
+		} else if err != nil {
+			return err
+		}
 		if g.protected, err = protected(path); err != nil {
 			return err
 		}
 		if i, ok := index[filepath.Dir(path)]; ok && path != c.root {
-			all[i].within = append(all[i].within, path)
+			g.around = i
 			g.protected = g.protected || all[i].protected
+			all[i].within = append(all[i].within, path)
 		}
 		index[path] = len(all)
 		all = append(all, g)
@@ -76,7 +80,6 @@ func (c cgroups) groups(ctx context.Context) ([]group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find control groups: %w", err)
 	}
-	slices.SortStableFunc(all, func(a, b group) int { return cmp.Compare(b.depth, a.depth) })
 	return all, nil
 }
 

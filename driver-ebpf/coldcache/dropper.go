@@ -29,6 +29,9 @@ var (
 	errSwap      = errors.New("swap is on, and this kernel would use it (before Linux 6.9)")
 )
 
+// errTime says why a guest dropped none.
+var errTime = errors.New("no cache is dropped: the time ended before the first step")
+
 // Dropper drops cold cache. It must be used by one goroutine at a time.
 type Dropper struct {
 	kernel kernel
@@ -38,6 +41,8 @@ type Dropper struct {
 
 // kernel is what the dropper needs of the kernel. A group is named by its folder.
 type kernel interface {
+	// groups returns the groups, each after the one around it. When ctx ends it returns
+	// those that it has found.
 	groups(ctx context.Context) ([]group, error)
 	figures(folder string) (figures, error)
 	// reclaim asks for memory of a group. With spare it takes none of processes.
@@ -85,7 +90,8 @@ func (d *Dropper) mayDrop() error {
 
 // Drop drops at most so many bytes of cold cache, until ctx ends. It calls dropped with the
 // bytes of each step. It looks at ctx between its steps only. A step takes as long as the
-// kernel's reclaim does. After an error of one group it goes on with the others.
+// kernel's reclaim does. After an error of one group it goes on with the others. It is an
+// error that ctx ended before the first step.
 func (d *Dropper) Drop(ctx context.Context, most uint64, dropped func(bytes uint64)) error {
 	// Swap may have been added since the last time.
 	if err := d.mayDrop(); err != nil {
@@ -95,18 +101,23 @@ func (d *Dropper) Drop(ctx context.Context, most uint64, dropped func(bytes uint
 	if err != nil {
 		return err
 	}
-	for i := range groups {
+	stepped := false
+	counted := func(bytes uint64) {
+		stepped = true
+		most -= bytes
+		dropped(bytes)
+	}
+	for _, g := range worthwhile(groups) {
 		if ctx.Err() != nil {
 			break
 		}
-		if groups[i].protected {
-			continue
-		}
-		sum, groupErr := d.dropFrom(ctx, &groups[i], most, dropped)
-		most -= sum
-		if !gone(groupErr) {
+		groupErr := d.dropFrom(ctx, &g, most, counted)
+		if !gone(groupErr) && !errors.Is(groupErr, errEnded) {
 			err = errors.Join(err, groupErr)
 		}
+	}
+	if ctx.Err() != nil && !stepped {
+		err = errors.Join(err, errTime)
 	}
 	return err
 }
@@ -114,15 +125,15 @@ func (d *Dropper) Drop(ctx context.Context, most uint64, dropped func(bytes uint
 // gone says whether an error says that a group is no more.
 func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) }
 
-// dropFrom drops cold cache of one group that does not belong to a group within it. It
-// returns how many bytes, also with an error.
+// dropFrom drops cold cache of one group that does not belong to a group within it.
 func (d *Dropper) dropFrom(
 	ctx context.Context, g *group, most uint64, dropped func(bytes uint64),
-) (sum uint64, err error) {
-	before, err := d.look(g)
+) error {
+	before, err := d.look(ctx, g)
 	if err != nil {
-		return 0, err
+		return err
 	}
+	sum := uint64(0)
 	count := func(bytes uint64) {
 		bytes = min(bytes, most-sum)
 		sum += bytes
@@ -143,12 +154,12 @@ func (d *Dropper) dropFrom(
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 			promised = 0
 		} else if err != nil {
-			return sum, err
+			return err
 		}
-		now, err := d.look(g)
+		now, err := d.look(ctx, g)
 		if err != nil {
 			count(promised)
-			return sum, err
+			return err
 		}
 		// The figures may be old: the kernel updates them for each 64 pages per CPU, or
 		// each 2 seconds. They may count what others had reclaimed, too.
@@ -166,11 +177,14 @@ func (d *Dropper) dropFrom(
 		left = min(less(left, taken), now.cold)
 		before = now
 	}
-	return sum, nil
+	return nil
 }
 
 // less returns a-b, or 0 if that is below 0.
 func less(a, b uint64) uint64 { return a - min(a, b) }
+
+// errEnded is never returned to the caller of Drop.
+var errEnded = errors.New("the time ended")
 
 // view is what a group has of its own, and what was reclaimed, in bytes.
 type view struct {
@@ -179,13 +193,17 @@ type view struct {
 	within uint64 // so far, of those within it
 }
 
-func (d *Dropper) look(g *group) (v view, err error) {
+// look returns errEnded if ctx ends first: there may be thousands of groups within.
+func (d *Dropper) look(ctx context.Context, g *group) (v view, err error) {
 	all, err := d.kernel.figures(g.folder)
 	if err != nil {
 		return v, err
 	}
 	v = view{cold: all.cold, taken: all.taken}
 	for _, folder := range g.within {
+		if ctx.Err() != nil {
+			return v, errEnded
+		}
 		f, err := d.kernel.figures(folder)
 		if gone(err) {
 			continue

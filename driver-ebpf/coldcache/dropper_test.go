@@ -5,6 +5,7 @@ package coldcache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ type simulated struct {
 	inwards bool
 	fail    map[string]error // what reclaim of a group returns
 	asked   []uint64
+	of      []string          // which groups
+	looked  func(name string) // is called at each look of the dropper
 	// lag is how many bytes are reclaimed before the figures are updated, and unseen how
 	// many were since. last are the figures.
 	lag, unseen uint64
@@ -44,13 +47,28 @@ type simulated struct {
 
 func (s *simulated) groups(context.Context) (all []group, err error) {
 	for _, name := range s.order {
+		f, err := s.sum(name)
+		if err != nil {
+			return all, err
+		}
 		m := s.memory[name]
-		all = append(all, group{folder: name, within: m.within, protected: m.protected})
+		around := slices.IndexFunc(all, func(g group) bool { return slices.Contains(g.within, name) })
+		all = append(all, group{
+			folder: name, around: around, within: m.within, figures: f, protected: m.protected,
+		})
 	}
 	return all, nil
 }
 
-func (s *simulated) figures(name string) (f figures, err error) {
+func (s *simulated) figures(name string) (figures, error) {
+	if s.looked != nil {
+		s.looked(name)
+	}
+	return s.sum(name)
+}
+
+// sum returns the figures of a group and of those within it.
+func (s *simulated) sum(name string) (f figures, err error) {
 	m := s.memory[name]
 	if m == nil {
 		return f, fs.ErrNotExist
@@ -60,7 +78,7 @@ func (s *simulated) figures(name string) (f figures, err error) {
 	}
 	f = figures{cold: m.cold + m.demoted, taken: m.taken, soiled: m.soiled}
 	for _, inner := range m.within {
-		g, err := s.figures(inner)
+		g, err := s.sum(inner)
 		if err != nil {
 			return f, err
 		}
@@ -73,7 +91,7 @@ func (s *simulated) figures(name string) (f figures, err error) {
 }
 
 func (s *simulated) reclaim(name string, bytes uint64, _ bool) error {
-	s.asked = append(s.asked, bytes)
+	s.asked, s.of = append(s.asked, bytes), append(s.of, name)
 	m := s.memory[name]
 	want := bytes * s.greed
 	from := append([]string{name}, m.within...)
@@ -169,7 +187,7 @@ func TestFiguresThatAreOld(t *testing.T) {
 // hot cache of a group within it is not taken for it.
 func TestGroupsWithinOthers(t *testing.T) {
 	for _, inwards := range []bool{false, true} {
-		s := &simulated{greed: 1, inwards: inwards, order: []string{"in", "out"}}
+		s := &simulated{greed: 1, inwards: inwards, order: []string{"out", "in"}}
 		in := &memory{cold: 10 * mib, hot: 50 * mib}
 		out := &memory{cold: 100 * mib, within: []string{"in"}}
 		s.memory = map[string]*memory{"in": in, "out": out}
@@ -184,6 +202,59 @@ func TestGroupsWithinOthers(t *testing.T) {
 			out.cold > 2*mib && !inwards {
 			t.Errorf("inwards %v: inside %+v, outside %+v are left", inwards, in, out)
 		}
+	}
+}
+
+// Of very many groups those are asked first that have much. The others are not looked at
+// again.
+func TestLargeGroupsComeFirst(t *testing.T) {
+	s := &simulated{greed: 1, order: []string{"out"}, memory: map[string]*memory{}}
+	out := &memory{cold: 8 * mib}
+	s.memory["out"] = out
+	for i := range 1000 {
+		name := fmt.Sprint(i)
+		s.order, out.within = append(s.order, name), append(out.within, name)
+		s.memory[name] = &memory{cold: mib - 1}
+	}
+	s.memory["500"].cold, s.memory["700"].cold = 32*mib, 64*mib
+	all, err := s.groups(t.Context())
+	if n := len(worthwhile(all)); err != nil || n != 3 {
+		t.Errorf("%d of %d groups are worth a look: %v", n, len(all), err)
+	}
+	if _, err := drop(t, s, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if order := slices.Compact(s.of); !slices.Equal(order, []string{"700", "500", "out"}) {
+		t.Errorf("asked in the order %v", order)
+	}
+}
+
+// The time may end while the figures of the groups within are read. What was dropped counts.
+func TestTimeThatEndsAtALook(t *testing.T) {
+	for steps, want := range []error{errTime, nil} {
+		s := &simulated{greed: 1, order: []string{"out"}, memory: map[string]*memory{}}
+		out := &memory{cold: 64 * mib}
+		s.memory["out"] = out
+		for i := range 100 {
+			name := fmt.Sprint(i)
+			out.within, s.memory[name] = append(out.within, name), &memory{}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		sum := uint64(0)
+		s.looked = func(name string) {
+			if ctx.Err() != nil {
+				t.Errorf("%q is looked at after the end", name)
+			}
+			if name == "50" && len(s.asked) == steps {
+				cancel()
+			}
+		}
+		d := &Dropper{kernel: s}
+		err := d.Drop(ctx, 1<<40, func(n uint64) { sum += n })
+		if !errors.Is(err, want) || want == nil && err != nil || len(s.asked) != steps || sum != out.taken {
+			t.Errorf("%d bytes are dropped, %d counted, in %d steps: %v", out.taken, sum, len(s.asked), err)
+		}
+		cancel()
 	}
 }
 
@@ -335,7 +406,7 @@ func tree(t *testing.T, folders ...string) cgroups {
 	return c
 }
 
-func TestGroupsAreFoundFromTheInside(t *testing.T) {
+func TestGroupsAreFoundFromTheOutside(t *testing.T) {
 	c := tree(t, "", "a", "a/b", "c")
 	if err := os.MkdirAll(filepath.Join(c.root, "no-memory", "d"), 0o755); err != nil {
 		t.Fatal(err)
@@ -353,8 +424,12 @@ func TestGroupsAreFoundFromTheInside(t *testing.T) {
 		}
 		names = append(names, name)
 		within[name] = len(g.within)
+		if around := filepath.Dir(name); name != "." && (g.around < 0 || names[g.around] != around) ||
+			name == "." && g.around != -1 || g.figures.cold != 4*mib-4096 {
+			t.Errorf("%s: %+v", name, g)
+		}
 	}
-	if want := []string{"a/b", "a", "c", "."}; !slices.Equal(names, want) {
+	if want := []string{".", "a", "a/b", "c"}; !slices.Equal(names, want) {
 		t.Errorf("groups %v, want %v", names, want)
 	}
 	if within["."] != 2 || within["a"] != 1 || within["a/b"] != 0 {
