@@ -102,6 +102,26 @@ func TestDriverThatCannotDropCache(t *testing.T) {
 	}
 }
 
+// [FBPP-DROP-4]
+func TestMoreDroppedCacheThanWasAskedFor(t *testing.T) {
+	m := mustBoot(t, dropping())
+	m.hello(protocol.StatusOK, protocol.FeatureDropCache)
+	const most = 100 << 20 >> 12 // pages
+	for pages, want := range map[uint32]protocol.AnswerStatus{
+		most: protocol.AnswerOK, most + 1: protocol.AnswerBadReport, 1<<32 - 1: protocol.AnswerBadReport,
+	} {
+		m.request(patience)
+		m.post(dropped(m.expectEvent(protocol.EventReportFree).Generation, pages, 1))
+		if status, _ := m.answer(); status != want {
+			t.Errorf("%d pages: %v, want %v", pages, status, want)
+		}
+		if want != protocol.AnswerOK {
+			m.expectEvent(protocol.EventCancel)
+		}
+	}
+	m.mustExchange()
+}
+
 // [FBPP-DROP-3]
 func TestCacheThatNobodyAskedToDrop(t *testing.T) {
 	m := mustBoot(t, device.Options{})

@@ -22,9 +22,10 @@ type request struct {
 	raised  time.Time // the event was put into eventq
 	started time.Time // STARTED arrived; zero before it
 
-	pageShift uint8 // of the first report; 0 before it
-	drops     bool  // cold cache was to be dropped
-	resumed   bool  // blocks may repeat
+	pageShift uint8  // of the first report; 0 before it
+	drops     bool   // cold cache was to be dropped
+	mostDrop  uint64 // of it, in bytes
+	resumed   bool   // blocks may repeat
 	outside   uint64
 	trailer   protocol.Trailer
 	decode    time.Duration
@@ -61,6 +62,7 @@ func (s *Source) begin(
 		x.drops = true
 		e.Flags |= protocol.EventDropCache
 		e.DropMiB, e.DropMS = limits(r.Drop)
+		x.mostDrop = uint64(e.DropMiB) << 20
 	}
 	if !s.sendEvent(e) {
 		return nil, source.Failf(protocol.AnswerDriverTimeout, "the driver left no buffer for the event")
