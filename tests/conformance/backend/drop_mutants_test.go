@@ -26,6 +26,7 @@ func TestDefectsInDroppingCacheAreFound(t *testing.T) {
 		{"none", func(*vhostuser.Queue) {}, "FBPP-DROP-*", report.Pass},
 		{"drivers that cannot are asked", promise, "FBPP-DROP-1", report.Fail},
 		{"an event that asks for nothing has bounds", sendBounds, "FBPP-DROP-2", report.Fail},
+		{"what is counted is not compared", countNothing, "FBPP-DROP-4", report.Fail},
 	} {
 		t.Run(tc.defect, func(t *testing.T) {
 			t.Parallel()
@@ -63,6 +64,23 @@ func promise(q *vhostuser.Queue) {
 	h, err := protocol.DecodeHeader(first)
 	if err == nil && h.Type == protocol.MessageHello && len(first) > protocol.HeaderSize {
 		first[protocol.HeaderSize] |= byte(protocol.FeatureDropCache)
+	}
+}
+
+// countNothing has a report count no dropped cache.
+func countNothing(q *vhostuser.Queue) {
+	if q.Index() != protocol.ReportQueue {
+		return
+	}
+	c, err := q.Pop()
+	if c == nil || err != nil {
+		return
+	}
+	defer func() { _ = q.Unpop(c) }()
+	first := c.Readable()[0].Bytes // the suite's messages are in one piece
+	h, err := protocol.DecodeHeader(first)
+	if err == nil && h.Flags&protocol.FlagLast != 0 {
+		clear(first[len(first)-8:])
 	}
 }
 

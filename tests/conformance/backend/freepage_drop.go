@@ -3,6 +3,9 @@
 package backend
 
 import (
+	"encoding/binary"
+	"math"
+
 	"github.com/fbpp-project/fbpp/device/control"
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
@@ -20,6 +23,9 @@ func fpDrop() []check {
 		{id: "FBPP-DROP-3", source: source,
 			text: "A report that counts dropped cache which was not asked for is malformed.",
 			run:  fpDropUnasked},
+		{id: "FBPP-DROP-4", source: source,
+			text: "A report that counts more dropped cache than was asked for is malformed.",
+			run:  fpDropMore},
 	}
 }
 
@@ -79,6 +85,21 @@ func fpDropBounds(s *session) {
 			s.Failf("the event %v has the bounds %d MiB and %d ms", e, e.DropMiB, e.DropMS)
 		}
 	}
+}
+
+func fpDropMore(s *session) {
+	s.wantDrops()
+	m := s.bootFreePage()
+	m.post(helloMessage(protocol.StatusOK, protocol.FeatureDropCache))
+	for range 2 {
+		e := m.nextRequest()
+		p := lastReport(e.Generation, block(0))
+		pages := min(uint64(e.DropMiB)<<20/(4<<10)+1, math.MaxUint32)
+		binary.LittleEndian.PutUint32(p[len(p)-8:], uint32(pages))
+		m.post(p)
+		m.expectStatus(fpBadReport, "more cache was dropped than was asked for")
+	}
+	m.exchange()
 }
 
 func fpDropUnasked(s *session) {

@@ -231,7 +231,7 @@ func windowMutants() []mutant {
 			proxy: relay{done: func(f []byte) { le.PutUint32(f[atStatus:], 0) }}.between,
 			rules: rules("FBPP-INIT-2", "FBPP-MSG-1", "FBPP-MSG-2", "FBPP-HELLO-2", "FBPP-HELLO-3",
 				"FBPP-REP-3", "FBPP-REP-4", "FBPP-REP-5", "FBPP-REP-6", "FBPP-REP-7", "FBPP-REP-8",
-				"FBPP-REP-9", "FBPP-DROP-3", "FBPP-WIN-5")},
+				"FBPP-REP-9", "FBPP-DROP-3", "FBPP-DROP-4", "FBPP-WIN-5")},
 		{defect: "one malformed message of many is taken for good", rules: rules("FBPP-MSG-2"),
 			proxy: func() *proxy {
 				requests := 0
