@@ -50,30 +50,36 @@ type kernel interface {
 	swaps() (bool, error)
 }
 
-// Open returns a dropper. The error says why this guest cannot drop cache.
-func Open() (*Dropper, error) { return open(cgroups{"/sys/fs/cgroup", "/proc/swaps"}) }
+// Open returns a dropper, or nil and an error that says why this guest cannot drop cache.
+func Open() (*Dropper, error) {
+	c := cgroups{"/sys/fs/cgroup", "/proc/swaps"}
+	return open(c, c.root)
+}
 
-func open(k cgroups) (*Dropper, error) {
+func open(k kernel, root string) (*Dropper, error) {
 	d := &Dropper{kernel: k}
-	if _, err := k.figures(k.root); errors.Is(err, os.ErrNotExist) {
+	if _, err := k.figures(root); errors.Is(err, os.ErrNotExist) {
 		return nil, errNoCgroup
 	} else if err != nil {
 		return nil, err
 	}
 	// A request for nothing has no effect. An older kernel refuses the word swappiness.
-	switch err := k.reclaim(k.root, 0, true); {
+	switch err := k.reclaim(root, 0, true); {
 	case err == nil:
 		d.spares = true
 	case errors.Is(err, os.ErrNotExist):
 		return nil, errNoReclaim
 	case errors.Is(err, unix.EINVAL):
-		if err := k.reclaim(k.root, 0, false); err != nil {
+		if err := k.reclaim(root, 0, false); err != nil {
 			return nil, err
 		}
 	default:
 		return nil, err
 	}
-	return d, d.mayDrop()
+	if err := d.mayDrop(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // mayDrop returns an error if the kernel could swap memory out.

@@ -32,6 +32,7 @@ type simulated struct {
 	order  []string
 	greed  uint64 // it takes so many times what it is asked for
 	swap   bool
+	old    bool // it cannot spare the memory of processes
 	// inwards says that reclaim takes from the groups within first.
 	inwards bool
 	fail    map[string]error // what reclaim of a group returns
@@ -90,7 +91,10 @@ func (s *simulated) sum(name string) (f figures, err error) {
 	return f, nil
 }
 
-func (s *simulated) reclaim(name string, bytes uint64, _ bool) error {
+func (s *simulated) reclaim(name string, bytes uint64, spare bool) error {
+	if spare && s.old {
+		return unix.EINVAL
+	}
 	s.asked, s.of = append(s.asked, bytes), append(s.of, name)
 	m := s.memory[name]
 	want := bytes * s.greed
@@ -438,12 +442,19 @@ func TestGroupsAreFoundFromTheOutside(t *testing.T) {
 }
 
 func TestOpenSaysWhyNothingCanBeDropped(t *testing.T) {
-	if _, err := open(tree(t)); !errors.Is(err, errNoCgroup) {
+	if _, err := open(tree(t), t.TempDir()); !errors.Is(err, errNoCgroup) {
 		t.Errorf("without control groups: %v", err)
 	}
 	c := tree(t, "")
-	if d, err := open(c); err != nil || !d.spares {
+	if d, err := open(c, c.root); err != nil || !d.spares {
 		t.Errorf("with control groups: %v", err)
+	}
+	for _, swap := range []bool{false, true} {
+		s := oneGroup(1, 0, 0)
+		s.old, s.swap = true, swap
+		if d, err := open(s, "a"); errors.Is(err, errSwap) != swap || (d == nil) != swap {
+			t.Errorf("an old kernel with swap %v: %+v, %v", swap, d, err)
+		}
 	}
 	if text, err := os.ReadFile(filepath.Join(c.root, reclaimFile)); err != nil ||
 		string(text) != "0 swappiness=0" {
@@ -452,7 +463,7 @@ func TestOpenSaysWhyNothingCanBeDropped(t *testing.T) {
 	if err := os.Remove(filepath.Join(c.root, reclaimFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(c); !errors.Is(err, errNoReclaim) {
+	if _, err := open(c, c.root); !errors.Is(err, errNoReclaim) {
 		t.Errorf("with an old kernel: %v", err)
 	}
 }
