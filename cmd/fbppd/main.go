@@ -84,7 +84,7 @@ func newCommand(o *options) *cobra.Command {
 		"`POLICY` for the guest's cold page cache: sent as any memory (send), or at the end (last), "+
 			"or dropped by the guest's driver before (drop)")
 	cli.Bytes(fs, &o.device.Drop.Bytes, "cache-drop-max", device.DefaultDropBytes, 1<<20, 1<<40,
-		"with --cache=drop: most of it, a `SIZE`, that is dropped for a migration")
+		"with --cache=drop: most of it, a `SIZE`, that is dropped for one request")
 	cli.Duration(fs, &o.device.Drop.Time, "cache-drop-time",
 		device.DefaultDropTime, time.Millisecond, 10*time.Second,
 		"with --cache=drop: longest `time` that dropping may take")
