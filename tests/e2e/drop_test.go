@@ -20,9 +20,9 @@ const (
 	swapDisk = "/dev/vdc"
 )
 
-// Sizes in bytes. dropMax is less than there is cold cache.
+// Sizes in bytes. dropMax is less than there is cold cache, also less what is mapped of programs.
 const (
-	coldSize = 48 << 20
+	coldSize = 64 << 20
 	hotSize  = 8 << 20
 	dropMax  = 32 << 20
 )
