@@ -3,6 +3,7 @@
 package device
 
 import (
+	"cmp"
 	"os"
 	"slices"
 	"sync"
@@ -42,9 +43,10 @@ type Options struct {
 	Source Policy
 	More   []source.Source
 
-	// Cache says what a migration does with the guest's cold page cache. CacheDrop counts
-	// as CacheSend.
+	// Cache says what a migration does with the guest's cold page cache. Drop bounds what
+	// the guest drops with CacheDrop; zero fields mean DefaultDropBytes and DefaultDropTime.
 	Cache CachePolicy
+	Drop  source.Drop
 
 	// Order finds the order in which memory is sent, where a source answers that knows
 	// none. Nil means introspection.
@@ -70,6 +72,7 @@ type Device struct {
 	observer   *observer.Observer
 	sources    []source.Source // in the order in which they are asked
 	orderer    source.Orderer  // who finds an order beside them
+	drop       source.Drop
 	watchers   watchers
 	census     census.Taker
 	history    *history.Log
@@ -90,6 +93,7 @@ type Device struct {
 	lastTold uint64             // number of the newest outcome seen in window
 	open     *request           // nil when no request is open
 	lastDone *Exchange
+	dropped  uint64 // bytes of cache that the guest dropped since lastEnd
 	lastEnd  *Migration
 	totals   [protocol.NumAnswers]uint64
 }
@@ -102,7 +106,11 @@ func New(o Options) *Device {
 		free:       freeset.New(nil),
 		enabled:    !o.Disabled,
 		cache:      o.Cache.known(),
-		history:    o.History,
+		drop: source.Drop{
+			Bytes: cmp.Or(o.Drop.Bytes, DefaultDropBytes),
+			Time:  cmp.Or(o.Drop.Time, DefaultDropTime),
+		},
+		history: o.History,
 	}
 	if d.lg == nil {
 		d.lg = zap.NewNop()
@@ -204,7 +212,7 @@ func (d *Device) disconnected(*vhostuser.Backend, error) {
 	d.mu.Unlock()
 	d.setMemory(nil)
 	d.mu.Lock()
-	d.backend = nil
+	d.backend, d.dropped = nil, 0
 	d.mu.Unlock()
 	d.watchers.wake()
 }

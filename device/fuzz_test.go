@@ -35,6 +35,8 @@ func FuzzDriver(f *testing.F) {
 	hello, ask := []byte{opHello, 0, 0}, []byte{opAsk, 100}
 	report := func(flags byte, records byte) []byte { return []byte{opReport, flags, records} }
 	f.Add(program(hello, ask, report(protocol.FlagLast, 1), record(512, 9)))
+	drops := []byte{opHello, 0, byte(protocol.FeatureDropCache)}
+	f.Add(program(drops, ask, report(protocol.FlagLast, 1), record(512, 9), hello, ask))
 	f.Add(program(hello, ask, report(protocol.FlagResumed, 2), record(512, 9), record(300, 0), ask))
 	f.Add(program(hello, ask, report(protocol.FlagLast, 1), record(1<<30, 0)))
 	f.Add(program([]byte{opHello, 1, 1}, ask, []byte{opHello, 0, 0}, ask, []byte{opCancel}))
@@ -106,7 +108,9 @@ type fuzzedDriver struct {
 func newFuzzedDriver(t *testing.T) *fuzzedDriver {
 	// Memory is copied and compared in each run. So it is as small as the seeds'
 	// records allow.
-	d := &fuzzedDriver{machine: mustBoot(t, device.Options{WindowSize: 1 << 16}, 2<<20, 2<<20)}
+	d := &fuzzedDriver{machine: mustBoot(t, device.Options{
+		WindowSize: 1 << 16, Cache: device.CacheDrop,
+	}, 2<<20, 2<<20)}
 	var err error
 	d.migration, err = d.fe.StartMigration(d.guest, d.events, d.report)
 	d.must(err)

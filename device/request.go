@@ -116,6 +116,12 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 			return d.written(ctx, x, pages)
 		}
 	}
+	if dropping := d.dropping(d.driver.Identity()); dropping != nil && dropping.Possible {
+		r.Drop = d.drop
+	} else if dropping != nil {
+		d.lg.Warn("cold page cache is not dropped, and sent as any memory",
+			zap.String("why", dropping.Why))
+	}
 	var order func() *source.Order
 	cold := d.cache == CacheLast
 	if d.open == x && d.window.CanOrder() && (x.order || cold) {

@@ -33,6 +33,8 @@ type Status struct {
 	// an order, without which CacheLast has no effect.
 	Cache   CachePolicy `json:"cache"`
 	Ordered bool        `json:"frontend_orders"`
+	// CacheDrop is nil with another policy than CacheDrop.
+	CacheDrop *CacheDropping `json:"cache_drop,omitempty"`
 	// Sources are asked in this order.
 	Sources []string `json:"sources"`
 	// Kernel is what introspection knows of the guest's kernel. It is nil where
@@ -60,11 +62,13 @@ type Exchange struct {
 	Truncated bool      `json:"truncated"`
 	// HotBytes and ColdBytes are what was reported to be sent first and last, as
 	// OrderSource knew.
-	HotBytes    uint64          `json:"hot_bytes"`
-	ColdBytes   uint64          `json:"cold_bytes"`
-	OrderSource string          `json:"order_source,omitempty"`
-	Phases      []Phase         `json:"phases,omitempty"`
-	Details     []source.Detail `json:"details,omitempty"`
+	HotBytes    uint64 `json:"hot_bytes"`
+	ColdBytes   uint64 `json:"cold_bytes"`
+	OrderSource string `json:"order_source,omitempty"`
+	// DroppedBytes is the cache that the guest says it dropped for the request.
+	DroppedBytes uint64          `json:"dropped_bytes"`
+	Phases       []Phase         `json:"phases,omitempty"`
+	Details      []source.Detail `json:"details,omitempty"`
 }
 
 // Phase is a named part of an exchange. Phases follow one another in time.
@@ -107,6 +111,7 @@ func (d *Device) Status() Status {
 		Connected:   d.backend != nil,
 		Asking:      d.open != nil,
 		Cache:       d.cache,
+		CacheDrop:   d.dropping(identity),
 		Ordered:     d.window != nil && d.window.CanOrder(),
 		DriverState: driverState(identity, started),
 		Driver:      identity,
@@ -163,7 +168,10 @@ func (d *Device) record(x *request, a window.Answer, f *source.Findings, why str
 		Details:   a.Details,
 		HotBytes:  a.Hot.Bytes,
 		ColdBytes: a.Cold.Bytes,
+
+		DroppedBytes: f.Dropped,
 	}
+	d.dropped += f.Dropped
 	if f.Order != nil {
 		done.OrderSource = f.Order.From
 	}
@@ -178,6 +186,7 @@ func (d *Device) record(x *request, a window.Answer, f *source.Findings, why str
 	fields := []zap.Field{zap.String("source", a.Source), zap.Uint64("records", f.Items),
 		zap.Int("ranges", a.Ranges), zap.Uint64("bytes", a.Bytes), zap.Bool("truncated", a.Truncated),
 		zap.Uint64("hot_bytes", a.Hot.Bytes), zap.Uint64("cold_bytes", a.Cold.Bytes),
+		zap.Uint64("dropped_bytes", f.Dropped),
 		zap.Int64("exchange_us", time.Since(x.begun).Microseconds())}
 	for _, p := range a.Phases {
 		us := uint64(max(p.Time.Microseconds(), 0))
@@ -207,7 +216,9 @@ func (d *Device) told(o window.Outcome) {
 		Cache:            string(d.cache),
 		Order:            o.Order.String(),
 		Hybrid:           o.Hybrid.String(),
+		DroppedBytes:     d.dropped,
 	}
+	d.dropped = 0
 	d.lastEnd = &end
 	d.history.Add(end)
 	d.lg.Info("migration ended", zap.Stringer("result", o.Result), zap.Stringer("hints", o.Hints),

@@ -84,6 +84,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	case found.Err != nil:
 		lg.Error("this guest reports no free memory",
 			zap.Stringer("status", found.Guest.Status), zap.Error(found.Err))
+	case found.CacheErr != nil:
+		lg.Info("this guest drops no cache for a migration", zap.Error(found.CacheErr))
 	}
 	return serve(ctx, lg, found, judge, o.device)
 }
@@ -119,7 +121,7 @@ func newLogger(level zapcore.Level) (*zap.Logger, error) {
 func serve(
 	ctx context.Context, lg *zap.Logger, found *preflight.Result, judge *program.Judge, device string,
 ) error {
-	a, err := agent.New(found.Guest, found.Walker(), lg)
+	a, err := agent.New(found.Guest, found.Walker(), found.Dropper(), lg)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type checkReport struct {
 	RAMBytes uint64 `json:"ram_bytes"`
 	Features string `json:"features"`
 	MaxOrder uint8  `json:"max_order"`
+	Cache    string `json:"cache,omitempty"`
 	Hook     string `json:"hook,omitempty"`
 }
 
@@ -40,6 +41,9 @@ func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 	if found.Err != nil {
 		report.Reason = found.Err.Error()
 	}
+	if found.CacheErr != nil {
+		report.Cache = found.CacheErr.Error()
+	}
 	if found.Snapshot != nil {
 		report.Hook = found.Snapshot.Hook().String()
 	}
@@ -56,6 +60,7 @@ func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 		{"ram", fmt.Sprint(report.RAMBytes>>20, " MiB")},
 		{"features", report.Features},
 		{"max order", report.MaxOrder},
+		{"cache", report.Cache},
 		{"hook", report.Hook},
 	} {
 		fmt.Fprintf(w, "%-9s %v\n", line.name, line.value) // w remembers errors: [cli.Output]

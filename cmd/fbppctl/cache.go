@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -13,8 +14,8 @@ import (
 
 func cacheCommand(t *target) *cobra.Command {
 	return &cobra.Command{
-		Use: "cache [send|last]", Short: "show what becomes of cold page cache, or set it",
-		ValidArgs: []string{string(device.CacheSend), string(device.CacheLast)},
+		Use: "cache [send|last|drop]", Short: "show what becomes of cold page cache, or set it",
+		ValidArgs: words(device.CachePolicies()),
 		Args: cobra.MatchAll(cobra.MaximumNArgs(1), func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -34,11 +35,21 @@ func cacheCommand(t *target) *cobra.Command {
 
 // cacheLine describes what becomes of cold page cache.
 func cacheLine(s device.Status) string {
-	switch {
-	case s.Cache != device.CacheLast:
-		return string(s.Cache)
-	case s.Connected && !s.Ordered:
+	switch d := s.CacheDrop; {
+	case s.Cache == device.CacheLast && s.Connected && !s.Ordered:
 		return "last, but this QEMU sends it as any memory: it takes no order"
+	case d != nil && d.Possible:
+		return fmt.Sprintf("drop, at most %.1f MiB in %d ms", mib(d.MostBytes), d.MostMS)
+	case d != nil:
+		return "drop, but it is sent as any memory: " + d.Why
 	}
-	return "last"
+	return string(s.Cache)
+}
+
+// words returns the policies as words.
+func words(policies []device.CachePolicy) (words []string) {
+	for _, p := range policies {
+		words = append(words, string(p))
+	}
+	return words
 }

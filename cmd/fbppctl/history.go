@@ -41,11 +41,12 @@ func historyCommand(t *target) *cobra.Command {
 
 func printHistory(out io.Writer, all []device.Migration) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ended\tmigration\thints\tskipped\tsent\ttotal\tdowntime\torder\thybrid")
+	fmt.Fprintln(w, "ended\tmigration\thints\tskipped\tsent\ttotal\tdowntime\torder\thybrid\tdropped")
 	for _, m := range all {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f MiB\t%.1f MiB\t%d ms\t%d ms\t%s\t%s\n", m.Ended.Format(time.RFC3339),
-			m.Result, m.Hints, mib(m.SkippedBytes), mib(m.TransferredBytes), m.TotalMS, m.DowntimeMS,
-			orDash(m.Order), orDash(m.Hybrid))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f MiB\t%.1f MiB\t%d ms\t%d ms\t%s\t%s\t%.1f MiB\n",
+			m.Ended.Format(time.RFC3339), m.Result, m.Hints, mib(m.SkippedBytes),
+			mib(m.TransferredBytes), m.TotalMS, m.DowntimeMS, orDash(m.Order), orDash(m.Hybrid),
+			mib(m.DroppedBytes))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print the history: %w", err)

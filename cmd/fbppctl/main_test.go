@@ -207,22 +207,21 @@ func TestAWatchSurvivesARestartOfFBPPD(t *testing.T) {
 func TestWrongCommandLines(t *testing.T) {
 	t.Setenv("FBPP_CONTROL_PATH", "")
 	for name, args := range map[string][]string{
-		"no command":                         {"--control-path=/x"},
-		"an unknown command":                 {"--control-path=/x", "destroy"},
-		"an unknown policy":                  {"--control-path=/x", "cache", "lost"},
-		"two policies":                       {"--control-path=/x", "cache", "send", "last"},
-		"a policy that no driver can follow": {"--control-path=/x", "cache", "drop"},
-		"two commands":                       {"--control-path=/x", "status", "enable"},
-		"no socket":                          {"status"},
-		"an unknown flag":                    {"--color", "status"},
-		"an abstract socket":                 {"--control-path=@abs", "status"},
-		"a path too long":                    {"--control-path=/" + strings.Repeat("x", 107), "status"},
-		"a timeout of 0":                     {"--control-path=/x", "--timeout=0s", "status"},
-		"a machine and a path":               {"--vm=a", "--control-path=/x", "status"},
-		"a machine above":                    {"--vm=..", "status"},
-		"a machine below":                    {"--vm=a/b", "status"},
-		"a list of one":                      {"--vm=a", "list"},
-		"no unit":                            {"--control-path=/x", "--timeout=5", "status"},
+		"no command":           {"--control-path=/x"},
+		"an unknown command":   {"--control-path=/x", "destroy"},
+		"an unknown policy":    {"--control-path=/x", "cache", "lost"},
+		"two policies":         {"--control-path=/x", "cache", "send", "last"},
+		"two commands":         {"--control-path=/x", "status", "enable"},
+		"no socket":            {"status"},
+		"an unknown flag":      {"--color", "status"},
+		"an abstract socket":   {"--control-path=@abs", "status"},
+		"a path too long":      {"--control-path=/" + strings.Repeat("x", 107), "status"},
+		"a timeout of 0":       {"--control-path=/x", "--timeout=0s", "status"},
+		"a machine and a path": {"--vm=a", "--control-path=/x", "status"},
+		"a machine above":      {"--vm=..", "status"},
+		"a machine below":      {"--vm=a/b", "status"},
+		"a list of one":        {"--vm=a", "list"},
+		"no unit":              {"--control-path=/x", "--timeout=5", "status"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := run(t.Context(), args, &strings.Builder{}); !errors.As(err, new(cli.UsageError)) {

@@ -25,7 +25,7 @@ func print(out io.Writer, s device.Status) error {
 	row("driver", "%s", s.DriverState)
 	if d := s.Driver; d != nil {
 		row("guest", "%s", d.Release)
-		if d.Reason != "" {
+		if d.Reason != "" && s.DriverState == "refuses" { // else it is about the cache
 			row("reason", "%s", d.Reason)
 		}
 	}
@@ -51,6 +51,9 @@ func print(out io.Writer, s device.Status) error {
 			if x.OrderSource != "" {
 				row("order", "%.1f MiB first, %.1f MiB last, by %s", mib(x.HotBytes), mib(x.ColdBytes),
 					x.OrderSource)
+			}
+			if x.DroppedBytes > 0 {
+				row("dropped", "%.1f MiB of cold cache, by the guest", mib(x.DroppedBytes))
 			}
 			var phases, details []string
 			for _, p := range x.Phases {

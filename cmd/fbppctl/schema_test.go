@@ -53,9 +53,10 @@ func validate(t *testing.T, schema *jsonschema.Schema, printed string) {
 func fullStatus() device.Status {
 	ended := time.Unix(1, 0)
 	return device.Status{
-		Enabled: true, Connected: true, DriverState: "refuses", Cache: device.CacheLast,
-		Driver:  &driver.Identity{Release: "Linux 6.1", Reason: "page_poison is on", RAMBytes: 1 << 30},
-		Session: &driver.Session{Nonce: "00000000000012ab", Kinds: []string{"walk"}, MaxSize: 1},
+		Enabled: true, Connected: true, DriverState: "refuses", Cache: device.CacheDrop,
+		CacheDrop: &device.CacheDropping{MostBytes: 1 << 30, MostMS: 200, Why: "it refuses"},
+		Driver:    &driver.Identity{Release: "Linux 6.1", Reason: "page_poison is on", RAMBytes: 1 << 30},
+		Session:   &driver.Session{Nonce: "00000000000012ab", Kinds: []string{"walk"}, MaxSize: 1},
 		Programs: []driver.Program{{
 			Digest: strings.Repeat("ab", 32), Kind: "walk", Version: 3, State: "refused",
 			Reason: "why", Log: "a line", At: driver.AtNow, Name: "walk", Size: 20000,
@@ -65,11 +66,11 @@ func fullStatus() device.Status {
 		Kernel:  &observer.Status{Release: "6.1", Why: "it relies on its free pages"},
 		Last: &device.Exchange{
 			Ended: ended, Status: "ok", Why: "why", Source: "driver", Records: 1, Ranges: 1,
-			OrderSource: "introspect",
-			Phases:      []device.Phase{{Name: "walk"}}, Details: []source.Detail{{Name: "holds"}},
+			OrderSource: "introspect", DroppedBytes: 1 << 20,
+			Phases: []device.Phase{{Name: "walk"}}, Details: []source.Detail{{Name: "holds"}},
 		},
-		Migration: &device.Migration{Ended: ended, Result: "completed", Hints: "ok", Cache: "last",
-			Order: "used", Hybrid: "switched"},
+		Migration: &device.Migration{Ended: ended, Result: "completed", Hints: "ok", Cache: "drop",
+			Order: "used", Hybrid: "switched", DroppedBytes: 1 << 20},
 		Requests: map[string]uint64{"ok": 1},
 	}
 }

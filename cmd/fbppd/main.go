@@ -81,7 +81,13 @@ func newCommand(o *options) *cobra.Command {
 		"`SOURCE` that is asked what is free: the guest's driver (guest), nobody in the guest "+
 			"(introspect), the one and then the other (auto), or nobody (none)")
 	cli.Var(fs, &o.device.Cache, "cache",
-		"`POLICY` for the guest's cold page cache: sent as any memory (send), or at the end (last)")
+		"`POLICY` for the guest's cold page cache: sent as any memory (send), or at the end (last), "+
+			"or dropped by the guest's driver before (drop)")
+	cli.Bytes(fs, &o.device.Drop.Bytes, "cache-drop-max", device.DefaultDropBytes, 1<<20, 1<<40,
+		"with --cache=drop: most of it, a `SIZE`, that is dropped for one request")
+	cli.Duration(fs, &o.device.Drop.Time, "cache-drop-time",
+		device.DefaultDropTime, time.Millisecond, 10*time.Second,
+		"with --cache=drop: longest `time` that dropping may take")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	cli.Duration(fs, &o.device.HoldBudget, "hold-budget",
 		driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,

@@ -17,7 +17,7 @@ type setCache struct {
 func cache(w http.ResponseWriter, r *http.Request, d Device) {
 	var body setCache
 	if err := readJSON(w, r, &body); err != nil {
-		http.Error(w, `the body must be {"cache": "send"} or {"cache": "last"}`,
+		http.Error(w, `the body must be {"cache": "send"}, {"cache": "last"} or {"cache": "drop"}`,
 			http.StatusBadRequest)
 		return
 	}
@@ -29,7 +29,7 @@ func cache(w http.ResponseWriter, r *http.Request, d Device) {
 }
 
 // SetCache sets what a migration does with cold page cache, and returns the state after
-// it. A policy that is unknown, or that the device refuses, is an error that says why.
+// it. A policy that is unknown is an error that says why.
 func (c *Client) SetCache(ctx context.Context, policy string) (s device.Status, err error) {
 	err = c.ask(ctx, http.MethodPut, "/v1/cache", setCache{Cache: policy}, &s)
 	return s, err

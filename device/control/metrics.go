@@ -14,7 +14,7 @@ import (
 type Metrics struct {
 	enabled, connected, ready                  *prometheus.Desc
 	requests, lastFree, lastRanges, lastPhases *prometheus.Desc
-	lastOrder                                  *prometheus.Desc
+	lastOrder, lastDropped                     *prometheus.Desc
 	ended, skipped, sent, total, downtime      *prometheus.Desc
 }
 
@@ -33,6 +33,8 @@ func NewMetrics(labels prometheus.Labels) *Metrics {
 		lastRanges: desc("last_ranges", "Ranges that the last request found."),
 		lastOrder: desc("last_order_bytes",
 			"Memory that the last request found to be sent first (hot) and last (cold).", "heat"),
+		lastDropped: desc("last_dropped_bytes",
+			"Cold page cache that the guest says it dropped for the last request."),
 		lastPhases: desc("last_phase_seconds", "Time of the last request by phase.", "phase"),
 		ended:      desc("last_migration_timestamp_seconds", last+"when it ended."),
 		skipped:    desc("last_skipped_bytes", last+"what it did not send in its first pass."),
@@ -46,7 +48,7 @@ func NewMetrics(labels prometheus.Labels) *Metrics {
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.enabled, m.connected, m.ready, m.requests, m.lastFree, m.lastRanges, m.lastPhases,
-		m.lastOrder,
+		m.lastOrder, m.lastDropped,
 		m.ended, m.skipped, m.sent, m.total, m.downtime,
 	} {
 		ch <- d
@@ -81,6 +83,7 @@ func (m *Metrics) Collect(s device.Status, ch chan<- prometheus.Metric) {
 	gauge(m.lastRanges, float64(s.Last.Ranges))
 	gauge(m.lastOrder, float64(s.Last.HotBytes), "hot")
 	gauge(m.lastOrder, float64(s.Last.ColdBytes), "cold")
+	gauge(m.lastDropped, float64(s.Last.DroppedBytes))
 	seen := make(map[string]bool)
 	for _, p := range s.Last.Phases {
 		// An fbppd that somebody has taken over could name new ones at each scrape.

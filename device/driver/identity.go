@@ -31,6 +31,9 @@ func (i *Identity) Refuses() bool {
 	return i.Status != protocol.StatusOK || i.contentMatters()
 }
 
+// DropsCache says whether the driver can drop cold cache.
+func (i *Identity) DropsCache() bool { return i.Features&protocol.FeatureDropCache != 0 }
+
 func (i *Identity) contentMatters() bool {
 	return i.Status == protocol.StatusContentMatters || i.Features&protocol.FeaturePagePoison != 0
 }
@@ -40,10 +43,10 @@ func (i *Identity) contentMatters() bool {
 func (i *Identity) refusal() *source.Failure {
 	why := fmt.Sprintf("the driver refuses (%v)", i.Status)
 	switch {
+	case i.Status == protocol.StatusOK: // then its reason is about something else
+		why = "the guest checks the contents of free pages"
 	case i.Reason != "":
 		why += ": " + i.Reason
-	case i.Status == protocol.StatusOK:
-		why = "the guest checks the contents of free pages"
 	}
 	return &source.Failure{Status: protocol.AnswerRefused, Why: why, Final: i.contentMatters()}
 }

@@ -154,6 +154,14 @@ func (s *Source) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time
 		return fmt.Errorf("trailer counts %d records, %d came: %w",
 			x.trailer.Records, f.Items, protocol.ErrMalformed)
 	}
+	if t := x.trailer; !x.drops && (t.Dropped != 0 || t.DropUS != 0) { // [FBPP-DROP-3]
+		return fmt.Errorf("trailer counts %d pages of dropped cache, which nobody asked for: %w",
+			t.Dropped, protocol.ErrMalformed)
+	}
+	if bytes := uint64(x.trailer.Dropped) << x.pageShift; bytes > x.mostDrop { // [FBPP-DROP-4]
+		return fmt.Errorf("trailer counts %d bytes of dropped cache, asked for were at most %d: %w",
+			bytes, x.mostDrop, protocol.ErrMalformed)
+	}
 	if x.outside > 0 {
 		s.lg.Info(
 			"part of the report is about memory that is not shared with the device, and is left out",

@@ -24,8 +24,10 @@ type request struct {
 	raised  time.Time     // the event was put into eventq
 	started time.Time     // STARTED arrived; zero before it
 
-	pageShift uint8 // of the first report; 0 before it
-	resumed   bool  // blocks may repeat
+	pageShift uint8  // of the first report; 0 before it
+	drops     bool   // cold cache was to be dropped
+	mostDrop  uint64 // of it, in bytes
+	resumed   bool   // blocks may repeat
 	outside   uint64
 	trailer   protocol.Trailer
 	decode    time.Duration
@@ -57,6 +59,12 @@ func (s *Source) begin(
 	if deadline, ok := ctx.Deadline(); ok {
 		// 0 would mean that the deadline is unknown.
 		e.DeadlineMS = uint32(max(time.Until(deadline).Milliseconds(), 1))
+	}
+	if r.Drop != (source.Drop{}) && s.identity.DropsCache() { // [FBPP-DROP-1]
+		x.drops = true
+		e.Flags |= protocol.EventDropCache
+		e.DropMiB, e.DropMS = limits(r.Drop)
+		x.mostDrop = uint64(e.DropMiB) << 20
 	}
 	if !s.sendEvent(e) {
 		return nil, source.Failf(protocol.AnswerDriverTimeout, "the driver left no buffer for the event")
@@ -102,16 +110,22 @@ func (x *request) overdue(ctx context.Context) *source.Failure {
 func (x *request) conclude(now time.Time) {
 	rest := max(now.Sub(x.raised)-x.decode, 0)
 	walk := min(time.Duration(x.trailer.WalkUS)*time.Microsecond, rest)
+	drop := min(time.Duration(x.trailer.DropUS)*time.Microsecond, rest-walk)
 	wakeup := time.Duration(0)
 	if !x.started.IsZero() { // a driver SHOULD send STARTED, it need not
-		wakeup = min(x.started.Sub(x.raised), rest-walk)
+		wakeup = min(x.started.Sub(x.raised), rest-walk-drop)
 	}
-	x.findings.Phases = []source.Phase{
-		{Name: source.PhaseWakeup, Time: wakeup},
-		{Name: source.PhaseWalk, Time: walk},
-		{Name: source.PhaseTransfer, Time: rest - walk - wakeup},
-		{Name: source.PhaseDecode, Time: x.decode},
+	x.findings.Phases = []source.Phase{{Name: source.PhaseWakeup, Time: wakeup}}
+	if x.drops {
+		x.findings.Phases = append(x.findings.Phases,
+			source.Phase{Name: source.PhaseDrop, Time: drop})
+		x.findings.Dropped = uint64(x.trailer.Dropped) << x.pageShift
 	}
+	x.findings.Phases = append(x.findings.Phases,
+		source.Phase{Name: source.PhaseWalk, Time: walk},
+		source.Phase{Name: source.PhaseTransfer, Time: rest - walk - drop - wakeup},
+		source.Phase{Name: source.PhaseDecode, Time: x.decode},
+	)
 	if x.inject > 0 {
 		x.findings.Phases = slices.Insert(x.findings.Phases, 0,
 			source.Phase{Name: source.PhaseInject, Time: x.inject})
@@ -132,6 +146,12 @@ func newGeneration() uint64 {
 	var p [8]byte
 	_, _ = rand.Read(p[:]) // documented to never fail
 	return max(binary.LittleEndian.Uint64(p[:]), 1)
+}
+
+// limits returns the bounds of an event, neither of which is 0 [FBPP-DROP-2].
+func limits(d source.Drop) (mib, ms uint32) {
+	return uint32(min(max(d.Bytes>>20, 1), 1<<32-1)),
+		uint32(min(max(d.Time.Milliseconds(), 1), 1<<32-1))
 }
 
 func microseconds(t time.Duration) uint32 {

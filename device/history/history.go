@@ -37,6 +37,8 @@ type Migration struct {
 	// also where there was to be no hybrid migration.
 	Order  string `json:"order,omitempty"`
 	Hybrid string `json:"hybrid,omitempty"`
+	// DroppedBytes is the cache that the guest says it dropped for the migration.
+	DroppedBytes uint64 `json:"dropped_bytes,omitempty"`
 }
 
 // Kept is how many migrations a Log keeps. The file has at most twice as many

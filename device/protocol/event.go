@@ -50,6 +50,10 @@ func (t EventType) String() string {
 // EventHelloWanted is the flag of EventChanged that asks for another HELLO.
 const EventHelloWanted = 1 << 0
 
+// EventDropCache is the flag of EventReportFree that asks to drop cold cache first. Only a
+// driver with FeatureDropCache may get it [FBPP-DROP-1].
+const EventDropCache = 1 << 0
+
 // Event is what the device writes into a buffer of eventq.
 type Event struct {
 	Type          EventType
@@ -58,6 +62,15 @@ type Event struct {
 	Generation    uint64
 	DeadlineMS    uint32 // time left for the driver, milliseconds; 0: unknown
 	BudgetEntries uint32
+	// DropMiB and DropMS bound what is dropped, in MiB, and the time for it, in
+	// milliseconds. They are 0 without EventDropCache [FBPP-DROP-2].
+	DropMiB uint32
+	DropMS  uint32
+}
+
+// DropsCache says whether the event asks to drop cold cache.
+func (e *Event) DropsCache() bool {
+	return e.Type == EventReportFree && e.Flags&EventDropCache != 0
 }
 
 // Encode writes the event into p, which has at least EventSize bytes.
@@ -70,7 +83,8 @@ func (e *Event) Encode(p []byte) {
 	le.PutUint64(p[8:], e.Generation)
 	le.PutUint32(p[16:], e.DeadlineMS)
 	le.PutUint32(p[20:], e.BudgetEntries)
-	le.PutUint64(p[24:], 0)
+	le.PutUint32(p[24:], e.DropMiB)
+	le.PutUint32(p[28:], e.DropMS)
 }
 
 // DecodeEvent reads an event. An unknown type is no error: a driver ignores it
@@ -87,11 +101,17 @@ func DecodeEvent(p []byte) (Event, error) {
 		Generation:    le.Uint64(p[8:]),
 		DeadlineMS:    le.Uint32(p[16:]),
 		BudgetEntries: le.Uint32(p[20:]),
+		DropMiB:       le.Uint32(p[24:]),
+		DropMS:        le.Uint32(p[28:]),
 	}, nil
 }
 
 // String implements fmt.Stringer.
 func (e Event) String() string {
-	return fmt.Sprintf("%v generation=%d flags=%#x deadline=%dms budget=%dus/%d",
+	text := fmt.Sprintf("%v generation=%d flags=%#x deadline=%dms budget=%dus/%d",
 		e.Type, e.Generation, e.Flags, e.DeadlineMS, e.BudgetUS, e.BudgetEntries)
+	if e.DropsCache() {
+		text += fmt.Sprintf(" drop=%dMiB/%dms", e.DropMiB, e.DropMS)
+	}
+	return text
 }

@@ -18,7 +18,8 @@ const (
 	helloReason  = helloRelease + 64
 )
 
-// Features tells what a guest's allocator does with free pages (section 7.1).
+// Features tells what a guest's allocator does with free pages, and what its driver can do
+// (section 7.1).
 type Features uint32
 
 // The features.
@@ -26,6 +27,7 @@ const (
 	FeaturePagePoison  Features = 1 << 0 // free pages carry a pattern that is checked
 	FeatureInitOnFree  Features = 1 << 1 // pages are zeroed when freed, not when allocated
 	FeatureInitOnAlloc Features = 1 << 2 // pages are zeroed when they are allocated
+	FeatureDropCache   Features = 1 << 3 // the driver can drop cold page cache
 	FeaturePrograms    Features = 1 << 4 // the driver takes programs (section 9)
 )
 
@@ -38,7 +40,8 @@ func (f Features) String() string {
 		name string
 	}{
 		{FeaturePagePoison, "page-poison"}, {FeatureInitOnFree, "init-on-free"},
-		{FeatureInitOnAlloc, "init-on-alloc"}, {FeaturePrograms, "programs"},
+		{FeatureInitOnAlloc, "init-on-alloc"}, {FeatureDropCache, "drop-cache"},
+		{FeaturePrograms, "programs"},
 	} {
 		if f&of.bit != 0 {
 			names = append(names, of.name)
@@ -60,7 +63,9 @@ type Hello struct {
 	MaxOrder uint8  // highest order that it will report
 	RAMBytes uint64 // memory that the guest manages
 	Release  string // operating system and version
-	Reason   string // one line for the operator when the status is not OK
+	// Reason is one line for the operator: why the status is not OK; with OK why cache
+	// cannot be dropped.
+	Reason string
 }
 
 // Encode writes the body into p, which has at least HelloSize bytes. Strings

@@ -188,6 +188,10 @@ type Trailer struct {
 	HoldMaxUS uint32 // longest hold of one lock, microseconds
 	Holds     uint32
 	LeftOut   uint32 // blocks left out, at least this many
+	// Dropped is the cache that was dropped, in the guest's pages, and DropUS the time for
+	// it in microseconds. Both are 0 where the event did not ask for it [FBPP-DROP-3].
+	Dropped uint32
+	DropUS  uint32
 }
 
 // Encode writes the trailer into p, which has at least TrailerSize bytes.
@@ -199,7 +203,8 @@ func (t *Trailer) Encode(p []byte) {
 	le.PutUint32(p[12:], t.HoldMaxUS)
 	le.PutUint32(p[16:], t.Holds)
 	le.PutUint32(p[20:], t.LeftOut)
-	le.PutUint64(p[24:], 0)
+	le.PutUint32(p[24:], t.Dropped)
+	le.PutUint32(p[28:], t.DropUS)
 }
 
 // DecodeTrailer reads a trailer.
@@ -208,14 +213,13 @@ func DecodeTrailer(p []byte) (Trailer, error) {
 	if len(p) < TrailerSize {
 		return Trailer{}, fmt.Errorf("decode trailer: %d bytes: %w", len(p), ErrMalformed)
 	}
-	if le.Uint64(p[24:]) != 0 {
-		return Trailer{}, fmt.Errorf("decode trailer: reserved field is not 0: %w", ErrMalformed)
-	}
 	return Trailer{
 		Records:   le.Uint64(p[0:]),
 		WalkUS:    le.Uint32(p[8:]),
 		HoldMaxUS: le.Uint32(p[12:]),
 		Holds:     le.Uint32(p[16:]),
 		LeftOut:   le.Uint32(p[20:]),
+		Dropped:   le.Uint32(p[24:]),
+		DropUS:    le.Uint32(p[28:]),
 	}, nil
 }

@@ -31,7 +31,7 @@ func TestEveryStructureRoundTrips(t *testing.T) {
 
 	event := Event{
 		Type: EventReportFree, Flags: 1, BudgetUS: 2,
-		Generation: 3, DeadlineMS: 4, BudgetEntries: 5,
+		Generation: 3, DeadlineMS: 4, BudgetEntries: 5, DropMiB: 6, DropMS: 7,
 	}
 	event.Encode(p[:])
 	if got, err := DecodeEvent(p[:]); err != nil || got != event {
@@ -47,7 +47,9 @@ func TestEveryStructureRoundTrips(t *testing.T) {
 		t.Errorf("header: got %+v, %v", got, err)
 	}
 
-	trailer := Trailer{Records: 1, WalkUS: 2, HoldMaxUS: 3, Holds: 4, LeftOut: 5}
+	trailer := Trailer{
+		Records: 1, WalkUS: 2, HoldMaxUS: 3, Holds: 4, LeftOut: 5, Dropped: 6, DropUS: 7,
+	}
 	trailer.Encode(p[:])
 	if got, err := DecodeTrailer(p[:]); err != nil || got != trailer {
 		t.Errorf("trailer: got %+v, %v", got, err)
@@ -158,6 +160,12 @@ func FuzzDecode(f *testing.F) {
 	h.Encode(p[:])
 	f.Add(p[:])
 	f.Add([]byte{})
+	e := Event{Type: EventReportFree, Flags: EventDropCache, DropMiB: 1 << 31, DropMS: 1}
+	e.Encode(p[:])
+	f.Add(p[:EventSize])
+	trailer := Trailer{Records: 1, Dropped: 1<<32 - 1, DropUS: 1<<32 - 1}
+	trailer.Encode(p[:])
+	f.Add(p[:TrailerSize])
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if h, err := DecodeHeader(p); err == nil {
 			var q [HeaderSize]byte

@@ -17,6 +17,7 @@ type Phase struct {
 const (
 	PhaseInject   = "inject"   // waiting until a program of the host is in use
 	PhaseWakeup   = "wakeup"   // of the driver: until its first sign of life
+	PhaseDrop     = "drop"     // the guest dropped cold cache, as the guest measured it
 	PhaseWalk     = "walk"     // the guest's walk, as the guest measured it
 	PhaseTransfer = "transfer" // until the last record was there
 	PhaseDecode   = "decode"   // of the records
@@ -34,7 +35,7 @@ const (
 // keep figures by name.
 func Phases() []string {
 	return []string{
-		PhaseInject, PhaseWakeup, PhaseWalk, PhaseTransfer, PhaseDecode, PhaseFind, PhaseScan,
+		PhaseInject, PhaseWakeup, PhaseDrop, PhaseWalk, PhaseTransfer, PhaseDecode, PhaseFind, PhaseScan,
 		PhasePeek, PhaseSieve, PhaseOrder, PhaseWrite,
 	}
 }

@@ -12,6 +12,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -42,6 +43,10 @@ type Request struct {
 	// run again at any time.
 	Paused bool
 
+	// Drop is how much cold cache the guest shall drop before it answers. Only the guest's
+	// driver can have it done.
+	Drop Drop
+
 	// Written tells which pages of the given ranges were written since the dirty
 	// log was armed, which was before the request. The ranges are sorted, disjoint
 	// and within Memory. The result has a bit for each 4 KiB page, in the order of
@@ -49,6 +54,13 @@ type Request struct {
 	// the answer, so what was read of it in between is consistent. Written is nil
 	// where the frontend cannot tell. After an error, do not call it again.
 	Written func(ctx context.Context, pages []freeset.Range) ([]byte, error)
+}
+
+// Drop bounds how much cold page cache the guest drops, in bytes and in time. The zero value
+// asks for none.
+type Drop struct {
+	Bytes uint64
+	Time  time.Duration
 }
 
 // Findings are what a source found out. Pages that are not in Free count as in
@@ -66,6 +78,9 @@ type Findings struct {
 	// Order is nil where nobody wants one. A source that is no [Orderer] leaves it as
 	// it is.
 	Order *Order
+
+	// Dropped is how many bytes of cache the guest says it dropped for the request.
+	Dropped uint64
 
 	// Items counts what the source went through, in its own unit.
 	Items uint64

@@ -36,8 +36,11 @@ type Agent struct {
 	lg     *zap.Logger
 	guest  Guest
 	walker walk.Walker // nil: nothing is reported, which guest.Status explains
-	now    func() time.Time
-	ram    func() (uint64, error) // in bytes
+	// dropper is nil where cache cannot be dropped. dropping is its last work.
+	dropper  CacheDropper
+	dropping *drop
+	now      func() time.Time
+	ram      func() (uint64, error) // in bytes
 
 	programs Programs        // nil: the agent takes no programs of the host
 	nonce    uint64          // of the session
@@ -50,9 +53,11 @@ type Agent struct {
 	toWithdraw []protocol.Digest // after the walk that goes on
 }
 
-// New returns an agent. Without a walker, guest's status has to say why.
-// lg may be nil.
-func New(guest Guest, walker walk.Walker, lg *zap.Logger) (*Agent, error) {
+// New returns an agent. Without a walker, guest's status has to say why. dropper is nil
+// where HELLO does not say that cache can be dropped. lg may be nil.
+func New(
+	guest Guest, walker walk.Walker, dropper CacheDropper, lg *zap.Logger,
+) (*Agent, error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
@@ -60,9 +65,11 @@ func New(guest Guest, walker walk.Walker, lg *zap.Logger) (*Agent, error) {
 		return nil, errors.New("make agent: no walker, and no reason why")
 	}
 	if guest.Status != protocol.StatusOK {
-		walker = nil
+		walker, dropper = nil, nil
 	}
-	return &Agent{lg: lg, guest: guest, walker: walker, now: time.Now, ram: RAMBytes}, nil
+	return &Agent{
+		lg: lg, guest: guest, walker: walker, dropper: dropper, now: time.Now, ram: RAMBytes,
+	}, nil
 }
 
 // Run says hello on a transport, and answers its events until ctx is done, which is no

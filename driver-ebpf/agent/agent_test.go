@@ -275,7 +275,7 @@ func TestGuestThatMustNotReport(t *testing.T) {
 	if walker.begun != 0 || sent[2].header.Count != 0 || sent[2].header.Generation != 7 {
 		t.Errorf("walked %d times, %v", walker.begun, sent[2].header)
 	}
-	if _, err := New(testGuest, nil, nil); err == nil {
+	if _, err := New(testGuest, nil, nil, nil); err == nil {
 		t.Error("an agent without a walker and without a reason")
 	}
 }

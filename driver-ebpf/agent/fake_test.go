@@ -64,6 +64,8 @@ func (t *fakeTransport) Receive(limit time.Duration) (protocol.Event, bool, erro
 		return event, true, nil
 	case <-t.woken:
 		return protocol.Event{}, false, ErrInterrupted
+	case <-expires(limit):
+		return protocol.Event{}, false, nil
 	}
 }
 
@@ -72,6 +74,14 @@ func (t *fakeTransport) Program() (protocol.ProgramEvent, error) {
 	p := make([]byte, e.Size())
 	e.Encode(p)
 	return protocol.DecodeProgramEvent(p)
+}
+
+// expires returns a channel that receives after limit, or never.
+func expires(limit time.Duration) <-chan time.Time {
+	if limit == Forever {
+		return nil
+	}
+	return time.After(limit)
 }
 
 func (t *fakeTransport) Send(m Message) error {
@@ -186,7 +196,7 @@ var testGuest = Guest{
 
 func mustAgent(t *testing.T, guest Guest, walker walk.Walker) *Agent {
 	t.Helper()
-	a, err := New(guest, walker, nil)
+	a, err := New(guest, walker, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

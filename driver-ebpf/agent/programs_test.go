@@ -162,7 +162,7 @@ func (h *host) play(p *fakePrograms, guest Guest) (a *Agent) {
 	h.t.Helper()
 	synctest.Test(h.t, func(t *testing.T) {
 		var err error
-		if a, err = New(guest, p.builtIn, nil); err != nil {
+		if a, err = New(guest, p.builtIn, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		a.ram = func() (uint64, error) { return guest.Hello.RAMBytes, nil }

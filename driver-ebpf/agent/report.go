@@ -27,6 +27,9 @@ type request struct {
 	event protocol.Event
 	end   time.Time // when the walk is cut, so that the answer arrives in time; zero: never
 	sent  uint64    // records
+
+	dropped  uint64 // cache that was dropped before the walk, in bytes
+	dropTime time.Duration
 }
 
 // report answers REPORT_FREE. If an event voids the request meanwhile, the answer ends and
@@ -55,6 +58,10 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 	if a.walker == nil {
 		return protocol.Event{}, false, r.refuse(a.guest.Status)
 	}
+	if next, ok, err = r.dropCache(); ok || err != nil {
+		return next, ok, err
+	}
+	begun := a.now()
 	most := a.maxRecords()
 	a.walker.Begin()
 	budget := walk.Budget{
@@ -103,9 +110,10 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 	a.lg.Info("reported",
 		zap.Uint64("generation", event.Generation), zap.Uint64("records", stats.Records),
 		zap.Duration("took", a.now().Sub(start)), zap.Duration("started", started.Sub(start)),
-		zap.Duration("drain", stats.Drain), zap.Duration("walked", walked.Sub(started)),
+		zap.Duration("drain", stats.Drain), zap.Duration("walked", walked.Sub(begun)),
 		zap.Duration("walk", stats.WalkTime), zap.Duration("hold-max", stats.HoldMax),
-		zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut))
+		zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut),
+		zap.Uint64("dropped", r.dropped), zap.Duration("drop", r.dropTime))
 	return protocol.Event{}, false, nil
 }
 
@@ -165,6 +173,8 @@ func (r *request) sendRecords(last, truncated bool) error {
 			HoldMaxUS: saturate(uint64(stats.HoldMax.Microseconds())),
 			Holds:     stats.Holds,
 			LeftOut:   saturate(stats.LeftOut),
+			Dropped:   saturate(r.dropped >> r.a.guest.PageShift),
+			DropUS:    saturate(uint64(r.dropTime.Microseconds())),
 		})
 		r.t.Flush()
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/coldcache"
 	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
@@ -31,8 +32,10 @@ type Result struct {
 	Guest    agent.Guest
 	Snapshot *freepages.Snapshot
 	Err      error // behind a status other than OK: the reason at full length
+	CacheErr error // why cache cannot be dropped, where the status is OK; or nil
 
-	peek *kernel.Peek
+	peek    *kernel.Peek
+	dropper *coldcache.Dropper
 }
 
 // ErrNoProgram says that the guest waits for a program of the host.
@@ -52,6 +55,14 @@ func (r *Result) Walker() walk.Walker {
 		return nil
 	}
 	return r.Snapshot
+}
+
+// Dropper returns who drops cache for the agent, or nil if nobody can.
+func (r *Result) Dropper() agent.CacheDropper {
+	if r.dropper == nil {
+		return nil
+	}
+	return r.dropper
 }
 
 // Memory returns the region with the walker's records, or nil if there is none.
@@ -88,6 +99,11 @@ func Run(o Options) (*Result, error) {
 	if status != protocol.StatusOK {
 		r.Guest.Status, r.Err = status, err
 		r.Guest.Hello.Reason = reason(err)
+	} else if r.dropper, err = coldcache.Open(); err != nil {
+		r.CacheErr = fmt.Errorf("cache is not dropped: %w", err)
+		r.Guest.Hello.Reason = reason(r.CacheErr)
+	} else {
+		r.Guest.Hello.Features |= protocol.FeatureDropCache
 	}
 	return r, nil
 }

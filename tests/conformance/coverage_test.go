@@ -39,18 +39,23 @@ var binds = map[string]string{
 	"FBPP-REP-6": both, "FBPP-REP-7": both, "FBPP-REP-8": both, "FBPP-REP-9": device,
 	"FBPP-REP-10": drv, "FBPP-REP-11": drv, "FBPP-REP-12": device,
 	"FBPP-PORT-1": drv, "FBPP-PORT-2": device, "FBPP-PORT-3": device,
+	"FBPP-DROP-1": device, "FBPP-DROP-2": device, "FBPP-DROP-3": both,
+	"FBPP-DROP-4": both, "FBPP-DROP-5": drv, "FBPP-DROP-6": drv,
 	"FBPP-OP-1": both, "FBPP-OP-2": device,
 	"FBPP-PROG-1": drv, "FBPP-PROG-2": device, "FBPP-PROG-3": drv, "FBPP-PROG-4": device,
 	"FBPP-PROG-5": drv, "FBPP-PROG-6": device, "FBPP-PROG-7": drv, "FBPP-PROG-8": drv,
 	"FBPP-WIN-1": device, "FBPP-WIN-2": device, "FBPP-WIN-3": device, "FBPP-WIN-4": device,
 	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device,
 	"FBPP-WIN-9": device, "FBPP-WIN-10": device, "FBPP-WIN-11": device,
+	"FBPP-WIN-12": device, "FBPP-WIN-13": device, "FBPP-WIN-14": device,
 }
 
 // unseen are rules that a suite cannot check, with the side that they bind, and why.
 var unseen = map[string]string{
 	"FBPP-PORT-1 driver": "the port belongs to the machine: a vhost-user device does not see it; " +
 		"that the device takes no OK from there is FBPP-PORT-3",
+	"FBPP-DROP-6 driver": "a device does not see what a guest drops: tests/e2e looks into guests" +
+		" that drop cache",
 	"FBPP-REP-11 driver": "a device sees neither what a guest relies on nor what a migration" +
 		" makes of it: tests/e2e migrates guests that zero their free pages and guests" +
 		" that check them",

@@ -13,7 +13,7 @@ import (
 func TestMemoryStaysSoundThroughPostcopy(t *testing.T) {
 	kernels := []guest.Series{guest.Linux6_12}
 	if *soak {
-		kernels = guest.IntrospectedSeries()
+		kernels = guest.AllSeries()
 	}
 	for _, series := range kernels {
 		t.Run(string(series), func(t *testing.T) {

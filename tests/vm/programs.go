@@ -93,6 +93,20 @@ func (v *VM) Cache(ctx context.Context, paths ...string) error {
 	return err
 }
 
+// Cached returns how many pages of each file that Cache read are in the page cache. read,
+// unless empty, is one of them that is read again before.
+func (v *VM) Cached(ctx context.Context, read string) (map[string]int64, error) {
+	line, err := v.Tell(ctx, cacheName, "read "+read)
+	if err != nil {
+		return nil, err
+	}
+	var pages map[string]int64
+	if err := json.Unmarshal([]byte(line), &pages); err != nil {
+		return nil, fmt.Errorf("decode what is cached: %w", err)
+	}
+	return pages, nil
+}
+
 // StartIntegrity starts the integrity program in the guest: it keeps allocating,
 // writing, verifying and freeing checksummed memory, with a worker for each CPU.
 // o.Workers is ignored.

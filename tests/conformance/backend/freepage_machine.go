@@ -24,6 +24,7 @@ type freePageMachine struct {
 	*machine
 	events  *vhosttest.Queue
 	buffers map[uint32]uint64 // events: address by head
+	seen    []protocol.Event  // all that were decoded
 	message uint64            // memory for messages
 
 	window []byte
@@ -162,6 +163,7 @@ func (m *freePageMachine) take(u vhosttest.Used) protocol.Event {
 	}
 	e, err := protocol.DecodeEvent(m.g.Read(addr, protocol.EventSize))
 	m.must(err, "decode an event")
+	m.seen = append(m.seen, e)
 	return e
 }
 

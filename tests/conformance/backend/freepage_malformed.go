@@ -50,7 +50,6 @@ func fpMalformedFields(s *session) {
 	report := func(g uint64) []byte { return lastReport(g, block(0)) }
 	open := func(g uint64) []byte { return reportMessage(protocol.Header{Generation: g}, 0, block(0)) }
 	cannot := func(g uint64) []byte { return lastReport(g) }
-	atEnd := protocol.HeaderSize + protocol.RecordSize + protocol.TrailerSize - 1
 	for _, c := range []struct {
 		what    string
 		message func(generation uint64) []byte
@@ -68,7 +67,6 @@ func fpMalformedFields(s *session) {
 		{"a HELLO whose reserved word is not 0", hello, atReserved2, 1},
 		{"a REPORT whose reserved word is not 0", report, atReserved2 + 7, 0x80},
 		{"a HELLO whose own reserved bytes are not 0", hello, atHelloReserved + 1, 1},
-		{"a trailer whose reserved word is not 0", report, atEnd, 1},
 		{"a HELLO of an unknown status", hello, atStatus, 5},
 		{"a REPORT of an unknown status", cannot, atStatus, 5},
 		{"a REPORT with an unknown flag", open, atFlags, 8},

@@ -37,5 +37,6 @@ func TestFreePageDeviceKeepsAllRules(t *testing.T) {
 	// It ignores writes to its configuration, as its specification says.
 	expect(t, c, []string{"VHU-CFG-6"},
 		"ACCESS_PLATFORM", "PAGEFAULT", "userfaultfd", "DEVICE_STATE", "INFLIGHT_SHMFD",
-		"RING_PACKED", "IN_ORDER", "own process", "writes no data", "serial port")
+		"RING_PACKED", "IN_ORDER", "own process", "writes no data", "serial port",
+		"offer PEEK")
 }

@@ -69,6 +69,18 @@ func (s *script) spoil(
 		if last {
 			trailer.Records++
 		}
+	case "drops cache unasked":
+		if last && !s.request.DropsCache() {
+			trailer.Dropped = 1
+		}
+	case "spends time on cache unasked":
+		if last && !s.request.DropsCache() {
+			trailer.DropUS = 1
+		}
+	case "drops more cache than it may":
+		if last && s.request.DropsCache() {
+			trailer.Dropped = 256*s.request.DropMiB + 1
+		}
 	case "keeps half of the generation":
 		h.Generation &= 0xffffffff
 	case "has large pages":
@@ -99,10 +111,6 @@ func (s *script) spoil(
 		p = p[:len(p)-1]
 	case "sends unknown messages":
 		binary.LittleEndian.PutUint16(p, 9)
-	case "fills the trailer's reserved field":
-		if last {
-			p[len(p)-1] = 1
-		}
 	}
 	return p
 }

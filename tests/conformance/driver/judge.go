@@ -207,6 +207,7 @@ func (j *judge) report(r *request, h protocol.Header, c *vhostuser.Chain) error 
 	if r.trailer, err = parseTrailer(h, c); err != nil {
 		return err
 	}
+	j.dropped(r)
 	j.saw(ruleTotal)
 	if r.trailer.Records != r.records {
 		return breaks(ruleTotal, "the trailer counts %d records, %d came in %d messages",

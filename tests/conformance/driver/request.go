@@ -14,6 +14,7 @@ import (
 // request is one REPORT_FREE and what the driver has answered.
 type request struct {
 	generation uint64
+	drop       drop
 	breaches   int    // of the ledger, before it was sent
 	pinned     []span // event buffers that the device had all the time: they are not free
 	lost       bool   // a message may come twice or not at all: it is no longer judged

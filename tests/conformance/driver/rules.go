@@ -36,6 +36,9 @@ const (
 	ruleMost     = "FBPP-REP-7"
 	ruleTotal    = "FBPP-REP-8"
 	ruleLocks    = "FBPP-REP-10"
+	ruleNotAsked = "FBPP-DROP-3"
+	ruleDropMost = "FBPP-DROP-4"
+	ruleDropTime = "FBPP-DROP-5"
 	ruleUsable   = "FBPP-OP-1"
 	ruleRoom     = "FBPP-PROG-1"
 	ruleAccepts  = "FBPP-PROG-3"
@@ -107,6 +110,12 @@ func AllRules() []report.Rule {
 			Text: "the trailer counts the records of the request"},
 		{ID: ruleLocks, Source: spec + "7.3",
 			Text: "the driver does not stop the guest while it waits for the device"},
+		{ID: ruleNotAsked, Source: spec + "7.5",
+			Text: "a driver that was not asked to drop cache counts none"},
+		{ID: ruleDropMost, Source: spec + "7.5",
+			Text: "a driver does not count more cache as dropped than it was asked for"},
+		{ID: ruleDropTime, Source: spec + "7.5",
+			Text: "a driver that drops cache answers before the deadline all the same"},
 		{ID: ruleUsable, Source: spec + "8",
 			Text: "the driver answers the next request, whatever happened in this one"},
 		{ID: ruleRoom, Source: spec + "9.4",

@@ -57,6 +57,8 @@ func scenarios() []scenario {
 		{name: "HELLO wanted in a request", blame: ruleUsable, asks: true, play: helloWantedInRequest},
 		{name: "programs", blame: ruleUsable, play: offerPrograms,
 			only: []string{ruleRoom, ruleAccepts, ruleSession, ruleOffer, ruleDigest}},
+		{name: "cache to be dropped", blame: ruleDropTime, asks: true,
+			only: []string{ruleDropMost, ruleDropTime}, play: dropsCache},
 		{name: "the guest paused", blame: ruleUsable, waits: true, play: paused},
 		{name: "the driver restarted", blame: ruleUsable, waits: true, only: []string{ruleAgain},
 			play: restarted},

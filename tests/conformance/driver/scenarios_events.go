@@ -48,7 +48,7 @@ func unknownEvents(s *session) error {
 
 func unknownInRequest(s *session) error {
 	s.setPace(paceKeep, nil)
-	r, err := s.begin(question{flags: 0xffff})
+	r, err := s.begin(question{flags: 0xffff &^ protocol.EventDropCache})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package driver_test
 
 import (
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -227,6 +228,9 @@ func (s *script) event(e protocol.Event) {
 	case s.dead:
 	case e.Type == protocol.EventReportFree:
 		s.request, s.sent = e, 0
+		if s.fault == "drops cache for ever" && e.DropsCache() && e.DropMS == math.MaxUint32 {
+			s.sent = -1
+		}
 		if s.fault == "breaks off at its deadline" && e.BudgetEntries == 1 {
 			s.sent = -1
 		}
@@ -323,6 +327,10 @@ func (s *script) next() []byte {
 	if resumed {
 		trailer.Records += 2
 	}
+	if s.request.DropsCache() {
+		trailer.Dropped = min(s.request.DropMiB, 10) // pages of any size
+		trailer.DropUS = 1
+	}
 	s.sent = -1
 	s.answers++
 	s.answered.Add(1)
@@ -334,10 +342,10 @@ func (s *script) hello() {
 	h := protocol.Header{Type: protocol.MessageHello, PageShift: 12}
 	body := protocol.Hello{
 		MaxOrder: scriptOrder, RAMBytes: 8 << 20, Release: "script",
-		Features: protocol.FeaturePrograms,
+		Features: protocol.FeaturePrograms | protocol.FeatureDropCache,
 	}
 	if s.fault == "takes no programs" {
-		body.Features = 0
+		body.Features &^= protocol.FeaturePrograms
 	}
 	switch s.fault {
 	case "hides that contents matter":

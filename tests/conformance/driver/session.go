@@ -42,6 +42,7 @@ type question struct {
 	noDeadline bool
 	budget     *protocol.Config // nil: as configured
 	flags      uint16
+	drop       drop
 	how        use
 }
 
@@ -57,7 +58,11 @@ func (s *session) ask(q question) (*request, error) {
 	if !q.noDeadline {
 		e.DeadlineMS = uint32(q.deadline.Milliseconds())
 	}
-	r := &request{generation: e.Generation}
+	if q.drop != (drop{}) {
+		e.Flags |= protocol.EventDropCache
+		e.DropMiB, e.DropMS = q.drop.mib, q.drop.ms
+	}
+	r := &request{generation: e.Generation, drop: q.drop}
 	err := s.send(&e, q.how, func() {
 		budget := &s.config
 		if q.budget != nil {

@@ -51,6 +51,7 @@ func mountAll() error {
 		{"tracefs", "/sys/kernel/tracing"},
 		{"securityfs", "/sys/kernel/security"},
 		{"bpf", "/sys/fs/bpf"},
+		{"cgroup2", "/sys/fs/cgroup"},
 	} {
 		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", m.dir, err)

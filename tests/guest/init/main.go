@@ -8,6 +8,7 @@
 //	/init keep MIB               touch memory and hold it until the input ends
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
 //	/init cache FILE...          read files, so that their pages are cached, hold them open
+//	/init swapon DISK            swap to a disk
 //	/init kill COMMAND TIME      kill a program after a time
 //	/init disturb HOW            disturb the fbpp device while an agent drives it
 //	/init zeroes MIB             print whether new memory is zero
@@ -49,6 +50,8 @@ func run(args []string) error {
 		return fragment(args[1:])
 	case "cache":
 		return cache(args[1:])
+	case "swapon":
+		return swapOn(args[1:])
 	case "kill":
 		return kill(args[1:])
 	case "disturb":

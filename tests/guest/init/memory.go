@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 )
@@ -72,19 +73,52 @@ func keep(args []string) error {
 func fragment(args []string) error { return hold(args, memory.Fragment) }
 
 // cache reads files, and keeps them open until the standard input ends: the kernel
-// drops the cached pages of a disk that is not open. It answers each line of the input.
+// drops the cached pages of a disk that is not open. It answers each line of the input with
+// how many pages of each file are cached. "read FILE" reads a file again before.
 func cache(paths []string) error {
+	files := make(map[string]*os.File)
 	for _, path := range paths {
 		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		if _, err := io.Copy(io.Discard, f); err != nil {
+		files[path] = f
+		if err := readAll(f); err != nil {
 			return err
 		}
 	}
-	return answerLines(func(string) (any, error) { return memory.ReadInfo() })
+	return answerLines(func(line string) (any, error) {
+		if path, ok := strings.CutPrefix(line, "read "); ok && files[path] != nil {
+			if err := readAll(files[path]); err != nil {
+				return nil, err
+			}
+		}
+		cached := make(map[string]int64)
+		for path, f := range files {
+			var err error
+			if cached[path], err = memory.Resident(f); err != nil {
+				return nil, err
+			}
+		}
+		return cached, nil
+	})
+}
+
+func readAll(f *os.File) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, f)
+	return err
+}
+
+// swapOn has the kernel swap to a disk.
+func swapOn(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("expected a disk, got %q", args)
+	}
+	return memory.SwapOn(args[0])
 }
 
 // zeroes checks whether new memory is zero.
