@@ -20,7 +20,8 @@ const (
 	swapDisk = "/dev/vdc"
 )
 
-// Sizes in bytes. dropMax is less than there is cold cache, also less what is mapped of programs.
+// Sizes in bytes. dropMax is less than there is cold cache, even if what is mapped of programs
+// counts against it.
 const (
 	coldSize = 64 << 20
 	hotSize  = 8 << 20
@@ -57,9 +58,12 @@ func TestColdCacheIsDroppedByPolicy(t *testing.T) {
 			second := m.migrate()
 			requireHints(t, second, "ok")
 			m.requireCached(coldSize, coldSize)
-			if saved := second.RAM.Transferred - first.RAM.Transferred; saved < dropMax/2 {
-				t.Errorf("%d bytes were sent where cache was dropped, and %d where it was not",
-					first.RAM.Transferred, second.RAM.Transferred)
+			// What is sent again and again, as the guest writes it, is not counted here: that
+			// depends on how busy the host is.
+			saved := (first.Hints.Skipped - second.Hints.Skipped) * memory.PageSize
+			if saved < dropMax/2 {
+				t.Errorf("%d pages were skipped where cache was dropped, and %d where it was not",
+					first.Hints.Skipped, second.Hints.Skipped)
 			}
 			for _, counter := range []string{"pswpout", "oom_kill"} {
 				if n := m.vmstat(counter); n != 0 {
