@@ -52,6 +52,8 @@ struct control {
 	u32 cpu;
 	u32 held;
 	u32 unsettled;
+	u32 locked;
+	u32 reserved;
 };
 
 struct counts {
@@ -475,6 +477,7 @@ int walk_zone(struct pt_regs *ctx)
 		c->unlocked++;
 		return 0;
 	}
+	c->locked++;
 	start = bpf_ktime_get_ns();
 	c->zones++;
 	w.zone = node < MAX_NODES ? find_zone(node, PT_REGS_PARM4(ctx), &index) : 0;

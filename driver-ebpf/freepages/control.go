@@ -24,7 +24,8 @@ const (
 	controlCPU        = 76 // the CPU whose own lists are walked after the zone's, plus 1; 0: none
 	controlHeld       = 80 // pages found on lists of CPUs
 	controlUnsettled  = 84 // lists of a CPU that were left out: they did not fit what it counts
-	controlSize       = 88
+	controlLocked     = 88 // zones for which the program has checked that the lock is held
+	controlSize       = 96
 )
 
 // control is struct control in the map's memory.

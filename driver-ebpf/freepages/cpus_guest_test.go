@@ -41,10 +41,10 @@ func TestListsOfACPUAreWhatItsKernelCounts(t *testing.T) {
 		mustWalk(t, s, generous)
 		visitor.run(func(cpu int) {
 			s.Release()
-			before := s.control.u32(controlHeld)
-			s.visit(cpu)
-			got, want := int(s.control.u32(controlHeld)-before), printedOn(t, cpu, s.file.text)
-			if n := s.control.u32(controlUnsettled); got != want || n != 0 {
+			before := s.held
+			s.visit(cpu, generous)
+			got, want := int(s.held-before), printedOn(t, cpu, s.file.text)
+			if n := s.unsettled; got != want || n != 0 {
 				t.Errorf("CPU %d: %d pages, zoneinfo printed %d; %d lists unsettled",
 					cpu, got, want, n)
 			}
@@ -76,7 +76,7 @@ func TestWalkVisitsTheCPUs(t *testing.T) {
 	for range 20 { // a busy host can take more time than a visit has
 		touchAndFree(t, 16<<20)
 		records, _ := mustWalk(t, s, generous)
-		held := s.control.u32(controlHeld)
+		held := s.held
 		if blocks := s.counts.sum(); s.visits > 0 && held > 0 {
 			if !s.Stats().Resumed || uint64(len(records)) <= blocks {
 				t.Errorf("%d records of %d blocks and %d pages held, %+v",

@@ -23,7 +23,7 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 	if lg == nil {
 		lg = zap.NewNop()
 	}
-	s := &Snapshot{lg: lg, peek: peek}
+	s := &Snapshot{lg: lg, peek: peek, system: running{peek}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -46,7 +46,9 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 		return nil, err
 	}
 	s.counts = s.countsMem.Bytes()[:s.objs.Counts.MaxEntries()*maxOrders*8]
-	if s.prog = s.objs.WalkZone; s.prog != nil {
+	if s.objs.WalkZone != nil {
+		s.builtIn = s.objs.WalkZone
+		s.prog = s.builtIn
 		if err := s.attach(); err != nil {
 			return nil, err
 		}
@@ -117,10 +119,14 @@ func (s *Snapshot) load(opts Options) error {
 }
 
 // attach attaches the program to the first hook that sees every zone in a trial read, under its
-// lock.
+// lock. Where there is a built-in program, another one gets the hook that the built-in's trial
+// found: what it says of the lock is then not the only proof.
 func (s *Snapshot) attach() error {
-	hooks, err := findHooks(s.peek)
-	if err != nil {
+	var hooks []Hook
+	var err error
+	if s.builtIn != nil && s.prog != s.builtIn {
+		hooks, err = s.proven, errors.New("attach: the built-in program has no hook")
+	} else if hooks, err = s.system.hooks(); err != nil {
 		s.lg.Warn("the print of a zone was not found; a hook may be the slower one", zap.Error(err))
 	}
 	for _, hook := range hooks {
@@ -129,6 +135,9 @@ func (s *Snapshot) attach() error {
 			continue
 		}
 		if err = s.attachTo(hook); err == nil {
+			if s.prog == s.builtIn {
+				s.proven = []Hook{hook}
+			}
 			s.lg.Info("walk attached", zap.Stringer("hook", hook))
 			return nil
 		}
@@ -145,10 +154,10 @@ func (s *Snapshot) attach() error {
 // attachTo attaches the program to a hook, and tries it.
 func (s *Snapshot) attachTo(hook Hook) (err error) {
 	s.hook = hook
-	if s.link, err = hook.attach(s.prog); err != nil {
+	if s.link, err = s.system.attach(hook, s.prog); err != nil {
 		return err
 	}
-	if s.file, err = openZoneFile(hook.File); err != nil {
+	if s.file, err = s.system.open(hook.File); err != nil {
 		return err
 	}
 	return s.try()
@@ -175,7 +184,7 @@ func (s *Snapshot) try() error {
 	if _, err := s.Step(walk.Budget{Entries: 16}); err != nil {
 		return err
 	}
-	if r := s.lastRead(); r.seen < r.printed || r.seen == 0 {
+	if r := s.last; r.seen < r.printed || r.seen == 0 {
 		return fmt.Errorf("walk on %v saw %d of %d zones", s.hook, r.seen, r.printed)
 	}
 	return nil

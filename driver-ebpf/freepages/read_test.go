@@ -54,9 +54,15 @@ func TestBlocksOfAMissedZoneCountAsLeftOut(t *testing.T) {
 	for i, blocks := range []byte{4, 1, 6, 2} { // of the zones' first two orders
 		s.counts[(i/2*maxOrders+i%2)*8] = blocks
 	}
-	s.control.setU32(controlCount, 5)
+	s.count = 5
 	for seen, want := range map[uint32]uint64{2: 0, 1: 8, 0: 8} {
+		s.arm(fakeTask, 0, walk.Budget{})
 		s.control.setU32(controlZones, seen)
+		s.control.setU32(controlLocked, seen)
+		var err error
+		if s.last, _, err = s.result(); err != nil {
+			t.Fatal(err)
+		}
 		if got := s.Stats().LeftOut; got != want {
 			t.Errorf("%d of 2 zones were seen: %d blocks are left out, want %d", seen, got, want)
 		}

@@ -5,12 +5,12 @@ package freepages
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
@@ -58,11 +58,14 @@ type Snapshot struct {
 	lg       *zap.Logger
 	peek     *kernel.Peek
 	objs     walkObjects
-	prog     *ebpf.Program     // the attached one; nil: none
+	system   system
+	builtIn  io.Closer         // of objs; nil: none
+	prog     io.Closer         // the attached one; nil: none
 	layout   map[string]uint64 // constants of every program
 	allowed  func(function string) bool
-	link     link.Link
+	link     io.Closer // nil: nothing is attached, and nothing can be walked
 	hook     Hook
+	proven   []Hook // where the built-in program is, or was last
 	maxOrder int
 	file     *zoneFile
 	refresh  *os.File
@@ -77,11 +80,17 @@ type Snapshot struct {
 	control     control
 	countsMem   *dma.Region
 	counts      counts
-	tid         int // thread that control's task belongs to
+	tid         int // thread that task belongs to
+	task        uint64
 	request     uint64
 	steps       int
-	misses      int    // see read.state
-	releasedRec uint64 // records released since Begin
+	misses      int        // see read.state
+	count       uint32     // records in the buffer, at most capacity
+	releasedRec uint64     // records released since Begin
+	last        read       // of the last step
+	held        uint32     // pages found on lists of CPUs since Begin
+	unsettled   uint32     // lists of a CPU left out since Begin
+	total       walk.Stats // of all steps since Begin, as far as the program counts
 }
 
 // Hook returns where the walk is attached.
@@ -97,10 +106,11 @@ var _ walk.Walker = (*Snapshot)(nil)
 func (s *Snapshot) Begin() {
 	s.drained = s.drain.run()
 	s.request++
-	s.steps, s.misses, s.visits, s.releasedRec = 0, 0, 0, 0
+	s.steps, s.misses, s.visits, s.count, s.releasedRec = 0, 0, 0, 0, 0
+	s.last, s.total, s.held, s.unsettled = read{}, walk.Stats{}, 0, 0
 	s.file.text = nil
-	clear(s.control[controlCount:])
-	s.control.setU64(controlRequest, s.request)
+	clear(s.control)
+	clear(s.counts)
 }
 
 // Step implements [walk.Walker]. It reads the hook's file once: it holds each zone's
@@ -119,22 +129,18 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 		budget.Entries = defaultEntries
 	}
 	s.steps++
-	s.control.setU64(controlBudgetNS, uint64(budget.Time))
-	s.control.setU32(controlBudget, min(budget.Entries, MaxEntries))
-	s.control.setU32(controlZones, 0)
-	s.control.setU32(controlUnfinished, 0)
-	s.control.setU32(controlArmed, 1)
+	s.arm(s.task, 0, budget)
 	err := s.file.read()
 	s.control.setU32(controlArmed, 0)
-	switch {
-	case err != nil:
-		return walk.More, err
-	case s.control.u32(controlUnlocked) != 0:
-		return walk.More, ErrUnlocked
-	case s.control.u32(controlBroken) != 0:
-		return walk.More, fmt.Errorf("walk %d zones: %w", s.control.u32(controlZones), ErrLayout)
+	var r read
+	var count uint32
+	if err == nil {
+		r, count, err = s.result()
 	}
-	r := s.lastRead()
+	s.count, s.last = 0, r // after an error there are no records
+	if err != nil {
+		return walk.More, err
+	}
 	if r.missed() {
 		s.misses++
 	}
@@ -143,39 +149,76 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 		return walk.More, fmt.Errorf("walk on %v saw %d of %d zones: %w",
 			s.hook, r.seen, r.printed, err)
 	}
+	s.count = count
 	if state == walk.Done && s.visitor != nil {
-		s.visitor.run(s.visit)
-		s.tid = 0 // the control's task is the visitor's
+		s.visitor.run(func(cpu int) { s.visit(cpu, budget) })
 	}
 	return state, nil
 }
 
 // visit walks the lists of the CPU that the calling thread is bound to. Its errors do no harm:
 // these lists are left out.
-func (s *Snapshot) visit(cpu int) {
-	task, err := s.peek.CurrentTask()
+func (s *Snapshot) visit(cpu int, budget walk.Budget) {
+	task, err := s.system.task()
 	if err != nil {
 		return
 	}
 	s.visits++
-	s.control.setU64(controlTask, task)
-	s.control.setU32(controlCPU, uint32(cpu+1))
-	s.control.setU32(controlArmed, 1)
+	s.arm(task, cpu+1, budget)
 	err = s.file.read()
 	s.control.setU32(controlArmed, 0)
-	s.control.setU32(controlCPU, 0)
+	if err == nil {
+		_, s.count, err = s.result()
+	}
 	if err != nil {
 		s.lg.Debug("lists of a CPU are left out", zap.Int("cpu", cpu), zap.Error(err))
 	}
 }
 
-func (s *Snapshot) lastRead() read {
-	return read{
+// arm tells the program what to do in the next read by a task, with the lists of a CPU from 1
+// on or of none. All of control is written anew: the program can write it, too, and must not
+// disturb the next step or the program after it.
+func (s *Snapshot) arm(task uint64, cpu int, budget walk.Budget) {
+	clear(s.control)
+	s.control.setU64(controlTask, task)
+	s.control.setU32(controlCPU, uint32(cpu))
+	s.control.setU64(controlRequest, s.request)
+	s.control.setU64(controlBudgetNS, uint64(budget.Time))
+	s.control.setU32(controlBudget, min(budget.Entries, MaxEntries))
+	s.control.setU32(controlCount, s.count)
+	s.control.setU32(controlArmed, 1)
+}
+
+// result takes over what the program wrote in a read of the file. It looks at each field once,
+// and returns the number of records in the buffer: that of before, after an error.
+func (s *Snapshot) result() (r read, count uint32, err error) {
+	c := control(slices.Clone(s.control))
+	count = c.u32(controlCount)
+	r = read{
 		printed:    s.file.zones(),
-		seen:       int(s.control.u32(controlZones)),
-		unfinished: int(s.control.u32(controlUnfinished)),
-		full:       s.control.u32(controlCount) >= s.capacity,
+		seen:       int(c.u32(controlZones)),
+		unfinished: int(c.u32(controlUnfinished)),
+		full:       count >= s.capacity,
 	}
+	s.total.WalkTime += time.Duration(c.u64(controlWalkNS))
+	s.total.HoldMax = max(s.total.HoldMax, time.Duration(c.u64(controlHoldMaxNS)))
+	s.total.Holds += c.u32(controlHolds)
+	s.total.Restarts += c.u32(controlRestarts)
+	s.held += c.u32(controlHeld)
+	s.unsettled += c.u32(controlUnsettled)
+	switch {
+	case c.u32(controlUnlocked) != 0:
+		return r, s.count, ErrUnlocked
+	case c.u32(controlLocked) != c.u32(controlZones):
+		return r, s.count, fmt.Errorf("the lock was checked for %d of %d zones: %w",
+			c.u32(controlLocked), c.u32(controlZones), ErrUnlocked)
+	case c.u32(controlBroken) != 0:
+		return r, s.count, fmt.Errorf("walk %d zones: %w", c.u32(controlZones), ErrLayout)
+	case count < s.count || count > s.capacity:
+		return r, s.count, fmt.Errorf("walk: %d records after %d, with room for %d: %w",
+			count, s.count, s.capacity, ErrLayout)
+	}
+	return r, count, nil
 }
 
 // adoptThread makes the program walk in reads of the calling thread. The caller has locked
@@ -185,18 +228,17 @@ func (s *Snapshot) adoptThread() error {
 	if tid == s.tid {
 		return nil
 	}
-	task, err := s.peek.CurrentTask()
+	task, err := s.system.task()
 	if err != nil {
 		return err
 	}
-	s.control.setU64(controlTask, task)
-	s.tid = tid
+	s.task, s.tid = task, tid
 	return nil
 }
 
 // Records implements [walk.Walker]. The slice is in Memory, and invalid after Close.
 func (s *Snapshot) Records() []byte {
-	return s.records.Bytes()[:s.control.u32(controlCount)*protocol.RecordSize]
+	return s.records.Bytes()[:int(s.count)*protocol.RecordSize]
 }
 
 // Memory returns the region with the records, for a device to read them. It is invalid after
@@ -205,22 +247,16 @@ func (s *Snapshot) Memory() *dma.Region { return s.records }
 
 // Release implements [walk.Walker].
 func (s *Snapshot) Release() {
-	s.releasedRec += uint64(s.control.u32(controlCount))
-	s.control.setU32(controlCount, 0)
+	s.releasedRec += uint64(s.count)
+	s.count = 0
 }
 
 // Stats implements [walk.Walker].
 func (s *Snapshot) Stats() walk.Stats {
-	stats := walk.Stats{
-		Records:  s.releasedRec + uint64(s.control.u32(controlCount)),
-		WalkTime: time.Duration(s.control.u64(controlWalkNS)),
-		HoldMax:  time.Duration(s.control.u64(controlHoldMaxNS)),
-		Holds:    s.control.u32(controlHolds),
-		Restarts: s.control.u32(controlRestarts),
-		Drain:    s.drained,
-		Resumed:  s.steps > 1 || s.visits > 0,
-	}
-	if !s.lastRead().done() {
+	stats := s.total
+	stats.Records = s.releasedRec + uint64(s.count)
+	stats.Drain, stats.Resumed = s.drained, s.steps > 1 || s.visits > 0
+	if !s.last.done() {
 		if blocks := s.counts.sum(); blocks > stats.Records {
 			stats.LeftOut = blocks - stats.Records
 		}

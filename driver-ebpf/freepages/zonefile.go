@@ -40,18 +40,31 @@ const (
 
 // zoneFile is an open file of a zonePrint.
 type zoneFile struct {
-	path string
-	fd   int
-	buf  []byte
-	text []byte // of the last read
+	path   string
+	source source
+	buf    []byte
+	text   []byte // of the last read
 }
+
+// source is where a zoneFile reads.
+type source interface {
+	pread(p []byte, off int64) (int, error)
+	close() error
+}
+
+// descriptor is an open file.
+type descriptor int
+
+func (d descriptor) pread(p []byte, off int64) (int, error) { return unix.Pread(int(d), p, off) }
+
+func (d descriptor) close() error { return unix.Close(int(d)) }
 
 func openZoneFile(path string) (*zoneFile, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &zoneFile{path: path, fd: fd, buf: make([]byte, textSize)}, nil
+	return &zoneFile{path: path, source: descriptor(fd), buf: make([]byte, textSize)}, nil
 }
 
 // read reads the file from its beginning to its end into f.text.
@@ -59,7 +72,7 @@ func (f *zoneFile) read() error {
 	f.text = nil
 	n := 0
 	for {
-		m, err := unix.Pread(f.fd, f.buf[n:], int64(n))
+		m, err := f.source.pread(f.buf[n:], int64(n))
 		if err == unix.EINTR {
 			continue
 		}
@@ -91,5 +104,5 @@ func (f *zoneFile) zones() (n int) {
 }
 
 func (f *zoneFile) close() error {
-	return os.NewSyscallError("close "+f.path, unix.Close(f.fd))
+	return os.NewSyscallError("close "+f.path, f.source.close())
 }
