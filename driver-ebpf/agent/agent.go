@@ -50,7 +50,7 @@ type Agent struct {
 	loads    chan load       // has room for one, which each fetch makes
 	wake     waker           // interrupts the transport
 
-	toWithdraw []protocol.Digest // after the walk that goes on
+	toWithdraw *protocol.Offer // the active one, after the walk that goes on; nil: none
 }
 
 // New returns an agent. Without a walker, guest's status has to say why. dropper is nil

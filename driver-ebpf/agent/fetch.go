@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -26,10 +27,9 @@ const (
 	partLimit = time.Second
 	// partTries is how often it is.
 	partTries = 10
+	// fetchLimit bounds a whole transfer, so that what the policy said of the offer holds.
+	fetchLimit = time.Minute
 )
-
-// maxToWithdraw bounds what a device can have the agent remember during a walk.
-const maxToWithdraw = 8
 
 // Why a program is not in use.
 var (
@@ -37,6 +37,8 @@ var (
 	errOvertaken = errors.New("another offer came before it was in use")
 	errGone      = errors.New("the host has the program no more")
 	errSilent    = errors.New("the host does not deliver the program")
+	errSlow      = fmt.Errorf("the host has not delivered the program in %v", fetchLimit)
+	errLost      = errors.New("another program failed, and this one could not be attached again")
 )
 
 // fetch is the transfer of one object. A fetch outlives a session: if the next device
@@ -71,8 +73,11 @@ func (f *fetch) end() {
 	*f = fetch{number: f.number + 1}
 }
 
+// late says whether the whole fetch has taken too long.
+func (f *fetch) late(now time.Time) bool { return now.Sub(f.began) >= fetchLimit }
+
 // program handles an event about programs. In a walk the program must not change: then a
-// WITHDRAW is kept for later.
+// WITHDRAW of it is kept for later.
 func (a *Agent) program(ctx context.Context, t Transport, walking bool) error {
 	e, err := t.Program()
 	switch {
@@ -82,15 +87,14 @@ func (a *Agent) program(ctx context.Context, t Transport, walking bool) error {
 	case a.programs == nil || e.Nonce != a.nonce: // [FBPP-PROG-5]
 		a.lg.Debug("event of another session", zap.Stringer("event", e.Type))
 		return nil
-	case walking && e.Type == protocol.EventWithdraw:
-		a.toWithdraw = append(a.toWithdraw, e.Digest)
-		if len(a.toWithdraw) > maxToWithdraw {
-			a.toWithdraw = a.toWithdraw[1:]
-		}
+	case walking && e.Type == protocol.EventWithdraw && a.active != nil &&
+		a.active.Digest == e.Digest:
+		a.toWithdraw = a.active
 		return nil
 	}
 	f := &a.fetch
-	ours := f.offer != nil && f.offer.Digest == e.Digest && f.cancel == nil
+	// A fetch of an earlier session goes on only when the object is offered in this one.
+	ours := f.waiting && f.offer.Digest == e.Digest
 	switch {
 	case e.Type == protocol.EventOffer:
 		return a.offered(t, &e.Offer)
@@ -120,11 +124,12 @@ func (a *Agent) offered(t Transport, o *protocol.Offer) error {
 	}
 	switch {
 	case f.offer != nil && f.offer.Digest == o.Digest && f.cancel != nil:
+		f.offer = o // of this session
 		return a.tell(t, o, protocol.ProgramLoading, nil)
-	case f.offer != nil && f.offer.Digest == o.Digest: // go on where it was left
+	case f.offer != nil && f.offer.Digest == o.Digest && !f.late(a.now()): // go on where it was left
 		f.offer = o
 	default:
-		if before := f.offer; before != nil {
+		if before := f.offer; before != nil && before.Digest != o.Digest {
 			if err := a.tell(t, before, protocol.ProgramRefused, errOvertaken); err != nil {
 				return err
 			}
@@ -175,6 +180,11 @@ func (a *Agent) arrived(ctx context.Context, t Transport, p []byte) error {
 	}
 	f.done, f.waiting = a.now(), false
 	f.took, a.timed = f.done.Sub(f.began), f.offer.Digest
+	if err := a.programs.Check(f.offer, a.nonce); err != nil { // it may have changed meanwhile
+		o := f.offer
+		f.end()
+		return a.tell(t, o, protocol.ProgramRefused, err)
+	}
 	if err := a.tell(t, f.offer, protocol.ProgramLoading, nil); err != nil {
 		return err
 	}
@@ -195,19 +205,28 @@ func (a *Agent) waitFor() time.Duration {
 	if !a.fetch.waiting {
 		return Forever
 	}
-	return max(partLimit-a.now().Sub(a.fetch.asked), time.Millisecond)
+	now := a.now()
+	wait := min(partLimit-now.Sub(a.fetch.asked), fetchLimit-now.Sub(a.fetch.began))
+	return max(wait, time.Millisecond)
 }
 
 // retry asks again for a part that does not come.
 func (a *Agent) retry(t Transport) error {
 	f := &a.fetch
-	if !f.waiting || a.now().Sub(f.asked) < partLimit {
+	why := errSilent
+	switch {
+	case !f.waiting:
 		return nil
-	}
-	if f.tries++; f.tries <= partTries {
-		return a.askFrom(t, len(f.object))
+	case f.late(a.now()):
+		why = errSlow
+	case a.now().Sub(f.asked) < partLimit:
+		return nil
+	default:
+		if f.tries++; f.tries <= partTries {
+			return a.askFrom(t, len(f.object))
+		}
 	}
 	o := f.offer
 	f.end()
-	return a.tell(t, o, protocol.ProgramRefused, errSilent)
+	return a.tell(t, o, protocol.ProgramRefused, why)
 }

@@ -29,10 +29,12 @@ type Programs interface {
 	Load(ctx context.Context, o *protocol.Offer, object []byte) (io.Closer, error)
 
 	// Use makes what Load returned the walk, which it closes in the end, also after an error.
-	// After an error the walk is the one before.
-	Use(o *protocol.Offer, loaded io.Closer) (Guest, walk.Walker, error)
+	// It holds the offer against the policy once more, in the session with that nonce. After an
+	// error the walk is the one before, or none if that was lost: then the walker is nil.
+	Use(o *protocol.Offer, nonce uint64, loaded io.Closer) (Guest, walk.Walker, error)
 
-	// Restore makes the built-in program the walk again. Without one the walker is nil.
+	// Restore makes the built-in program the walk again. Without one, and after an error, the
+	// walker is nil.
 	Restore() (Guest, walk.Walker, error)
 }
 
@@ -125,12 +127,12 @@ func (a *Agent) adopt(t Transport, g Guest, w walk.Walker) error {
 
 // catchUp does what has to wait until no request is answered.
 func (a *Agent) catchUp(t Transport) error {
-	for _, d := range a.toWithdraw {
-		if err := a.withdrawn(t, d); err != nil {
+	if o := a.toWithdraw; o != nil {
+		a.toWithdraw = nil
+		if err := a.withdrawn(t, o.Digest); err != nil {
 			return err
 		}
 	}
-	a.toWithdraw = nil
 	return errors.Join(a.loaded(t), a.retry(t))
 }
 
@@ -148,7 +150,9 @@ func (a *Agent) loaded(t Transport) error {
 func (a *Agent) use(t Transport, l load) error {
 	if l.fetch != a.fetch.number { // overtaken, or withdrawn
 		if l.loaded != nil {
-			return l.loaded.Close()
+			if err := l.loaded.Close(); err != nil {
+				a.lg.Warn("close a program that is not wanted any more", zap.Error(err))
+			}
 		}
 		return nil
 	}
@@ -162,9 +166,9 @@ func (a *Agent) use(t Transport, l load) error {
 	if err := t.Drain(drainLimit); err != nil {
 		return errors.Join(err, l.loaded.Close())
 	}
-	guest, walker, err := a.programs.Use(o, l.loaded)
+	guest, walker, err := a.programs.Use(o, a.nonce, l.loaded)
 	if err != nil {
-		return a.tell(t, o, protocol.ProgramRefused, err)
+		return a.notUsed(t, o, guest, walker, err)
 	}
 	before := a.active
 	a.active = o
@@ -177,6 +181,22 @@ func (a *Agent) use(t Transport, l load) error {
 		}
 	}
 	return a.tell(t, o, protocol.ProgramActive, nil)
+}
+
+// notUsed says that a program failed its trial, and what the guest is after that.
+func (a *Agent) notUsed(
+	t Transport, o *protocol.Offer, guest Guest, walker walk.Walker, why error,
+) error {
+	if err := a.adopt(t, guest, walker); err != nil {
+		return err
+	}
+	if before := a.active; before != nil && a.walker == nil {
+		a.active = nil
+		if err := a.tell(t, before, protocol.ProgramWithdrawn, errLost); err != nil {
+			return err
+		}
+	}
+	return a.tell(t, o, protocol.ProgramRefused, why)
 }
 
 // withdrawn takes a program out of use.

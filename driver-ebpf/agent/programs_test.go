@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,8 +22,11 @@ import (
 // fakePrograms takes what its fields say.
 type fakePrograms struct {
 	check    error
+	after    int // how many checks are passed before
 	load     func(ctx context.Context, object []byte) error
 	use      error
+	lost     bool // after an error of Use there is no walk
+	nonces   []uint64
 	builtIn  walk.Walker // nil: none
 	pushed   walk.Walker
 	closed   int32
@@ -33,7 +37,12 @@ func (p *fakePrograms) Accepts() protocol.Accepts {
 	return protocol.Accepts{Kinds: protocol.KindWalk.Mask(), MaxSize: 1 << 20}
 }
 
-func (p *fakePrograms) Check(*protocol.Offer, uint64) error { return p.check }
+func (p *fakePrograms) Check(*protocol.Offer, uint64) error {
+	if p.after--; p.after >= 0 {
+		return nil
+	}
+	return p.check
+}
 
 func (p *fakePrograms) Load(
 	ctx context.Context, _ *protocol.Offer, object []byte,
@@ -46,8 +55,19 @@ func (p *fakePrograms) Load(
 	return p, nil
 }
 
-func (p *fakePrograms) Use(*protocol.Offer, io.Closer) (Guest, walk.Walker, error) {
-	return testGuest, p.pushed, p.use
+func (p *fakePrograms) Use(
+	_ *protocol.Offer, nonce uint64, _ io.Closer,
+) (Guest, walk.Walker, error) {
+	p.nonces = append(p.nonces, nonce)
+	switch {
+	case p.use == nil:
+		return testGuest, p.pushed, nil
+	case p.lost:
+		guest := testGuest
+		guest.Status = protocol.StatusFailed
+		return guest, nil, p.use
+	}
+	return testGuest, p.builtIn, p.use
 }
 
 func (p *fakePrograms) Restore() (Guest, walk.Walker, error) {
@@ -59,7 +79,10 @@ func (p *fakePrograms) Restore() (Guest, walk.Walker, error) {
 	return guest, p.builtIn, nil
 }
 
-func (p *fakePrograms) Close() error { atomic.AddInt32(&p.closed, 1); return nil }
+func (p *fakePrograms) Close() error {
+	atomic.AddInt32(&p.closed, 1)
+	return errors.New("it cannot be closed")
+}
 
 // loggedError is an error with a verifier's log.
 type loggedError struct{ error }
@@ -170,7 +193,7 @@ func (h *host) play(p *fakePrograms, guest Guest) (a *Agent) {
 		h.fakeTransport.events = make(chan protocol.Event, 64) // of this bubble
 		h.fakeTransport.program = make(chan protocol.ProgramEvent, 64)
 		h.fakeTransport.woken = make(chan struct{}, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		if err := a.Run(ctx, h); err != nil {
 			t.Error(err)
@@ -230,6 +253,10 @@ func TestProgramThatIsNotTaken(t *testing.T) {
 		"by the kernel": {p: fakePrograms{
 			load: func(context.Context, []byte) error { return loggedError{broken} },
 		}, want: []string{"fetching", "loading", "refused"}, reason: "no good"},
+		"by the policy, which has changed": {p: fakePrograms{
+			check: broken, after: 1,
+			load: func(context.Context, []byte) error { t.Error("it was loaded"); return nil },
+		}, want: []string{"fetching", "refused"}, reason: "no good"},
 		"in its trial": {p: fakePrograms{use: broken},
 			want: []string{"fetching", "loading", "refused"}, reason: "no good"},
 		"because it does not come": {change: func(h *host) { h.lose = 1 << 20 },
@@ -300,24 +327,123 @@ func TestProgramIsReplacedAndWithdrawn(t *testing.T) {
 	}
 }
 
-// A program must not change under a walk: a WITHDRAW that comes then waits.
+// A program must not change under a walk: a WITHDRAW that comes then waits. Those of other
+// programs are answered at once, however many there are.
 func TestWithdrawInAWalkWaits(t *testing.T) {
+	const others = 20
 	h := newHost(t, 9000)
-	pushed := newFakeWalker(
-		fakeStep{records: 1, state: walk.More}, fakeStep{records: 1, state: walk.Done})
+	script := slices.Repeat([]fakeStep{{records: 1, state: walk.More}}, others+2)
+	pushed := newFakeWalker(append(script, fakeStep{state: walk.Done})...)
 	p := &fakePrograms{builtIn: newFakeWalker(fakeStep{state: walk.Done}), pushed: pushed}
 	h.on["active"] = func() { h.events <- ask(7) }
 	pushed.onStep = func(n int) {
 		if n == 1 {
 			h.withdraw()
+			for i := range others {
+				h.send(protocol.ProgramEvent{
+					Type: protocol.EventWithdraw, Digest: protocol.Digest{0xff, byte(i)},
+				})
+			}
 		} else if p.restored != 0 {
 			t.Error("the program was taken away in its walk")
 		}
 	}
 	h.play(p, testGuest)
-	wantStates(t, h, "fetching", "loading", "active", "withdrawn")
-	if p.restored != 1 {
-		t.Errorf("restored %d times", p.restored)
+	want := append([]string{"fetching", "loading", "active"},
+		slices.Repeat([]string{"withdrawn"}, others+1)...)
+	wantStates(t, h, want...)
+	if last := h.reports[len(h.reports)-1]; p.restored != 1 || last.Digest != h.digest() {
+		t.Errorf("restored %d times, the last that was withdrawn is %v", p.restored, last.Digest)
+	}
+}
+
+// The walk before is lost with a program that fails: the host is told of both.
+func TestWalkIsLostInATrial(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{builtIn: newFakeWalker(fakeStep{}), pushed: newFakeWalker(fakeStep{})}
+	h.on["active"] = func() {
+		p.use, p.lost = errors.New("no good"), true
+		h.version = 2
+		h.offer()
+		h.on["refused"] = func() { h.events <- ask(7) }
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "loading", "active", "fetching", "loading", "withdrawn", "refused")
+	var statuses []string
+	for _, m := range h.fakeTransport.sent {
+		if m.header.Type != protocol.MessageProgram && m.header.Type != protocol.MessageGet {
+			statuses = append(statuses, m.header.Type.String()+" "+m.header.Status.String())
+		}
+	}
+	want := []string{"hello ok", "accepts ok", "hello failed", "started ok", "report failed"}
+	if diff := cmp.Diff(want, statuses); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A device that delivers a byte now and then does not stretch a fetch.
+func TestFetchIsBoundedInTime(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{builtIn: newFakeWalker(fakeStep{})}
+	at := uint32(0)
+	h.onSend = func(m sentMessage) {
+		if m.header.Type != protocol.MessageGet {
+			h.answer(m)
+			return
+		}
+		g, err := protocol.DecodeGet(m.head[protocol.HeaderSize:])
+		if err != nil || g.Offset != at {
+			return
+		}
+		at++
+		time.AfterFunc(900*time.Millisecond, func() {
+			h.send(protocol.ProgramEvent{
+				Type: protocol.EventData, Digest: g.Digest, Offset: g.Offset, Bytes: h.object[:1],
+			})
+		})
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "refused")
+	if last := h.reports[len(h.reports)-1]; last.Reason != errSlow.Error() {
+		t.Errorf("the host was told %+v", last)
+	}
+}
+
+// A session in which nothing was offered cannot complete the fetch of the one before.
+func TestDataWithoutAnOfferIsIgnored(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{
+		builtIn: newFakeWalker(fakeStep{}),
+		load:    func(context.Context, []byte) error { t.Error("it was loaded"); return nil },
+	}
+	sessions := 0
+	h.onSend = func(m sentMessage) {
+		switch m.header.Type {
+		case protocol.MessageAccepts:
+			if sessions++; sessions == 1 {
+				h.answer(m)
+				h.events <- protocol.Event{
+					Type: protocol.EventChanged, Flags: protocol.EventHelloWanted,
+				}
+				return
+			}
+			h.nonce = m.header.Generation
+			for at := 0; at < len(h.object); at += part {
+				h.send(protocol.ProgramEvent{
+					Type: protocol.EventData, Digest: h.digest(), Offset: uint32(at),
+					Bytes: h.object[at:min(at+part, len(h.object))],
+				})
+			}
+			h.send(protocol.ProgramEvent{Type: protocol.EventGone, Digest: h.digest()})
+		case protocol.MessageGet:
+		default:
+			h.answer(m)
+		}
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching")
+	if sessions != 2 {
+		t.Errorf("%d sessions", sessions)
 	}
 }
 

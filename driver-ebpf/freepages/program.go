@@ -28,14 +28,10 @@ func (s *Snapshot) CanWalk() bool { return s.link != nil }
 // attached; nil allows all. commit, unless nil, is called when it has passed its trial, and
 // may refuse it. The program has to keep the contract in driver-ebpf/README.md, and to use
 // the maps of Shared. After an error, the program is the one before, or none if that could not
-// be attached again: see CanWalk. The snapshot closes prog, also after an error. A nil prog is
-// [Snapshot.Restore].
+// be attached again: see CanWalk. The snapshot closes prog, also after an error.
 func (s *Snapshot) Use(
 	prog *ebpf.Program, allowed func(function string) bool, commit func() error,
 ) error {
-	if prog == nil {
-		return s.Restore()
-	}
 	return s.use(prog, allowed, commit)
 }
 

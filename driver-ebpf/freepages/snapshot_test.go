@@ -159,7 +159,7 @@ func TestNothingIsAttachedAfterAFailedWayBack(t *testing.T) {
 	for name, fail := range map[string]func(s *Snapshot, f *fakeSystem, before io.Closer) error{
 		"in Restore": func(s *Snapshot, f *fakeSystem, _ io.Closer) error {
 			f.refuse[s.builtIn] = true
-			return s.Use(nil, nil, nil)
+			return s.Restore()
 		},
 		"after a trial": func(s *Snapshot, f *fakeSystem, before io.Closer) error {
 			bad := &fakeProgram{run: func(control, Hook) { f.refuse[before] = true }}

@@ -23,9 +23,22 @@ import (
 type Programs struct {
 	judge    *program.Judge
 	loader   *program.Loader
-	snapshot *freepages.Snapshot
+	snapshot snapshot
 	builtIn  agent.Guest // what the guest says without a program of the host
 }
+
+// snapshot is what Programs needs of a [freepages.Snapshot].
+type snapshot interface {
+	walk.Walker
+	Use(prog *ebpf.Program, allowed func(function string) bool, commit func() error) error
+	Restore() error
+	CanWalk() bool
+}
+
+var _ snapshot = (*freepages.Snapshot)(nil)
+
+// errNoWalk is what the host is told when no program could be attached.
+var errNoWalk = errors.New("no walk is attached: a program of the host failed, and so did the way back")
 
 var _ agent.Programs = (*Programs)(nil)
 
@@ -62,14 +75,20 @@ func (p *Programs) Load(
 }
 
 // Use implements [agent.Programs]. A version counts as accepted when its program has passed
-// its trial: one that does not work must not bar the one before.
-func (p *Programs) Use(o *protocol.Offer, loaded io.Closer) (agent.Guest, walk.Walker, error) {
+// its trial: one that does not work must not bar the one before. The policy is asked once more
+// then, because the load has taken its time.
+func (p *Programs) Use(
+	o *protocol.Offer, nonce uint64, loaded io.Closer,
+) (agent.Guest, walk.Walker, error) {
 	prog, ok := loaded.(*ebpf.Program)
 	if !ok {
 		guest, walker := p.now()
 		return guest, walker, errors.Join(fmt.Errorf("use %T as a walk", loaded), loaded.Close())
 	}
 	err := p.snapshot.Use(prog, p.judge.Policy.Limits.AllowsHook, func() error {
+		if err := p.judge.Check(o, nonce); err != nil {
+			return err
+		}
 		return p.judge.Accept(o)
 	})
 	guest, walker := p.now()
@@ -78,17 +97,20 @@ func (p *Programs) Use(o *protocol.Offer, loaded io.Closer) (agent.Guest, walk.W
 
 // Restore implements [agent.Programs].
 func (p *Programs) Restore() (agent.Guest, walk.Walker, error) {
-	err := p.snapshot.Use(nil, nil, nil)
+	err := p.snapshot.Restore()
 	guest, walker := p.now()
 	return guest, walker, err
 }
 
 // now describes the guest with the program that is attached.
 func (p *Programs) now() (agent.Guest, walk.Walker) {
-	if !p.snapshot.CanWalk() {
-		return p.builtIn, nil
-	}
 	guest := p.builtIn
+	if !p.snapshot.CanWalk() {
+		if guest.Status == protocol.StatusOK { // it is not: there is a built-in program, too
+			guest.Status, guest.Hello.Reason = protocol.StatusFailed, errNoWalk.Error()
+		}
+		return guest, nil
+	}
 	guest.Status, guest.Hello.Reason = protocol.StatusOK, ""
 	return guest, p.snapshot
 }
