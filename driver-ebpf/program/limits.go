@@ -17,8 +17,9 @@ import (
 // ErrLimit says that an object has what the policy does not allow.
 var ErrLimit = errors.New("the policy does not allow that")
 
-// Limits are what an object may have. For a field that is empty the default holds, which is
-// what a walk needs.
+// Limits are what an object may have. For a field that a policy does not have the default
+// holds, which is what a walk needs. An empty list allows nothing, and 0 is no limit that a
+// policy can set.
 type Limits struct {
 	ObjectBytes  uint32   `json:"object_bytes,omitempty"`
 	Instructions int      `json:"instructions,omitempty"`
@@ -27,7 +28,8 @@ type Limits struct {
 	MapTypes     []string `json:"map_types,omitempty"`
 	Helpers      []string `json:"helpers,omitempty"` // kernel functions, without "bpf_"
 	// AttachPoints are functions of the kernel. The agent chooses where a program is
-	// attached, and never the object.
+	// attached, and never the object. The default leaves out seq_printf, which every
+	// reader of such a file passes.
 	AttachPoints []string `json:"attach_points,omitempty"`
 }
 
@@ -38,8 +40,8 @@ const (
 	defaultMapBytes     = 64 << 10
 )
 
-// What a policy can allow at all. There is no helper among them that changes memory other
-// than the program's own.
+// What a policy can allow at all. These names keep a program from what a walk does not need by
+// mistake. They do not make a hostile one harmless: see [Policy].
 var (
 	knownPrograms = map[string]ebpf.ProgramType{"kprobe": ebpf.Kprobe}
 	knownMaps     = map[string]ebpf.MapType{"array": ebpf.Array, "hash": ebpf.Hash}
@@ -54,6 +56,8 @@ var (
 		"probe_read_kernel_str": asm.FnProbeReadKernelStr,
 		"loop":                  asm.FnLoop,
 	}
+	// The functions that package freepages attaches a walk to.
+	knownHooks = map[string]struct{}{"frag_show": {}, "zoneinfo_show": {}, "seq_printf": {}}
 )
 
 // DefaultLimits returns the limits of a policy that names none.
@@ -78,6 +82,7 @@ func (l *Limits) complete() error {
 		names(&l.MapTypes, "map type", knownMaps, "array"),
 		names(&l.Helpers, "helper", knownHelpers, "map_lookup_elem", "ktime_get_ns",
 			"get_current_task", "get_smp_processor_id", "probe_read_kernel", "loop"),
+		names(&l.AttachPoints, "attach point", knownHooks, "frag_show", "zoneinfo_show"),
 	)
 }
 
@@ -108,7 +113,7 @@ func allows[T comparable](list []string, known map[string]T, value T) bool {
 
 // AllowsHook says whether a program may be attached to a function.
 func (l *Limits) AllowsHook(function string) bool {
-	return len(l.AttachPoints) == 0 || slices.Contains(l.AttachPoints, function)
+	return slices.Contains(l.AttachPoints, function)
 }
 
 // contract is what an object of a kind has to have.
@@ -183,19 +188,67 @@ func (l *Limits) checkProgram(p *ebpf.ProgramSpec, all map[string]*ebpf.MapSpec)
 	count := 0
 	for _, ins := range p.Instructions {
 		count += int(ins.Width())
-		switch {
-		case ins.IsKfuncCall():
-			return fmt.Errorf("it calls a kernel function by its BTF: %w", ErrLimit)
-		case ins.IsBuiltinCall() && !allows(l.Helpers, knownHelpers, asm.BuiltinFunc(ins.Constant)):
-			return fmt.Errorf("it calls %v: %w", asm.BuiltinFunc(ins.Constant), ErrLimit)
-		case ins.IsLoadFromMap() && all[ins.Reference()] == nil:
-			return fmt.Errorf("it uses a map that is not its own: %w", ErrLimit)
+		if err := l.checkInstruction(&ins, all); err != nil {
+			return err
 		}
 	}
 	if count > l.Instructions {
 		return fmt.Errorf("%d instructions, at most %d: %w", count, l.Instructions, ErrLimit)
 	}
 	return nil
+}
+
+// checkInstruction allows what a compiler makes of a walk, and nothing else.
+func (l *Limits) checkInstruction(ins *asm.Instruction, all map[string]*ebpf.MapSpec) error {
+	op := ins.OpCode
+	switch class := op.Class(); {
+	case class == asm.LdClass:
+		return checkLoad(ins, all)
+	case class == asm.LdXClass && (op.Mode() == asm.MemMode || op.Mode() == asm.MemSXMode),
+		class == asm.StClass && op.Mode() == asm.MemMode,
+		class == asm.StXClass && (op.Mode() == asm.MemMode || op.Mode() == asm.AtomicMode),
+		class.IsALU():
+		return nil
+	case class.IsJump() && op.JumpOp() == asm.Call:
+		return l.checkCall(ins)
+	case class.IsJump() && op.JumpOp() <= asm.JSLE: // no may_goto, and nothing newer
+		return nil
+	}
+	return fmt.Errorf("instruction %v: %w", op, ErrLimit)
+}
+
+// checkLoad checks an instruction that loads a constant of 64 bits. The loader replaces some
+// by an address.
+func checkLoad(ins *asm.Instruction, all map[string]*ebpf.MapSpec) error {
+	name := ins.Reference()
+	switch {
+	case ins.OpCode != asm.LoadImmOp(asm.DWord):
+		return fmt.Errorf("instruction %v: %w", ins.OpCode, ErrLimit)
+	case ins.IsLoadFromMap() && all[name] == nil:
+		return fmt.Errorf("it uses a map that is not its own: %w", ErrLimit)
+	case ins.IsLoadFromMap(), ins.IsLoadOfFunctionPointer() && name != "":
+		return nil
+	case ins.Src == asm.R0 && name == "":
+		return nil
+	}
+	// A name without a source of its own stands for a symbol of the kernel.
+	return fmt.Errorf("it loads the address of %q by source %v: %w", name, ins.Src, ErrLimit)
+}
+
+func (l *Limits) checkCall(ins *asm.Instruction) error {
+	switch {
+	case ins.OpCode != asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call):
+		return fmt.Errorf("instruction %v: %w", ins.OpCode, ErrLimit)
+	case ins.IsFunctionCall() && ins.Reference() != "":
+		return nil
+	case ins.IsBuiltinCall() && ins.Reference() == "" &&
+		allows(l.Helpers, knownHelpers, asm.BuiltinFunc(ins.Constant)):
+		return nil
+	case ins.IsBuiltinCall():
+		return fmt.Errorf("it calls %v: %w", asm.BuiltinFunc(ins.Constant), ErrLimit)
+	}
+	return fmt.Errorf("it calls %q, which is neither a helper nor a function of its own: %w",
+		ins.Reference(), ErrLimit)
 }
 
 // checkMap returns the memory that a map needs, about.

@@ -60,6 +60,34 @@ func TestObjectIsRefused(t *testing.T) {
 			call := asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call)
 			prepend(walk(s), asm.Instruction{OpCode: call, Src: asm.PseudoKfuncCall})
 		},
+		"a kernel function, as a local one": func(s *ebpf.CollectionSpec) {
+			call := asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call)
+			prepend(walk(s), asm.Instruction{OpCode: call, Src: asm.R5})
+		},
+		"a call of an address": func(s *ebpf.CollectionSpec) {
+			call := asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call).SetSource(asm.RegSource)
+			prepend(walk(s), asm.Instruction{OpCode: call, Constant: int64(asm.FnKtimeGetNs)})
+		},
+		"an address of a kernel symbol": func(s *ebpf.CollectionSpec) {
+			load := asm.LoadImm(asm.R1, 0, asm.DWord)
+			prepend(walk(s), load.WithReference("init_task"))
+		},
+		"an address by its BTF": func(s *ebpf.CollectionSpec) {
+			load := asm.LoadImm(asm.R1, 7, asm.DWord)
+			load.Src = asm.R3 // BPF_PSEUDO_BTF_ID
+			prepend(walk(s), load)
+		},
+		"a map by its index": func(s *ebpf.CollectionSpec) {
+			load := asm.LoadImm(asm.R1, 0, asm.DWord)
+			load.Src = asm.R5 // BPF_PSEUDO_MAP_IDX
+			prepend(walk(s), load)
+		},
+		"a loop without an end that is known": func(s *ebpf.CollectionSpec) {
+			prepend(walk(s), asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.JCOND)})
+		},
+		"a load from a packet": func(s *ebpf.CollectionSpec) {
+			prepend(walk(s), asm.LoadAbs(0, asm.Word))
+		},
 		"a map by its descriptor": func(s *ebpf.CollectionSpec) {
 			prepend(walk(s), asm.LoadMapPtr(asm.R1, 3))
 		},
@@ -105,8 +133,17 @@ func TestPolicyNarrowsTheLimits(t *testing.T) {
 		}
 	}
 	p := mustPolicy(t, `{"limits": {"attach_points": ["frag_show"]}}`)
-	if !p.Limits.AllowsHook("frag_show") || p.Limits.AllowsHook("do_exit") {
+	if !p.Limits.AllowsHook("frag_show") || p.Limits.AllowsHook("zoneinfo_show") {
 		t.Error("attach points are not kept")
+	}
+	none, standard := mustPolicy(t, `{"limits": {"attach_points": []}}`), mustPolicy(t, `{}`)
+	for _, hook := range []string{"frag_show", "zoneinfo_show", "seq_printf"} {
+		if none.Limits.AllowsHook(hook) {
+			t.Errorf("an empty list allows %s", hook)
+		}
+		if got := standard.Limits.AllowsHook(hook); got != (hook != "seq_printf") {
+			t.Errorf("the default for %s is %v", hook, got)
+		}
 	}
 }
 

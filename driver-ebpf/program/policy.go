@@ -20,6 +20,10 @@ import (
 
 // Policy says which programs the guest's owner takes from the host. The zero value takes
 // none.
+//
+// Who signs or pins a walk is trusted with all of the guest's memory and with its availability:
+// a walk reads kernel memory, and what it reports as free is not migrated. The limits narrow
+// what a mistake can do. They are no protection from malice.
 type Policy struct {
 	// Kinds are the kinds that are taken, such as "walk". None means all that the agent
 	// knows.
@@ -68,14 +72,14 @@ func ParsePolicy(text []byte) (*Policy, error) {
 	if len(text) > maxPolicy {
 		return nil, fmt.Errorf("%d bytes are more than %d", len(text), maxPolicy)
 	}
+	if err := checkMembers(text); err != nil {
+		return nil, err
+	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	p := &Policy{}
 	if err := d.Decode(p); err != nil {
 		return nil, err
-	}
-	if d.More() {
-		return nil, errors.New("something follows the policy")
 	}
 	for _, kind := range p.Kinds {
 		if kind != protocol.KindWalk.String() {
