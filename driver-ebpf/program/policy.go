@@ -7,10 +7,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -41,21 +38,16 @@ type Policy struct {
 	Limits Limits `json:"limits,omitzero"`
 }
 
-// maxPolicy and maxKeys bound what is read.
+// What is read at most: bytes, and keys.
 const (
 	maxPolicy = 64 << 10
+	maxKey    = 4 << 10
 	maxKeys   = 64
 )
 
-// ErrUnsafe says that another user than root could change a file.
-var ErrUnsafe = errors.New("others than its owner may write it")
-
 // ReadPolicy reads a policy from a JSON file.
 func ReadPolicy(path string) (*Policy, error) {
-	if err := checkMode(path); err != nil {
-		return nil, fmt.Errorf("read policy: %w", err)
-	}
-	text, err := os.ReadFile(path)
+	text, err := readTrusted(path, maxPolicy)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
@@ -123,37 +115,21 @@ func (p *Policy) keys() ([]ed25519.PublicKey, error) {
 	if p.KeyDir == "" {
 		return nil, nil
 	}
-	if err := checkMode(p.KeyDir); err != nil {
-		return nil, fmt.Errorf("read keys: %w", err)
-	}
-	names, err := filepath.Glob(filepath.Join(p.KeyDir, "*.pem"))
+	names, err := listTrusted(p.KeyDir, ".pem", maxKeys)
 	if err != nil {
 		return nil, fmt.Errorf("read keys: %w", err)
 	}
-	if len(names) > maxKeys {
-		return nil, fmt.Errorf("read keys: %s has more than %d", p.KeyDir, maxKeys)
-	}
 	var keys []ed25519.PublicKey
 	for _, name := range names {
-		if err := checkMode(name); err != nil {
+		text, err := readTrusted(name, maxKey)
+		if err != nil {
 			return nil, fmt.Errorf("read keys: %w", err)
 		}
-		key, err := bundle.ReadPublicKey(name)
+		key, err := bundle.ParsePublicKey(name, text)
 		if err != nil {
 			return nil, err
 		}
 		keys = append(keys, key)
 	}
 	return keys, nil
-}
-
-func checkMode(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return &fs.PathError{Op: "trust", Path: path, Err: ErrUnsafe}
-	}
-	return nil
 }

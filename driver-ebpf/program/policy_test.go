@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func mustPolicy(t testing.TB, text string) *Policy {
@@ -82,6 +84,61 @@ func TestPolicyThatOthersMayWriteIsNotTrusted(t *testing.T) {
 	}
 	if _, err := ReadPolicy(path); !errors.Is(err, ErrUnsafe) {
 		t.Fatalf("got %v, want ErrUnsafe", err)
+	}
+}
+
+// Keys, folders and accepted versions are looked at as the policy is.
+func TestOnlyFilesOfTheOwnerAreTrusted(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "k[e]y*s") // no pattern
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "a.pem")
+	if err := os.WriteFile(path, []byte(`{}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	names, err := listTrusted(dir, ".pem", 1)
+	if err != nil || len(names) != 1 || names[0] != path {
+		t.Fatalf("%q, error %v", names, err)
+	}
+	if _, err := listTrusted(dir, ".pem", 0); err == nil {
+		t.Error("more keys than allowed")
+	}
+	if _, err := readTrusted(path, 1); err == nil {
+		t.Error("more bytes than allowed")
+	}
+	if _, err := OpenNewest(path); err != nil {
+		t.Error(err)
+	}
+	fifo := filepath.Join(dir, "fifo.pem")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readTrusted(fifo, 1); err == nil {
+		t.Error("a FIFO was read")
+	}
+	for _, path := range []string{dir, path} {
+		if err := os.Chmod(path, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, listErr := listTrusted(dir, ".pem", 9)
+	_, openErr := OpenNewest(path)
+	if !errors.Is(listErr, ErrUnsafe) || !errors.Is(openErr, ErrUnsafe) {
+		t.Errorf("errors %v and %v, want %v", listErr, openErr, ErrUnsafe)
+	}
+	if os.Geteuid() != 0 {
+		return // no other user's file can be made
+	}
+	other := filepath.Join(t.TempDir(), "policy.json")
+	if err := os.WriteFile(other, []byte(`{}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(other, 1234, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadPolicy(other); !errors.Is(err, ErrUnsafe) {
+		t.Errorf("of another user: error %v, want %v", err, ErrUnsafe)
 	}
 }
 

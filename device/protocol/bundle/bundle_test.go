@@ -13,6 +13,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -169,6 +170,7 @@ func TestKeysAreReadBack(t *testing.T) {
 	ec := pem.EncodeToMemory(&pem.Block{Type: pemPublic, Bytes: der})
 	for name, text := range map[string][]byte{
 		"no PEM": []byte("hello"), "a private key": private, "a key of another kind": ec,
+		"two keys":          append(slices.Clone(public), public...),
 		"a key that is cut": pem.EncodeToMemory(&pem.Block{Type: pemPublic, Bytes: der[:9]}),
 	} {
 		if _, err := ReadPublicKey(write("bad.pem", text)); err == nil {

@@ -3,6 +3,7 @@
 package bundle
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -94,14 +95,28 @@ func ReadPublicKey(path string) (ed25519.PublicKey, error) {
 	return readKey[ed25519.PublicKey](path, pemPublic, x509.ParsePKIXPublicKey)
 }
 
+// ParsePublicKey parses the text of a PEM file with a public key. The path is for errors.
+func ParsePublicKey(path string, text []byte) (ed25519.PublicKey, error) {
+	return parseKey[ed25519.PublicKey](path, text, pemPublic, x509.ParsePKIXPublicKey)
+}
+
 func readKey[K any](path, kind string, parse func([]byte) (any, error)) (key K, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return key, fmt.Errorf("read key: %w", err)
 	}
-	block, _ := pem.Decode(text)
+	return parseKey[K](path, text, kind, parse)
+}
+
+func parseKey[K any](
+	path string, text []byte, kind string, parse func([]byte) (any, error),
+) (key K, err error) {
+	block, rest := pem.Decode(text)
 	if block == nil || block.Type != kind {
 		return key, fmt.Errorf("read key %s: it has no PEM block %q", path, kind)
+	}
+	if len(bytes.TrimSpace(rest)) != 0 {
+		return key, fmt.Errorf("read key %s: something follows the key, which would not count", path)
 	}
 	parsed, err := parse(block.Bytes)
 	if err != nil {
