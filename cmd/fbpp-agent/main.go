@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 			return err
 		}
 	}
-	judge, err := newJudge(&o)
+	judge, err := chooseJudge(&o, lg)
 	if err != nil {
 		return err
 	}
@@ -88,6 +88,20 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		lg.Info("this guest drops no cache for a migration", zap.Error(found.CacheErr))
 	}
 	return serve(ctx, lg, found, judge, o.device)
+}
+
+// chooseJudge is newJudge, but that a policy which cannot be read does not stop the built-in
+// walk. Without one, a policy that takes nothing is an error: the guest would never report.
+func chooseJudge(o *options, lg *zap.Logger) (*program.Judge, error) {
+	judge, err := newJudge(o)
+	switch {
+	case o.noBuiltIn && err == nil && judge == nil:
+		return nil, fmt.Errorf("--no-built-in: %s is missing, or takes no program", o.policy)
+	case err != nil && !o.noBuiltIn:
+		lg.Error("no program of the host is taken, the built-in one goes on", zap.Error(err))
+		return nil, nil
+	}
+	return judge, err
 }
 
 // newJudge returns who decides about programs of the host, or nil if none are taken.

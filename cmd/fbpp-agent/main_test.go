@@ -7,8 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -54,6 +58,38 @@ func TestCheckSaysWhy(t *testing.T) {
 	}
 	if err := printSnapshot(io.Discard, found, false); !errors.Is(err, found.Err) {
 		t.Fatalf("error %v of a guest that must not report", err)
+	}
+}
+
+// A policy that is broken leaves the built-in walk alone. Without that walk it is an error.
+func TestBrokenPolicyStopsOnlyWhatDependsOnIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy, accepted string
+		takes, bare      bool // bare: an error with --no-built-in
+	}{
+		"a good one":                 {`{"key_dir": "/keys"}`, `{}`, true, false},
+		"one that takes nothing":     {`{}`, `{}`, false, true},
+		"one that is broken":         {`{`, `{}`, false, true},
+		"a broken list of versions":  {`{"key_dir": "/keys"}`, `{`, false, true},
+		"a list that is not the own": {`{"key_dir": "/keys"}`, `[]`, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			o := options{policy: filepath.Join(dir, "p"), accepted: filepath.Join(dir, "a")}
+			for path, text := range map[string]string{o.policy: c.policy, o.accepted: c.accepted} {
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			judge, err := chooseJudge(&o, zap.NewNop())
+			if err != nil || (judge != nil) != c.takes {
+				t.Errorf("judge %v, error %v", judge, err)
+			}
+			o.noBuiltIn = true
+			if judge, err = chooseJudge(&o, zap.NewNop()); (err != nil) != c.bare {
+				t.Errorf("with --no-built-in: judge %v, error %v", judge, err)
+			}
+		})
 	}
 }
 
