@@ -324,3 +324,37 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 	wantKinds(t, transport.sent, "hello")
 }
+
+// Without a deadline, a walk that finds nothing more ends all the same, and so does one whose
+// agent is told to end.
+func TestWalkWithoutADeadlineEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		stop int // the step in which the agent is told to end; 0: none
+		last string
+	}{
+		"it goes nowhere": {0, "report last"}, "the agent ends": {3, "report last failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			transport, walker := newFakeTransport(ask(7)), newFakeWalker(fakeStep{state: walk.More})
+			walker.onStep = func(n int) {
+				if n == c.stop {
+					cancel()
+				}
+				if n > maxIdle+1 {
+					panic("the walk does not end")
+				}
+			}
+			transport.onSend = func(m sentMessage) {
+				if m.header.Flags&protocol.FlagLast != 0 {
+					cancel()
+				}
+			}
+			if err := mustAgent(t, testGuest, walker).Run(ctx, transport); err != nil {
+				t.Fatal(err)
+			}
+			wantKinds(t, transport.sent, "hello", "started", c.last)
+		})
+	}
+}

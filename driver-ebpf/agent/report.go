@@ -20,6 +20,10 @@ import (
 // deadline.
 const drainLimit = 10 * time.Second
 
+// maxIdle is after how many steps in a row without a new record a walk is cut. It ends a walk
+// that goes nowhere, where the event had no deadline.
+const maxIdle = 1000
+
 // request is the state of the answer to one REPORT_FREE.
 type request struct {
 	a     *Agent
@@ -68,7 +72,8 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 		Time:    time.Duration(event.BudgetUS) * time.Microsecond,
 		Entries: event.BudgetEntries,
 	}
-	for {
+	var records uint64
+	for idle := 0; ; idle++ {
 		state, err := a.walker.Step(budget)
 		if err != nil {
 			a.lg.Error("walk", zap.Error(err))
@@ -88,8 +93,14 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 				zap.Uint64("generation", event.Generation), zap.Stringer("by", next))
 			return next, true, nil
 		}
-		late := !r.end.IsZero() && a.now().After(r.end)
-		if state == walk.Done || late || a.walker.Stats().Records >= most {
+		if ctx.Err() != nil { // the agent is told to end
+			return protocol.Event{}, false, r.refuse(protocol.StatusFailed)
+		}
+		if n := a.walker.Stats().Records; n != records {
+			records, idle = n, 0
+		}
+		late := !r.end.IsZero() && a.now().After(r.end) || idle >= maxIdle
+		if state == walk.Done || late || records >= most {
 			break
 		}
 		if state == walk.Full {

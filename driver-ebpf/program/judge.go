@@ -21,7 +21,7 @@ var (
 	ErrUntrusted = errors.New("the policy neither pins it nor has a key that signed it")
 	ErrExpired   = errors.New("the signature has expired")
 	ErrReplayed  = errors.New("it was signed for another session")
-	ErrOtherVM   = errors.New("it was signed for another VM")
+	ErrOtherVM   = errors.New("it was not signed for this VM")
 	ErrDowngrade = errors.New("a newer version was accepted before")
 )
 
@@ -74,7 +74,11 @@ func (j *Judge) Check(o *protocol.Offer, nonce uint64) error {
 		return fmt.Errorf("at %v: %w", o.Expires.Format(time.RFC3339), ErrExpired)
 	case o.Nonce != nonce && (o.Nonce != 0 || j.Policy.RequireNonce):
 		return ErrReplayed
-	case o.VM != j.VM && o.VM != unbound, o.VM == unbound && j.Policy.RequireVM:
+	case o.VM == unbound && j.Policy.RequireVM:
+		return fmt.Errorf("it is bound to no VM, sign it with --for-vm: %w", ErrOtherVM)
+	case o.VM != unbound && j.VM == unbound:
+		return fmt.Errorf("this VM has no UUID: %w", ErrOtherVM)
+	case o.VM != unbound && o.VM != j.VM:
 		return ErrOtherVM
 	}
 	return j.Newest.Check(o)
