@@ -118,7 +118,8 @@ func requireWalk(t *testing.T, s *Snapshot, blocks int) {
 	}
 	s.Begin()
 	state, err := s.Step(walk.Budget{})
-	if got := len(s.Records()) / protocol.RecordSize; err != nil || state != walk.Done || got != blocks {
+	got := len(s.Records()) / protocol.RecordSize
+	if err != nil || state != walk.Done || got != blocks {
 		t.Fatalf("state %v, error %v, %d records, want %d", state, err, got, blocks)
 	}
 }

@@ -38,7 +38,7 @@ type snapshot interface {
 var _ snapshot = (*freepages.Snapshot)(nil)
 
 // errNoWalk is what the host is told when no program could be attached.
-var errNoWalk = errors.New("no walk is attached: a program of the host failed, and so did the way back")
+var errNoWalk = errors.New("no walk is attached: a program failed, and so did the way back")
 
 var _ agent.Programs = (*Programs)(nil)
 
