@@ -53,7 +53,9 @@ func TestConfigSpaceIsBounded(t *testing.T) {
 	m.must(err)
 	c, err := protocol.DecodeConfig(p)
 	m.must(err)
-	want := protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 3000, BudgetEntries: 5}
+	want := protocol.Config{
+		Flags: protocol.ConfigEnabled | protocol.ConfigPrograms, BudgetUS: 3000, BudgetEntries: 5,
+	}
 	if c != want {
 		t.Errorf("config is %+v after a write that must be ignored, want %+v", c, want)
 	}

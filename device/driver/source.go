@@ -76,6 +76,7 @@ func New(o Options) *Source {
 		o.HoldEntries = DefaultHoldEntries
 	}
 	s.config = protocol.Config{
+		Flags:         protocol.ConfigPrograms,
 		BudgetUS:      microseconds(o.HoldBudget),
 		BudgetEntries: o.HoldEntries,
 	}

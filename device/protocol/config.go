@@ -14,6 +14,10 @@ const ConfigSize = 32
 // wants reports.
 const ConfigEnabled = 1 << 0
 
+// ConfigPrograms is the flag of [Config] by which a device says that it knows the messages
+// about programs. An older one takes them for malformed [FBPP-PROG-9].
+const ConfigPrograms = 1 << 1
+
 // Config is the device configuration space (section 4).
 type Config struct {
 	Flags         uint32

@@ -43,6 +43,7 @@ type Agent struct {
 	ram      func() (uint64, error) // in bytes
 
 	programs Programs        // nil: the agent takes no programs of the host
+	known    bool            // the device knows programs: otherwise it is told nothing of them
 	nonce    uint64          // of the session
 	active   *protocol.Offer // in use; nil: the built-in program, or none
 	fetch    fetch
@@ -132,23 +133,38 @@ func (a *Agent) handle(ctx context.Context, t Transport, event protocol.Event) (
 
 // sayHello introduces the agent to a device that does not know it.
 func (a *Agent) sayHello(t Transport) error {
-	if err := a.greet(t); err != nil {
+	if err := a.sendHello(t); err != nil {
 		return err
 	}
 	if err := a.sayAccepts(t); err != nil {
 		return fmt.Errorf("say what programs are taken: %w", err)
 	}
 	t.Flush()
+	a.logHello()
 	return nil
 }
 
+// greet says HELLO within a session.
 func (a *Agent) greet(t Transport) error {
+	if err := a.sendHello(t); err != nil {
+		return err
+	}
+	t.Flush()
+	a.logHello()
+	return nil
+}
+
+// sendHello sends HELLO. The device may be another one than before, and not know programs.
+func (a *Agent) sendHello(t Transport) error {
+	a.known = a.programs != nil && t.KnowsPrograms()
 	if err := t.Send(Message{Head: a.guest.Message()}); err != nil {
 		return fmt.Errorf("send hello: %w", err)
 	}
-	t.Flush()
+	return nil
+}
+
+func (a *Agent) logHello() {
 	hello := &a.guest.Hello
 	a.lg.Info("said hello", zap.Stringer("status", a.guest.Status),
 		zap.Stringer("features", hello.Features), zap.String("reason", hello.Reason))
-	return nil
 }

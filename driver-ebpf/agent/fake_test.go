@@ -24,6 +24,7 @@ type fakeTransport struct {
 	drained  int // how often the transport was drained
 	stuck    bool
 	onSend   func(sentMessage)
+	old      bool                       // the device knows no programs
 	program  chan protocol.ProgramEvent // for each event about a program, in their order
 	closings int
 }
@@ -68,6 +69,8 @@ func (t *fakeTransport) Receive(limit time.Duration) (protocol.Event, bool, erro
 		return protocol.Event{}, false, nil
 	}
 }
+
+func (t *fakeTransport) KnowsPrograms() bool { return !t.old }
 
 func (t *fakeTransport) Program() (protocol.ProgramEvent, error) {
 	e := <-t.program

@@ -61,7 +61,8 @@ func newNonce() uint64 {
 	return max(binary.LittleEndian.Uint64(p[:]), 1)
 }
 
-// sayAccepts begins a session: it says what is taken, and what is in use.
+// sayAccepts begins a session: it says what is taken, and what is in use. Nothing is logged
+// before ACCEPTS is sent: a log may be slow, and the device may ask as soon as it has HELLO.
 func (a *Agent) sayAccepts(t Transport) error {
 	if a.programs == nil {
 		return nil
@@ -69,15 +70,20 @@ func (a *Agent) sayAccepts(t Transport) error {
 	a.nonce, a.fetch.waiting = newNonce(), false // the device that was asked has gone
 	accepts := a.programs.Accepts()
 	err := a.sendProgram(t, protocol.MessageAccepts, protocol.AcceptsSize, accepts.Encode)
+	t.Flush()
 	if err != nil || a.active == nil {
 		return err
 	}
 	return a.tell(t, a.active, protocol.ProgramActive, nil)
 }
 
+// sendProgram sends a message about programs, if the device knows them [FBPP-PROG-9].
 func (a *Agent) sendProgram(
 	t Transport, of protocol.MessageType, size int, encode func([]byte),
 ) error {
+	if !a.known {
+		return nil
+	}
 	head := make([]byte, protocol.HeaderSize+size)
 	h := protocol.Header{Type: of, Generation: a.nonce, PageShift: a.guest.PageShift}
 	h.Encode(head)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
@@ -444,5 +446,61 @@ func TestLoadIsOvertaken(t *testing.T) {
 	wantStates(t, h, "fetching", "loading", "refused", "fetching", "loading", "active")
 	if atomic.LoadInt32(&p.closed) != 1 {
 		t.Errorf("%d programs were closed", p.closed)
+	}
+}
+
+// A device that does not know programs is told nothing of them, not even of one that is
+// loaded meanwhile. The next device is.
+func TestOldDeviceIsToldNothingOfPrograms(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{builtIn: newFakeWalker(fakeStep{}), pushed: newFakeWalker(fakeStep{})}
+	again := func() {
+		h.events <- protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted}
+	}
+	h.on["loading"] = func() { h.old = true; again() }
+	p.load = func(ctx context.Context, _ []byte) error {
+		time.Sleep(time.Second) // until the old device has its HELLO
+		return nil
+	}
+	hellos := 0
+	before := h.onSend
+	h.onSend = func(m sentMessage) {
+		switch {
+		case m.header.Type == protocol.MessageHello:
+			if hellos++; hellos == 2 {
+				time.AfterFunc(10*time.Second, func() { h.old = false; again() })
+			}
+		case h.old && m.header.Type.IsProgram() && hellos > 1:
+			t.Errorf("the old device gets %v", m.header)
+		}
+		before(m)
+	}
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "loading", "active", "active")
+	if hellos != 3 {
+		t.Errorf("%d HELLOs", hellos)
+	}
+}
+
+// A device may ask as soon as it has HELLO: by then it must have ACCEPTS, too.
+func TestHelloAndAcceptsAreSentBeforeAnythingIsLogged(t *testing.T) {
+	transport := newFakeTransport()
+	core, logs := observer.New(zap.InfoLevel)
+	a, err := New(testGuest, newFakeWalker(fakeStep{}), zap.New(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.SetPrograms(&fakePrograms{})
+	transport.onSend = func(m sentMessage) {
+		if logs.Len() > 0 {
+			t.Errorf("%v comes after a line of the log", m.header)
+		}
+	}
+	if err := a.sayHello(transport); err != nil {
+		t.Fatal(err)
+	}
+	if logs.Len() == 0 || len(transport.sent) != 2 ||
+		transport.sent[1].header.Type != protocol.MessageAccepts {
+		t.Errorf("%d lines, %d messages", logs.Len(), len(transport.sent))
 	}
 }

@@ -39,6 +39,10 @@ type Transport interface {
 	// came. With a limit of 0 it does not wait. See also [Forever].
 	Receive(limit time.Duration) (event protocol.Event, ok bool, err error)
 
+	// KnowsPrograms reads the device's configuration anew, and says whether the device knows
+	// the messages about programs [FBPP-PROG-9].
+	KnowsPrograms() bool
+
 	// Program returns the event about a program that Receive returned last. Its bytes are
 	// valid until the next Receive. The error says that the event is malformed.
 	Program() (protocol.ProgramEvent, error)

@@ -141,9 +141,7 @@ func (p *PCI) offer(i int) error {
 }
 
 func (p *PCI) readConfig() {
-	var raw [protocol.ConfigSize]byte
-	n := p.device.ReadConfig(raw[:])
-	config, err := protocol.DecodeConfig(raw[:n])
+	config, err := p.configNow()
 	if err != nil {
 		p.lg.Warn("read device configuration", zap.Error(err))
 		return
@@ -153,6 +151,18 @@ func (p *PCI) readConfig() {
 		zap.Bool("enabled", config.Flags&protocol.ConfigEnabled != 0),
 		zap.Uint32("budget-us", config.BudgetUS),
 		zap.Uint32("budget-entries", config.BudgetEntries))
+}
+
+func (p *PCI) configNow() (protocol.Config, error) {
+	var raw [protocol.ConfigSize]byte
+	n := p.device.ReadConfig(raw[:])
+	return protocol.DecodeConfig(raw[:n])
+}
+
+// KnowsPrograms implements [agent.Transport].
+func (p *PCI) KnowsPrograms() bool {
+	config, err := p.configNow()
+	return err == nil && config.Flags&protocol.ConfigPrograms != 0
 }
 
 // Receive implements [agent.Transport].

@@ -332,3 +332,22 @@ func TestQueueThatIsTooShortForAReport(t *testing.T) {
 		}
 	}
 }
+
+// The device may be another one than before, without a notification of it so far.
+func TestConfigurationIsReadAnewForPrograms(t *testing.T) {
+	f := newFixture(t, 8)
+	for _, knows := range []bool{true, false} {
+		config := protocol.Config{Flags: protocol.ConfigEnabled}
+		if knows {
+			config.Flags |= protocol.ConfigPrograms
+		}
+		config.Encode(f.device.config)
+		if f.KnowsPrograms() != knows {
+			t.Errorf("the flags are %#x", config.Flags)
+		}
+	}
+	f.device.config = nil
+	if f.KnowsPrograms() {
+		t.Error("a device without a configuration knows programs")
+	}
+}

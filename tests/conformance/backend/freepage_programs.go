@@ -24,6 +24,9 @@ func fpPrograms() []check {
 			text: "An event about programs has the nonce of the newest ACCEPTS.", run: fpNonce},
 		{id: "FBPP-PROG-6", source: source,
 			text: "GET is answered by one DATA with these bytes, or by one GONE.", run: fpGet},
+		{id: "FBPP-PROG-9", source: source,
+			text: "A device that knows programs has the flag PROGRAMS in its configuration.",
+			run:  fpProgramsFlag},
 	}
 }
 
@@ -119,6 +122,17 @@ func (m *programMachine) expectProgram(of protocol.EventType, nonce uint64) prot
 func (m *programMachine) noProgram(why string) {
 	if e, ok := m.program(quiet); ok {
 		m.Failf("%s: the device sent %v of session %d", why, e.Type, e.Nonce)
+	}
+}
+
+func fpProgramsFlag(s *session) {
+	m := s.bootFreePage()
+	p, err := m.f.GetConfig(0, protocol.ConfigSize)
+	s.must(err, "read the configuration")
+	c, err := protocol.DecodeConfig(p)
+	s.must(err, "read the configuration")
+	if c.Flags&protocol.ConfigPrograms == 0 {
+		s.Failf("the flags of the configuration are %#x", c.Flags)
 	}
 }
 

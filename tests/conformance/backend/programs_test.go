@@ -23,13 +23,21 @@ type programMutant struct {
 	events *vhostuser.Queue
 	first  uint64 // nonce
 
+	old   bool // its configuration lacks the flag PROGRAMS
 	hello func(m *programMutant)
 	gone  func(nonce uint64) []uint64 // of the answers to a GET
 }
 
 func (m *programMutant) device() *vhostuser.Device {
 	d := device.New(device.Options{Logger: zap.NewNop(), WindowSize: 1 << 16}).VhostUser()
-	started, kick := d.QueueStarted, d.Kick
+	started, kick, config := d.QueueStarted, d.Kick, d.ReadConfig
+	d.ReadConfig = func(p []byte, off uint32) error {
+		err := config(p, off)
+		if m.old && off == 0 {
+			p[0] &^= protocol.ConfigPrograms
+		}
+		return err
+	}
 	d.QueueStarted = func(q *vhostuser.Queue) {
 		started(q)
 		if q.Index() == protocol.EventQueue {
@@ -113,6 +121,9 @@ func TestDefectsInProgramsAreFound(t *testing.T) {
 			return m
 		}, "FBPP-PROG-4"},
 		"GET is not answered": {func() *programMutant { return &programMutant{} }, "FBPP-PROG-6"},
+		"programs without the flag": {func() *programMutant {
+			return &programMutant{old: true}
+		}, "FBPP-PROG-9"},
 	} {
 		t.Run(defect, func(t *testing.T) {
 			t.Parallel()

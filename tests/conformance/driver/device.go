@@ -56,7 +56,10 @@ func newDevice(now func() time.Time, offered uint64) *device {
 		offered: offered,
 		changed: make(chan struct{}),
 		judge:   newJudge(now),
-		config:  protocol.Config{Flags: protocol.ConfigEnabled, BudgetUS: 1000, BudgetEntries: 100_000},
+		config: protocol.Config{
+			Flags:    protocol.ConfigEnabled | protocol.ConfigPrograms,
+			BudgetUS: 1000, BudgetEntries: 100_000,
+		},
 	}
 }
 
@@ -267,6 +270,9 @@ func (d *device) readMessages(q *vhostuser.Queue) {
 		d.judge.saw(ruleQueue)
 		d.arrived++
 		m := &message{chain: c, header: d.judge.read(c)}
+		if m.header.Type == protocol.MessageHello {
+			d.judge.programs.barred = d.config.Flags&protocol.ConfigPrograms == 0
+		}
 		if d.pace == paceKeep {
 			if m.sum, err = sumOf(c.Readable()); err != nil {
 				d.judge.note("device: read message: %v", err)

@@ -4,6 +4,7 @@ package driver_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"testing"
@@ -88,8 +89,13 @@ func (g *guest) connect() error {
 // readConfig reads the fields of the configuration that the driver knows, one by one.
 func (g *guest) readConfig() error {
 	for off := uint32(0); off < 12; off += 4 {
-		if _, err := g.fe.GetConfig(off, 4); err != nil {
+		p, err := g.fe.GetConfig(off, 4)
+		if err != nil {
 			return err
+		}
+		if off == 0 {
+			flags := binary.LittleEndian.Uint32(p)
+			g.driver.known.Store(flags&protocol.ConfigPrograms != 0)
 		}
 	}
 	if g.fault == "reads past the configuration" {

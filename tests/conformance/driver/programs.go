@@ -16,6 +16,7 @@ import (
 type programs struct {
 	nonces []uint64 // of all sessions, the newest last
 	offers map[protocol.Digest]*offer
+	barred bool // the driver said HELLO to a device without the flag PROGRAMS
 }
 
 // offer is an OFFER of the suite.
@@ -34,6 +35,9 @@ func (j *judge) takes() bool {
 func (j *judge) aboutPrograms(h protocol.Header, c *vhostuser.Chain) error {
 	if !j.takes() {
 		return breaks(ruleFields, "%v comes of a driver that has not said PROGRAMS", h)
+	}
+	if j.programs.barred {
+		return breaks(ruleKnown, "%v comes to a device without the flag PROGRAMS", h)
 	}
 	body := make([]byte, h.Size()-protocol.HeaderSize)
 	if _, err := c.ReadAt(body, protocol.HeaderSize); err != nil {
@@ -93,6 +97,26 @@ func (j *judge) accepts(h protocol.Header, body []byte) error {
 	}
 	p.nonces = append(p.nonces, h.Generation)
 	return nil
+}
+
+// withoutPrograms plays a device of an older version, which does not know programs.
+func withoutPrograms(s *session) error {
+	takes := false
+	s.locked(func() { takes = s.judge.takes() })
+	if !takes {
+		return notPossible("the driver takes no programs")
+	}
+	s.setConfig(func(c *protocol.Config) { c.Flags &^= protocol.ConfigPrograms })
+	s.pause() // until the frontend has read it, from which the driver reads it
+	err := s.wantHello(ruleWanted)
+	s.pause()
+	s.setConfig(func(c *protocol.Config) { c.Flags |= protocol.ConfigPrograms })
+	s.pause()
+	if err != nil {
+		return err
+	}
+	s.locked(func() { s.judge.saw(ruleKnown) })
+	return s.wantHello(ruleWanted)
 }
 
 // offerPrograms is the scenario about programs.

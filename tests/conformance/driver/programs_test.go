@@ -11,9 +11,15 @@ import (
 
 // accepts begins a session of the scripted driver.
 func (s *script) accepts() {
+	if !s.known.Load() && s.fault != "tells an old device of programs" {
+		s.outbox = nil
+		return
+	}
 	switch s.fault {
 	case "takes no programs", "no accepts":
 		return
+	case "tells an old device of programs":
+		s.nonce++
 	case "two sessions with one nonce":
 		s.nonce = 1
 	default:

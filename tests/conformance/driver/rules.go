@@ -45,6 +45,7 @@ const (
 	ruleSession  = "FBPP-PROG-5"
 	ruleOffer    = "FBPP-PROG-7"
 	ruleDigest   = "FBPP-PROG-8"
+	ruleKnown    = "FBPP-PROG-9"
 )
 
 // AllRules returns all rules of the suite, in the order of the specification.
@@ -128,5 +129,7 @@ func AllRules() []report.Rule {
 			Text: "an OFFER is answered by a PROGRAM with a final state"},
 		{ID: ruleDigest, Source: spec + "9.4",
 			Text: "an object whose SHA-256 is not the digest does not get in use"},
+		{ID: ruleKnown, Source: spec + "9.4",
+			Text: "a device without the flag PROGRAMS gets no message about programs"},
 	}
 }

@@ -55,6 +55,8 @@ func scenarios() []scenario {
 		{name: "switched off in a request", blame: ruleUsable, asks: true, play: switchedInRequest},
 		{name: "HELLO wanted", blame: ruleUsable, only: []string{ruleWanted}, play: helloWanted},
 		{name: "HELLO wanted in a request", blame: ruleUsable, asks: true, play: helloWantedInRequest},
+		{name: "a device without programs", blame: ruleUsable, play: withoutPrograms,
+			only: []string{ruleKnown}},
 		{name: "programs", blame: ruleUsable, play: offerPrograms,
 			only: []string{ruleRoom, ruleAccepts, ruleSession, ruleOffer, ruleDigest}},
 		{name: "cache to be dropped", blame: ruleDropTime, asks: true,

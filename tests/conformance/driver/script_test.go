@@ -52,12 +52,13 @@ type script struct {
 	sent     int               // how many messages of the answer were sent; negative: all
 	answers  int
 	dead     bool
-	noise    *rand.Rand // unless nil, random messages are sent in between
-	greet    bool       // a HELLO waits for a slot
-	lastSent time.Time  // when the newest message was sent
-	spare    uint64     // memory that is not free
-	nonce    uint64     // of its session
-	outbox   [][]byte   // messages about programs that wait for a slot
+	noise    *rand.Rand  // unless nil, random messages are sent in between
+	greet    bool        // a HELLO waits for a slot
+	lastSent time.Time   // when the newest message was sent
+	spare    uint64      // memory that is not free
+	nonce    uint64      // of its session
+	known    atomic.Bool // the device knows programs
+	outbox   [][]byte    // messages about programs that wait for a slot
 }
 
 func newScript(g *guest) (*script, error) {

@@ -192,6 +192,7 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"takes an offer of another session":       "FBPP-PROG-5",
 		"does not answer an offer":                "FBPP-PROG-7",
 		"loads what was not offered":              "FBPP-PROG-8",
+		"tells an old device of programs":         "FBPP-PROG-9",
 	}
 	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), examineAsQEMU(t))
 	for f, rule := range rules {
