@@ -331,3 +331,34 @@ func TestFileThatIsNoProgramIsNotPushed(t *testing.T) {
 		t.Errorf("status says %+v", all)
 	}
 }
+
+// A transfer leaves a buffer for REPORT_FREE.
+func TestDataLeavesABuffer(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	b, file := mustProgram(t, 1, 9000)
+	m.takePrograms(protocol.StatusOK)
+	m.must(m.dev.PushProgram(file, driver.AtNow))
+	m.expectProgramEvent(protocol.EventOffer)
+	buffers := len(m.buffers)
+	for at := range buffers { // one more than may be answered
+		m.get(b.Offer.Digest, uint32(at), 1)
+	}
+	for at := range buffers - 1 {
+		used, err := m.events.Wait(patience)
+		m.must(err)
+		e, err := protocol.DecodeProgramEvent(m.guest.Read(m.buffers[used.Head], uint64(used.Len)))
+		if err != nil || e.Type != protocol.EventData || e.Offset != uint32(at) {
+			t.Fatalf("event %d is %v from %d, %v", at, e.Type, e.Offset, err)
+		}
+		delete(m.buffers, used.Head)
+	}
+	m.request(patience)
+	e := m.programEvent()
+	if e.Type != protocol.EventReportFree {
+		t.Fatalf("the last buffer has %v", e.Type)
+	}
+	m.post(last(e.Nonce, protocol.MakeRecord(512, 9)))
+	if status, _ := m.answer(); status != protocol.AnswerOK {
+		t.Fatalf("the request ended with %v", status)
+	}
+}

@@ -6,13 +6,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
 // sendEvent puts an event into eventq and interrupts the guest. It returns false
 // when there is no buffer of sufficient length, or the queue cannot be used. s.mu is
 // held.
 func (s *Source) sendEvent(e protocol.Event) bool {
-	return s.sendInto(protocol.EventSize, func(int) []byte {
+	return s.sendInto(protocol.EventSize, false, func(int) []byte {
 		var p [protocol.EventSize]byte
 		e.Encode(p[:])
 		return p[:]
@@ -20,8 +21,9 @@ func (s *Source) sendEvent(e protocol.Event) bool {
 }
 
 // sendInto puts what encode returns into the next buffer of at least least bytes. encode is
-// told the buffer's length, and returns no more than that.
-func (s *Source) sendInto(least uint32, encode func(room int) []byte) bool {
+// told the buffer's length, and returns no more than that. With spare, another buffer has to
+// be left.
+func (s *Source) sendInto(least uint32, spare bool, encode func(room int) []byte) bool {
 	q := s.eventq
 	if q == nil || q.Abandoned() {
 		return false
@@ -35,7 +37,14 @@ func (s *Source) sendInto(least uint32, encode func(room int) []byte) bool {
 			return false
 		}
 		written := uint32(0)
-		if c.WritableLen() >= least {
+		fits := c.WritableLen() >= least
+		if fits && spare && !s.another(q) {
+			if err := q.Unpop(c); err != nil {
+				s.eventqError(err)
+			}
+			return false
+		}
+		if fits {
 			p := encode(int(c.WritableLen()))
 			if _, err := c.WriteAt(p, 0); err != nil {
 				s.eventqError(err)
@@ -58,6 +67,16 @@ func (s *Source) sendInto(least uint32, encode func(room int) []byte) bool {
 		return true
 	}
 	return false
+}
+
+// another says whether the driver has left one more buffer for an event.
+func (s *Source) another(q *vhostuser.Queue) bool {
+	c, err := q.Pop()
+	if c == nil || err != nil {
+		return false // the caller's next step meets the error, too
+	}
+	fits := c.WritableLen() >= protocol.EventSize
+	return q.Unpop(c) == nil && fits
 }
 
 // eventqError stops using the event queue until the frontend starts it again.

@@ -104,10 +104,12 @@ func (s *Source) answerGet(g protocol.Get) {
 	s.sendProgram(&e)
 }
 
-// sendProgram sends an event about a program; DATA is cut to the buffer.
+// sendProgram sends an event about a program; DATA is cut to the buffer, and leaves another
+// one: REPORT_FREE must not find that a transfer has taken the last.
 func (s *Source) sendProgram(e *protocol.ProgramEvent) bool {
-	return s.sendInto(protocol.MinProgramBuffer, func(room int) []byte {
-		if e.Type == protocol.EventData {
+	data := e.Type == protocol.EventData
+	return s.sendInto(protocol.MinProgramBuffer, data, func(room int) []byte {
+		if data {
 			e.Bytes = e.Bytes[:min(len(e.Bytes), room-protocol.DataHead)]
 		}
 		p := make([]byte, e.Size())
