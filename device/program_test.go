@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -360,5 +363,47 @@ func TestDataLeavesABuffer(t *testing.T) {
 	m.post(last(e.Nonce, protocol.MakeRecord(512, 9)))
 	if status, _ := m.answer(); status != protocol.AnswerOK {
 		t.Fatalf("the request ended with %v", status)
+	}
+}
+
+// A migration that is given up while a program is offered asks the driver nothing more.
+func TestCancelledInjectionAsksNothing(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.takePrograms(protocol.StatusOK)
+	_, file := mustProgram(t, 1, 3000)
+	m.must(m.dev.PushProgram(file, driver.AtMigration))
+	for range 2 { // the next event after the first is the second's
+		m.request(patience)
+		m.expectProgramEvent(protocol.EventOffer)
+		m.cancel()
+		m.expect(protocol.AnswerCancelled)
+	}
+}
+
+// What the guest says of a program of this host does not change what the host says of it.
+func TestGuestDoesNotRenameAProgram(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.takePrograms(protocol.StatusOK)
+	b, file := mustProgram(t, 5, 100)
+	m.must(m.dev.PushProgram(file, driver.AtNow))
+	m.expectProgramEvent(protocol.EventOffer)
+	lie := *b
+	lie.Offer.Kind, lie.Offer.Version = 7, 9
+	m.tell(&lie, protocol.ProgramActive, "")
+	p := m.dev.Status().Programs[0]
+	if p.State != "active" || p.Kind != "walk" || p.Version != 5 {
+		t.Fatalf("status says %+v", p)
+	}
+}
+
+// A message of a session with another process is no fault of the driver.
+func TestMessageAboutProgramsBeforeHelloIsStale(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	m := mustBoot(t, device.Options{Logger: zap.New(core)})
+	m.get(protocol.Digest{1}, 0, 1)
+	b, _ := mustProgram(t, 1, 100)
+	m.tell(b, protocol.ProgramActive, "")
+	if all := logs.All(); len(all) > 0 || len(m.dev.Status().Programs) > 0 {
+		t.Errorf("%+v; status says %+v", all, m.dev.Status().Programs)
 	}
 }

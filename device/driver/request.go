@@ -39,6 +39,8 @@ func (s *Source) begin(
 	ctx context.Context, r source.Request, f *source.Findings,
 ) (*request, error) {
 	switch {
+	case ctx.Err() != nil: // while programs were offered
+		return nil, new(request).overdue(ctx)
 	case s.identity != nil && s.identity.Refuses(): // also by Refuse, without queues
 		return nil, s.identity.refusal()
 	case s.identity == nil || s.eventq == nil:

@@ -17,7 +17,11 @@ import (
 // programMessage handles a message about programs. s.mu is held, as in all that follows
 // unless it says otherwise.
 func (s *Source) programMessage(h protocol.Header, c *vhostuser.Chain) error {
-	if s.identity == nil || s.identity.Features&protocol.FeaturePrograms == 0 {
+	if s.identity == nil { // the driver has said HELLO to an earlier process
+		s.lg.Info("message for no session", zap.Stringer("message", h))
+		return nil
+	}
+	if s.identity.Features&protocol.FeaturePrograms == 0 {
 		return fmt.Errorf("%v of a driver that takes no programs: %w", h, protocol.ErrMalformed)
 	}
 	body := make([]byte, h.Size()-protocol.HeaderSize)
@@ -73,6 +77,7 @@ func (s *Source) programReport(r protocol.ProgramReport) {
 		zap.Stringer("digest", r.Digest), zap.String("reason", r.Reason),
 		zap.Uint32("fetch_us", r.FetchUS), zap.Uint32("load_us", r.LoadUS))
 	if o := s.programs.find(r.Digest); o != nil {
+		r.Kind, r.Version = o.Offer.Kind, o.Offer.Version // whatever the guest says
 		o.tell(r)
 	} else {
 		s.programs.keep(r)
