@@ -407,3 +407,54 @@ func TestMessageAboutProgramsBeforeHelloIsStale(t *testing.T) {
 		t.Errorf("%+v; status says %+v", all, m.dev.Status().Programs)
 	}
 }
+
+// A withdrawal is not lost with a session: the guest is told when it is back, and each time
+// it names the program as in use.
+func TestWithdrawalOutlivesAReconnect(t *testing.T) {
+	m := mustBoot(t, device.Options{})
+	m.takePrograms(protocol.StatusOK)
+	b, file := mustProgram(t, 1, 100)
+	m.must(m.dev.PushProgram(file, driver.AtNow))
+	m.expectProgramEvent(protocol.EventOffer)
+	m.tell(b, protocol.ProgramActive, "")
+	m.must(m.fe.Stop(m.events))
+	for range 2 { // an operator may try again
+		m.must(m.dev.WithdrawProgram(b.Offer.Digest.String()))
+		all := m.dev.Status().Programs
+		if len(all) != 1 || !all[0].WithdrawalPending || all[0].Name != "w" || all[0].At != "" {
+			t.Fatalf("status says %+v", all)
+		}
+	}
+	m.must(m.fe.StartRing(m.events))
+	m.must(m.fe.Enable(m.events, true))
+	m.must(m.events.Kick.Raise())
+	m.expectProgramEvent(protocol.EventChanged)
+	m.post(helloMessage(protocol.StatusOK, protocol.FeaturePrograms))
+	m.accept(protocol.KindWalk.Mask(), 1<<16)
+	expect := func() {
+		t.Helper()
+		if e := m.expectProgramEvent(protocol.EventWithdraw); e.Digest != b.Offer.Digest {
+			t.Fatalf("withdraws %v", e.Digest)
+		}
+	}
+	expect()
+	m.tell(b, protocol.ProgramActive, "") // sent before WITHDRAW came
+	expect()
+	m.tell(b, protocol.ProgramWithdrawn, "")
+	if p := m.dev.Status().Programs[0]; p.WithdrawalPending || p.State != "withdrawn" {
+		t.Fatalf("status says %+v", p)
+	}
+	m.greetAgain()
+	if all := m.dev.Status().Programs; len(all) > 0 {
+		t.Fatalf("status says %+v", all)
+	}
+	m.tell(b, protocol.ProgramActive, "") // the guest was restored from a snapshot
+	expect()
+	m.must(m.dev.PushProgram(file, driver.AtNow))
+	m.expectProgramEvent(protocol.EventOffer)
+	m.tell(b, protocol.ProgramActive, "")
+	if all := m.dev.Status().Programs; len(all) != 1 || all[0].WithdrawalPending {
+		t.Fatalf("status says %+v", all)
+	}
+	m.exchangeOf(protocol.EventReportFree)
+}

@@ -146,7 +146,8 @@ func programTable(out io.Writer, s device.Status) error {
 	fmt.Fprintln(w, "name\tkind\tversion\tdigest\tat\tstate\treason")
 	for _, p := range s.Programs {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%.12s\t%s\t%s\t%s\n", choose(p.Name != "", p.Name, "-"), p.Kind,
-			p.Version, p.Digest, choose(p.At != "", string(p.At), "-"), p.State, p.Reason)
+			p.Version, p.Digest, choose(p.At != "", string(p.At), "-"),
+			p.State+choose(p.WithdrawalPending, ", withdrawal pending", ""), p.Reason)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print the programs: %w", err)

@@ -60,7 +60,7 @@ func fullStatus() device.Status {
 		Programs: []driver.Program{{
 			Digest: strings.Repeat("ab", 32), Kind: "walk", Version: 3, State: "refused",
 			Reason: "why", Log: "a line", At: driver.AtNow, Name: "walk", Size: 20000,
-			KeyID: strings.Repeat("12", 8), Expires: &ended,
+			KeyID: strings.Repeat("12", 8), Expires: &ended, WithdrawalPending: true,
 		}},
 		Sources: []string{"driver", "introspect"},
 		Kernel:  &observer.Status{Release: "6.1", Why: "it relies on its free pages"},

@@ -54,6 +54,10 @@ type Program struct {
 	Size    uint32     `json:"size,omitempty"`
 	KeyID   string     `json:"key_id,omitempty"` // "": not signed
 	Expires *time.Time `json:"expires,omitempty"`
+
+	// WithdrawalPending says that this host has withdrawn the program, and that the guest may
+	// have it in use still: it is told as soon as it is there, and has not confirmed it.
+	WithdrawalPending bool `json:"withdrawal_pending,omitempty"`
 }
 
 // maxStrangers bounds the programs that are kept of those which this host does not offer.
@@ -66,8 +70,8 @@ var ErrNoProgram = errors.New("no such program")
 type programs struct {
 	offered   []*offered // at most one of a kind
 	strangers []protocol.ProgramReport
-	session   *session          // nil: no driver that takes programs
-	withdraw  []protocol.Digest // to be told as soon as there is a buffer
+	session   *session      // nil: no driver that takes programs
+	withdrawn []*withdrawal // the newest last
 }
 
 // Session describes a driver that takes programs.
@@ -103,6 +107,7 @@ type offered struct {
 	*bundle.Bundle
 	at      When
 	due     bool // to be offered as soon as there is a buffer
+	reached bool // it was offered to a guest, or named by one: that may have it
 	report  protocol.ProgramReport
 	settled chan struct{} // closed when report.State is final, or the session has ended
 }
@@ -142,6 +147,9 @@ func (s *Source) Push(b *bundle.Bundle, at When) {
 	p := &s.programs
 	o := &offered{Bundle: b, at: at}
 	o.reset()
+	if w := p.withdrawal(b.Offer.Digest); w != nil {
+		o.reached = w.pending
+	}
 	p.offered = slices.DeleteFunc(p.offered, func(old *offered) bool {
 		if old.Offer.Kind != b.Offer.Kind {
 			return false
@@ -149,7 +157,10 @@ func (s *Source) Push(b *bundle.Bundle, at When) {
 		old.abandon()
 		if old.Offer.Digest != b.Offer.Digest {
 			p.keep(old.report)
-		} else if old.report.State == protocol.ProgramActive {
+			return true
+		}
+		o.reached = old.reached
+		if old.report.State == protocol.ProgramActive {
 			o.report = old.report
 		}
 		return true
@@ -161,33 +172,6 @@ func (s *Source) Push(b *bundle.Bundle, at When) {
 	o.due = p.session != nil && at == AtNow
 	s.flushPrograms()
 	s.changed()
-}
-
-// Withdraw takes a program back: the guest is told to take it out of use. The digest may be
-// that of a program that another host pushed, if the guest has named it. Otherwise the
-// error wraps [ErrNoProgram].
-func (s *Source) Withdraw(d protocol.Digest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := &s.programs
-	i := slices.IndexFunc(p.offered, func(o *offered) bool { return o.Offer.Digest == d })
-	known := slices.ContainsFunc(p.strangers, func(r protocol.ProgramReport) bool {
-		return r.Digest == d
-	})
-	if i < 0 && !known {
-		return fmt.Errorf("withdraw %v: %w", d, ErrNoProgram)
-	}
-	if i >= 0 {
-		p.offered[i].abandon()
-		p.keep(p.offered[i].report)
-		p.offered = slices.Delete(p.offered, i, i+1)
-	}
-	if p.session != nil {
-		p.withdraw = append(p.withdraw, d)
-		s.flushPrograms()
-	}
-	s.changed()
-	return nil
 }
 
 // keep remembers a program that is not offered.
@@ -202,15 +186,23 @@ func (p *programs) keep(r protocol.ProgramReport) {
 	p.strangers = append(p.strangers, r)
 }
 
+// forget forgets what was kept of a program, a withdrawal included.
 func (p *programs) forget(d protocol.Digest) {
+	p.withdrawn = slices.DeleteFunc(p.withdrawn, func(w *withdrawal) bool {
+		return w.report.Digest == d
+	})
 	p.strangers = slices.DeleteFunc(p.strangers, func(r protocol.ProgramReport) bool {
 		return r.Digest == d
 	})
 }
 
-// end ends the session. What is offered stays offered to the next driver.
+// end ends the session. What is offered stays offered to the next driver, and what is
+// withdrawn stays withdrawn.
 func (p *programs) end() {
-	p.session, p.strangers, p.withdraw = nil, nil, nil
+	p.session, p.strangers = nil, nil
+	for _, w := range p.withdrawn {
+		w.end()
+	}
 	for _, o := range p.offered {
 		o.reset()
 	}
@@ -233,6 +225,13 @@ func (s *Source) Programs() []Program {
 	}
 	for _, r := range s.programs.strangers {
 		all = append(all, describe(r))
+	}
+	for _, w := range s.programs.withdrawn {
+		if w.shown() {
+			p := describe(w.report)
+			p.Name, p.WithdrawalPending = w.name, w.pending
+			all = append(all, p)
+		}
 	}
 	return all
 }

@@ -65,6 +65,9 @@ func (s *Source) accepts(h protocol.Header, body []byte) error {
 	for _, o := range p.offered {
 		o.due = o.at == AtNow
 	}
+	for _, w := range p.withdrawn {
+		w.due = w.pending
+	}
 	s.flushPrograms()
 	s.changed()
 	return nil
@@ -78,7 +81,11 @@ func (s *Source) programReport(r protocol.ProgramReport) {
 		zap.Uint32("fetch_us", r.FetchUS), zap.Uint32("load_us", r.LoadUS))
 	if o := s.programs.find(r.Digest); o != nil {
 		r.Kind, r.Version = o.Offer.Kind, o.Offer.Version // whatever the guest says
+		o.reached = true
 		o.tell(r)
+	} else if w := s.programs.withdrawal(r.Digest); w != nil {
+		w.tell(r)
+		s.flushPrograms()
 	} else {
 		s.programs.keep(r)
 	}
@@ -130,13 +137,8 @@ func (s *Source) flushPrograms() {
 	if p.session == nil {
 		return
 	}
-	for len(p.withdraw) > 0 {
-		if !s.sendProgram(&protocol.ProgramEvent{
-			Type: protocol.EventWithdraw, Nonce: p.session.nonce, Digest: p.withdraw[0],
-		}) {
-			return
-		}
-		p.withdraw = p.withdraw[1:]
+	if !s.flushWithdrawals() {
+		return
 	}
 	for _, o := range p.offered {
 		switch why := p.session.refuses(o); {
@@ -153,7 +155,7 @@ func (s *Source) flushPrograms() {
 			}) {
 				return
 			}
-			o.due = false
+			o.due, o.reached = false, true
 		}
 	}
 }
