@@ -95,6 +95,9 @@ func withdrawCommand(t *target) *cobra.Command {
 
 // named returns the digest of the program with that name, or with a digest that begins so.
 func named(all []driver.Program, name string) (digest string, err error) {
+	if name == "" { // which a program of another host has
+		return "", cli.Usagef("give the name of a program, or its digest")
+	}
 	for _, p := range all {
 		if p.Name != name && !(len(name) >= 8 && strings.HasPrefix(p.Digest, name)) {
 			continue

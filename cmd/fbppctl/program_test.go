@@ -54,6 +54,10 @@ func TestProgramIsSignedVerifiedAndPushed(t *testing.T) {
 		t.Errorf("another key: %v, want ErrSignature", err)
 	}
 
+	if !strings.Contains(said, "signed by key") {
+		t.Errorf("verify says %s", said)
+	}
+
 	t.Setenv("FBPP_CONTROL_PATH", path)
 	said = mustRun(t, "program", "push", "walk.fbpp", "--at=migration")
 	if !strings.Contains(said, "migration") || !strings.Contains(said, "offered") {
@@ -71,6 +75,66 @@ func TestProgramIsSignedVerifiedAndPushed(t *testing.T) {
 	again := []string{"program", "withdraw", "walk"}
 	if err := run(t.Context(), again, new(strings.Builder)); err == nil {
 		t.Error("withdrawn twice")
+	}
+}
+
+// Nobody takes a forged signature for a good one.
+func TestSignatureThatIsNotCheckedIsNotVerified(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("walk.o", []byte("object"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "program", "keygen", "owner")
+	mustRun(t, "program", "sign", "walk.o", "--key=owner.key")
+	mustRun(t, "program", "sign", "walk.o", "--unsigned", "--out=unsigned.fbpp")
+	b, err := bundle.Read("walk.fbpp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Offer.Signature[0]++
+	if err := os.WriteFile("forged.fbpp", b.Encode(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want error
+		says string
+	}{
+		"a good one, without a key":   {[]string{"walk.fbpp"}, errUnchecked, "names key"},
+		"a forged one, without a key": {[]string{"forged.fbpp"}, errUnchecked, "names key"},
+		"a forged one": {[]string{"forged.fbpp", "--key=owner.pem"},
+			bundle.ErrSignature, "names key"},
+		"none": {[]string{"unsigned.fbpp"}, bundle.ErrUnsigned, "not signed"},
+		"none, with a key": {[]string{"unsigned.fbpp", "--key=owner.pem"},
+			bundle.ErrUnsigned, "not signed"},
+		"as JSON": {[]string{"forged.fbpp", "--json"}, errUnchecked, `"verified":false`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			err := run(t.Context(), append([]string{"program", "verify"}, c.args...), &out)
+			if !errors.Is(err, c.want) || !strings.Contains(out.String(), c.says) ||
+				strings.Contains(out.String(), "signed by") {
+				t.Errorf("%v: %s", err, out.String())
+			}
+		})
+	}
+}
+
+// A pair of keys that cannot be made leaves nothing behind.
+func TestHalfAPairOfKeysIsNotLeftBehind(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("owner.pem", []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := run(t.Context(), []string{"program", "keygen", "owner"}, new(strings.Builder))
+	if !errors.Is(err, os.ErrExist) {
+		t.Errorf("got %v, want ErrExist", err)
+	}
+	if _, err := os.Stat("owner.key"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the private key: %v", err)
+	}
+	if text, err := os.ReadFile("owner.pem"); string(text) != "mine" {
+		t.Errorf("the file that was there: %q, %v", text, err)
 	}
 }
 
@@ -96,6 +160,7 @@ func TestProgramCommandsRefuse(t *testing.T) {
 		"an unknown moment":    {[]string{"push", "walk.o", "--at=later"}, true},
 		"a file that is gone":  {[]string{"push", "none.fbpp"}, false},
 		"an object verified":   {[]string{"verify", "walk.o"}, false},
+		"no name to withdraw":  {[]string{"withdraw", ""}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := run(t.Context(), append([]string{"program"}, c.args...), new(strings.Builder))
@@ -115,7 +180,7 @@ func TestProgramIsNamedByItsNameOrDigest(t *testing.T) {
 		{Digest: strings.Repeat("1", 63) + "2"},
 	}
 	for name, want := range map[string]string{
-		"b": all[1].Digest, "22222222": all[1].Digest, "2222": "", "c": "", "11111111": "",
+		"": "", "b": all[1].Digest, "22222222": all[1].Digest, "2222": "", "c": "", "11111111": "",
 		all[0].Digest: all[0].Digest,
 	} {
 		if got, err := named(all, name); got != want || (err == nil) != (want != "") {

@@ -35,7 +35,7 @@ func keygenCommand() *cobra.Command {
 				return err
 			}
 			if err := writeNew(args[0]+".pem", public, 0o644); err != nil {
-				return err
+				return errors.Join(err, os.Remove(args[0]+".key")) // half of a pair is of no use
 			}
 			key, err := bundle.ReadPublicKey(args[0] + ".pem")
 			if err != nil {
@@ -154,31 +154,53 @@ func verifyCommand(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify FILE", Short: "show what a program file says, and check its signature",
 		Args: cobra.ExactArgs(1),
+		Long: `verify shows what a program file says, and checks its signature with the key that
+--key names. Exit status: 0 if the signature is good, 1 if it is not, if there is none, or
+if it is not checked for want of --key.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := bundle.Read(args[0])
 			if err != nil {
 				return err
 			}
-			if err := t.show(cmd.OutOrStdout(), fileOf(b), func(out io.Writer) error {
-				return printFile(out, b)
-			}); err != nil || key == "" {
+			bad := checkSignature(b, key)
+			f := fileOf(b)
+			f.Verified = bad == nil
+			if err := t.show(cmd.OutOrStdout(), f, func(out io.Writer) error {
+				return printFile(out, f)
+			}); err != nil {
 				return err
 			}
-			public, err := bundle.ReadPublicKey(key)
-			if err != nil {
-				return err
-			}
-			if err := bundle.Verify(&b.Offer, public); err != nil {
-				return fmt.Errorf("verify %s: %w", args[0], err)
-			}
-			if !time.Now().Before(b.Offer.Expires) {
-				return fmt.Errorf("verify %s: the signature has expired", args[0])
+			if bad != nil {
+				return fmt.Errorf("verify %s: %w", args[0], bad)
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "check the signature with the public key in `FILE`")
 	return cmd
+}
+
+// errUnchecked says that a signature may be anybody's.
+var errUnchecked = errors.New("the signature is not checked: give --key")
+
+// checkSignature returns nil if the key in a file has signed b, and the signature is good now.
+func checkSignature(b *bundle.Bundle, key string) error {
+	if key == "" && b.Offer.Signed() {
+		return errUnchecked
+	} else if key == "" {
+		return bundle.ErrUnsigned
+	}
+	public, err := bundle.ReadPublicKey(key)
+	if err != nil {
+		return err
+	}
+	if err := bundle.Verify(&b.Offer, public); err != nil {
+		return err
+	}
+	if !time.Now().Before(b.Offer.Expires) {
+		return errors.New("the signature has expired")
+	}
+	return nil
 }
 
 // programFile is what verify prints as JSON.
@@ -192,6 +214,8 @@ type programFile struct {
 	Expires *time.Time `json:"expires,omitempty"`
 	VM      string     `json:"vm_uuid,omitempty"`
 	Session string     `json:"session,omitempty"`
+
+	Verified bool `json:"verified"` // the signature is that of --key, and good
 }
 
 func fileOf(b *bundle.Bundle) programFile {
@@ -212,8 +236,7 @@ func fileOf(b *bundle.Bundle) programFile {
 	return f
 }
 
-func printFile(out io.Writer, b *bundle.Bundle) error {
-	f := fileOf(b)
+func printFile(out io.Writer, f programFile) error {
 	_, err := fmt.Fprintf(out, "%s, %s, version %d, %d bytes, SHA-256 %s\n%s\n",
 		f.Name, f.Kind, f.Version, f.Size, f.Digest, signedLine(f))
 	return err
@@ -223,7 +246,8 @@ func signedLine(f programFile) string {
 	if f.KeyID == "" {
 		return "not signed"
 	}
-	line := fmt.Sprintf("signed by key %s, until %s", f.KeyID, f.Expires.Format(time.RFC3339))
+	line := choose(f.Verified, "signed by key ", "not verified: names key ") + f.KeyID +
+		", until " + f.Expires.Format(time.RFC3339)
 	if f.VM != "" {
 		line += ", for VM " + f.VM
 	}
