@@ -5,6 +5,7 @@ package program
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -46,6 +47,27 @@ func TestObjectIsRefused(t *testing.T) {
 		return func(s *ebpf.CollectionSpec) {
 			prepend(walk(s), fn.Call())
 		}
+	}
+	because := map[string]string{
+		"no walk":                   `no program "walk_zone"`,
+		"another program beside it": `program "x" beside`,
+		"another type":              "type LSM",
+		"a target to attach to":     `names "do_exit"`,
+		"flags of the program":      "flags 0x10",
+		"a helper that writes":      "calls FnProbeWriteUser",
+		"a helper that sends":       "calls FnSendSignal",
+		"a helper of no number":     "calls FnUnspec",
+		"a kernel function":         "kernel function by its BTF",
+		"a map by its descriptor":   "a map that is not its own",
+		"too many instructions":     "instructions, at most 4096",
+		"no records":                "a map that is not its own",
+		"a pinned map":              "map progress: it is pinned",
+		"an odd map":                "map progress: type ProgramArray",
+		"flags of a map":            "map progress: flags 0x200",
+		"a map in a map":            "map progress: it is pinned, or has maps inside",
+		"a large map":               "bytes, at most 65536",
+		"an enormous map":           "is too large",
+		"enormous records":          "is too large",
 	}
 	for name, change := range map[string]func(*ebpf.CollectionSpec){
 		"no walk":                   func(s *ebpf.CollectionSpec) { delete(s.Programs, "walk_zone") },
@@ -114,8 +136,10 @@ func TestObjectIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			change(spec)
-			if err := l.check(spec, walkContract); !errors.Is(err, ErrLimit) {
-				t.Fatalf("got %v, want ErrLimit", err)
+			err = l.check(spec, walkContract)
+			if !errors.Is(err, ErrLimit) || because[name] == "" ||
+				!strings.Contains(err.Error(), because[name]) {
+				t.Fatalf("got %v, want ErrLimit with %q", err, because[name])
 			}
 		})
 	}
