@@ -17,6 +17,20 @@ import (
 
 func TestFreePageDeviceKeepsAllRules(t *testing.T) {
 	dev := device.New(device.Options{Logger: zap.NewNop(), WindowSize: 1 << 20})
+	c := backend.Config{
+		SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(),
+		ControlPath: serveControl(t, dev),
+	}
+	// It ignores writes to its configuration, as its specification says.
+	expect(t, c, []string{"VHU-CFG-6"},
+		"ACCESS_PLATFORM", "PAGEFAULT", "userfaultfd", "DEVICE_STATE", "INFLIGHT_SHMFD",
+		"RING_PACKED", "IN_ORDER", "own process", "writes no data", "serial port",
+		"offer PEEK")
+}
+
+// serveControl serves the control socket of a device, and returns its path.
+func serveControl(t *testing.T, d control.Device) string {
+	t.Helper()
 	ctl := filepath.Join(t.TempDir(), "control.sock")
 	l, err := unixsock.Listen(ctl)
 	if err != nil {
@@ -24,19 +38,12 @@ func TestFreePageDeviceKeepsAllRules(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- control.Serve(ctx, l, dev, zap.NewNop()) }()
+	go func() { done <- control.Serve(ctx, l, d, zap.NewNop()) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("serve control: %v", err)
 		}
 	})
-	c := backend.Config{
-		SocketPath: serve(t, dev.VhostUser()), Profile: backend.FreePage(), ControlPath: ctl,
-	}
-	// It ignores writes to its configuration, as its specification says.
-	expect(t, c, []string{"VHU-CFG-6"},
-		"ACCESS_PLATFORM", "PAGEFAULT", "userfaultfd", "DEVICE_STATE", "INFLIGHT_SHMFD",
-		"RING_PACKED", "IN_ORDER", "own process", "writes no data", "serial port",
-		"offer PEEK")
+	return ctl
 }
