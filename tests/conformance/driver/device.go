@@ -36,6 +36,8 @@ type device struct {
 	changed  chan struct{} // closed when something below changes
 	judge    judge
 	config   protocol.Config
+	reading  uint32        // flags that the frontend has read, before the fields that follow
+	told     uint32        // flags of the configuration that the frontend has read last
 	offered  uint64        // features of rings, beyond those that the library offers
 	features wire.Features // what the driver accepted
 	backend  *vhostuser.Backend
@@ -127,6 +129,13 @@ func (d *device) readConfig(p []byte, off uint32) error {
 	} else {
 		d.judge.skip("the frontend reads all of the configuration,"+
 			" and answers the driver from its copy", ruleConfig)
+	}
+	if off == 0 {
+		d.reading = d.config.Flags
+	}
+	if off+uint32(len(p)) >= 12 { // with the last field that a driver knows
+		d.told = d.reading
+		d.broadcast()
 	}
 	var space [protocol.ConfigSize]byte
 	d.config.Encode(space[:])

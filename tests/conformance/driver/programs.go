@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/vhostuser"
@@ -19,12 +20,20 @@ type programs struct {
 	barred bool // the driver said HELLO to a device without the flag PROGRAMS
 }
 
+// offeredSize is the size of the object that the suite offers: one DATA holds it.
+const offeredSize = 400
+
 // offer is an OFFER of the suite.
 type offer struct {
 	phantom bool // it has another nonce than the driver's: nothing may come of it
 	gets    []protocol.Get
 	state   protocol.ProgramState
+	feigned map[uint32]bool // where DATA of another session began
+	missing []bool          // bytes that were not delivered
 }
+
+// complete says whether all of the object was delivered.
+func (o *offer) complete() bool { return !slices.Contains(o.missing, true) }
 
 // takes says whether the driver takes programs.
 func (j *judge) takes() bool {
@@ -67,19 +76,23 @@ func (j *judge) aboutPrograms(h protocol.Header, c *vhostuser.Chain) error {
 		return err
 	}
 	o.state = r.State
-	j.saw(ruleDigest)
+	if o.complete() {
+		j.saw(ruleDigest)
+	} else if len(o.feigned) > 0 && r.State != protocol.ProgramFetching {
+		return breaks(ruleSession, "a program is %v whose bytes came in another session", r.State)
+	}
 	if r.State == protocol.ProgramActive {
 		return breaks(ruleDigest, "an object is in use whose SHA-256 is not the digest of its offer")
 	}
 	return err
 }
 
-// offerOf returns the offer with a digest, or nil. An answer to one of another session is a
-// breach.
+// offerOf returns the offer with a digest, or nil. An answer to one of another session, or to
+// a WITHDRAW of another session, is a breach.
 func (j *judge) offerOf(d protocol.Digest) (*offer, error) {
 	o := j.programs.offers[d]
 	if o != nil && o.phantom {
-		return nil, breaks(ruleSession, "the driver answers an offer of another session")
+		return nil, breaks(ruleSession, "the driver answers an event of another session")
 	}
 	return o, nil
 }
@@ -106,17 +119,29 @@ func withoutPrograms(s *session) error {
 	if !takes {
 		return notPossible("the driver takes no programs")
 	}
-	s.setConfig(func(c *protocol.Config) { c.Flags &^= protocol.ConfigPrograms })
-	s.pause() // until the frontend has read it, from which the driver reads it
-	err := s.wantHello(ruleWanted)
-	s.pause()
-	s.setConfig(func(c *protocol.Config) { c.Flags |= protocol.ConfigPrograms })
-	s.pause()
-	if err != nil {
+	err := s.flip(protocol.ConfigPrograms)
+	if err == nil {
+		err = s.wantHello(ruleWanted)
+		s.pause()
+	}
+	if err := errors.Join(err, s.flip(protocol.ConfigPrograms)); err != nil {
 		return err
 	}
 	s.locked(func() { s.judge.saw(ruleKnown) })
 	return s.wantHello(ruleWanted)
+}
+
+// flip changes a flag of the configuration, and waits until the frontend has read it: from
+// there the driver reads it.
+func (s *session) flip(flag uint32) error {
+	s.setConfig(func(c *protocol.Config) { c.Flags ^= flag })
+	ctx, cancel := context.WithTimeout(s.ctx, s.c.Patience)
+	defer cancel()
+	if s.await(ctx, func() bool { return s.told == s.config.Flags }) != nil {
+		return notPossible("the frontend does not read the configuration when it has changed")
+	}
+	s.pause()
+	return nil
 }
 
 // offerPrograms is the scenario about programs.
@@ -145,6 +170,11 @@ func offerPrograms(s *session) error {
 	if _, err := s.offer(nonce^1, true); err != nil {
 		return err
 	}
+	feigned := protocol.Digest{1}
+	s.locked(func() { s.judge.programs.offers[feigned] = &offer{phantom: true} })
+	if err := s.withdraw(nonce^1, feigned, &offer{}); err != nil {
+		return err
+	}
 	o, err := s.offer(nonce, false)
 	if err != nil {
 		return err
@@ -153,10 +183,38 @@ func offerPrograms(s *session) error {
 		s.deliver(nonce, o)
 		return o.state.Final()
 	})
-	if err == nil {
-		s.locked(func() { s.judge.saw(ruleOffer, ruleSession) })
+	if err != nil {
+		return err
 	}
-	return err
+	s.locked(func() {
+		s.judge.saw(ruleOffer, ruleSession)
+		s.judge.skip(fmt.Sprintf("the driver refuses the offer before it has all of the object:"+
+			" have its policy pin the digest %v", OfferedDigest()), ruleDigest)
+	})
+	if err := s.withdraw(nonce, OfferedDigest(), o); err != nil {
+		return err
+	}
+	return s.awaitOr(ruleOffer, "no PROGRAM with the state WITHDRAWN came in %v after a WITHDRAW",
+		func() bool { return o.state == protocol.ProgramWithdrawn })
+}
+
+// withdraw sends WITHDRAW of an offer, whose state counts from then on.
+func (s *session) withdraw(nonce uint64, d protocol.Digest, o *offer) error {
+	return s.whenThereIsRoom(&protocol.ProgramEvent{
+		Type: protocol.EventWithdraw, Nonce: nonce, Digest: d,
+	}, func() { o.state = 0 })
+}
+
+// whenThereIsRoom sends an event as soon as there is a buffer. prepare is called before, with
+// d.mu held.
+func (s *session) whenThereIsRoom(e *protocol.ProgramEvent, prepare func()) error {
+	var err error
+	waited := s.awaitOr(ruleUsable, "the driver left no event buffer for %v", func() bool {
+		prepare()
+		err = s.putProgram(e)
+		return !errors.Is(err, errNoBuffer)
+	})
+	return errors.Join(waited, err)
 }
 
 // judgeBuffers judges the lengths of the event buffers, and says whether one is too short.
@@ -182,23 +240,19 @@ func OfferedDigest() protocol.Digest { return sha256.Sum256([]byte("fbpp-conform
 func (s *session) offer(nonce uint64, phantom bool) (*offer, error) {
 	e := protocol.ProgramEvent{Type: protocol.EventOffer, Nonce: nonce}
 	e.Offer = protocol.Offer{
-		Digest: OfferedDigest(), Kind: protocol.KindWalk, Size: 1000, Version: 1,
+		Digest: OfferedDigest(), Kind: protocol.KindWalk, Size: offeredSize, Version: 1,
 		Name: "conformance",
 	}
 	if phantom {
 		e.Offer.Digest[0]++
 	}
-	o := &offer{phantom: phantom}
-	var err error
-	waited := s.awaitOr(ruleUsable, "the driver left no event buffer for %v", func() bool {
-		s.judge.programs.offers[e.Offer.Digest] = o
-		err = s.putProgram(&e)
-		return !errors.Is(err, errNoBuffer)
-	})
-	return o, errors.Join(waited, err)
+	o := &offer{phantom: phantom, feigned: make(map[uint32]bool)}
+	o.missing = slices.Repeat([]bool{true}, offeredSize)
+	return o, s.whenThereIsRoom(&e, func() { s.judge.programs.offers[e.Offer.Digest] = o })
 }
 
-// deliver answers the GETs for an offer with zeroes. d.mu is held.
+// deliver answers the GETs for an offer with zeroes. The first answer from an offset on is of
+// another session: the driver has to ask again. d.mu is held.
 func (s *session) deliver(nonce uint64, o *offer) {
 	for len(o.gets) > 0 {
 		g := o.gets[0]
@@ -206,10 +260,23 @@ func (s *session) deliver(nonce uint64, o *offer) {
 			Type: protocol.EventData, Nonce: nonce, Digest: g.Digest, Offset: g.Offset,
 			Bytes: make([]byte, min(g.Length, protocol.MinProgramBuffer-protocol.DataHead)),
 		}
+		past := uint64(g.Offset)+uint64(g.Length) > offeredSize
+		feign := !past && !o.feigned[g.Offset]
+		switch {
+		case past: // [FBPP-PROG-6]
+			e.Type, e.Offset, e.Bytes = protocol.EventGone, 0, nil
+		case feign:
+			e.Nonce ^= 1
+		}
 		if s.putProgram(&e) != nil {
 			return
 		}
 		o.gets = o.gets[1:]
+		if feign {
+			o.feigned[g.Offset] = true
+		} else {
+			clear(o.missing[min(g.Offset, offeredSize):][:len(e.Bytes)])
+		}
 	}
 }
 

@@ -3,9 +3,12 @@
 package driver_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/tests/conformance/driver"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
 )
 
@@ -44,7 +47,11 @@ func (s *script) program(p []byte) {
 	if err != nil {
 		s.t.Error(err)
 	}
-	if e.Nonce != s.nonce && s.fault != "takes an offer of another session" {
+	if heeds := map[fault]protocol.EventType{
+		"takes an offer of another session": protocol.EventOffer,
+		"takes data of another session":     protocol.EventData,
+		"obeys another session":             protocol.EventWithdraw,
+	}; e.Nonce != s.nonce && heeds[s.fault] != e.Type {
 		return
 	}
 	r := protocol.ProgramReport{
@@ -52,16 +59,55 @@ func (s *script) program(p []byte) {
 	}
 	switch e.Type {
 	case protocol.EventOffer:
-		if s.fault == "does not answer an offer" {
+		switch s.fault {
+		case "does not answer an offer":
+			return
+		case "refuses what is not signed":
+			s.tell(protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
 			return
 		}
-		g := protocol.Get{Digest: e.Digest, Length: e.Offer.Size}
-		s.tell(protocol.MessageGet, protocol.GetSize, g.Encode)
+		s.wants = &protocol.Get{Digest: e.Digest, Length: e.Offer.Size}
+		s.get()
+	case protocol.EventWithdraw:
+		if s.fault == "does not answer a withdrawal" {
+			return
+		}
+		r.State = protocol.ProgramWithdrawn
+		s.tell(protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
 	case protocol.EventData:
+		s.wants = nil
 		if s.fault == "loads what was not offered" {
 			r.State = protocol.ProgramActive
 		}
 		s.tell(protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
+	}
+}
+
+// get asks for the object that the script fetches, and again if it does not come.
+func (s *script) get() {
+	if s.wants != nil && time.Since(s.asked) > 20*time.Millisecond {
+		s.asked = time.Now()
+		s.tell(protocol.MessageGet, protocol.GetSize, s.wants.Encode)
+	}
+}
+
+// A driver that refuses an offer before it has the object has no occasion to load another.
+func TestRefusalBeforeTheObjectIsNoOccasion(t *testing.T) {
+	results, err := examine(t, "refuses what is not signed", acceptedByQEMU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, r := range results {
+		want := report.Pass
+		if id == "FBPP-PROG-8" {
+			want = report.Skip
+		}
+		if r.Outcome != want {
+			t.Errorf("%s: %v: %s", id, r.Outcome, r.Detail)
+		}
+	}
+	if why := results["FBPP-PROG-8"].Detail; !strings.Contains(why, driver.OfferedDigest().String()) {
+		t.Errorf("nothing says what to pin: %s", why)
 	}
 }
 

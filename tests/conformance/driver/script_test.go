@@ -52,13 +52,15 @@ type script struct {
 	sent     int               // how many messages of the answer were sent; negative: all
 	answers  int
 	dead     bool
-	noise    *rand.Rand  // unless nil, random messages are sent in between
-	greet    bool        // a HELLO waits for a slot
-	lastSent time.Time   // when the newest message was sent
-	spare    uint64      // memory that is not free
-	nonce    uint64      // of its session
-	known    atomic.Bool // the device knows programs
-	outbox   [][]byte    // messages about programs that wait for a slot
+	noise    *rand.Rand    // unless nil, random messages are sent in between
+	greet    bool          // a HELLO waits for a slot
+	lastSent time.Time     // when the newest message was sent
+	spare    uint64        // memory that is not free
+	nonce    uint64        // of its session
+	known    atomic.Bool   // the device knows programs
+	wants    *protocol.Get // of the object that is fetched; nil: none
+	asked    time.Time     // when it was asked for
+	outbox   [][]byte      // messages about programs that wait for a slot
 }
 
 func newScript(g *guest) (*script, error) {
@@ -255,6 +257,7 @@ func (s *script) answer() {
 		s.hello()
 		s.accepts()
 	}
+	s.get()
 	for len(s.outbox) > 0 && len(s.slots) > 1 {
 		s.send(s.outbox[0])
 		s.outbox = s.outbox[1:]

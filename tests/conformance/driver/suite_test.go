@@ -190,7 +190,10 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"no accepts":                              "FBPP-PROG-3",
 		"two sessions with one nonce":             "FBPP-PROG-3",
 		"takes an offer of another session":       "FBPP-PROG-5",
+		"takes data of another session":           "FBPP-PROG-5",
+		"obeys another session":                   "FBPP-PROG-5",
 		"does not answer an offer":                "FBPP-PROG-7",
+		"does not answer a withdrawal":            "FBPP-PROG-7",
 		"loads what was not offered":              "FBPP-PROG-8",
 		"tells an old device of programs":         "FBPP-PROG-9",
 	}
