@@ -61,7 +61,9 @@ func mustBootAs(
 	t testing.TB, o device.Options, change func(*vhostuser.Device), blocks ...uint64,
 ) *machine {
 	t.Helper()
-	o.Logger = zap.NewNop()
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
 	if o.WindowSize == 0 {
 		o.WindowSize = 1 << 20
 	}
