@@ -136,15 +136,34 @@ func fpProgramsFlag(s *session) {
 	}
 }
 
+// begin asks, and waits until the device has raised the request: a message that comes before
+// that has no request to end.
+func (m *programMachine) begin() {
+	m.ask()
+	for end := time.Now().Add(m.cfg.Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		u, ok := m.events.Poll()
+		if !ok {
+			continue
+		}
+		e, err := protocol.DecodeEvent(m.g.Read(m.buffers[u.Head], uint64(u.Len)))
+		delete(m.buffers, u.Head)
+		m.supply(protocol.MinProgramBuffer)
+		if err == nil && e.Type == protocol.EventReportFree {
+			return
+		}
+	}
+	m.Failf("the device did not ask for a report")
+}
+
 func fpNoAccepts(s *session) {
 	m := s.bootPrograms(protocol.FeaturePrograms)
 	m.noProgram("before ACCEPTS")
-	m.ask()
+	m.begin()
 	m.accept(0)
 	m.expectStatus(fpBadReport, "an ACCEPTS with nonce 0")
 	m.noProgram("after an ACCEPTS with nonce 0")
 	m.post(helloMessage(protocol.StatusOK, 0))
-	m.ask()
+	m.begin()
 	m.accept(1)
 	m.expectStatus(fpBadReport, "an ACCEPTS of a driver without PROGRAMS")
 	m.noProgram("to a driver without PROGRAMS")
