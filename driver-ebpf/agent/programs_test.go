@@ -486,7 +486,7 @@ func TestOldDeviceIsToldNothingOfPrograms(t *testing.T) {
 func TestHelloAndAcceptsAreSentBeforeAnythingIsLogged(t *testing.T) {
 	transport := newFakeTransport()
 	core, logs := observer.New(zap.InfoLevel)
-	a, err := New(testGuest, newFakeWalker(fakeStep{}), zap.New(core))
+	a, err := New(testGuest, newFakeWalker(fakeStep{}), nil, zap.New(core))
 	if err != nil {
 		t.Fatal(err)
 	}
