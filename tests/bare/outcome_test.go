@@ -60,7 +60,8 @@ func TestOutcomes(t *testing.T) {
 			o.answer(hot, cold)
 			o.switches()
 			o.end()
-		}, ended{Result: "completed", Hybrid: "switched"}, " MiB sent in order, hybrid switched, downtime ", 2},
+		}, ended{Result: "completed", Hybrid: "switched"},
+			" MiB sent in order, hybrid switched, downtime ", 2},
 		{"precopy", nil, func(o *ordered) {
 			o.answer(hot, cold)
 			o.end()
