@@ -40,17 +40,21 @@ const (
 	freeReporting method = "free-page-reporting"
 	fbpp          method = "fbpp"
 	introspect    method = "introspect" // fbpp without an agent
-	// introspectLast is introspect with the cache policy last.
+	// These have another policy for cold cache than the two before.
 	introspectLast method = "introspect, cache last"
+	fbppDrop       method = "fbpp, cache drop"
 )
 
 func allMethods() []method {
 	return []method{stock, balloon1, balloon4, freePageHint, freeReporting, fbpp, introspect,
-		introspectLast}
+		introspectLast, fbppDrop}
 }
 
 // hints tells whether the method uses free page hints of fbpp.
-func (m method) hints() bool { return m == fbpp || m.introspects() }
+func (m method) hints() bool { return m.asks() || m.introspects() }
+
+// asks tells whether the method asks the guest's agent.
+func (m method) asks() bool { return m == fbpp || m == fbppDrop }
 
 // introspects tells whether the method looks into the guest from the host.
 func (m method) introspects() bool { return m == introspect || m == introspectLast }

@@ -14,7 +14,7 @@ import (
 // modules are what the guest's kernel needs to know.
 func (m method) modules() []string {
 	switch m {
-	case stock, fbpp, introspect, introspectLast:
+	case stock, fbpp, fbppDrop, introspect, introspectLast:
 		return nil
 	}
 	return []string{"virtio_balloon"}
@@ -23,7 +23,7 @@ func (m method) modules() []string {
 // configure adds the device of the method to the VM.
 func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	switch m {
-	case fbpp, introspect, introspectLast:
+	case fbpp, fbppDrop, introspect, introspectLast:
 		c.Backend = backend.Socket
 	case balloon1, balloon4:
 		c.Devices = append(c.Devices, "virtio-balloon-pci")
@@ -42,6 +42,8 @@ func (m method) options() []string {
 		return []string{"--source=introspect"}
 	case introspectLast:
 		return []string{"--source=introspect", "--cache=last"}
+	case fbppDrop:
+		return []string{"--source=guest", "--cache=drop", "--cache-drop-max=64GiB"}
 	}
 	return []string{"--source=guest"}
 }
@@ -51,7 +53,7 @@ func (m method) begin(ctx context.Context, e *end) error {
 	if m.introspects() {
 		return e.backend.AwaitKernel(ctx)
 	}
-	if m != fbpp {
+	if !m.asks() {
 		return nil
 	}
 	if err := e.vm.Spawn(ctx, "agent", lab.AgentPath); err != nil {
