@@ -85,6 +85,7 @@ type Snapshot struct {
 	request     uint64
 	steps       int
 	misses      int        // see read.state
+	reprinted   bool       // a read printed a zone twice, since Begin
 	count       uint32     // records in the buffer, at most capacity
 	releasedRec uint64     // records released since Begin
 	last        read       // of the last step
@@ -108,13 +109,15 @@ func (s *Snapshot) Begin() {
 	s.request++
 	s.steps, s.misses, s.visits, s.count, s.releasedRec = 0, 0, 0, 0, 0
 	s.last, s.total, s.held, s.unsettled = read{}, walk.Stats{}, 0, 0
+	s.reprinted = false
 	s.file.text = nil
 	clear(s.control)
 	clear(s.counts)
 }
 
 // Step implements [walk.Walker]. It reads the hook's file once: it holds each zone's
-// lock one time, within the budget, and appends records. After the last step it does so again
+// lock one time, or twice where the kernel prints it again, each within the budget, and appends
+// records. After the last step it does so again
 // on each CPU, for the lists of that CPU.
 func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	runtime.LockOSThread()
@@ -144,6 +147,9 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	if r.missed() {
 		s.misses++
 	}
+	// The kernel prints a node once more when the text does not fit into its buffer. A walk
+	// that the first print has cut goes on in the second.
+	s.reprinted = s.reprinted || r.seen > r.printed
 	state, err := r.state(s.misses)
 	if err != nil {
 		return walk.More, fmt.Errorf("walk on %v saw %d of %d zones: %w",
@@ -255,7 +261,7 @@ func (s *Snapshot) Release() {
 func (s *Snapshot) Stats() walk.Stats {
 	stats := s.total
 	stats.Records = s.releasedRec + uint64(s.count)
-	stats.Drain, stats.Resumed = s.drained, s.steps > 1 || s.visits > 0
+	stats.Drain, stats.Resumed = s.drained, s.steps > 1 || s.visits > 0 || s.reprinted
 	if !s.last.done() {
 		if blocks := s.counts.sum(); blocks > stats.Records {
 			stats.LeftOut = blocks - stats.Records

@@ -320,3 +320,19 @@ func TestProgramGetsTheHookOfTheBuiltInOne(t *testing.T) {
 		t.Fatalf("without a built-in program: error %v, hook %v", err, f.hook)
 	}
 }
+
+// Where a zone is printed twice in one read, blocks may repeat.
+func TestAZoneThatIsPrintedTwiceMayRepeatBlocks(t *testing.T) {
+	for _, twice := range []bool{false, true} {
+		s, _ := mustFake(t, honest(3).then(func(c control) {
+			if twice && c.u32(controlArmed) != 0 {
+				c.setU32(controlZones, fakeZones+1)
+				c.setU32(controlLocked, fakeZones+1)
+			}
+		}))
+		requireWalk(t, s, 3)
+		if got := s.Stats().Resumed; got != twice {
+			t.Errorf("printed twice: %v, blocks may repeat: %v", twice, got)
+		}
+	}
+}
