@@ -19,8 +19,8 @@ type ended struct {
 	Path        string `json:"qom-path"`
 	Result      string `json:"result"`
 	Status      string `json:"status"`
-	Skipped     uint64 `json:"skipped"`
-	LeftOut     uint64 `json:"left-out"`
+	Skipped     uint64 `json:"skipped-bytes"`
+	LeftOut     uint64 `json:"left-out-bytes"`
 	Transferred uint64 `json:"transferred"`
 	Ordered     bool   `json:"ordered"`
 	Hybrid      string `json:"hybrid"`
