@@ -13,7 +13,7 @@ const maxMisses = 3
 
 var errMissed = errors.New("the hook was not reached")
 
-// read is the result of one read of buddyinfo.
+// read is the result of one read of the hook's file.
 //
 // The kernel does not run the program on a CPU where another BPF program or map operation
 // was interrupted (bpf_prog_active in kernel/trace/bpf_trace.c). It then prints the zone, but

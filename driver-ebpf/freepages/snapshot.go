@@ -115,10 +115,9 @@ func (s *Snapshot) Begin() {
 	clear(s.counts)
 }
 
-// Step implements [walk.Walker]. It reads the hook's file once: it holds each zone's
-// lock one time, or twice where the kernel prints it again, each within the budget, and appends
-// records. After the last step it does so again
-// on each CPU, for the lists of that CPU.
+// Step implements [walk.Walker]. It reads the hook's file once: it holds each zone's lock one
+// time, or twice where the kernel prints the zone again, each within the budget, and appends
+// records. After the last step it does so again on each CPU, for the lists of that CPU.
 func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
