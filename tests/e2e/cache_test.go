@@ -9,7 +9,8 @@ import (
 )
 
 // What a guest has read of a disk is clean cache. With the policy last QEMU is told of it
-// as cold. The policy is switched while the guest runs.
+// as cold, and with no other: precopy gains nothing by an order otherwise. The policy is
+// switched while the guest runs.
 func TestColdCacheIsSentLastByPolicy(t *testing.T) {
 	const size = 16 << 20
 	disk := filepath.Join(t.TempDir(), "disk")
@@ -24,25 +25,25 @@ func TestColdCacheIsSentLastByPolicy(t *testing.T) {
 	if err := m.vm.Cache(m.ctx, "/dev/vda"); err != nil {
 		t.Fatal(err)
 	}
-	for _, tc := range []struct {
-		policy      string
-		least, most int64 // cold bytes
-	}{{"send", 0, 0}, {"last", size * 3 / 4, 2 * size}, {"send", 0, 0}} {
+	for _, policy := range []string{"send", "last", "send"} {
 		if err := m.backend.AwaitKernel(m.ctx); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.backend.Control.SetCache(m.ctx, tc.policy); err != nil {
+		if _, err := m.backend.Control.SetCache(m.ctx, policy); err != nil {
 			t.Fatal(err)
 		}
 		f := m.migrate()
 		requireHints(t, f, "ok")
-		if f.Hints.Hot == nil || f.Hints.Cold == nil {
-			t.Fatalf("%s: QEMU was told no order", tc.policy)
-		}
-		if cold := *f.Hints.Cold; *f.Hints.Hot == 0 || cold < tc.least || cold > tc.most {
-			t.Errorf("%s: QEMU was told that %d bytes are hot and %d cold", tc.policy,
-				*f.Hints.Hot, cold)
-		}
 		m.requireSound()
+		told := f.Hints.Hot != nil && f.Hints.Cold != nil
+		if told != (policy == "last") {
+			t.Fatalf("%s: QEMU was told an order: %v", policy, told)
+		}
+		if !told {
+			continue
+		}
+		if cold := *f.Hints.Cold; *f.Hints.Hot == 0 || cold < size*3/4 || cold > 2*size {
+			t.Errorf("QEMU was told that %d bytes are hot and %d cold", *f.Hints.Hot, cold)
+		}
 	}
 }
