@@ -248,7 +248,8 @@ func (m *machine) requireRefusals(o *owner, inUse *bundle.Bundle) {
 		{"of another session", o.sign(next, 9, func(f *protocol.Offer) {
 			f.Nonce = m.awaitSession() ^ 1
 		}), "another session", ""},
-		{"of another VM", o.sign(next, 9, func(f *protocol.Offer) { f.VM[0] = 1 }), "another VM", ""},
+		{"of another VM", o.sign(next, 9, func(f *protocol.Offer) { f.VM[0] = 1 }),
+			"not signed for this VM", ""},
 		{"a lower version", o.sign(o.object, 1, nil), "newer version", ""},
 		{"no ELF file", o.sign(hostile, 9, nil), "parse the object", ""},
 		{"one that the verifier refuses", o.sign(o.unverifiable(), 9, nil), "the kernel refuses",
