@@ -4,8 +4,6 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -60,7 +58,7 @@ func (d *drop) ended() bool {
 
 // dropCache drops cold cache if the event asks for it. If another event voids the request
 // meanwhile, it returns that event as next, with ok.
-func (r *request) dropCache() (next protocol.Event, ok bool, err error) {
+func (r *request) dropCache(ctx context.Context) (next protocol.Event, ok bool, err error) {
 	a, e := r.a, &r.event
 	limit := time.Duration(e.DropMS) * time.Millisecond
 	begun := a.now()
@@ -77,18 +75,9 @@ func (r *request) dropCache() (next protocol.Event, ok bool, err error) {
 	d := a.beginDrop(uint64(e.DropMiB)<<20, limit)
 	a.dropping = d
 	defer d.stop()
-	for a.now().Sub(begun) < limit && !d.ended() {
-		next, ok, err = r.t.Receive(dropPoll)
-		if errors.Is(err, ErrInterrupted) {
-			break
-		}
-		if err != nil {
-			return next, false, fmt.Errorf("receive event: %w", err)
-		}
-		if ok && r.voidedBy(next) {
-			a.lg.Info("request is void",
-				zap.Uint64("generation", e.Generation), zap.Stringer("by", next))
-			return next, true, nil
+	for ctx.Err() == nil && a.now().Sub(begun) < limit && !d.ended() {
+		if next, ok, err = r.look(ctx, dropPoll); ok || err != nil {
+			return next, ok, err
 		}
 	}
 	r.dropped, r.dropTime = d.bytes.Load(), a.now().Sub(begun)

@@ -101,6 +101,7 @@ type host struct {
 	reports []protocol.ProgramReport
 	on      map[string]func() // by state, once
 	gone    bool
+	drops   dropFunc // the guest's dropper; nil: none
 }
 
 func newHost(t *testing.T, n int) *host {
@@ -184,7 +185,11 @@ func (h *host) play(p *fakePrograms, guest Guest) (a *Agent) {
 	h.t.Helper()
 	synctest.Test(h.t, func(t *testing.T) {
 		var err error
-		if a, err = New(guest, p.builtIn, nil, nil); err != nil {
+		var dropper CacheDropper
+		if h.drops != nil {
+			dropper = h.drops
+		}
+		if a, err = New(guest, p.builtIn, dropper, nil); err != nil {
 			t.Fatal(err)
 		}
 		a.ram = func() (uint64, error) { return guest.Hello.RAMBytes, nil }

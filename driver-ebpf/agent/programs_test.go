@@ -167,6 +167,31 @@ func TestWithdrawInAWalkWaits(t *testing.T) {
 	}
 }
 
+// What the host says of programs while the guest drops cache is not lost: a WITHDRAW is
+// answered, and the end of a load does not end the dropping.
+func TestProgramsAreHeardWhileCacheIsDropped(t *testing.T) {
+	h := newHost(t, 9000)
+	p := &fakePrograms{
+		builtIn: newFakeWalker(fakeStep{state: walk.Done}),
+		pushed:  newFakeWalker(fakeStep{state: walk.Done}),
+	}
+	h.drops = func(ctx context.Context, _ uint64, dropped func(uint64)) error {
+		h.withdraw()
+		h.Interrupt()
+		time.Sleep(20 * dropPoll)
+		dropped(1 << 20)
+		return nil
+	}
+	h.on["active"] = func() { h.events <- askDrop(7, 16, forLong) }
+	h.play(p, testGuest)
+	wantStates(t, h, "fetching", "loading", "active", "withdrawn")
+	for _, m := range h.sent {
+		if m.header.Flags&protocol.FlagLast != 0 && m.trailer.Dropped != 256 {
+			t.Errorf("the trailer is %+v, want the 256 pages that were dropped", m.trailer)
+		}
+	}
+}
+
 // The walk before is lost with a program that fails: the host is told of both.
 func TestWalkIsLostInATrial(t *testing.T) {
 	h := newHost(t, 9000)

@@ -62,7 +62,7 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 	if a.walker == nil {
 		return protocol.Event{}, false, r.refuse(a.guest.Status)
 	}
-	if next, ok, err = r.dropCache(); ok || err != nil {
+	if next, ok, err = r.dropCache(ctx); ok || err != nil {
 		return next, ok, err
 	}
 	begun := a.now()
@@ -80,18 +80,8 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 			return protocol.Event{}, false, r.refuse(protocol.StatusFailed)
 		}
 		// Look for another event now, as no lock is held between two steps.
-		if next, ok, err = t.Receive(0); err != nil && !errors.Is(err, ErrInterrupted) {
-			return protocol.Event{}, false, fmt.Errorf("receive event: %w", err)
-		}
-		if ok && next.Type.IsProgram() {
-			if err := a.program(ctx, t, true); err != nil {
-				return protocol.Event{}, false, err
-			}
-		}
-		if ok && r.voidedBy(next) {
-			a.lg.Info("request is void",
-				zap.Uint64("generation", event.Generation), zap.Stringer("by", next))
-			return next, true, nil
+		if next, ok, err = r.look(ctx, 0); ok || err != nil {
+			return next, ok, err
 		}
 		if ctx.Err() != nil { // the agent is told to end
 			return protocol.Event{}, false, r.refuse(protocol.StatusFailed)
@@ -125,6 +115,27 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 		zap.Duration("walk", stats.WalkTime), zap.Duration("hold-max", stats.HoldMax),
 		zap.Uint32("holds", stats.Holds), zap.Uint64("left-out", stats.LeftOut),
 		zap.Uint64("dropped", r.dropped), zap.Duration("drop", r.dropTime))
+	return protocol.Event{}, false, nil
+}
+
+// look looks for another event while the request is answered, for at most limit. It handles
+// one about programs. One that voids the request is returned as next, with ok.
+func (r *request) look(ctx context.Context, limit time.Duration) (
+	next protocol.Event, ok bool, err error,
+) {
+	next, ok, err = r.t.Receive(limit)
+	switch {
+	case errors.Is(err, ErrInterrupted): // by the end of ctx, or of a load, which can wait
+		return protocol.Event{}, false, nil
+	case err != nil:
+		return protocol.Event{}, false, fmt.Errorf("receive event: %w", err)
+	case ok && next.Type.IsProgram():
+		return protocol.Event{}, false, r.a.program(ctx, r.t, true)
+	case ok && r.voidedBy(next):
+		r.a.lg.Info("request is void",
+			zap.Uint64("generation", r.event.Generation), zap.Stringer("by", next))
+		return next, true, nil
+	}
 	return protocol.Event{}, false, nil
 }
 
