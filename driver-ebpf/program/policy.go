@@ -22,8 +22,8 @@ import (
 // a walk reads kernel memory, and what it reports as free is not migrated. The limits narrow
 // what a mistake can do. They are no protection from malice.
 type Policy struct {
-	// Kinds are the kinds that are taken, such as "walk". None means all that the agent
-	// knows.
+	// Kinds are the kinds that are taken, such as "walk". Nil means all that the agent knows,
+	// and an empty list none.
 	Kinds []string `json:"kinds,omitempty"`
 	// Pinned are the SHA-256 of objects that are taken whoever signed them, in hex.
 	Pinned []string `json:"pinned,omitempty"`
@@ -92,15 +92,18 @@ func ParsePolicy(text []byte) (*Policy, error) {
 	return p, nil
 }
 
-// Takes says whether the policy takes any program at all.
-func (p *Policy) Takes() bool { return p != nil && (len(p.Pinned) > 0 || p.KeyDir != "") }
+// Takes says whether the policy takes any program at all. A walk is the only kind there is.
+func (p *Policy) Takes() bool {
+	return p != nil && (len(p.Pinned) > 0 || p.KeyDir != "") &&
+		(p.Kinds == nil || slices.Contains(p.Kinds, protocol.KindWalk.String()))
+}
 
 // Mask returns the kinds that are taken, as ACCEPTS has them.
 func (p *Policy) Mask() uint32 {
 	if !p.Takes() {
 		return 0
 	}
-	return protocol.KindWalk.Mask() // the only kind there is
+	return protocol.KindWalk.Mask()
 }
 
 func (p *Policy) pins(d protocol.Digest) bool {

@@ -24,13 +24,19 @@ func mustPolicy(t testing.TB, text string) *Policy {
 func TestPolicyThatNamesNobodyTakesNothing(t *testing.T) {
 	for _, p := range []*Policy{
 		nil, {}, mustPolicy(t, `{}`), mustPolicy(t, `{"kinds": ["walk"], "require_vm": true}`),
+		mustPolicy(t, `{"kinds": [], "key_dir": "/etc/keys"}`),
 	} {
 		if p.Takes() || p.Mask() != 0 {
 			t.Errorf("%+v takes programs", p)
 		}
 	}
-	if p := mustPolicy(t, `{"key_dir": "/etc/keys"}`); !p.Takes() || p.Mask() != 2 {
-		t.Errorf("%+v takes none", p)
+	for _, p := range []*Policy{
+		mustPolicy(t, `{"key_dir": "/etc/keys"}`),
+		mustPolicy(t, `{"kinds": ["walk"], "key_dir": "/etc/keys"}`),
+	} {
+		if !p.Takes() || p.Mask() != 2 {
+			t.Errorf("%+v takes none", p)
+		}
 	}
 }
 
