@@ -4,6 +4,7 @@ package inject
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -49,8 +50,10 @@ func mustPrograms(t *testing.T, s *fakeSnapshot, status protocol.Status) *Progra
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := &program.Policy{
-		Pinned: []string{testOffer.Digest.String()}, Limits: program.DefaultLimits(),
+	policy, err := program.ParsePolicy(
+		fmt.Appendf(nil, `{"pinned": [%q]}`, testOffer.Digest.String()))
+	if err != nil {
+		t.Fatal(err)
 	}
 	return &Programs{
 		judge: program.NewJudge(policy, newest), snapshot: s,

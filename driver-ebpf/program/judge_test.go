@@ -47,7 +47,7 @@ func mustCourt(t *testing.T, policy Policy) *court {
 		t.Fatal(err)
 	}
 	policy.KeyDir = dir
-	policy.Limits = DefaultLimits()
+	policy.Limits = defaultLimits(t)
 	newest, err := OpenNewest(c.accepted)
 	if err != nil {
 		t.Fatal(err)

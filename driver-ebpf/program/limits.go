@@ -60,15 +60,6 @@ var (
 	knownHooks = map[string]struct{}{"frag_show": {}, "zoneinfo_show": {}, "seq_printf": {}}
 )
 
-// DefaultLimits returns the limits of a policy that names none.
-func DefaultLimits() Limits {
-	var l Limits
-	if err := l.complete(); err != nil {
-		panic(err) // the defaults are known names
-	}
-	return l
-}
-
 // complete sets the defaults, and refuses names that are not known.
 func (l *Limits) complete() error {
 	orDefault(&l.ObjectBytes, defaultObjectBytes)

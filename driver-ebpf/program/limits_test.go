@@ -25,7 +25,7 @@ func mustObject(t testing.TB) []byte {
 }
 
 func TestBuiltInWalkKeepsTheContract(t *testing.T) {
-	l := DefaultLimits()
+	l := defaultLimits(t)
 	spec, err := l.Parse(mustObject(t))
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestObjectIsRefused(t *testing.T) {
 		"enormous records": func(s *ebpf.CollectionSpec) { s.Maps["records"].ValueSize = 1<<32 - 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := DefaultLimits()
+			l := defaultLimits(t)
 			spec, err := l.Parse(mustObject(t))
 			if err != nil {
 				t.Fatal(err)
@@ -183,7 +183,7 @@ func TestPolicyNarrowsTheLimits(t *testing.T) {
 func FuzzParseObject(f *testing.F) {
 	f.Add(mustObject(f))
 	f.Add([]byte("\x7fELF"))
-	l := DefaultLimits()
+	l := defaultLimits(f)
 	f.Fuzz(func(t *testing.T, object []byte) {
 		if len(object) > 1<<20 {
 			return

@@ -59,11 +59,11 @@ func TestChildSaysWhyItLoadsNothing(t *testing.T) {
 		limits Limits
 		want   string
 	}{
-		"no ELF": {[]byte("hello"), DefaultLimits(), "parse the object"},
+		"no ELF": {[]byte("hello"), defaultLimits(t), "parse the object"},
 		"a limit": {mustObject(t), mustPolicy(t, `{"limits": {"instructions": 9}}`).Limits,
 			"instructions, at most 9"},
 		"a damaged one": {append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 4000)...),
-			DefaultLimits(), "parse the object"},
+			defaultLimits(t), "parse the object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &Loader{Limits: c.limits}
@@ -79,7 +79,7 @@ func TestChildSaysWhyItLoadsNothing(t *testing.T) {
 // The built-in object reaches the kernel. Where the tests may load no programs, the refusal
 // that comes back is the kernel's, and none of the loader or of the policy.
 func TestChildReachesTheKernel(t *testing.T) {
-	l := &Loader{Limits: DefaultLimits(), Constants: map[string]uint64{"vmemmap": 1 << 40}}
+	l := &Loader{Limits: defaultLimits(t), Constants: map[string]uint64{"vmemmap": 1 << 40}}
 	object := mustObject(t)
 	prog, err := l.Load(t.Context(), mustOffer(t, object), object)
 	if err == nil {
@@ -99,7 +99,7 @@ func TestChildReachesTheKernel(t *testing.T) {
 }
 
 func TestAnotherObjectThanTheOfferIsNotLoaded(t *testing.T) {
-	l := &Loader{Limits: DefaultLimits(), command: []string{"/nonexistent"}}
+	l := &Loader{Limits: defaultLimits(t), command: []string{"/nonexistent"}}
 	object := mustObject(t)
 	o := mustOffer(t, object)
 	object[100]++
@@ -115,7 +115,7 @@ func TestChildThatFails(t *testing.T) {
 		"empty": "neither a program nor a reason",
 	} {
 		t.Run(does, func(t *testing.T) {
-			l := &Loader{Limits: DefaultLimits(), command: []string{self, does}}
+			l := &Loader{Limits: defaultLimits(t), command: []string{self, does}}
 			object := []byte("object")
 			_, err := l.Load(t.Context(), mustOffer(t, object), object)
 			if err == nil || !strings.Contains(err.Error(), want) ||
@@ -127,7 +127,7 @@ func TestChildThatFails(t *testing.T) {
 	t.Run("hang", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		l := &Loader{Limits: DefaultLimits(), command: []string{self, "hang"}}
+		l := &Loader{Limits: defaultLimits(t), command: []string{self, "hang"}}
 		object := []byte("object")
 		_, err := l.Load(ctx, mustOffer(t, object), object)
 		if err == nil || !strings.Contains(err.Error(), "it took longer than") {

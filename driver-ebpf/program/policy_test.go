@@ -21,6 +21,12 @@ func mustPolicy(t testing.TB, text string) *Policy {
 	return p
 }
 
+// defaultLimits returns the limits of a policy that names none.
+func defaultLimits(t testing.TB) Limits {
+	t.Helper()
+	return mustPolicy(t, `{}`).Limits
+}
+
 func TestPolicyThatNamesNobodyTakesNothing(t *testing.T) {
 	for _, p := range []*Policy{
 		nil, {}, mustPolicy(t, `{}`), mustPolicy(t, `{"kinds": ["walk"], "require_vm": true}`),
