@@ -295,6 +295,12 @@ func TestProgramsOutliveAReconnect(t *testing.T) {
 func (m *machine) greetAgain() {
 	m.t.Helper()
 	m.must(m.fe.Stop(m.events))
+	m.comeBack()
+}
+
+// comeBack starts eventq after a stop, and says HELLO and ACCEPTS.
+func (m *machine) comeBack() {
+	m.t.Helper()
 	m.must(m.fe.StartRing(m.events))
 	m.must(m.fe.Enable(m.events, true))
 	m.must(m.events.Kick.Raise())

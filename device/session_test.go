@@ -103,12 +103,7 @@ func TestWithdrawalOutlivesAReconnect(t *testing.T) {
 			t.Fatalf("status says %+v", all)
 		}
 	}
-	m.must(m.fe.StartRing(m.events))
-	m.must(m.fe.Enable(m.events, true))
-	m.must(m.events.Kick.Raise())
-	m.expectProgramEvent(protocol.EventChanged)
-	m.post(helloMessage(protocol.StatusOK, protocol.FeaturePrograms))
-	m.accept(protocol.KindWalk.Mask(), 1<<16)
+	m.comeBack()
 	expect := func() {
 		t.Helper()
 		if e := m.expectProgramEvent(protocol.EventWithdraw); e.Digest != b.Offer.Digest {

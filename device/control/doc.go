@@ -5,7 +5,7 @@
 //
 //	GET /v1/status    device.Status
 //	PUT /v1/enabled   {"enabled": bool}; answers with the new device.Status
-//	PUT /v1/cache     {"cache": "send" or "last"}; answers with the new device.Status
+//	PUT /v1/cache     {"cache": "send", "last" or "drop"}; answers with the new device.Status
 //	GET /v1/watch     one device.Status per line, now and after changes
 //	GET /v1/history   the outcomes of the newest migrations, the newest last
 //	POST /v1/programs?at=now|migration       takes a program file (package bundle)
