@@ -23,8 +23,11 @@ func (m method) modules() []string {
 // configure adds the device of the method to the VM.
 func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	switch m {
-	case fbpp, fbppDrop, introspect, introspectLast:
+	case fbpp, introspect, introspectLast:
 		c.Backend = backend.Socket
+	case fbppDrop: // with time to drop all that is cold
+		c.Backend = backend.Socket
+		c.Device = map[string]string{"hint-timeout": "60000"}
 	case balloon1, balloon4:
 		c.Devices = append(c.Devices, "virtio-balloon-pci")
 	case freePageHint:
@@ -43,7 +46,8 @@ func (m method) options() []string {
 	case introspectLast:
 		return []string{"--source=introspect", "--cache=last"}
 	case fbppDrop:
-		return []string{"--source=guest", "--cache=drop", "--cache-drop-max=64GiB"}
+		return []string{"--source=guest", "--cache=drop", "--cache-drop-max=64GiB",
+			"--cache-drop-time=10s"}
 	}
 	return []string{"--source=guest"}
 }
