@@ -127,7 +127,7 @@ func (s *Snapshot) attach() error {
 	if s.builtIn != nil && s.prog != s.builtIn {
 		hooks, err = s.proven, errors.New("attach: the built-in program has no hook")
 	} else if hooks, err = s.system.hooks(); err != nil {
-		s.lg.Warn("the print of a zone was not found; a hook may be the slower one", zap.Error(err))
+		s.lg.Info("the print of a zone was not found", zap.Error(err))
 	}
 	for _, hook := range hooks {
 		if s.allowed != nil && !s.allowed(hook.Symbol) {
@@ -139,6 +139,9 @@ func (s *Snapshot) attach() error {
 				s.proven = []Hook{hook}
 			}
 			s.lg.Info("walk attached", zap.Stringer("hook", hook))
+			if hook.Symbol == printCallee {
+				s.lg.Warn("the hook is the slower one: no call in the print of a zone works")
+			}
 			return nil
 		}
 		level := zap.WarnLevel
