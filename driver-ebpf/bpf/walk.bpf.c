@@ -53,7 +53,7 @@ struct control {
 	u32 held;
 	u32 unsettled;
 	u32 locked;
-	u32 reserved;
+	u32 finished;
 };
 
 struct counts {
@@ -488,17 +488,22 @@ int walk_zone(struct pt_regs *ctx)
 	key = node * MAX_ZONES + index;
 	p = bpf_map_lookup_elem(&progress, &key);
 	n = bpf_map_lookup_elem(&counts, &key);
-	if (!p || !n || !is_populated(w.zone))
+	if (!p || !n)
 		return 0;
-	tally.zone = w.zone;
-	tally.counts = n;
-	bpf_loop(orders(), count_order, &tally, 0);
 	if (p->request != c->request) {
 		p->request = c->request;
 		p->last = 0;
 		p->slot = 0;
 		p->done = 0;
 	}
+	if (!is_populated(w.zone)) {
+		c->finished += !p->done;
+		p->done = 1;
+		return 0;
+	}
+	tally.zone = w.zone;
+	tally.counts = n;
+	bpf_loop(orders(), count_order, &tally, 0);
 	/* The lock is also held after the last check of the clock: for the print, too. */
 	w.deadline = start + c->budget_ns - c->budget_ns / 64;
 	if (p->done) {
@@ -516,7 +521,9 @@ int walk_zone(struct pt_regs *ctx)
 	p->slot = w.slot;
 	p->last = w.last;
 	p->done = w.stop == GO_ON || w.stop == STOP_BROKEN;
-	if (!p->done)
+	if (p->done)
+		c->finished++;
+	else
 		c->unfinished++;
 	if (w.stop == STOP_BROKEN)
 		c->broken++;

@@ -25,6 +25,7 @@ const (
 	controlHeld       = 80 // pages found on lists of CPUs
 	controlUnsettled  = 84 // lists of a CPU that were left out: they did not fit what it counts
 	controlLocked     = 88 // zones for which the program has checked that the lock is held
+	controlFinished   = 92 // zones walked to their end in this read, and not before
 	controlSize       = 96
 )
 

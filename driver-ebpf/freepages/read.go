@@ -17,19 +17,20 @@ var errMissed = errors.New("the hook was not reached")
 //
 // The kernel does not run the program on a CPU where another BPF program or map operation
 // was interrupted (bpf_prog_active in kernel/trace/bpf_trace.c). It then prints the zone, but
-// the zone is not walked: it is missed.
+// the zone is not walked: it is missed. The number of zones that ran the program does not tell,
+// since the kernel may print some of them twice.
 type read struct {
 	printed    int // zones in the text
-	seen       int // zones that ran the program; more than printed if the kernel printed twice
-	unfinished int // of the seen zones, those with a list that was cut
+	finished   int // zones walked to their end, in this read or before
+	unfinished int // zones with a list that this read has cut
 	full       bool
 }
 
 // done tells whether every zone was walked to its end.
-func (r read) done() bool { return r.unfinished == 0 && r.seen >= r.printed }
+func (r read) done() bool { return r.unfinished == 0 && r.finished >= r.printed }
 
-// missed tells whether all seen zones were walked to their end, but some were not seen.
-func (r read) missed() bool { return r.unfinished == 0 && r.seen < r.printed }
+// missed tells whether no list was cut, but some zones were never walked.
+func (r read) missed() bool { return r.unfinished == 0 && r.finished < r.printed }
 
 // state returns the state after this read. misses counts the reads of the request for which
 // missed was true, with this one.

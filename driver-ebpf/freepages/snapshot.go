@@ -85,6 +85,7 @@ type Snapshot struct {
 	request     uint64
 	steps       int
 	misses      int        // see read.state
+	finished    int        // zones walked to their end since Begin
 	reprinted   bool       // a read printed a zone twice, since Begin
 	count       uint32     // records in the buffer, at most capacity
 	releasedRec uint64     // records released since Begin
@@ -109,7 +110,7 @@ func (s *Snapshot) Begin() {
 	s.request++
 	s.steps, s.misses, s.visits, s.count, s.releasedRec = 0, 0, 0, 0, 0
 	s.last, s.total, s.held, s.unsettled = read{}, walk.Stats{}, 0, 0
-	s.reprinted = false
+	s.finished, s.reprinted = 0, false
 	s.file.text = nil
 	clear(s.control)
 	clear(s.counts)
@@ -146,13 +147,10 @@ func (s *Snapshot) Step(budget walk.Budget) (walk.State, error) {
 	if r.missed() {
 		s.misses++
 	}
-	// The kernel prints a node once more when the text does not fit into its buffer. A walk
-	// that the first print has cut goes on in the second.
-	s.reprinted = s.reprinted || r.seen > r.printed
 	state, err := r.state(s.misses)
 	if err != nil {
-		return walk.More, fmt.Errorf("walk on %v saw %d of %d zones: %w",
-			s.hook, r.seen, r.printed, err)
+		return walk.More, fmt.Errorf("walk on %v finished %d of %d zones: %w",
+			s.hook, r.finished, r.printed, err)
 	}
 	s.count = count
 	if state == walk.Done && s.visitor != nil {
@@ -199,12 +197,16 @@ func (s *Snapshot) arm(task uint64, cpu int, budget walk.Budget) {
 func (s *Snapshot) result() (r read, count uint32, err error) {
 	c := control(slices.Clone(s.control))
 	count = c.u32(controlCount)
+	s.finished += int(c.u32(controlFinished))
 	r = read{
 		printed:    s.file.zones(),
-		seen:       int(c.u32(controlZones)),
+		finished:   s.finished,
 		unfinished: int(c.u32(controlUnfinished)),
 		full:       count >= s.capacity,
 	}
+	// The kernel prints a node once more when the text does not fit into its buffer. A walk
+	// that the first print has cut goes on in the second.
+	s.reprinted = s.reprinted || int(c.u32(controlZones)) > r.printed
 	s.total.WalkTime += time.Duration(c.u64(controlWalkNS))
 	s.total.HoldMax = max(s.total.HoldMax, time.Duration(c.u64(controlHoldMaxNS)))
 	s.total.Holds += c.u32(controlHolds)

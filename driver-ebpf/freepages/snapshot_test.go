@@ -39,6 +39,7 @@ func honest(blocks uint32) *fakeProgram {
 		c.setU32(controlZones, c.u32(controlZones)+fakeZones)
 		c.setU32(controlLocked, c.u32(controlLocked)+fakeZones)
 		c.setU32(controlHolds, c.u32(controlHolds)+fakeZones)
+		c.setU32(controlFinished, c.u32(controlFinished)+fakeZones)
 		c.setU32(controlCount, c.u32(controlCount)+blocks)
 	}}
 }
