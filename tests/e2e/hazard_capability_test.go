@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -91,7 +92,7 @@ func TestCapabilitiesThatExcludeHints(t *testing.T) {
 		// Both ends use one file as the guest's RAM, so QEMU sends none of it.
 		ram := filepath.Join(t.TempDir(), "ram")
 		m := boot(t, setup{memory: []string{
-			"memory-backend-file,id=ram,size=320M,share=on,mem-path=" + ram,
+			fmt.Sprintf("memory-backend-file,id=ram,size=%dM,share=on,mem-path=%s", defaultMiB, ram),
 		}})
 		for range 2 {
 			figures := m.migrateBy(vm.Transfer{Capabilities: []string{"x-ignore-shared"}})

@@ -41,8 +41,8 @@ func TestShapesOfGuestMemory(t *testing.T) {
 		},
 		{
 			name:      "huge pages of 2 MiB",
-			setup:     setup{memory: []string{memfd("ram", 320) + ",hugetlb=on,hugetlbsize=2M"}},
-			hugePages: 2 * 320 / 2,
+			setup:     setup{memory: []string{memfd("ram", defaultMiB) + ",hugetlb=on,hugetlbsize=2M"}},
+			hugePages: 2 * defaultMiB / 2,
 			zones:     []string{"Node 0, zone DMA", "Node 0, zone DMA32"},
 		},
 	} {

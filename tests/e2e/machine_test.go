@@ -27,6 +27,10 @@ const hangTimeout = 4 * time.Minute
 // guest boots in a fraction of that time.
 const bootTimeout = 90 * time.Second
 
+// defaultMiB is the memory of a guest whose setup names none. The newest kernel, the agent's
+// parsing of BTF, the pool of the integrity program and what tests fill must fit at once.
+const defaultMiB = 384
+
 // agentName is the name under which the guest's init runs the agent.
 const agentName = "agent"
 
@@ -36,7 +40,7 @@ type setup struct {
 	series      guest.Series // "": the default one
 	qemu        string       // another binary than the lab's
 	accel       vm.Accel     // another accelerator than the lab's
-	memoryMiB   int          // 0: 320
+	memoryMiB   int          // 0: defaultMiB
 	noAgent     bool
 	introspect  bool // no agent: fbppd reads the guest's memory itself
 	noDevice    bool
@@ -78,7 +82,7 @@ func boot(t testing.TB, s setup) *machine {
 		s.series = guest.Default()
 	}
 	if s.memoryMiB == 0 {
-		s.memoryMiB = 320
+		s.memoryMiB = defaultMiB
 	}
 	if s.poolPages == 0 {
 		s.poolPages = 16384

@@ -60,13 +60,15 @@ func TestFreeMemoryIsNotSent(t *testing.T) {
 		m.integrity("resume")
 		m.requireSound()
 
-		floor := figures.Floor(info.Buddy).Bytes()
+		// Programs that end late may free and take memory meanwhile, on a busy machine.
+		free := min(info.Buddy, m.memory().Buddy)
+		floor := figures.Floor(free).Bytes()
 		t.Logf("sent %d bytes, the floor is %d; %+v", figures.RAM.Transferred, floor, figures.Hints)
 		if got := figures.RAM.Transferred; float64(got) > floorMargin*float64(floor) {
 			t.Errorf("sent %d bytes, more than %v times the floor of %d", got, floorMargin, floor)
 		}
-		if skipped := figures.Hints.Skipped; skipped*100 < info.Buddy*95 {
-			t.Errorf("skipped %d pages of %d that were free", skipped, info.Buddy)
+		if skipped := figures.Hints.Skipped; skipped*100 < free*95 {
+			t.Errorf("skipped %d pages of %d that were free", skipped, free)
 		}
 		requirePhases(t, figures.Hints, s.introspect)
 	})

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func TestMigrationWithABackendThatSeesNoMemory(t *testing.T) {
 	m := boot(t, setup{
 		noDevice: true,
 		modules:  []string{"virtiofs"},
-		memory:   []string{"memory-backend-ram,id=ram,size=320M"},
+		memory:   []string{fmt.Sprintf("memory-backend-ram,id=ram,size=%dM", defaultMiB)},
 		options:  []string{"-chardev", "socket,id=fs,path=" + socket},
 		devices:  []string{"vhost-user-fs-pci,chardev=fs,tag=none"},
 	})

@@ -86,7 +86,7 @@ func (m *machine) refuseWindows(l *liar) {
 }
 
 // ramEnd is where the guest's memory ends.
-const ramEnd = 320 << 20
+const ramEnd = defaultMiB << 20
 
 func (m *machine) refuseAnswers(l *liar) {
 	// Linux does not use the first page, so it may be skipped.
