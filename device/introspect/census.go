@@ -79,6 +79,9 @@ type Census struct {
 	Refused uint64
 	// Read is the number of struct pages that were read.
 	Read uint64
+	// CPULists is why lists of free pages of CPUs were left out. It is nil if they were all
+	// read, but for those that changed all the time, or were not asked for.
+	CPULists error
 }
 
 func newCensus(zones []Zone) *Census {

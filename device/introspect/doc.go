@@ -34,5 +34,6 @@
 // Suppose that nothing wrote to these frames from before the read until some
 // later instant. Then the struct page did not change in that time. The page tables
 // mapped it there at one instant at least (see [paging.Space.Settled]), so at that
-// instant the block was free.
+// instant the block was free. A free page that a CPU keeps needs more evidence: see
+// [ScanOptions.CPULists].
 package introspect

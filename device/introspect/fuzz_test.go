@@ -44,8 +44,11 @@ func FuzzMemory(f *testing.F) {
 	f.Add(patch(syn.Image+syn.Variables+16, 1))
 	f.Add(patch(syn.MemMap, syn.LRU|syn.Generation, syn.MemMap+24, 16, syn.MemMap+56, 1<<63))
 	f.Add(patch(syn.Image+syn.NodeTable+8, imageStart+syn.Image+syn.Node))
+	f.Add(patch(syn.MemMap+3*syn.PageSize+8, syn.Vmemmap+syn.FirstPFN*syn.PageSize+8))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := syn.New(t, syn.SectionPFN, syn.SectionPFN)
+		s.PutCPUList(1, 0, 3, 9)
+		s.PutCPUCount(1, 2)
 		for ; len(data) >= 16; data = data[16:] {
 			at := binary.LittleEndian.Uint64(data) % uint64(len(s.Low)-8)
 			binary.LittleEndian.PutUint64(s.Low[at:], binary.LittleEndian.Uint64(data[8:]))
@@ -70,6 +73,13 @@ func FuzzMemory(f *testing.F) {
 				for _, r := range runs {
 					if !k.mem.Contains(r.PFN<<pageShift, uint64(r.Pages)<<pageShift) {
 						t.Errorf("run %+v", r)
+					}
+				}
+				return nil
+			}, CPULists: func(list []Block) error {
+				for _, b := range list {
+					if !k.mem.Contains(b.PFN<<pageShift, 1<<(b.Order+pageShift)) {
+						t.Errorf("block %+v of a CPU", b)
 					}
 				}
 				return nil

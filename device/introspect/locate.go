@@ -128,6 +128,8 @@ const (
 	symbolState     = "system_state"
 	symbolPanicCPU  = "panic_cpu"
 	symbolKexec     = "kexec_image"
+	symbolPerCPU    = "__per_cpu_offset"
+	symbolCPUs      = "nr_cpu_ids"
 )
 
 // open proves that the kernel of a note runs, and learns what stays true for its
@@ -159,7 +161,8 @@ func open(mem *physmem.Memory, anchors *anchors, note *vmcoreinfo.Note) (*Kernel
 	k.symbols = table.Find(
 		symbolNote, symbolBTF, symbolBTFEnd, symbolVmemmap, symbolSections, symbolNodes,
 		symbolOneNode, symbolJiffies, symbolCommand, symbolPoison, symbolDebug, symbolInitFree,
-		symbolInitAlloc, symbolState, symbolPanicCPU, symbolKexec)
+		symbolInitAlloc, symbolState, symbolPanicCPU, symbolKexec,
+		symbolPerCPU, symbolCPUs)
 	if err := k.checkNote(); err != nil {
 		return fail("prove the note", err)
 	}

@@ -35,6 +35,10 @@ type ScanOptions struct {
 	// Order is called as Free is, with the runs of pages that are hot or cold, sorted by
 	// address. It cannot be used with FreeOnly.
 	Order func([]Run) error
+	// CPULists is called after Free, with each list of free pages that a CPU keeps, in the
+	// list's order. The evidence of a block is then more than its own: its struct page, those
+	// of all blocks before it on the list or those of all after it must not have been written.
+	CPULists func([]Block) error
 	// FreeOnly does not classify and count pages that are not free. It is faster.
 	FreeOnly bool
 	// Each is called for each page, or for each free block with its n pages.
@@ -103,7 +107,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 		buffers  = make(chan finds, 3*workers) // for reuse
 		scanners = make([]*scanner, workers)
 	)
-	ctx, cancel := context.WithCancel(ctx)
+	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for i := range parts {
 		parts[i] = make(chan part, 1)
@@ -115,7 +119,7 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 			for {
 				select {
 				case ahead <- struct{}{}:
-				case <-ctx.Done():
+				case <-running.Done():
 					return nil
 				}
 				n := int(next.Add(1)) - 1
@@ -126,13 +130,13 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 				case s.finds = <-buffers:
 				default:
 				}
-				err := s.scan(ctx, spans[n])
+				err := s.scan(running, spans[n])
 				parts[n] <- part{s.finds, err}
 				s.finds = finds{}
 			}
 		})
 	}
-	err = o.passOn(ctx, parts, ahead, buffers)
+	err = o.passOn(running, parts, ahead, buffers)
 	cancel()
 	_ = group.Wait() // returns no error
 	if err != nil {
@@ -141,6 +145,11 @@ func (k *Kernel) Scan(ctx context.Context, o ScanOptions) (*Census, error) {
 	census := newCensus(zones)
 	for _, s := range scanners {
 		census.collect(s.tally, s.found)
+	}
+	if o.CPULists != nil {
+		if census.CPULists, err = k.scanCPULists(ctx, zones, o.CPULists); err != nil {
+			return nil, fmt.Errorf("scan: %w", err)
+		}
 	}
 	return census, nil
 }

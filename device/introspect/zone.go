@@ -27,6 +27,8 @@ type Zone struct {
 	// /proc/buddyinfo. FreePages is its count of free pages.
 	Free      []uint64 `json:"free"`
 	FreePages uint64   `json:"free_pages"`
+
+	pageset uint64 // the kernel's per_cpu_pageset, if it is known where that is
 }
 
 // maxNodes bounds the NUMA nodes; Debian's kernels are built for 1024.
@@ -119,6 +121,9 @@ func (k *Kernel) readZone(at uint64) (Zone, error) {
 	}
 	if zone.Spanned == 0 {
 		return zone, nil
+	}
+	if lists := &k.layout.CPULists; lists.Count > 0 {
+		zone.pageset = word(lists.Pageset)
 	}
 	for order := range l.Orders {
 		zone.Free = append(zone.Free, word(l.FreeArea+order*l.FreeAreaSize+l.FreeAreaCount))

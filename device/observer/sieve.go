@@ -22,6 +22,7 @@ type sieve struct {
 	free    *freeset.Set
 	written func(ctx context.Context, pages []freeset.Range) ([]byte, error)
 	claims  []claim
+	lists   [][]introspect.Block // free pages of CPUs, in the order of their lists
 	max     int
 
 	kept, dropped, peeks uint64 // blocks, and questions to the frontend
@@ -60,6 +61,12 @@ func (s *sieve) add(ctx context.Context, blocks []introspect.Block) error {
 	return nil
 }
 
+// addList takes the blocks of a CPU's list. There are few, so they are not counted as claims.
+func (s *sieve) addList(list []introspect.Block) error {
+	s.lists = append(s.lists, list)
+	return nil
+}
+
 // prove asks the frontend which frames of evidence were written, and settles all
 // claims. Call it after the last add.
 func (s *sieve) prove(ctx context.Context) error {
@@ -68,6 +75,11 @@ func (s *sieve) prove(ctx context.Context) error {
 	for _, c := range s.claims {
 		if n := len(wanted); n == 0 || wanted[n-1] != c.frame {
 			wanted = append(wanted, c.frame)
+		}
+	}
+	for _, list := range s.lists {
+		for _, b := range list {
+			wanted = append(wanted, b.Evidence[:]...)
 		}
 	}
 	pages := asRanges(wanted)
@@ -100,6 +112,14 @@ func (s *sieve) keep(a *answer) error {
 		batch = batch[:0]
 		return err
 	}
+	add := func(pfn uint64, order uint64) error {
+		s.kept++
+		batch = append(batch, freeset.Block{First: pfn, Count: 1 << order})
+		if len(batch) == cap(batch) {
+			return flush()
+		}
+		return nil
+	}
 	for i := 0; i < len(s.claims); {
 		block, holds := s.claims[i].block, true
 		for ; i < len(s.claims) && s.claims[i].block == block; i++ {
@@ -109,21 +129,41 @@ func (s *sieve) keep(a *answer) error {
 			s.dropped++
 			continue
 		}
-		s.kept++
-		batch = append(batch, freeset.Block{
-			First: block >> orderBits, Count: 1 << (block & (1<<orderBits - 1)),
-		})
-		if len(batch) == cap(batch) {
-			if err := flush(); err != nil {
-				return fmt.Errorf("note free blocks: %w", err)
+		if err := add(block>>orderBits, block&(1<<orderBits-1)); err != nil {
+			return fmt.Errorf("note free blocks: %w", err)
+		}
+	}
+	for _, list := range s.lists {
+		kept := unbroken(list, a)
+		s.dropped += uint64(len(list) - len(kept))
+		for _, b := range kept {
+			if err := add(b.PFN, uint64(b.Order)); err != nil {
+				return fmt.Errorf("note free blocks of CPUs: %w", err)
 			}
 		}
 	}
-	s.claims = s.claims[:0]
+	s.claims, s.lists = s.claims[:0], nil
 	if err := flush(); err != nil {
 		return fmt.Errorf("note free blocks: %w", err)
 	}
 	return nil
+}
+
+// unbroken returns the blocks of a list that hang together with one of its ends by struct pages
+// that were not written. See [introspect.ScanOptions.CPULists].
+func unbroken(list []introspect.Block, a *answer) []introspect.Block {
+	written := func(b introspect.Block) bool {
+		return a.written(b.Evidence[0]) || a.written(b.Evidence[1])
+	}
+	first := slices.IndexFunc(list, written)
+	if first < 0 {
+		return list
+	}
+	last := len(list)
+	for !written(list[last-1]) {
+		last--
+	}
+	return append(list[:first:first], list[last:]...)
 }
 
 // asRanges sorts frames and returns them as ranges. It changes its argument.

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/introspect"
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -53,6 +55,7 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 		Workers:  workers(),
 		FreeOnly: f.Order == nil,
 		Free:     func(blocks []introspect.Block) error { return s.add(ctx, blocks) },
+		CPULists: s.addList,
 	}
 	if f.Order != nil {
 		options.Order = o.addTo(f.Order)
@@ -63,6 +66,9 @@ func (o *Observer) Ask(ctx context.Context, r source.Request, f *source.Findings
 	}
 	if err != nil {
 		return failure(ctx, err)
+	}
+	if census.CPULists != nil {
+		o.lg.Info("free pages on lists of CPUs are sent", zap.Error(census.CPULists))
 	}
 	f.Items = s.kept + s.dropped
 	f.Phases = []source.Phase{

@@ -43,6 +43,7 @@ const (
 	Variables, NodeTable, ZoneNames = 0x300000, 0x301000, 0x303000
 	Node, Roots, Sections           = 0x304000, 0x310000, 0x320000
 	Group                           = 0x3f0000   // a memory control group
+	PerCPU                          = 0x3e0000   // the variables of CPU 0; then those of CPU 1
 	State, PanicCPU, Kexec          = 64, 72, 80 // offsets in Variables
 	ImageSize                       = 4 << 20
 
@@ -72,6 +73,13 @@ const (
 	SwapBacked = 1 << 17
 
 	Running = 3 // SYSTEM_RUNNING
+
+	// CPUs is the number of CPUs. Each has CPULists lists of free pages of the zone.
+	CPUs, CPULists     = 2, 14
+	perCPU, pageset    = 0x1000, 0x100 // size of a CPU's variables, and an offset in them
+	pagesetSize, lists = 16 + 16*CPULists, 16
+	countOfCPUs        = 128 // in Variables
+	offsetsOfCPUs      = 136
 
 	Zone      = 2 // ZONE_NORMAL
 	ZoneFlags = Zone << 51
@@ -183,6 +191,7 @@ func (s *Guest) putSymbols() {
 		"_page_poisoning_enabled": at(Variables + 48), "_debug_pagealloc_enabled": at(Variables + 56),
 		"system_state": at(Variables + State), "panic_cpu": at(Variables + PanicCPU),
 		"kexec_image": at(Variables + Kexec), "node_data": at(NodeTable),
+		"nr_cpu_ids": at(Variables + countOfCPUs), "__per_cpu_offset": at(Variables + offsetsOfCPUs),
 		"__start_BTF": at(BTF), "__stop_BTF": at(BTF) + uint64(len(mustBTF(nil))),
 	}
 	for name, offset := range map[string]int{
@@ -234,6 +243,38 @@ func (s *Guest) putNode() {
 	} {
 		s.Put(zone+offset, word)
 	}
+	s.Put(Variables+countOfCPUs, CPUs)
+	s.Put(zone+432, pageset)
+	for cpu := range CPUs {
+		s.Put(Variables+offsetsOfCPUs+8*cpu, base+uint64(PerCPU+cpu*perCPU))
+		for list := range CPULists {
+			s.PutCPUList(cpu, list)
+		}
+		s.PutCPUCount(cpu, 0)
+	}
+}
+
+// PutCPUList makes these pages a CPU's list of free pages. It writes their links, and not how
+// many pages the CPU has.
+func (s *Guest) PutCPUList(cpu, list int, pages ...uint64) {
+	const base, link = imageStart + Image, 8
+	offset := PerCPU + cpu*perCPU + pageset + lists + 16*list
+	head := base + uint64(offset)
+	next, before := s.Image(offset), head
+	for _, n := range pages {
+		at := Vmemmap + (FirstPFN+n)*PageSize + link
+		binary.LittleEndian.PutUint64(next, at)
+		next = s.Low[MemMap+n*PageSize+link:]
+		binary.LittleEndian.PutUint64(next[8:], before)
+		before = at
+	}
+	binary.LittleEndian.PutUint64(next, head)
+	s.Put(offset+8, before)
+}
+
+// PutCPUCount writes how many pages a CPU has on its lists.
+func (s *Guest) PutCPUCount(cpu int, pages uint32) {
+	binary.LittleEndian.PutUint32(s.Image(PerCPU+cpu*perCPU+pageset), pages)
 }
 
 // PutNote writes the kernel's note with Facts.
@@ -356,7 +397,7 @@ func mustBTF(tb testing.TB) []byte {
 		return e
 	}
 	owner := &btf.Struct{Size: 40, Members: []btf.Member{
-		field("mapping", long, 16), field("private", long, 32),
+		field("lru", array(long, 2), 0), field("mapping", long, 16), field("private", long, 32),
 	}}
 	tail := &btf.Struct{Size: 8, Members: []btf.Member{field("compound_head", long, 0)}}
 	page := &btf.Struct{Name: "page", Size: 64, Members: []btf.Member{
@@ -376,6 +417,11 @@ func mustBTF(tb testing.TB) []byte {
 		field("name", long, 0), field("zone_start_pfn", long, 8), field("managed_pages", long, 16),
 		field("spanned_pages", long, 24), field("present_pages", long, 32),
 		field("free_area", array(area, Orders), 40), field("vm_stat", array(long, 4), 400),
+		field("per_cpu_pageset", long, 432),
+	}}
+	links := array(long, 2) // as long as struct list_head
+	ofCPU := &btf.Struct{Name: "per_cpu_pages", Size: pagesetSize, Members: []btf.Member{
+		field("count", integer, 0), field("lists", array(links, CPULists), lists),
 	}}
 	generations := &btf.Struct{Name: "lru_gen_folio", Size: 40, Members: []btf.Member{
 		field("max_seq", long, 0), field("timestamps", array(long, 4), 8),
@@ -403,7 +449,8 @@ func mustBTF(tb testing.TB) []byte {
 		field("section_mem_map", long, 0),
 	}}
 	b, err := btf.NewBuilder([]btf.Type{
-		page, folio, zone, node, section, group, perNode, task, cpus,
+		page, folio, zone, node, section, group, perNode, task, cpus, ofCPU,
+		enum("migratetype", map[string]uint64{"MIGRATE_PCPTYPES": 3}),
 		enum("zone_stat_item", map[string]uint64{"NR_FREE_PAGES": 0}),
 		enum("zone_type", map[string]uint64{"__MAX_NR_ZONES": 5}),
 		enum("system_states", map[string]uint64{"SYSTEM_RUNNING": Running}),

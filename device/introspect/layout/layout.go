@@ -29,12 +29,13 @@ const magic = 0xeb9f
 
 // Kernel is the layout of a kernel's memory management.
 type Kernel struct {
-	Page    Page
-	Zone    Zone
-	Node    Node
-	Section Section
-	LRU     LRU
-	Running uint32 // the system_state of a kernel in normal operation
+	Page     Page
+	Zone     Zone
+	Node     Node
+	Section  Section
+	LRU      LRU
+	CPULists CPULists
+	Running  uint32 // the system_state of a kernel in normal operation
 }
 
 // Load learns the layout from a kernel's BTF. major and minor are the kernel's
@@ -75,6 +76,7 @@ func Load(blob []byte, major, minor int) (k *Kernel, err error) {
 		}
 	}
 	k.LRU.load(t)
+	k.CPULists.load(t)
 	return k, nil
 }
 

@@ -40,6 +40,12 @@ func (c *Classifier) FreeOrder(p []byte) (order uint64, free bool) {
 	return word64(p, c.page.Private), true
 }
 
+// Unused says whether nobody has a reference to a page, and it has no type. Such a page may be
+// free, but it is also a tail, or a page on its way.
+func (c *Classifier) Unused(p []byte) bool {
+	return word32(p, c.page.Refcount) == 0 && !c.page.Type.IsType(word32(p, c.page.Mapcount))
+}
+
 // IsHead says whether a page is marked as the head of a compound page. Some tails
 // have the mark, too: see [Classifier.Tail].
 func (c *Classifier) IsHead(p []byte) bool { return word64(p, c.page.Flags)&c.page.Flag.Head != 0 }

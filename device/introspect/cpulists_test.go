@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
+	"github.com/fbpp-project/fbpp/device/introspect/layout"
+)
+
+// Lists of the synthetic kernel: of single pages, of pairs, and of huge pages.
+const (
+	singles, pairs, huge = 0, 4, 13
+	hugePages            = 512
+)
+
+// mustScanLists scans, and returns the blocks of each list, counted from FirstPFN, and why lists
+// were left out.
+func mustScanLists(t *testing.T, s *syn.Guest) (lists [][]uint64, why error) {
+	t.Helper()
+	k, err := Locate(t.Context(), s.Memory(t), Options{Hint: syn.Note})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := k.Scan(t.Context(), ScanOptions{FreeOnly: true, CPULists: func(list []Block) error {
+		var found []uint64
+		for _, b := range list {
+			frame := (syn.MemMap + (b.PFN-syn.FirstPFN)*syn.PageSize) >> pageShift
+			if b.Evidence != [2]uint64{frame, frame} {
+				t.Errorf("block %+v, its struct page is in frame %#x", b, frame)
+			}
+			found = append(found, b.PFN-syn.FirstPFN)
+		}
+		lists = append(lists, found)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lists, c.CPULists
+}
+
+func TestListsOfCPUsAreRead(t *testing.T) {
+	s := syn.New(t, synFew, synFew)
+	s.PutCPUList(0, singles, 700, 5, 64)
+	s.PutCPUList(0, pairs, 10, 4096)
+	s.PutCPUList(0, huge, 1024)
+	s.PutCPUCount(0, 3+2*2+hugePages)
+	s.PutCPUList(1, singles, 6)
+	s.PutCPUCount(1, 1)
+	got, why := mustScanLists(t, s)
+	want := [][]uint64{{700, 5, 64}, {10, 4096}, {1024}, {6}}
+	if !slices.EqualFunc(got, want, slices.Equal) || why != nil {
+		t.Fatalf("lists %v, %v; want %v", got, why, want)
+	}
+}
+
+// What does not hang together is left out, and so are all lists of that CPU and zone. Where the
+// kernel counts other pages than its lists have, they are not understood.
+func TestListsOfCPUsThatCannotBeAreLeftOut(t *testing.T) {
+	link := func(n uint64) int { return syn.MemMap + int(n)*syn.PageSize + 8 - syn.Image }
+	address := func(n uint64) uint64 { return syn.Vmemmap + (syn.FirstPFN+n)*syn.PageSize + 8 }
+	second := func(at int, value byte) func(*syn.Guest) {
+		return func(s *syn.Guest) { s.Low[syn.MemMap+5*syn.PageSize+at] = value }
+	}
+	for name, tc := range map[string]struct {
+		change func(*syn.Guest)
+		why    error
+	}{
+		"a page in use":           {second(52, 1), nil},
+		"a slab":                  {second(51, 0xf5), nil},
+		"a link back elsewhere":   {func(s *syn.Guest) { s.Put(link(5)+8, 8) }, nil},
+		"a loop":                  {func(s *syn.Guest) { s.Put(link(64), address(700)) }, nil},
+		"no page":                 {func(s *syn.Guest) { s.Put(link(5), 8) }, nil},
+		"a page of another zone":  {func(s *syn.Guest) { s.Put(link(5), syn.Vmemmap+8) }, nil},
+		"between two pages":       {func(s *syn.Guest) { s.Put(link(5), address(9)+8) }, nil},
+		"a pair that begins odd":  {func(s *syn.Guest) { s.PutCPUList(0, pairs, 11) }, nil},
+		"more pages than counted": {func(s *syn.Guest) { s.PutCPUCount(0, 2) }, layout.ErrUnknown},
+		"more counted than pages": {func(s *syn.Guest) { s.PutCPUCount(0, 4) }, layout.ErrUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := syn.New(t, synFew, synFew)
+			s.PutCPUList(0, singles, 700, 5, 64)
+			s.PutCPUCount(0, 3)
+			s.PutCPUList(1, singles, 6)
+			s.PutCPUCount(1, 1)
+			tc.change(s)
+			want := [][]uint64{{6}}
+			if tc.why != nil {
+				want = nil
+			}
+			got, why := mustScanLists(t, s)
+			if !slices.EqualFunc(got, want, slices.Equal) || !errors.Is(why, tc.why) {
+				t.Fatalf("lists %v, %v; want %v, %v", got, why, want, tc.why)
+			}
+		})
+	}
+}
