@@ -26,13 +26,14 @@ const maxBlockShift = 40
 // to fit into the L1 cache.
 const batchSize = 256
 
-// addRecords adds the blocks of the packed records in p, whose length is a
+// addRecords gives the blocks of the packed records in p to free. The length of p is a
 // multiple of RecordSize. pageShift is log2 of the guest's page size. The guest
 // may change p at any time, so each record is decoded from one read. outside
 // counts the frames that are not in free's memory. The error names the first bad
-// record; the records before it were added.
+// record that was found; the records before it were given. Some overlaps are found later, see
+// freeset.Adder.
 func addRecords(
-	free *freeset.Set, p []byte, pageShift uint8, overlapOK bool,
+	free *freeset.Adder, p []byte, pageShift uint8, overlapOK bool,
 ) (outside uint64, err error) {
 	var batch [batchSize]freeset.Block
 	for at := 0; len(p)-at >= protocol.RecordSize; {
@@ -57,20 +58,25 @@ func addRecords(
 // decodeRecords fills blocks from the records in p, up to the first bad one, and
 // returns how many it decoded.
 func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, error) {
-	scale := pageShift - freeset.FrameShift
+	scale := (pageShift - freeset.FrameShift) & 63
+	top := maxBlockShift - pageShift
 	for i := range blocks {
 		r := protocol.Record(binary.LittleEndian.Uint64(p[i*protocol.RecordSize:]))
 		pfn, order := r.PFN(), r.Order()
 		switch {
-		case r.Class() != protocol.ClassFree:
-			return i, errClass
-		case order+pageShift > maxBlockShift:
+		case uint8(r) == 0: // a single page, as most records of a long report
+			blocks[i] = freeset.Block{First: pfn << scale, Count: 1 << scale}
+			continue
+		case uint8(r) > top: // as it is with every other class
+			if r.Class() != protocol.ClassFree {
+				return i, errClass
+			}
 			return i, errOrder
 		case pfn&(1<<order-1) != 0:
 			return i, errUnaligned
 		}
 		// A pfn has 56 bits and a page at most 64 KiB, which is 16 frames.
-		blocks[i] = freeset.Block{First: pfn << scale, Count: 1 << (order + scale)}
+		blocks[i] = freeset.Block{First: pfn << scale, Count: 1 << order << scale}
 	}
 	return len(blocks), nil
 }

@@ -136,10 +136,13 @@ func (s *Source) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time
 	}
 
 	err := eachRun(c, protocol.HeaderSize, int(h.Count)*protocol.RecordSize, func(p []byte) error {
-		outside, err := addRecords(f.Free, p, h.PageShift, x.resumed)
+		outside, err := addRecords(x.adder, p, h.PageShift, x.resumed)
 		x.outside += outside
 		return err
 	})
+	if err == nil && h.Flags&protocol.FlagLast != 0 {
+		err = x.adder.Flush()
+	}
 	x.decode += time.Since(arrived)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
 )
@@ -24,10 +25,11 @@ type request struct {
 	raised  time.Time     // the event was put into eventq
 	started time.Time     // STARTED arrived; zero before it
 
-	pageShift uint8  // of the first report; 0 before it
-	drops     bool   // cold cache was to be dropped
-	mostDrop  uint64 // of it, in bytes
-	resumed   bool   // blocks may repeat
+	pageShift uint8          // of the first report; 0 before it
+	drops     bool           // cold cache was to be dropped
+	mostDrop  uint64         // of it, in bytes
+	adder     *freeset.Adder // to findings.Free
+	resumed   bool           // blocks may repeat
 	outside   uint64
 	trailer   protocol.Trailer
 	decode    time.Duration
@@ -49,7 +51,7 @@ func (s *Source) begin(
 		return nil, source.Failf(protocol.AnswerNoDriver, "the guest is paused, and its driver with it")
 	}
 	x := &request{
-		generation: newGeneration(), findings: f,
+		generation: newGeneration(), findings: f, adder: freeset.NewAdder(f.Free),
 		done: make(chan error, 1), raised: time.Now(),
 	}
 	e := protocol.Event{

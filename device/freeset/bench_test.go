@@ -13,10 +13,13 @@ import (
 // of 4 TiB in single pages would take 16 GiB, so they are made in batches.
 const benchBatch = 1 << 16
 
+// benchCall is how many blocks go to one call, as in a source.
+const benchCall = 256
+
 // BenchmarkAdd adds the blocks of a guest whose memory is all free. All blocks
-// have one order. They come sorted by address or scattered. It reports blocks per
-// second, the time for a whole guest, and the memory that the set allocates: in
-// MiB, and in bits per page of the guest.
+// have one order. They come sorted by address or scattered, and go to the Set itself or
+// to an Adder. It reports blocks per second, the time for a whole guest, and the memory
+// that is allocated: in MiB, and in bits per page of the guest.
 func BenchmarkAdd(b *testing.B) {
 	for _, gib := range []uint64{8, 256, 1 << 10, 4 << 10} {
 		for _, order := range []uint8{0, 1, 3, 6, 10} {
@@ -24,17 +27,31 @@ func BenchmarkAdd(b *testing.B) {
 				name   string
 				stride uint64
 			}{{"inorder", 1}, {"scattered", 0x9e3779b1}} {
-				b.Run(fmt.Sprintf("guest=%dGiB/order=%d/%s", gib, order, way.name), func(b *testing.B) {
-					benchAdd(b, gib<<30, order, way.stride)
+				name := fmt.Sprintf("guest=%dGiB/order=%d/%s", gib, order, way.name)
+				b.Run(name+"/to=set", func(b *testing.B) {
+					benchAdd(b, gib<<30, order, way.stride, func(s *Set) adder { return plain{s} })
+				})
+				b.Run(name+"/to=adder", func(b *testing.B) {
+					benchAdd(b, gib<<30, order, way.stride, func(s *Set) adder { return NewAdder(s) })
 				})
 			}
 		}
 	}
 }
 
+type adder interface {
+	Add(blocks []Block, overlapOK bool) (done int, outside uint64, err error)
+	Flush() error
+}
+
+// plain is a Set without bins.
+type plain struct{ *Set }
+
+func (plain) Flush() error { return nil }
+
 // benchAdd visits block i*stride, modulo the number of blocks, a power of two;
 // stride is odd.
-func benchAdd(b *testing.B, size uint64, order uint8, stride uint64) {
+func benchAdd(b *testing.B, size uint64, order uint8, stride uint64, to func(*Set) adder) {
 	batch := make([]Block, benchBatch)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -44,6 +61,7 @@ func benchAdd(b *testing.B, size uint64, order uint8, stride uint64) {
 	var added uint64
 	for b.Loop() {
 		s.Reset()
+		a := to(s)
 		for i := uint64(0); i < blocks; {
 			n := min(benchBatch, blocks-i)
 			for j := range n {
@@ -51,12 +69,19 @@ func benchAdd(b *testing.B, size uint64, order uint8, stride uint64) {
 				batch[j] = Block{block << order, 1 << order}
 			}
 			began := time.Now()
-			if _, _, err := s.Add(batch[:n], false); err != nil {
-				b.Fatal(err)
+			for at := uint64(0); at < n; at += benchCall {
+				if _, _, err := a.Add(batch[at:min(at+benchCall, n)], false); err != nil {
+					b.Fatal(err)
+				}
 			}
 			adding += time.Since(began)
 			added, i = added+n, i+n
 		}
+		began := time.Now()
+		if err := a.Flush(); err != nil {
+			b.Fatal(err)
+		}
+		adding += time.Since(began)
 		if s.Frames() != s.Capacity() {
 			b.Fatalf("%d of %d frames are free", s.Frames(), s.Capacity())
 		}

@@ -6,8 +6,8 @@
 // A [Set] is a bitmap with one bit for each 4 KiB frame. So it merges blocks of
 // any size in any order, and finds every overlap. Its own size is bounded: 1/32768
 // of the guest's memory, and 32 KiB for each contiguous piece of it. It allocates
-// the bitmap when blocks come, in chunks for 1 GiB of guest memory. A Set is not
-// safe for concurrent use.
+// the bitmap when blocks come, in chunks for 1 GiB of guest memory. An [Adder] adds
+// many small blocks that come in no order. A Set is not safe for concurrent use.
 package freeset
 
 import (

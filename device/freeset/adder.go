@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package freeset
+
+import "math/bits"
+
+// A bin has the blocks of one region, whose bitmap fits into a second-level cache.
+const (
+	regionShift  = 21 // log2 of a region's frames: 8 GiB
+	regionChunks = 1 << (regionShift - chunkShift)
+	regionWords  = 1 << regionShift / 64
+
+	// binSize is the most blocks of a bin, each of 4 bytes. All bins together
+	// have half of the size of the set's bitmap.
+	binSize = 1 << regionShift / 8 / 4 / 2
+	// maxBinned bounds the blocks of all bins: 16 MiB.
+	maxBinned = 16 << 20 / 4
+
+	// minBinned is the smallest capacity, in frames, that is binned: 32 GiB. A smaller
+	// bitmap stays in the caches.
+	minBinned = 1 << 23
+)
+
+// An Adder adds blocks to a Set, as [Set.Add] does, and is faster with very many small
+// blocks that come in no order. Each of them would be a cache miss. So the Adder keeps such
+// blocks in bins by region, and adds them a bin at a time. It takes up to half of the
+// memory of the set's bitmap, and at most 16 MiB. Create it with NewAdder.
+//
+// Until Flush, the set lacks what is in the bins.
+type Adder struct {
+	set  *Set
+	base []int    // number of each area's first bin; nil without bins
+	size uint32   // the most blocks of a bin
+	bins []uint32 // one bin after the other; each block is packed by pack
+	ends []uint32 // where each bin's blocks end in bins
+}
+
+// NewAdder returns an Adder for s. It is of no use after s.SetMemory or s.Reset.
+func NewAdder(s *Set) *Adder {
+	a := &Adder{set: s}
+	if s.Capacity() < minBinned {
+		return a
+	}
+	n := 0
+	for i := range s.areas {
+		a.base = append(a.base, n)
+		n += int((s.areas[i].count + 1<<regionShift - 1) >> regionShift)
+	}
+	if n > maxBinned/64 {
+		return &Adder{set: s} // 512 TiB; such bins are of no use
+	}
+	a.ends = make([]uint32, n)
+	a.resize(min(binSize, uint32(1)<<(bits.Len(uint(maxBinned/n))-1)))
+	return a
+}
+
+// resize sets the size of the bins, a power of two. They are empty.
+func (a *Adder) resize(size uint32) {
+	a.size = size
+	for i := range a.ends {
+		a.ends[i] = uint32(i) * size
+	}
+}
+
+// Add is Set.Add, with one difference: an overlap with a block in a bin may be found
+// later. Then Add or Flush returns ErrOverlap, and done says nothing.
+func (a *Adder) Add(blocks []Block, overlapOK bool) (done int, outside uint64, err error) {
+	if overlapOK {
+		// The blocks before must not overlap, but these may.
+		if err := a.Flush(); err != nil {
+			return 0, 0, err
+		}
+		return a.set.Add(blocks, true)
+	}
+	if a.base == nil || !scattered(blocks) {
+		return a.set.Add(blocks, false)
+	}
+	if a.bins == nil {
+		a.bins = make([]uint32, len(a.ends)*int(a.size))
+	}
+	for done < len(blocks) {
+		n, err := a.bin(blocks[done:])
+		if done += n; err != nil {
+			return done, outside, err
+		}
+		if done == len(blocks) {
+			break
+		}
+		// This is no block for a bin, or else the first of another area.
+		n, left, err := a.set.Add(blocks[done:done+1], false)
+		if outside += left; err != nil {
+			return done, outside, err
+		}
+		done += n
+	}
+	return done, outside, nil
+}
+
+// Flush adds what is in the bins. It returns ErrOverlap if one of these blocks overlaps
+// another of the set.
+func (a *Adder) Flush() error {
+	if a.bins == nil {
+		return nil
+	}
+	for i := range a.base {
+		for j := range int((a.set.areas[i].count + 1<<regionShift - 1) >> regionShift) {
+			if err := a.empty(i, j); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// scattered looks at a sample of the blocks: is the next one mostly far away?
+func scattered(blocks []Block) bool {
+	const far = 20 // log2 of frames: 4 GiB, or 128 KiB of the bitmap
+	seen, apart := 0, 0
+	for i := 1; i < len(blocks); i += 16 {
+		seen++
+		if (blocks[i].First^blocks[i-1].First)>>far != 0 {
+			apart++
+		}
+	}
+	return 2*apart > seen
+}
+
+// bin puts blocks into bins up to the first that is not small or does not lie in one
+// word of the area used last. It returns how many it took.
+func (a *Adder) bin(blocks []Block) (int, error) {
+	if a.set.last >= len(a.set.areas) {
+		return 0, nil
+	}
+	area := &a.set.areas[a.set.last]
+	first, words := area.first, area.count&^63 // of whole words
+	bins, ends, within := a.bins, a.ends[a.base[a.set.last]:], a.size-1
+	for i, b := range blocks {
+		from := b.First - first // wraps to a large number below first
+		if from >= words || b.Count-1 >= 64-from&63 {
+			return i, nil
+		}
+		region := from >> regionShift
+		n := ends[region]
+		bins[n] = pack(from, b.Count)
+		ends[region] = n + 1
+		if n&within == within {
+			if err := a.empty(a.set.last, int(region)); err != nil {
+				return i, err
+			}
+		}
+	}
+	return len(blocks), nil
+}
+
+// pack packs a small block: its first frame in the region above 6 bits of its count.
+func pack(from, count uint64) uint32 {
+	return uint32(from&(1<<regionShift-1)<<6 | (count - 1))
+}
+
+// empty adds the blocks of one bin: that of region n of an area.
+func (a *Adder) empty(area, n int) error {
+	i := a.base[area] + n
+	begin := uint32(i) * a.size
+	bin := a.bins[begin:a.ends[i]]
+	a.ends[i] = begin
+	all := a.set.areas[area].chunks[n*regionChunks:]
+	var chunks [regionChunks]*chunk
+	copy(chunks[:], all)
+	if len(bin) > regionWords/16 {
+		// Read in order, the region comes into the cache faster.
+		for _, c := range chunks {
+			if c != nil {
+				c.read()
+			}
+		}
+	}
+	var twice, more uint64
+	for _, packed := range bin {
+		from, last := packed>>6, packed&63
+		c := chunks[from>>chunkShift%regionChunks]
+		if c == nil {
+			c = new(chunk)
+			chunks[from>>chunkShift%regionChunks] = c
+			all[from>>chunkShift] = c
+		}
+		mask := (uint64(2)<<last - 1) << (from & 63)
+		word := &c[from>>6%chunkWords]
+		twice |= *word & mask
+		*word |= mask
+		more += uint64(last)
+	}
+	if twice != 0 {
+		return ErrOverlap
+	}
+	a.set.free += uint64(len(bin)) + more
+	return nil
+}
+
+//go:noinline
+func (c *chunk) read() (sum uint64) {
+	const line = 64 / 8 // words
+	for i := 0; i < len(c); i += line {
+		sum += c[i]
+	}
+	return sum
+}
