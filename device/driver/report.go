@@ -63,6 +63,7 @@ func (s *Source) reportqError(err error) {
 // message handles one message. s.mu is held, as in all that follows.
 func (s *Source) message(c *vhostuser.Chain) {
 	arrived := time.Now()
+	s.messages++
 	h, err := header(c)
 	if err == nil {
 		switch h.Type {

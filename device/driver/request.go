@@ -61,8 +61,10 @@ func (s *Source) begin(
 		BudgetEntries: s.config.BudgetEntries,
 	}
 	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		e.BudgetUS, e.BudgetEntries = s.budget(left)
 		// 0 would mean that the deadline is unknown.
-		e.DeadlineMS = uint32(max(time.Until(deadline).Milliseconds(), 1))
+		e.DeadlineMS = uint32(max(left.Milliseconds(), 1))
 	}
 	if r.Drop != (source.Drop{}) && s.identity.DropsCache() { // [FBPP-DROP-1]
 		x.drops = true
@@ -99,11 +101,13 @@ func (s *Source) complete(failure *source.Failure) {
 
 // overdue returns the failure of a request whose context ended.
 func (x *request) overdue(ctx context.Context) *source.Failure {
-	switch {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errSilent):
+		return source.Failf(protocol.AnswerDriverTimeout, "%v", errSilent)
 	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return source.Failf(protocol.AnswerCancelled, "%v", context.Cause(ctx))
+		return source.Failf(protocol.AnswerCancelled, "%v", cause)
 	case x.started.IsZero():
-		return source.Failf(protocol.AnswerDriverTimeout, "the driver gave no sign of life")
+		return source.Failf(protocol.AnswerDriverTimeout, "%v", errSilent)
 	}
 	return source.Failf(protocol.AnswerDriverTimeout, "the driver did not finish its report in time")
 }

@@ -55,6 +55,7 @@ type Source struct {
 	identity *Identity        // nil until HELLO
 	wanted   bool             // HELLO was asked for since eventq started
 	open     *request         // nil when nothing is asked
+	messages uint64           // that came from the driver
 	programs programs
 }
 
@@ -179,7 +180,10 @@ func (s *Source) Disconnected() {
 
 // Ask implements source.Source: it raises the migration interrupt and waits for
 // the driver's report. Before it, a program that waits for a migration is offered.
+// A driver that gives no sign of life is not waited for as long as one that does.
 func (s *Source) Ask(ctx context.Context, r source.Request, f *source.Findings) error {
+	ctx, stop := s.whileHeard(ctx)
+	defer stop()
 	var injected time.Duration
 	if !r.Paused {
 		injected = s.inject(ctx)
