@@ -4,8 +4,8 @@
 // different methods, and writes a report.
 //
 // Run it by "make bench" or "make bench-quick", which build what it needs. The report and
-// the raw results go to build/bench; those of --quick and of --memory go to folders below
-// it. The same command continues an interrupted run, and --anew starts from nothing.
+// the raw results go to build/bench; those of --quick, --memory and --growth go to folders
+// below it. The same command continues an interrupted run, and --anew starts from nothing.
 package main
 
 import (
@@ -30,6 +30,7 @@ func main() { cli.Main("bench", bench) }
 // options are what the command line says.
 type options struct {
 	quick, anew    bool
+	growth         bool
 	rounds, memory int
 	publish        string
 	redraw         string
@@ -41,6 +42,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	o := options{only: regexp.MustCompile(""), series: guest.Linux6_12}
 	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "run the few migrations that tell most")
+	flags.BoolVar(&o.growth, "growth", false,
+		"run fbpp alone, with larger guests, more CPUs, and more guests at once")
 	flags.BoolVar(&o.anew, "anew", false, "do not continue earlier results")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each migration is run, in turn with the others")
 	flags.IntVar(&o.memory, "memory", 0,
@@ -59,6 +62,9 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		fmt.Sprintf("kernel `series` of the guest, one of %v", guest.AllSeries()))
 	if err := cli.Parse(flags, args, stdout); err != nil {
 		return o, err
+	}
+	if o.growth && (o.quick || o.memory != 0 || o.publish != "") {
+		return o, cli.Usagef("--growth goes with --rounds, --only, --anew and --kernel alone")
 	}
 	if o.rounds < 1 {
 		return o, cli.Usagef("--rounds %d: the least is 1", o.rounds)
@@ -101,6 +107,9 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	if o.redraw != "" {
 		return redraw(o.redraw)
+	}
+	if o.growth {
+		return grow(ctx, o, args, stdout)
 	}
 	free, err := lab.HostMemoryMiB()
 	if err != nil {

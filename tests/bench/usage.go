@@ -57,9 +57,12 @@ func parseCPU(stat string) (time.Duration, error) {
 }
 
 // parseResident returns VmRSS, which has shared memory in it.
-func parseResident(status string) (int64, error) {
+func parseResident(status string) (int64, error) { return parseMemory(status, "VmRSS:") }
+
+// parseMemory returns one kind of memory, in bytes.
+func parseMemory(status, kind string) (int64, error) {
 	for line := range strings.Lines(status) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == kind {
 			kib, err := strconv.ParseInt(f[1], 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("parse resident memory: %w", err)
@@ -67,5 +70,5 @@ func parseResident(status string) (int64, error) {
 			return kib << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("parse resident memory: no VmRSS")
+	return 0, fmt.Errorf("parse resident memory: no %s", strings.TrimSuffix(kind, ":"))
 }
