@@ -31,7 +31,7 @@ launch() {
 	install -d -m "$(setting RuntimeDirectoryMode)" -o "$user" "/run/$(setting RuntimeDirectory)"
 	install -d -m "$(setting StateDirectoryMode)" -o "$user" "/var/lib/$(setting StateDirectory)"
 	file=$(setting EnvironmentFile)
-	FBPPD_OPTIONS=
+	declare "$(setting Environment)" # or the shell ends for a variable that is unset
 	# shellcheck source=/dev/null
 	[ ! -e "${file#-}" ] || . "${file#-}"
 	read -ra words < <(setting ExecStart)
