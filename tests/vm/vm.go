@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fbpp-project/fbpp/cmd/fbppctl/qmp"
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
@@ -27,7 +28,7 @@ type VM struct {
 	incoming  bool
 	receiving atomic.Bool // the destination was told where to receive from
 	process   *process
-	monitor   *monitor
+	monitor   *qmp.Monitor
 }
 
 // Start starts QEMU with a guest that boots, and returns when QEMU's monitor answers.
@@ -72,7 +73,7 @@ func start(ctx context.Context, c Config, incoming bool) (_ *VM, err error) {
 	if conn, err = v.accept(ctx, monitors); err != nil {
 		return nil, err
 	}
-	if v.monitor, err = newMonitor(ctx, conn); err != nil {
+	if v.monitor, err = qmp.New(ctx, conn); err != nil {
 		return nil, err
 	}
 	return v, nil
@@ -122,12 +123,12 @@ func (v *VM) Boot(ctx context.Context) (string, error) {
 // Execute runs a QMP command; see QEMU's reference for arguments and results.
 // Either may be nil.
 func (v *VM) Execute(ctx context.Context, command string, args, result any) error {
-	return v.monitor.execute(ctx, command, args, result)
+	return v.monitor.Execute(ctx, command, args, result)
 }
 
 // Events returns the data of the events of one name that QEMU has emitted before it
 // replied to the newest command, the newest last.
-func (v *VM) Events(name string) []json.RawMessage { return v.monitor.of(name) }
+func (v *VM) Events(name string) []json.RawMessage { return v.monitor.Events(name) }
 
 // SetDevice sets a property of the fbpp device while the VM runs.
 func (v *VM) SetDevice(ctx context.Context, property string, value any) error {
@@ -207,7 +208,7 @@ func (v *VM) Close() error {
 		v.process.kill()
 	}
 	if v.monitor != nil {
-		v.monitor.close()
+		v.monitor.Close()
 	}
 	if v.Guest != nil {
 		v.Guest.Close()

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fbpp-project/fbpp/cmd/fbppctl/qmp"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
@@ -115,7 +116,7 @@ func TestMonitor(t *testing.T) {
 			`"free-page-hints": {"status": "ok", "skipped": 3}}}`,
 		"qom-set": `{"error": {"class": "GenericError", "desc": "no such property"}}`,
 	})
-	m, err := newMonitor(t.Context(), here)
+	m, err := qmp.New(t.Context(), here)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,8 +126,8 @@ func TestMonitor(t *testing.T) {
 		figures.HintStatus() != "ok" || figures.Hints.Skipped != 3 {
 		t.Fatalf("got %+v, %v", figures, err)
 	}
-	var qmp *QMPError
-	if err := v.SetDevice(t.Context(), "x", 1); !errors.As(err, &qmp) || qmp.Command != "qom-set" {
+	var said *qmp.Error
+	if err := v.SetDevice(t.Context(), "x", 1); !errors.As(err, &said) || said.Command != "qom-set" {
 		t.Fatalf("got %v, want QEMU's error", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vm
+// Package qmp talks to a QEMU over a connection to its QMP server.
+package qmp
 
 import (
 	"bufio"
@@ -12,19 +13,19 @@ import (
 	"sync"
 )
 
-// QMPError is QEMU's error reply to a command.
-type QMPError struct {
+// Error is QEMU's error reply to a command.
+type Error struct {
 	Command string `json:"-"`
 	Class   string `json:"class"`
 	Desc    string `json:"desc"`
 }
 
-func (e *QMPError) Error() string { return fmt.Sprintf("%s: QEMU says: %s", e.Command, e.Desc) }
+func (e *Error) Error() string { return fmt.Sprintf("%s: QEMU says: %s", e.Command, e.Desc) }
 
-// monitor is a QMP connection. It is safe for concurrent use: commands run one at a
+// Monitor is a QMP connection. It is safe for concurrent use: commands run one at a
 // time. It keeps the newest events, as far as it has read them, which it does while it
 // waits for a reply.
-type monitor struct {
+type Monitor struct {
 	conn net.Conn
 
 	mu     sync.Mutex // held for a whole command
@@ -41,34 +42,34 @@ type event struct {
 // keptEvents is how many events are kept.
 const keptEvents = 1000
 
-// qmpMessage is anything that QEMU sends.
-type qmpMessage struct {
+// message is anything that QEMU sends.
+type message struct {
 	Greeting json.RawMessage `json:"QMP"`
 	Event    string          `json:"event"`
 	Data     json.RawMessage `json:"data"` // of an event
 	Return   json.RawMessage `json:"return"`
-	Error    *QMPError       `json:"error"`
+	Error    *Error          `json:"error"`
 }
 
-// newMonitor takes over a connection to a QMP server and negotiates. It closes conn
+// New takes over a connection to a QMP server and negotiates. It closes conn
 // if that fails.
-func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
-	m := &monitor{conn: conn, in: json.NewDecoder(bufio.NewReader(conn))}
+func New(ctx context.Context, conn net.Conn) (*Monitor, error) {
+	m := &Monitor{conn: conn, in: json.NewDecoder(bufio.NewReader(conn))}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	var greeting qmpMessage
+	var greeting message
 	if err := m.in.Decode(&greeting); err != nil || greeting.Greeting == nil {
 		return nil, errors.Join(fmt.Errorf("read QEMU's greeting: %w", err), conn.Close())
 	}
-	if err := m.execute(ctx, "qmp_capabilities", nil, nil); err != nil {
+	if err := m.Execute(ctx, "qmp_capabilities", nil, nil); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return m, nil
 }
 
-// execute runs a command and stores what it returns in result, unless that is nil. If
+// Execute runs a command and stores what it returns in result, unless that is nil. If
 // ctx ends meanwhile the connection is closed, and later commands fail.
-func (m *monitor) execute(ctx context.Context, command string, args, result any) error {
+func (m *Monitor) Execute(ctx context.Context, command string, args, result any) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { m.conn.Close() })
@@ -86,7 +87,7 @@ func (m *monitor) execute(ctx context.Context, command string, args, result any)
 		return fmt.Errorf("%s: %w", command, errors.Join(err, ctx.Err()))
 	}
 	for {
-		var reply qmpMessage
+		var reply message
 		if err := m.in.Decode(&reply); err != nil {
 			return fmt.Errorf("%s: read the answer: %w", command, errors.Join(err, ctx.Err()))
 		}
@@ -107,8 +108,8 @@ func (m *monitor) execute(ctx context.Context, command string, args, result any)
 	}
 }
 
-// of returns the data of the events of one name, the newest last.
-func (m *monitor) of(name string) (data []json.RawMessage) {
+// Events returns the data of the events of one name, the newest last.
+func (m *Monitor) Events(name string) (data []json.RawMessage) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.events {
@@ -119,4 +120,5 @@ func (m *monitor) of(name string) (data []json.RawMessage) {
 	return data
 }
 
-func (m *monitor) close() error { return m.conn.Close() }
+// Close closes the connection.
+func (m *Monitor) Close() error { return m.conn.Close() }
