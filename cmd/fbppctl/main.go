@@ -29,6 +29,7 @@ func newRoot() *cobra.Command {
 		statusCommand(t), switchCommand(t, true), switchCommand(t, false), cacheCommand(t),
 		watchCommand(t), checkCommand(t), listCommand(t), historyCommand(t), censusCommand(t),
 		estimateCommand(t), metricsCommand(t), libvirtCommand(t), programCommand(t),
+		reportCommand(t),
 	)
 	return root
 }

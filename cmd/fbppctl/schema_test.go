@@ -12,6 +12,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
+	"github.com/fbpp-project/fbpp/cmd/fbppctl/report"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/driver"
@@ -95,6 +96,12 @@ func TestFullDocumentsKeepTheirSchemas(t *testing.T) {
 		{"history", func() error { return asJSON.show(&out, full.Migration, nil) }},
 		{"census", func() error { return asJSON.show(&out, counted, nil) }},
 		{"estimate", func() error { return asJSON.show(&out, counted.Estimate(1, 10), nil) }},
+		{"report", func() error {
+			doc := newReport(full, []device.Migration{*full.Migration})
+			doc.VM.Memory = []report.Memory{{Type: "memfd"}}
+			doc.Measured = []report.Migration{{Method: report.Both, Result: "too-slow", Gbit: 2.5}}
+			return asJSON.show(&out, doc, nil)
+		}},
 		{"watch", func() error {
 			now := seen{Time: time.Now(), Status: &full}
 			return errors.Join(asJSON.showSeen(&out, now),
