@@ -40,8 +40,8 @@ func reportCommand(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "report", Short: "measure a machine's migrations, for a report to publish",
 		Args: cli.NoArgs,
-		Long: `report writes a JSON document and an HTML page: what this host, QEMU and guest are, and what
-became of the machine's migrations. They name no host, machine, path, address or UUID.
+		Long: `report writes a JSON document and an HTML page: what this host, QEMU and guest are, and
+what became of the machine's migrations. They name no host, machine, path, address or UUID.
 
 With --qmp or --domain it makes migrations by itself, by turns without and with hints. They go to
 this very host, where all is thrown away, and the guest goes on here: it stands still for a moment
@@ -58,7 +58,7 @@ at the end of each, as at any migration. Do not do that to a guest that matters.
 	cli.Duration(fs, &r.limit, "limit", 5*time.Minute, time.Second, cli.NoMax,
 		"longest `time` of one migration; then it is cancelled")
 	fs.StringVar(&r.output, "output", "fbpp-report", "write `PATH`.json and PATH.html")
-	fs.StringVar(&r.join, "join", "", "put the migrations of an earlier report, the `FILE`.json, first")
+	fs.StringVar(&r.join, "join", "", "put the migrations of an earlier report, a JSON `FILE`, first")
 	return cmd
 }
 

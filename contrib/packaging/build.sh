@@ -56,12 +56,15 @@ for package in fbppd fbpp-agent; do
 		'The fbpp authors <fbpp@users.noreply.github.com>' \
 		"$(date -u -R -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.gz"
 done
-# Which modules the programs consist of, with their checksums.
-for program in fbppd fbppctl fbpp-conform fbpp-agent; do
-	doc=$STAGE/fbppd-doc
-	[ "$program" != fbpp-agent ] || doc=$STAGE/fbpp-agent-doc
-	(cd "$STAGE" && go version -m "$program") | gzip -9n >"$doc/$program.modules.gz"
-done
+# Of which modules the programs consist (SBOM).
+sbom() { # PACKAGE PROGRAM...
+	local package=$1
+	shift
+	go -C contrib/packaging run ./sbom --name="$package" --version="$VERSION" "${@/#/"$STAGE/"}" |
+		gzip -9n >"$STAGE/$package-doc/sbom.cdx.json.gz"
+}
+sbom fbppd fbppd fbppctl fbpp-conform
+sbom fbpp-agent fbpp-agent
 find "$STAGE" -type f -exec chmod 644 {} +
 chmod 755 "$STAGE"/{fbppd,fbppctl,fbpp-conform,fbpp-agent}
 find "$STAGE" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Makes the packages twice, in different folders, and compares them; checks them with
-# lintian; installs them into a new Debian of each release, has systemd verify the units
+# lintian, and their bills of materials with the programs; installs them into a new Debian of each release, has systemd verify the units
 # there, and purges them: only the user is left. contrib/packaging/test.sh [SUITE]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -41,7 +41,18 @@ state() {
 	grep -hv '^fbpp:' etc/passwd etc/group)
 }
 
-debian_install lintian mmdebstrap || die "the packages above are needed"
+# bill FOLDER PACKAGE: fails unless the package that is unpacked there names all modules that
+# its programs consist of, and no others.
+bill() {
+	local said is
+	said=$(gunzip -c "$1/usr/share/doc/$2/sbom.cdx.json.gz" |
+		jq -er '.components[] | select(.type == "library") | .name') ||
+		die "$2 has no bill of materials"
+	is=$({ go version -m "$1"/usr/bin/* | awk '$1 == "dep" { print $2 }' && echo std; } | sort -u)
+	diff <(echo "$is") <(sort -u <<<"$said") || die "the bill of materials of $2 is not true"
+}
+
+debian_install lintian mmdebstrap jq rpm2cpio cpio || die "the packages above are needed"
 [ -z "$(git status --porcelain)" ] || echo "packages: without your changes since HEAD" >&2
 git clone -q . "$work/commit" # HEAD may move meanwhile
 "$work/commit/contrib/packaging/build.sh" "$work/packages" # in a folder of its own each time
@@ -50,6 +61,20 @@ diff -r "$work/packages" "$work/again" || die "two builds of one commit differ"
 echo "two builds are the same, byte by byte"
 
 lintian --allow-root --fail-on error,warning "$work"/packages/*.deb || die "lintian complains"
+
+for file in "$work"/packages/*; do
+	folder=$work/unpacked/$(basename "$file")
+	mkdir -p "$folder"
+	case $file in
+	*.deb) dpkg-deb -x "$file" "$folder" ;;
+	*.rpm) (cd "$folder" && rpm2cpio "$file" | cpio --quiet -id) ;;
+	esac
+	case $(basename "$file") in
+	fbppd*) bill "$folder" fbppd ;;
+	fbpp-agent*) bill "$folder" fbpp-agent ;;
+	esac
+done
+echo "each package says what it consists of"
 
 for suite; do
 	root=$work/$suite
