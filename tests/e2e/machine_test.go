@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -39,6 +40,8 @@ const agentName = "agent"
 type setup struct {
 	series      guest.Series // "": the default one
 	qemu        string       // another binary than the lab's
+	fbppd       string       // another program than the lab's
+	agent       string       // another program in the guest than lab.AgentPath
 	accel       vm.Accel     // another accelerator than the lab's
 	memoryMiB   int          // 0: defaultMiB
 	noAgent     bool
@@ -212,7 +215,8 @@ func (m *machine) start(
 	var backend *vm.Backend
 	if !m.setup.noDevice && m.setup.socket == "" {
 		var err error
-		if backend, err = vm.StartBackend(m.ctx, parts.FBPPD, m.setup.backendArgs...); err != nil {
+		program := cmp.Or(m.setup.fbppd, parts.FBPPD)
+		if backend, err = vm.StartBackend(m.ctx, program, m.setup.backendArgs...); err != nil {
 			m.t.Fatal(err)
 		}
 		m.closers = append(m.closers, func() { backend.Close() })
@@ -263,7 +267,8 @@ func (m *machine) startAgent() {
 }
 
 func (m *machine) tryAgent() error {
-	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
+	program := cmp.Or(m.setup.agent, lab.AgentPath)
+	if err := m.vm.Spawn(m.ctx, agentName, program); err != nil {
 		return err
 	}
 	// The state of fbppd may still be that of an earlier agent.
