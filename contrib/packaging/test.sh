@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Makes the packages twice, in different folders, and compares them; checks them with
-# lintian, and their bills of materials with the programs; installs them into a new Debian of each release, has systemd verify the units
-# there, and purges them: only the user is left. contrib/packaging/test.sh [SUITE]...
+# lintian, and their bills of materials with the programs; installs them into a new Debian of
+# each release, has systemd verify the units there, and purges them: only the user is left.
+# contrib/packaging/test.sh [SUITE]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export LC_ALL=C
@@ -67,7 +68,7 @@ for file in "$work"/packages/*; do
 	mkdir -p "$folder"
 	case $file in
 	*.deb) dpkg-deb -x "$file" "$folder" ;;
-	*.rpm) (cd "$folder" && rpm2cpio "$file" | cpio --quiet -id) ;;
+	*.rpm) (cd "$folder" && rpm2cpio "$file" | cpio --quiet -id --no-absolute-filenames) ;;
 	esac
 	case $(basename "$file") in
 	fbppd*) bill "$folder" fbppd ;;
