@@ -27,7 +27,10 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
-const contrib = "../../contrib"
+const (
+	contrib       = "../../contrib"
+	dashboardFile = contrib + "/grafana/fbpp.json"
+)
 
 // mustPrometheus returns the folder with Debian's prometheus and promtool, which it
 // fetches into the cache without installing them: the package would start a service.
@@ -96,17 +99,11 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 // expressions are those of the panels of the dashboard.
 func expressions(t *testing.T) (all []string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(contrib, "grafana", "fbpp.json"))
+	d, err := loadDashboard(dashboardFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var dashboard struct {
-		Panels []struct{ Targets []struct{ Expr string } }
-	}
-	if err := json.Unmarshal(text, &dashboard); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range dashboard.Panels {
+	for _, p := range d.Panels {
 		for _, target := range p.Targets {
 			all = append(all, target.Expr)
 		}
@@ -179,8 +176,8 @@ func mustPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// mustServe serves an idle device as fbppd@NAME.service does, until the test ends.
-func mustServe(t *testing.T, dir, name string) {
+// mustServe serves a device as fbppd@NAME.service does, until the test ends.
+func mustServe(t *testing.T, dir, name string, dev control.Device) {
 	t.Helper()
 	path := filepath.Join(dir, name, "control.sock")
 	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
@@ -192,7 +189,7 @@ func mustServe(t *testing.T, dir, name string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- control.Serve(ctx, l, device.New(device.Options{}), zap.NewNop()) }()
+	go func() { served <- control.Serve(ctx, l, dev, zap.NewNop()) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
@@ -219,17 +216,17 @@ func mustRun(t *testing.T, program string, args ...string) {
 	})
 }
 
-// Debian's Prometheus scrapes the exporter, and knows the machines by name.
-func TestPrometheusScrapesAHost(t *testing.T) {
+// mustScrape has Debian's Prometheus scrape an exporter of the machines in a folder, each
+// second, until the test ends. It returns where that Prometheus answers.
+func mustScrape(t *testing.T, host string) (web string) {
+	t.Helper()
 	prometheus := filepath.Join(mustPrometheus(t), "prometheus")
-	dir, host := t.TempDir(), t.TempDir()
+	dir := t.TempDir()
 	fbppctl := filepath.Join(dir, "fbppctl")
 	build := exec.Command("go", "build", "-o", fbppctl, "../../cmd/fbppctl")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	mustServe(t, host, "vm1")
-	mustServe(t, host, "vm2")
 	exporter, web := mustPort(t), mustPort(t)
 	config := filepath.Join(dir, "prometheus.yml")
 	text := fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n"+
@@ -240,6 +237,24 @@ func TestPrometheusScrapesAHost(t *testing.T) {
 	mustRun(t, fbppctl, "--run-dir="+host, "metrics", "--listen="+exporter)
 	mustRun(t, prometheus, "--config.file="+config, "--web.listen-address="+web,
 		"--storage.tsdb.path="+filepath.Join(dir, "data"))
+	for { // the timeout of go test bounds the loop
+		resp, err := http.Get("http://" + web + "/-/ready")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return web
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// Prometheus knows the machines by name.
+func TestPrometheusScrapesAHost(t *testing.T) {
+	host := t.TempDir()
+	mustServe(t, host, "vm1", device.New(device.Options{}))
+	mustServe(t, host, "vm2", device.New(device.Options{}))
+	web := mustScrape(t, host)
 	query := "http://" + web + "/api/v1/query?query=" +
 		url.QueryEscape(`count(fbpp_up{vm=~"vm[12]"} == 1 and fbpp_enabled == 1)`)
 	for { // the timeout of go test bounds the loop
