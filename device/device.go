@@ -4,6 +4,7 @@ package device
 
 import (
 	"cmp"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -43,6 +44,9 @@ type Options struct {
 	Source Policy
 	More   []source.Source
 
+	// Port says what the guest's agent may do by the serial port: see ServePort.
+	Port PortPolicy
+
 	// Cache says what a migration does with the guest's cold page cache. Drop bounds what
 	// the guest drops with CacheDrop; zero fields mean DefaultDropBytes and DefaultDropTime.
 	Cache CachePolicy
@@ -68,6 +72,7 @@ const DefaultWindowSize = 64 << 20
 type Device struct {
 	lg         *zap.Logger
 	windowSize int
+	port       PortPolicy
 	driver     *driver.Source
 	observer   *observer.Observer
 	sources    []source.Source // in the order in which they are asked
@@ -103,6 +108,7 @@ func New(o Options) *Device {
 	d := &Device{
 		lg:         o.Logger,
 		windowSize: o.WindowSize,
+		port:       o.Port,
 		free:       freeset.New(nil),
 		enabled:    !o.Disabled,
 		cache:      o.Cache.known(),
@@ -125,6 +131,7 @@ func New(o Options) *Device {
 		Disabled:    o.Disabled,
 		HoldBudget:  o.HoldBudget,
 		HoldEntries: o.HoldEntries,
+		PortReports: o.Port == PortReport,
 		Changed:     d.watchers.wake,
 		Logger:      d.lg,
 	})
@@ -188,12 +195,10 @@ func (d *Device) SetEnabled(on bool) {
 	d.watchers.wake()
 }
 
-// Refuse takes a HELLO that did not come through the device: the guest's agent
-// cannot reach it, and gives the reason by the serial port [FBPP-PORT-1]. A HELLO
-// with StatusOK is an error.
-func (d *Device) Refuse(h protocol.Header, body protocol.Hello) error {
-	return d.driver.Refuse(h, body)
-}
+// ServePort serves one connection of the guest's serial port, by which an agent says that it
+// cannot reach the device, and may report all the same (docs/spec.md, section 7.4). It closes
+// the connection, and returns when it has ended. An error says why it was closed here.
+func (d *Device) ServePort(conn net.Conn) error { return d.driver.ServePort(conn) }
 
 func (d *Device) connected(b *vhostuser.Backend) {
 	d.mu.Lock()
@@ -251,8 +256,11 @@ func (d *Device) getWindow(payload []byte, files []*os.File) ([]byte, []int, err
 	}
 	features := uint64(protocol.WindowFeatureOutcome | protocol.WindowFeatureClasses |
 		protocol.WindowFeatureNeeds)
-	if slices.ContainsFunc(d.sources, func(s source.Source) bool { return s != d.driver }) {
-		// A source that reads guest memory has to know which pages changed.
+	reads := slices.ContainsFunc(d.sources, func(s source.Source) bool { return s != d.driver })
+	if reads || d.port == PortReport {
+		// A source that reads guest memory has to know which pages changed. And a frontend
+		// with this feature asks, and shares the memory, though no driver has started the
+		// device. A driver at the serial port never does.
 		features |= protocol.WindowFeaturePeek
 	}
 	terms, err := window.Agree(payload, features)

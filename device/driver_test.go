@@ -3,7 +3,6 @@
 package device_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -85,17 +84,17 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	m := mustBoot(t, device.Options{})
 	m.expectEvent(protocol.EventChanged) // a hello is wanted
 	m.must(m.fe.Stop(m.events, m.report))
-	header := protocol.Header{Type: protocol.MessageHello, PageShift: 12}
-	header.Status = protocol.StatusLockdown
-	m.must(m.dev.Refuse(header, protocol.Hello{Reason: "lockdown"}))
+	port := m.plug()
+	refuse := func() {
+		_, err := port.Write(helloMessage(protocol.StatusLockdown, 0))
+		m.must(err)
+		m.awaitDriver("refuses")
+	}
+	refuse()
 	m.request(patience)
 	m.expect(protocol.AnswerRefused)
-	if s := m.dev.Status(); s.DriverState != "refuses" || !strings.Contains(s.Last.Why, "lockdown") {
+	if s := m.dev.Status(); s.DriverState != "refuses" || !strings.Contains(s.Last.Why, "a reason") {
 		t.Errorf("status says %q, %q", s.DriverState, s.Last.Why)
-	}
-	header.Status = protocol.StatusOK
-	if err := m.dev.Refuse(header, protocol.Hello{}); !errors.Is(err, protocol.ErrMalformed) {
-		t.Errorf("a HELLO with status OK: %v, want ErrMalformed", err)
 	}
 	for _, q := range []*vhosttest.Queue{m.events, m.report} {
 		m.must(m.fe.StartRing(q))
@@ -107,8 +106,7 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 
-	header.Status = protocol.StatusLockdown
-	m.must(m.dev.Refuse(header, protocol.Hello{}))
+	refuse()
 	m.fe.Close()
 	m.mustDisconnect()
 	if s := m.dev.Status(); s.DriverState != "none" {

@@ -52,6 +52,31 @@ func (*Policy) words() string {
 	return strings.Join(words, ", ")
 }
 
+// PortPolicy says what a device takes from the guest's serial port. The zero value is
+// PortRefuseOnly.
+type PortPolicy string
+
+// The policies for the port.
+const (
+	PortRefuseOnly PortPolicy = "refuse-only" // why the guest does not report
+	PortReport     PortPolicy = "report"      // reports, too
+)
+
+// Set implements flag.Value.
+func (p *PortPolicy) Set(word string) error {
+	if of := PortPolicy(word); of != PortRefuseOnly && of != PortReport {
+		return fmt.Errorf("%q is neither %s nor %s", word, PortReport, PortRefuseOnly)
+	}
+	*p = PortPolicy(word)
+	return nil
+}
+
+// String implements flag.Value.
+func (p *PortPolicy) String() string { return string(*p) }
+
+// Type names the value in a program's help.
+func (*PortPolicy) Type() string { return "policy" }
+
 func (p Policy) introspects() bool { return p == PolicyAuto || p == PolicyIntrospect }
 
 // sourcesFor returns the sources that a policy asks, in order.

@@ -48,6 +48,7 @@ func (d *Device) askLoop(w *window.Window) {
 			d.told(w.Outcome())
 			r := w.Request()
 			d.observer.SetBoot(r.Boot)
+			d.driver.SetBoot(r.Boot)
 			d.observer.SetNote(r.Vmcoreinfo)
 			d.asked(r)
 			if d.open != nil {

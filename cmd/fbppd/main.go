@@ -58,7 +58,7 @@ type options struct {
 func newCommand(o *options) *cobra.Command {
 	*o = options{
 		confine: confine.Options{Sandbox: confine.SandboxLandlock, Seccomp: confine.SeccompErrno},
-		device:  device.Options{Source: device.PolicyGuest},
+		device:  device.Options{Source: device.PolicyGuest, Port: device.PortReport},
 	}
 	cmd := &cobra.Command{
 		Use:   "fbppd --socket-path=PATH|--fd=N",
@@ -75,6 +75,9 @@ func newCommand(o *options) *cobra.Command {
 		"listen for fbppctl and Prometheus on the unix socket at `PATH`")
 	fs.StringVar(&o.agentPath, "agent-socket", "",
 		"listen for the guest's serial port on the unix socket at `PATH`")
+	cli.Var(fs, &o.device.Port, "agent-port",
+		"`POLICY` for that port: the agent of a guest without the device may report there (report), "+
+			"or only say why it does not (refuse-only)")
 	fs.StringVar(&o.historyPath, "history-path", "",
 		"keep what becomes of the last 100 migrations in the file at `PATH`")
 	cli.Var(fs, &o.device.Source, "source",
@@ -120,6 +123,9 @@ func parse(ctx context.Context, args []string, stdout io.Writer) (options, error
 func (o *options) check() error {
 	if (o.socketPath == "") == (o.fd < 0) {
 		return cli.Usagef("give either --socket-path or --fd")
+	}
+	if o.agentPath == "" {
+		o.device.Port = device.PortRefuseOnly
 	}
 	if o.device.HoldEntries == 0 || o.device.HoldEntries > 10_000_000 {
 		return cli.Usagef("--hold-entries is not between 1 and 10000000")

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,22 @@ func helloMessage(status protocol.Status, reason string) []byte {
 	return p
 }
 
-func TestReadRefusals(t *testing.T) {
+// stream is a connection over which the guest has sent some bytes, and reads nothing.
+type stream struct {
+	net.Conn
+	*bytes.Reader
+}
+
+func (s stream) Read(p []byte) (int, error)      { return s.Reader.Read(p) }
+func (s stream) Write(p []byte) (int, error)     { return len(p), nil }
+func (s stream) SetReadDeadline(time.Time) error { return nil }
+func (s stream) Close() error                    { return nil }
+
+func servePortBytes(p []byte, dev *device.Device) error {
+	return dev.ServePort(stream{Reader: bytes.NewReader(p)})
+}
+
+func TestRefusalsByThePort(t *testing.T) {
 	good := helloMessage(protocol.StatusLockdown, "first")
 	report := protocol.Header{Type: protocol.MessageReport, PageShift: 12}
 	other := make([]byte, len(good))
@@ -58,7 +74,7 @@ func TestReadRefusals(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dev := device.New(device.Options{})
-			if err := readRefusals(bytes.NewReader(tc.stream), dev); !errors.Is(err, tc.err) {
+			if err := servePortBytes(tc.stream, dev); !errors.Is(err, tc.err) {
 				t.Errorf("error %v, want %v", err, tc.err)
 			}
 			s := dev.Status()
@@ -74,13 +90,22 @@ func TestReadRefusals(t *testing.T) {
 	}
 }
 
-func FuzzReadRefusals(f *testing.F) {
+func FuzzServePort(f *testing.F) {
 	f.Add(helloMessage(protocol.StatusLockdown, "kernel lockdown is at integrity"))
+	f.Add(helloMessage(protocol.StatusOK, ""))
+	report := protocol.Header{
+		Type: protocol.MessageReport, Flags: protocol.FlagLast, Generation: 7, PageShift: 12,
+	}
+	p := make([]byte, report.Size())
+	report.Encode(p)
+	f.Add(slices.Concat(helloMessage(protocol.StatusOK, ""), p, p[:40]))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		dev := device.New(device.Options{})
-		_ = readRefusals(bytes.NewReader(stream), dev)
-		if s := dev.Status(); s.DriverState == "ready" {
-			t.Fatalf("the serial port made a driver ready: %+v", s.Driver)
+		for _, policy := range []device.PortPolicy{device.PortRefuseOnly, device.PortReport} {
+			dev := device.New(device.Options{Port: policy})
+			_ = servePortBytes(stream, dev)
+			if s := dev.Status(); s.DriverState == "ready" || len(s.Programs) > 0 {
+				t.Fatalf("the port is closed, and its driver is %q: %+v", s.DriverState, s.Driver)
+			}
 		}
 	})
 }
@@ -158,8 +183,8 @@ func TestAgentSocketTakesTheNextConnectionAfterGarbage(t *testing.T) {
 	if s := dev.Status(); s.DriverState != "refuses" || s.Driver.Reason != "second" {
 		t.Errorf("driver %q, %+v", s.DriverState, s.Driver)
 	}
-	if n, err := bad.Read(make([]byte, 1)); n != 0 || err == nil {
-		t.Errorf("the connection with garbage is open: %d, %v", n, err)
+	if _, err := io.Copy(io.Discard, bad); err != nil && !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the connection with garbage ended with %v", err)
 	}
 	l.Close()
 	good.Close()

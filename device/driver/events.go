@@ -9,6 +9,14 @@ import (
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
+// send sends an event to the driver of a serial port, or by eventq where p is nil.
+func (s *Source) send(p *port, e protocol.Event) bool {
+	if p != nil {
+		return p.send(e)
+	}
+	return s.sendEvent(e)
+}
+
 // sendEvent puts an event into eventq and interrupts the guest. It returns false
 // when there is no buffer of sufficient length, or the queue cannot be used. s.mu is
 // held.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
-	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
 // Identity is what the guest's driver says about itself in its HELLO. Its strings
@@ -22,6 +21,7 @@ type Identity struct {
 	MaxOrder  uint8             `json:"max_order"`
 	PageShift uint8             `json:"page_shift"`
 	RAMBytes  uint64            `json:"ram_bytes"`
+	Port      bool              `json:"port"` // it speaks by the serial port, not by the device
 }
 
 // Refuses says whether the driver must not be asked. That is also so when the
@@ -69,7 +69,7 @@ func (s *Source) Started() bool {
 
 // hello handles a HELLO. s.mu is held, as in all that follows unless it says
 // otherwise.
-func (s *Source) hello(h protocol.Header, c *vhostuser.Chain) error {
+func (s *Source) hello(h protocol.Header, c content, from *port) error {
 	var p [protocol.HelloSize]byte
 	if h.Generation != 0 {
 		return fmt.Errorf("hello with generation %d: %w", h.Generation, protocol.ErrMalformed)
@@ -81,26 +81,19 @@ func (s *Source) hello(h protocol.Header, c *vhostuser.Chain) error {
 	if err != nil {
 		return err
 	}
-	s.introduce(h, body, false)
-	return nil
-}
-
-// Refuse takes a HELLO that did not come through the device: the guest's agent
-// cannot reach it, and gives the reason by the serial port [FBPP-PORT-1]. A HELLO
-// with StatusOK is an error.
-func (s *Source) Refuse(h protocol.Header, body protocol.Hello) error {
-	if h.Type != protocol.MessageHello || h.Generation != 0 || h.Status == protocol.StatusOK {
-		return fmt.Errorf("refuse: %v: %w", h, protocol.ErrMalformed)
+	if from != nil {
+		wanted, err := s.portHello(h, &body)
+		if !wanted || err != nil {
+			return err
+		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.introduce(h, body, true)
+	s.introduce(h, body, from != nil)
 	return nil
 }
 
-// introduce makes the sender of a HELLO the driver. outside says that it did not
-// come through the device.
-func (s *Source) introduce(h protocol.Header, body protocol.Hello, outside bool) {
+// introduce makes the sender of a HELLO the driver. port says that it came by the serial
+// port.
+func (s *Source) introduce(h protocol.Header, body protocol.Hello, port bool) {
 	s.identity = &Identity{
 		Release:   body.Release,
 		Status:    h.Status,
@@ -109,14 +102,16 @@ func (s *Source) introduce(h protocol.Header, body protocol.Hello, outside bool)
 		MaxOrder:  body.MaxOrder,
 		PageShift: h.PageShift,
 		RAMBytes:  body.RAMBytes,
+		Port:      port,
 	}
-	if outside || body.Features&protocol.FeaturePrograms == 0 {
+	if body.Features&protocol.FeaturePrograms == 0 {
 		s.programs.end()
 	}
 	fields := []zap.Field{zap.String("release", body.Release), zap.Stringer("status", h.Status),
-		zap.String("reason", body.Reason), zap.Stringer("features", body.Features)}
+		zap.String("reason", body.Reason), zap.Stringer("features", body.Features),
+		zap.Bool("port", port)}
 	if s.identity.Refuses() {
-		s.lg.Warn("driver refuses", append(fields, zap.Bool("outside", outside))...)
+		s.lg.Warn("driver refuses", fields...)
 		s.complete(s.identity.refusal())
 	} else {
 		s.lg.Info("driver said hello", fields...)

@@ -84,7 +84,7 @@ func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, erro
 // eachRun calls f with the n bytes at offset off of a chain's readable part, in
 // pieces of whole records. It does not copy, so f reads guest memory. Only a
 // record that lies across segments is copied together first.
-func eachRun(c *vhostuser.Chain, off, n int, f func(p []byte) error) error {
+func eachRun(c content, off, n int, f func(p []byte) error) error {
 	return vhostuser.Guard(func() error {
 		var split [protocol.RecordSize]byte
 		have := 0 // bytes in split

@@ -5,6 +5,7 @@ package driver
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,7 +29,7 @@ func (s *Source) drainReports(q *vhostuser.Queue) {
 			return
 		}
 		s.mu.Lock()
-		s.message(c)
+		_ = s.message(c, nil) // it is logged, and has ended the request
 		s.mu.Unlock()
 		if q.Abandoned() {
 			// The connection ended while the message was handled. The device must
@@ -60,40 +61,58 @@ func (s *Source) reportqError(err error) {
 	s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
 }
 
-// message handles one message. s.mu is held, as in all that follows.
-func (s *Source) message(c *vhostuser.Chain) {
+// content is the bytes of a message: a chain of reportq, or what came by the serial port.
+type content interface {
+	io.ReaderAt
+	Readable() []vhostuser.Segment
+	ReadableLen() uint32
+	WritableLen() uint32
+}
+
+var _ content = (*vhostuser.Chain)(nil)
+
+// message handles one message, by the serial port unless from is nil. The error says that
+// it is malformed. s.mu is held, as in all that follows.
+func (s *Source) message(c content, from *port) error {
 	arrived := time.Now()
 	s.messages++
 	h, err := header(c)
 	if err == nil {
 		switch h.Type {
 		case protocol.MessageHello:
-			err = s.hello(h, c)
+			err = s.hello(h, c, from)
 		case protocol.MessageAccepts, protocol.MessageGet, protocol.MessageProgram:
 			err = s.programMessage(h, c)
 		default:
-			if s.open == nil || h.Generation != s.open.generation {
+			// The generation is what tells a report of now from one of an earlier request,
+			// of before a reset, or of another host.
+			x := s.open
+			if x == nil || x.port != from || h.Generation != x.generation {
 				s.lg.Info("message for no open request", zap.Stringer("message", h))
-				return
+				return nil
 			}
 			if h.Type == protocol.MessageStarted {
 				if s.open.started.IsZero() {
 					s.open.started = arrived
 				}
-				return
+				return nil
 			}
 			err = s.report(h, c, arrived)
 		}
 	}
 	if err != nil {
-		s.lg.Warn("malformed message from the driver", zap.Error(err))
-		s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
+		s.lg.Warn("malformed message from the driver",
+			zap.Bool("port", from != nil), zap.Error(err))
+		if s.open != nil && s.open.port == from {
+			s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
+		}
 	}
+	return err
 }
 
 // header reads and checks the header. The chain must have exactly the length that
 // the header implies [FBPP-MSG-1].
-func header(c *vhostuser.Chain) (protocol.Header, error) {
+func header(c content) (protocol.Header, error) {
 	var p [protocol.HeaderSize]byte
 	if c.WritableLen() != 0 {
 		return protocol.Header{}, fmt.Errorf("message has a writable part: %w", protocol.ErrMalformed)
@@ -114,7 +133,7 @@ func header(c *vhostuser.Chain) (protocol.Header, error) {
 }
 
 // report adds a REPORT's records to the open request, and ends it at LAST.
-func (s *Source) report(h protocol.Header, c *vhostuser.Chain, arrived time.Time) error {
+func (s *Source) report(h protocol.Header, c content, arrived time.Time) error {
 	x := s.open
 	if x.pageShift != 0 && x.pageShift != h.PageShift {
 		return fmt.Errorf("page shift changes from %d to %d: %w",
@@ -185,7 +204,7 @@ func (s *Source) memory(free *freeset.Set) uint64 {
 	return max(free.Capacity(), said)
 }
 
-func trailer(h protocol.Header, c *vhostuser.Chain) (protocol.Trailer, error) {
+func trailer(h protocol.Header, c content) (protocol.Trailer, error) {
 	var p [protocol.TrailerSize]byte
 	if _, err := c.ReadAt(p[:], int64(h.Size()-protocol.TrailerSize)); err != nil {
 		return protocol.Trailer{}, fmt.Errorf("read trailer: %w", err)

@@ -18,6 +18,7 @@ import (
 // request is one question to the driver: from the event to the last report.
 type request struct {
 	generation uint64
+	port       *port // by which the driver was asked; nil: by the queues
 	findings   *source.Findings
 	done       chan error // receives the result of Ask, once
 
@@ -45,13 +46,14 @@ func (s *Source) begin(
 		return nil, new(request).overdue(ctx)
 	case s.identity != nil && s.identity.Refuses(): // also by Refuse, without queues
 		return nil, s.identity.refusal()
-	case s.identity == nil || s.eventq == nil:
+	case s.identity == nil || !s.identity.Port && s.eventq == nil:
 		return nil, source.Failf(protocol.AnswerNoDriver, "no driver said hello")
 	case r.Paused:
 		return nil, source.Failf(protocol.AnswerNoDriver, "the guest is paused, and its driver with it")
 	}
 	x := &request{
-		generation: newGeneration(), findings: f, adder: freeset.NewAdder(f.Free),
+		generation: newGeneration(), port: s.link(), findings: f,
+		adder: freeset.NewAdder(f.Free),
 		done: make(chan error, 1), raised: time.Now(),
 	}
 	e := protocol.Event{
@@ -72,7 +74,7 @@ func (s *Source) begin(
 		e.DropMiB, e.DropMS = limits(r.Drop)
 		x.mostDrop = uint64(e.DropMiB) << 20
 	}
-	if !s.sendEvent(e) {
+	if !s.send(x.port, e) {
 		return nil, source.Failf(protocol.AnswerDriverTimeout, "the driver left no buffer for the event")
 	}
 	s.open = x
@@ -94,7 +96,7 @@ func (s *Source) complete(failure *source.Failure) {
 		return
 	}
 	if failure.Status != protocol.AnswerRefused {
-		s.sendEvent(protocol.Event{Type: protocol.EventCancel, Generation: x.generation})
+		s.send(x.port, protocol.Event{Type: protocol.EventCancel, Generation: x.generation})
 	}
 	x.done <- failure
 }

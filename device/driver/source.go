@@ -28,6 +28,10 @@ type Options struct {
 	// Zero means DefaultHoldEntries.
 	HoldEntries uint32
 
+	// PortReports lets the guest report by its serial port: see ServePort. Otherwise it can
+	// only refuse there.
+	PortReports bool
+
 	// Changed is called after each change of what Identity and Started return. It
 	// may be nil, must not block, and must not call the source.
 	Changed func()
@@ -46,14 +50,17 @@ const (
 
 // Source is the guest's driver as a source of free pages.
 type Source struct {
-	lg      *zap.Logger
-	changed func()
+	lg          *zap.Logger
+	changed     func()
+	portReports bool
 
 	mu       sync.Mutex
 	config   protocol.Config
 	eventq   *vhostuser.Queue // nil while stopped
 	identity *Identity        // nil until HELLO
 	wanted   bool             // HELLO was asked for since eventq started
+	port     *port            // the serial port's connection; nil: none
+	boot     *uint32          // the frontend's count of resets; nil before it is known
 	open     *request         // nil when nothing is asked
 	messages uint64           // that came from the driver
 	programs programs
@@ -63,7 +70,7 @@ var _ source.Source = (*Source)(nil)
 
 // New returns a source without a driver.
 func New(o Options) *Source {
-	s := &Source{lg: o.Logger, changed: o.Changed}
+	s := &Source{lg: o.Logger, changed: o.Changed, portReports: o.PortReports}
 	if s.lg == nil {
 		s.lg = zap.NewNop()
 	}
@@ -123,6 +130,7 @@ func (s *Source) QueueStarted(q *vhostuser.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.eventq, s.wanted = q, false
+	s.complete(source.Failf(protocol.AnswerNoDriver, "another driver has started the device"))
 	// A HELLO that is known by now came before this queue started: by the serial
 	// port, or in a message that waited in reportq. The driver that starts the
 	// queue may be another one.
@@ -139,9 +147,8 @@ func (s *Source) QueueStopping(q *vhostuser.Queue) {
 		// The guest may be paused, or it may have been reset and boot another
 		// kernel. The device cannot tell which. So it forgets the driver, and asks
 		// for a HELLO when the queue starts again [FBPP-INIT-2].
-		s.eventq, s.identity = nil, nil
-		s.programs.end()
-		s.changed()
+		s.eventq = nil
+		s.forget()
 	}
 	s.complete(source.Failf(protocol.AnswerNoDriver, "queues were stopped"))
 }
@@ -163,9 +170,7 @@ func (s *Source) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.complete(source.Failf(protocol.AnswerCancelled, "device was reset"))
-	s.identity = nil
-	s.programs.end()
-	s.changed()
+	s.forget()
 }
 
 // Disconnected forgets the guest: the next frontend may run another guest.
@@ -173,8 +178,15 @@ func (s *Source) Disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.complete(source.Failf(protocol.AnswerCancelled, "frontend disconnected"))
-	s.eventq, s.identity = nil, nil
+	s.eventq, s.boot = nil, nil
+	s.forget()
+}
+
+// forget forgets the driver. One that uses the serial port is asked for a HELLO. s.mu is held.
+func (s *Source) forget() {
+	s.identity = nil
 	s.programs.end()
+	s.invite()
 	s.changed()
 }
 

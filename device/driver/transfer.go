@@ -11,12 +11,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
-	"github.com/fbpp-project/fbpp/vhostuser"
 )
 
 // programMessage handles a message about programs. s.mu is held, as in all that follows
 // unless it says otherwise.
-func (s *Source) programMessage(h protocol.Header, c *vhostuser.Chain) error {
+func (s *Source) programMessage(h protocol.Header, c content) error {
 	if s.identity == nil { // the driver has said HELLO to an earlier process
 		s.lg.Info("message for no session", zap.Stringer("message", h))
 		return nil

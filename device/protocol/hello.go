@@ -29,6 +29,7 @@ const (
 	FeatureInitOnAlloc Features = 1 << 2 // pages are zeroed when they are allocated
 	FeatureDropCache   Features = 1 << 3 // the driver can drop cold page cache
 	FeaturePrograms    Features = 1 << 4 // the driver takes programs (section 9)
+	FeaturePort        Features = 1 << 5 // the driver can report by the serial port (7.4)
 )
 
 // String implements fmt.Stringer: names joined by commas, "none" for 0.
@@ -41,7 +42,7 @@ func (f Features) String() string {
 	}{
 		{FeaturePagePoison, "page-poison"}, {FeatureInitOnFree, "init-on-free"},
 		{FeatureInitOnAlloc, "init-on-alloc"}, {FeatureDropCache, "drop-cache"},
-		{FeaturePrograms, "programs"},
+		{FeaturePrograms, "programs"}, {FeaturePort, "port"},
 	} {
 		if f&of.bit != 0 {
 			names = append(names, of.name)

@@ -7,6 +7,11 @@ import "fmt"
 // RecordSize is the length of one record in bytes.
 const RecordSize = 8
 
+// MaxPortRecords is the largest number of records in one REPORT over the serial port: the
+// message then has at most 32 KiB, which Linux's driver of the port sends in one piece
+// [FBPP-PORT-6].
+const MaxPortRecords = (32<<10 - HeaderSize - TrailerSize) / RecordSize
+
 // MaxOrder is the highest order that a record can express.
 const MaxOrder = 63
 
