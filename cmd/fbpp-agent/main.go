@@ -19,11 +19,9 @@ import (
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
-	"github.com/fbpp-project/fbpp/driver-ebpf/dma"
 	"github.com/fbpp-project/fbpp/driver-ebpf/inject"
 	"github.com/fbpp-project/fbpp/driver-ebpf/preflight"
 	"github.com/fbpp-project/fbpp/driver-ebpf/program"
-	"github.com/fbpp-project/fbpp/driver-ebpf/serialport"
 	"github.com/fbpp-project/fbpp/driver-ebpf/transport"
 )
 
@@ -144,52 +142,16 @@ func serve(
 		a.SetPrograms(inject.New(judge, found.Snapshot, found.Guest))
 		eventSize = agent.ProgramBuffer
 	}
-	reached := false
-	open := func() (agent.ClosingTransport, error) {
-		t, err := openDevice(device, found.Memory(), eventSize, lg)
-		if err == nil {
-			reached = true
-			return t, nil
-		}
-		if !reached && found.Guest.Status != protocol.StatusOK {
-			refuse(lg, &found.Guest)
-		}
-		return nil, err
-	}
+	o := &opener{lg: lg, found: found, device: device, eventSize: eventSize}
 	debug.FreeOSMemory() // loading the programs took memory that is free now
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(-1)
-	err = a.Serve(ctx, open, func() {
+	err = a.Serve(ctx, o.open, func() {
 		notify(lg, daemon.SdNotifyReady)
 	})
 	notify(lg, daemon.SdNotifyStopping)
 	lg.Info("stopped")
 	return err
-}
-
-func openDevice(
-	device string, bodies *dma.Region, eventSize int, lg *zap.Logger,
-) (agent.ClosingTransport, error) {
-	bdf, err := transport.Find(device)
-	if err != nil {
-		return nil, err
-	}
-	return transport.Open(bdf, bodies, eventSize, lg.With(zap.String("device", bdf)))
-}
-
-// refuse tells the host by the serial port why the guest reports nothing. It is for
-// a kernel that does not let the agent open the device, such as under lockdown. A
-// VM without the port is no error.
-func refuse(lg *zap.Logger, guest *agent.Guest) {
-	err := serialport.Write(guest.Message())
-	switch {
-	case err == nil:
-		lg.Info("told the host by its serial port")
-	case errors.Is(err, os.ErrNotExist):
-		lg.Debug("the host is not told", zap.Error(err))
-	default:
-		lg.Warn("the host is not told", zap.Error(err))
-	}
 }
 
 // notify tells systemd a state, if systemd has started the process.

@@ -25,6 +25,7 @@ type checkReport struct {
 	MaxOrder uint8  `json:"max_order"`
 	Cache    string `json:"cache,omitempty"`
 	Hook     string `json:"hook,omitempty"`
+	Lockdown string `json:"lockdown,omitempty"`
 }
 
 // printCheck prints the result of --check. It returns found.Err, so that a guest
@@ -37,6 +38,7 @@ func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 		RAMBytes: hello.RAMBytes,
 		Features: hello.Features.String(),
 		MaxOrder: hello.MaxOrder,
+		Lockdown: found.Lockdown,
 	}
 	if found.Err != nil {
 		report.Reason = found.Err.Error()
@@ -62,6 +64,7 @@ func printCheck(w io.Writer, found *preflight.Result, asJSON bool) error {
 		{"max order", report.MaxOrder},
 		{"cache", report.Cache},
 		{"hook", report.Hook},
+		{"lockdown", report.Lockdown},
 	} {
 		fmt.Fprintf(w, "%-9s %v\n", line.name, line.value) // w remembers errors: [cli.Output]
 	}

@@ -35,6 +35,7 @@ func (g *Guest) Message() []byte {
 type Agent struct {
 	lg     *zap.Logger
 	guest  Guest
+	said   Guest       // in the last HELLO
 	walker walk.Walker // nil: nothing is reported, which guest.Status explains
 	// dropper is nil where cache cannot be dropped. dropping is its last work.
 	dropper  CacheDropper
@@ -157,14 +158,15 @@ func (a *Agent) greet(t Transport) error {
 // sendHello sends HELLO. The device may be another one than before, and not know programs.
 func (a *Agent) sendHello(t Transport) error {
 	a.known = a.programs != nil && t.KnowsPrograms()
-	if err := t.Send(Message{Head: a.guest.Message()}); err != nil {
+	a.said = t.Introduce(a.guest)
+	if err := t.Send(Message{Head: a.said.Message()}); err != nil {
 		return fmt.Errorf("send hello: %w", err)
 	}
 	return nil
 }
 
 func (a *Agent) logHello() {
-	hello := &a.guest.Hello
-	a.lg.Info("said hello", zap.Stringer("status", a.guest.Status),
+	hello := &a.said.Hello
+	a.lg.Info("said hello", zap.Stringer("status", a.said.Status),
 		zap.Stringer("features", hello.Features), zap.String("reason", hello.Reason))
 }

@@ -70,6 +70,8 @@ func (t *fakeTransport) Receive(limit time.Duration) (protocol.Event, bool, erro
 	}
 }
 
+func (t *fakeTransport) Introduce(g Guest) Guest { return g }
+
 func (t *fakeTransport) KnowsPrograms() bool { return !t.old }
 
 func (t *fakeTransport) Program() (protocol.ProgramEvent, error) {

@@ -39,6 +39,9 @@ type Transport interface {
 	// came. With a limit of 0 it does not wait. See also [Forever].
 	Receive(limit time.Duration) (event protocol.Event, ok bool, err error)
 
+	// Introduce returns what HELLO says by this transport. It may change between two HELLOs.
+	Introduce(g Guest) Guest
+
 	// KnowsPrograms reads the device's configuration anew, and says whether the device knows
 	// the messages about programs [FBPP-PROG-9].
 	KnowsPrograms() bool

@@ -33,6 +33,9 @@ type Result struct {
 	Snapshot *freepages.Snapshot
 	Err      error // behind a status other than OK: the reason at full length
 	CacheErr error // why cache cannot be dropped, where the status is OK; or nil
+	// Lockdown is the mode of kernel lockdown, or "". With any, user space drives no PCI
+	// device, so the agent needs the serial port.
+	Lockdown string
 
 	peek    *kernel.Peek
 	dropper *coldcache.Dropper
@@ -128,9 +131,10 @@ func (r *Result) describe() error {
 // prepare loads the programs. The error is why the status is not OK.
 func (r *Result) prepare(o Options) (protocol.Status, error) {
 	if text, err := os.ReadFile(lockdownFile); err == nil {
-		if mode := lockdown(string(text)); mode != "" {
-			return protocol.StatusLockdown, fmt.Errorf("kernel lockdown is at %s", mode)
-		}
+		r.Lockdown = lockdown(string(text))
+	}
+	if r.Lockdown != "" && r.Lockdown != "integrity" {
+		return protocol.StatusLockdown, r.lockdownErr()
 	}
 	peek, err := kernel.OpenPeek()
 	if err != nil {
@@ -169,6 +173,17 @@ func (r *Result) prepare(o Options) (protocol.Status, error) {
 		return protocol.StatusUnsupported, ErrNoProgram
 	}
 	return protocol.StatusOK, nil
+}
+
+func (r *Result) lockdownErr() error { return fmt.Errorf("kernel lockdown is at %s", r.Lockdown) }
+
+// Unreachable returns what HELLO says where the guest could report, but not through the
+// device. err is why the device cannot be opened; nil where lockdown forbids it.
+func (r *Result) Unreachable(err error) (protocol.Status, string) {
+	if r.Lockdown != "" {
+		return protocol.StatusLockdown, reason(r.lockdownErr())
+	}
+	return protocol.StatusUnsupported, reason(err)
 }
 
 // refusal returns the status and error for eBPF programs that could not be loaded. If the

@@ -159,6 +159,9 @@ func (p *PCI) configNow() (protocol.Config, error) {
 	return protocol.DecodeConfig(raw[:n])
 }
 
+// Introduce implements [agent.Transport].
+func (p *PCI) Introduce(g agent.Guest) agent.Guest { return g }
+
 // KnowsPrograms implements [agent.Transport].
 func (p *PCI) KnowsPrograms() bool {
 	config, err := p.configNow()

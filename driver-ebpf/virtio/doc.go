@@ -27,6 +27,8 @@ var (
 	// ErrQueueFull says that a queue has no room for a chain until the device
 	// uses an earlier one.
 	ErrQueueFull = errors.New("queue is full")
+	// ErrNoUIO says that the kernel has no uio_pci_generic.
+	ErrNoUIO = errors.New("CONFIG_UIO_PCI_GENERIC")
 )
 
 // Features that are not specific to a device (section 6).

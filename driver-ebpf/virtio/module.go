@@ -32,7 +32,7 @@ func (h host) ensureUIO() error {
 		err = errors.Join(fmt.Errorf("modprobe: %w", err), loadModules(dirs, "uio", uioDriver))
 	}
 	if _, statErr := os.Stat(driver); statErr != nil {
-		return fmt.Errorf("load %s (CONFIG_UIO_PCI_GENERIC): %w", uioDriver, err)
+		return fmt.Errorf("load %s (%w): %w", uioDriver, ErrNoUIO, err)
 	}
 	return nil
 }
