@@ -49,7 +49,7 @@ type setup struct {
 	noDevice    bool
 	socket      string // "": start fbppd; else the socket of a backend to use instead
 	noIntegrity bool
-	agentPort   bool // add the serial port over which an agent can refuse
+	agentPort   bool // add the serial port by which an agent can report
 	backendArgs []string
 	device      map[string]string // further properties of the device
 	port        string            // the PCIe root port that it is behind
@@ -92,6 +92,9 @@ func boot(t testing.TB, s setup) *machine {
 	}
 	if s.timeout == 0 {
 		s.timeout = hangTimeout
+	}
+	if s.agentPort {
+		s.backendArgs = append([]string{"--agent-port=report"}, s.backendArgs...)
 	}
 	if s.introspect {
 		s.noAgent = true

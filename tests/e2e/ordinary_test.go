@@ -6,9 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -210,38 +208,5 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 	m.requireSound() // on the source
 	m.capability("return-path", false)
 	requireHints(t, m.migrate(), "ok")
-	m.requireSound()
-}
-
-// Lockdown at confidentiality forbids that a program of the guest drives a PCI
-// device. The agent says so in its log and over the serial port. The device has no
-// driver, so the status of the hints is "no-driver".
-func TestGuestUnderLockdownRefuses(t *testing.T) {
-	kernelLine := []string{"lockdown=confidentiality"}
-	m := boot(t, setup{noAgent: true, agentPort: true, kernelLine: kernelLine})
-	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
-		t.Fatal(err)
-	}
-	state, err := m.backend.AwaitDriver(m.ctx)
-	if err != nil || state != "refuses" {
-		said, _ := m.agentOutput()
-		t.Fatalf("the driver is %q: %v; the agent says: %s", state, err, said)
-	}
-	status, err := m.backend.Control.Status(m.ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const why = "kernel lockdown is at confidentiality"
-	if status.Driver.Reason != why || !strings.Contains(m.backend.Log(), why) {
-		t.Errorf("fbppd says %q, want %q; its log:\n%s", status.Driver.Reason, why, m.backend.Log())
-	}
-	for said := ""; !strings.Contains(said, "lockdown"); {
-		time.Sleep(10 * time.Millisecond)
-		var err error
-		if said, err = m.agentOutput(); err != nil {
-			t.Fatalf("the agent's output does not name lockdown: %v", err)
-		}
-	}
-	requireHints(t, m.migrate(), "no-driver")
 	m.requireSound()
 }

@@ -37,8 +37,8 @@ type Config struct {
 	// Port puts the fbpp device behind a PCIe root port with this id. On the root
 	// bus, which is the default, a guest cannot reset a single device.
 	Port string
-	// AgentSocket is the backend's socket for the serial port over which an agent
-	// can refuse. If it is empty the VM has no such port.
+	// AgentSocket is the backend's socket for the serial port by which an agent
+	// can report. If it is empty the VM has no such port.
 	AgentSocket string
 	// Devices are further devices, as in QEMU's option -device.
 	Devices []string

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/tests/guest"
+	"github.com/fbpp-project/fbpp/tests/lab"
+)
+
+// lockedDown is a guest whose kernel gives user space no PCI device, as under Secure Boot.
+func lockedDown(series guest.Series) setup {
+	return setup{
+		series: series, memoryMiB: 768, agentPort: true, kernelLine: []string{"lockdown=integrity"},
+	}
+}
+
+// The kernels of Debian 12 and 13.
+func eachDebian(t *testing.T, f func(t *testing.T, series guest.Series)) {
+	for _, series := range guest.AllSeries() {
+		if series == "6.1" || series == "6.12" {
+			t.Run(string(series), func(t *testing.T) { f(t, series) })
+		}
+	}
+}
+
+// The agent reports by the serial port. It does so at the next host, too, whose fbppd is
+// another process.
+func TestGuestUnderLockdownReports(t *testing.T) {
+	eachDebian(t, func(t *testing.T, series guest.Series) {
+		m := boot(t, lockedDown(series))
+		m.requirePort()
+		info, err := m.vm.Fill(m.ctx, 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, hop := range []string{"first", "second"} {
+			// A page that is written meanwhile is no free page afterwards.
+			m.integrity("pause")
+			dst, backend := m.startMigration(0)
+			m.awaitHints("ok")
+			source := m.backend
+			status, err := source.Control.Status(m.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			figures := m.arrive(dst, backend)
+			m.integrity("resume")
+			m.requireSound()
+			requireHints(t, figures, "ok")
+			free := min(info.Buddy, m.memory().Buddy)
+			if skipped := figures.Hints.Skipped; skipped*100 < free*95 {
+				t.Errorf("skipped %d pages of %d that were free", skipped, free)
+			}
+			t.Logf("%s hop: %v", hop, exchange(status.Last))
+			m.awaitDriver()
+			m.requirePort()
+		}
+	})
+}
+
+// requirePort checks that the driver speaks by the serial port.
+func (m *machine) requirePort() {
+	m.t.Helper()
+	status, err := m.backend.Control.Status(m.ctx)
+	if err != nil || status.DriverState != "ready" || !status.Driver.Port {
+		m.t.Fatalf("the driver is %q, %+v, %v", status.DriverState, status.Driver, err)
+	}
+}
+
+// exchange returns the time of a request's phases.
+func exchange(x *device.Exchange) map[string]time.Duration {
+	phases := make(map[string]time.Duration)
+	for _, p := range x.Phases {
+		phases[p.Name] = x.Phase(p.Name)
+	}
+	return phases
+}
+
+// The port copies the records once, and QEMU passes them on by a socket.
+func TestTimeOfTheSerialPort(t *testing.T) {
+	if !*soak {
+		t.Skip("it measures, and needs two guests: with -soak")
+	}
+	const runs = 5
+	phases := func(s setup) map[string]time.Duration {
+		m := boot(t, s)
+		sum := make(map[string]time.Duration)
+		for range runs {
+			dst, backend := m.startMigration(0)
+			m.awaitHints("ok")
+			status, err := m.backend.Control.Status(m.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, took := range exchange(status.Last) {
+				sum[name] += took / runs
+			}
+			m.arrive(dst, backend)
+			m.awaitDriver()
+		}
+		return sum
+	}
+	port := lockedDown(guest.Default())
+	queues := port
+	queues.agentPort, queues.kernelLine = false, nil
+	byPort, byQueue := phases(port), phases(queues)
+	for name, took := range byQueue {
+		t.Logf("%s: %v by the queues, %v by the port: %.2f times", name, took, byPort[name],
+			float64(byPort[name])/float64(max(took, 1)))
+	}
+	if byPort["walk"] == 0 || byPort["transfer"] == 0 {
+		t.Errorf("phases by the port: %v", byPort)
+	}
+}
+
+// A guest that restarts its agent, or boots anew, and an fbppd that is started anew.
+func TestSerialPortIsTakenUpAgain(t *testing.T) {
+	m := boot(t, lockedDown(guest.Default()))
+	t.Run("by another agent", func(t *testing.T) {
+		defer m.in(t)()
+		m.signalAgent(syscall.SIGKILL)
+		m.waitAgent()
+		m.startAgent()
+		m.requirePort()
+	})
+	t.Run("by another fbppd", func(t *testing.T) {
+		defer m.in(t)()
+		m.backend.Kill()
+		if err := m.backend.Restart(m.ctx); err != nil {
+			t.Fatal(err)
+		}
+		m.awaitDriver()
+		m.requirePort()
+		for { // QEMU connects its device to fbppd by another socket
+			status, err := m.backend.Control.Status(m.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status.Connected {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	requireHints(t, m.migrate(), "ok")
+	m.requireSound()
+}
+
+// Without reports by the port, and at lockdown=confidentiality, where eBPF cannot read the
+// kernel, the agent says why. So it does at the next host.
+func TestGuestUnderLockdownRefuses(t *testing.T) {
+	for mode, args := range map[string][]string{
+		"confidentiality": nil,
+		"integrity":       {"--agent-port=refuse-only"},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			s := lockedDown(guest.Default())
+			s.memoryMiB, s.noAgent, s.backendArgs = 0, true, args
+			s.kernelLine = []string{"lockdown=" + mode}
+			m := boot(t, s)
+			if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
+				t.Fatal(err)
+			}
+			why := "kernel lockdown is at " + mode
+			m.requireRefusal(why)
+			for said := ""; !strings.Contains(said, why); time.Sleep(10 * time.Millisecond) {
+				var err error
+				if said, err = m.agentOutput(); err != nil {
+					t.Fatalf("the agent's output does not name lockdown: %v", err)
+				}
+			}
+			// Without reports by the port QEMU asks nobody but a driver of the device.
+			want := "no-driver"
+			if args == nil {
+				want = "refused"
+			}
+			requireHints(t, m.migrate(), want)
+			m.requireSound()
+			m.requireRefusal(why)
+		})
+	}
+}
+
+// requireRefusal waits until fbppd knows that the driver refuses, and checks the reason.
+func (m *machine) requireRefusal(why string) {
+	m.t.Helper()
+	state, err := m.backend.AwaitDriver(m.ctx)
+	if err != nil || state != "refuses" {
+		said, _ := m.agentOutput()
+		m.t.Fatalf("the driver is %q: %v; the agent says: %s", state, err, said)
+	}
+	status, err := m.backend.Control.Status(m.ctx)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if status.Driver.Reason != why || !strings.Contains(m.backend.Log(), why) {
+		m.t.Errorf("fbppd says %q, want %q; its log:\n%s", status.Driver.Reason, why, m.backend.Log())
+	}
+}
+
+// A kernel without uio_pci_generic gives the agent no device either.
+func TestGuestWithoutUIO(t *testing.T) {
+	const module = "uio_pci_generic.ko"
+	s := setup{agentPort: true, files: make(map[string]string)}
+	modules := parts.Kernel(guest.Default()).Modules
+	for _, path := range modules {
+		if strings.HasSuffix(path, module) { // another one instead, that is loaded already
+			s.files["/modules/"+filepath.Base(path)] = modules[0]
+		}
+	}
+	if len(s.files) != 1 || strings.HasSuffix(modules[0], module) {
+		t.Fatalf("the kernel's modules are %q", modules)
+	}
+	m := boot(t, s)
+	m.requirePort()
+	requireHints(t, m.migrate(), "ok")
+	m.requireSound()
+}
