@@ -22,7 +22,8 @@ func print(out io.Writer, s device.Status) error {
 	row("hints", "%s", choose(s.Enabled, "enabled", "disabled"))
 	row("cache", "%s", cacheLine(s))
 	row("frontend", "%s", choose(s.Connected, "connected", "none"))
-	row("driver", "%s", s.DriverState)
+	row("driver", "%s%s", s.DriverState,
+		choose(s.Driver != nil && s.Driver.Port, ", by the serial port", ""))
 	if d := s.Driver; d != nil {
 		row("guest", "%s", d.Release)
 		if d.Reason != "" && s.DriverState == "refuses" { // else it is about the cache
