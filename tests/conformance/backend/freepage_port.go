@@ -67,9 +67,12 @@ func (p *serialPort) next() protocol.Event {
 	return e
 }
 
-// expect fails unless the next event has that type.
+// expect fails unless the next event has that type. A device may ask for a HELLO at any time.
 func (p *serialPort) expect(want protocol.EventType) protocol.Event {
 	e := p.next()
+	for e.Type == protocol.EventChanged && want != e.Type {
+		e = p.next()
+	}
 	if e.Type != want {
 		p.Failf("the device sent %v by the port", e)
 	}
@@ -127,9 +130,9 @@ func fpPortAsks(s *session) {
 }
 
 func fpPortAnswers(s *session) {
+	m := s.bootDriver() // it has guest memory, and the driver at the port replaces its driver
 	port := s.port()
 	s.need(port.reports, "the device takes only refusals by the port")
-	m := s.bootDriver() // it has guest memory, and the driver at the port replaces its driver
 	port.write(helloMessage(protocol.StatusOK, protocol.FeaturePort))
 	port.sync()
 	m.ask()
