@@ -40,6 +40,14 @@ type pair struct {
 	figures             *vm.Migration
 }
 
+func (p *pair) close() {
+	for _, e := range []*end{p.source, p.destination} {
+		if e != nil {
+			e.close()
+		}
+	}
+}
+
 // bootsAtOnce bounds how many guests boot beside each other: more are slower in sum.
 const bootsAtOnce = 2
 
@@ -54,12 +62,8 @@ func (g *grower) run(ctx context.Context, s step, round int) growth {
 	n, _, _ := s.guests()
 	pairs := make([]pair, n)
 	defer func() {
-		for _, p := range pairs {
-			for _, e := range []*end{p.source, p.destination} {
-				if e != nil {
-					e.close()
-				}
-			}
+		for i := range pairs {
+			pairs[i].close()
 		}
 	}()
 	if err := g.measureAll(ctx, s, pairs); err != nil {
@@ -81,6 +85,8 @@ func (g *grower) measureAll(ctx context.Context, s step, pairs []pair) error {
 		return err
 	}
 	config.CPUs = cpus
+	// Many guests at once are slow, and the time is what is to be measured.
+	config.Device = map[string]string{"hint-timeout": "60000"}
 	boots, booting := errgroup.WithContext(ctx)
 	boots.SetLimit(bootsAtOnce)
 	for i := range pairs {

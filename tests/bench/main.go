@@ -30,7 +30,7 @@ func main() { cli.Main("bench", bench) }
 // options are what the command line says.
 type options struct {
 	quick, anew    bool
-	growth         bool
+	growth, trace  bool
 	rounds, memory int
 	publish        string
 	redraw         string
@@ -44,6 +44,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "run the few migrations that tell most")
 	flags.BoolVar(&o.growth, "growth", false,
 		"run fbpp alone, with larger guests, more CPUs, and more guests at once")
+	flags.BoolVar(&o.trace, "trace", false,
+		"draw where the time of fbpp's exchange with a guest goes")
 	flags.BoolVar(&o.anew, "anew", false, "do not continue earlier results")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each migration is run, in turn with the others")
 	flags.IntVar(&o.memory, "memory", 0,
@@ -63,8 +65,11 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	if err := cli.Parse(flags, args, stdout); err != nil {
 		return o, err
 	}
-	if o.growth && (o.quick || o.memory != 0 || o.publish != "") {
+	if o.growth && (o.trace || o.quick || o.memory != 0 || o.publish != "") {
 		return o, cli.Usagef("--growth goes with --rounds, --only, --anew and --kernel alone")
+	}
+	if o.trace && (o.quick || o.memory != 0) {
+		return o, cli.Usagef("--trace goes with --rounds, --publish and --kernel alone")
 	}
 	if o.rounds < 1 {
 		return o, cli.Usagef("--rounds %d: the least is 1", o.rounds)
@@ -107,6 +112,9 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	if o.redraw != "" {
 		return redraw(o.redraw)
+	}
+	if o.trace {
+		return trace(ctx, o, stdout)
 	}
 	if o.growth {
 		return grow(ctx, o, args, stdout)
