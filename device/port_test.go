@@ -3,8 +3,10 @@
 package device_test
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -320,4 +322,40 @@ func TestADriverThatStartsTheDeviceEndsTheRequestAtThePort(t *testing.T) {
 	m.must(m.events.Kick.Raise())
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
+}
+
+// stuckConn is a port whose guest stopped in the middle of a message. A read ends only if
+// there is a limit to it.
+type stuckConn struct {
+	net.Conn
+	sent    []byte
+	limited bool
+	closed  chan struct{}
+}
+
+func (c *stuckConn) SetReadDeadline(end time.Time) error { c.limited = !end.IsZero(); return nil }
+func (c *stuckConn) Write(p []byte) (int, error)         { return len(p), nil }
+func (c *stuckConn) Close() error                        { close(c.closed); return nil }
+
+func (c *stuckConn) Read(p []byte) (int, error) {
+	if len(c.sent) > 0 {
+		n := copy(p, c.sent)
+		c.sent = c.sent[n:]
+		return n, nil
+	}
+	if c.limited {
+		return 0, os.ErrDeadlineExceeded
+	}
+	<-c.closed
+	return 0, io.EOF
+}
+
+func TestAMessageThatDoesNotEndEndsThePort(t *testing.T) {
+	for _, cut := range []int{1, protocol.HeaderSize, 100} {
+		c := &stuckConn{sent: portHello()[:cut], closed: make(chan struct{})}
+		err := device.New(device.Options{Port: device.PortReport}).ServePort(c)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after %d bytes: %v", cut, err)
+		}
+	}
 }

@@ -44,10 +44,13 @@ func (p *port) send(e protocol.Event) bool {
 // portFrame is a message that came by the port.
 type portFrame []byte
 
-func (f portFrame) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(f).ReadAt(p, off) }
-func (f portFrame) Readable() []vhostuser.Segment           { return []vhostuser.Segment{{Bytes: f}} }
-func (f portFrame) ReadableLen() uint32                     { return uint32(len(f)) }
-func (f portFrame) WritableLen() uint32                     { return 0 }
+func (f portFrame) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(f).ReadAt(p, off)
+}
+
+func (f portFrame) Readable() []vhostuser.Segment { return []vhostuser.Segment{{Bytes: f}} }
+func (f portFrame) ReadableLen() uint32           { return uint32(len(f)) }
+func (f portFrame) WritableLen() uint32           { return 0 }
 
 // ServePort serves one connection of the guest's serial port (docs/spec.md, section 7.4), and
 // closes it. It returns when the connection ends, which is no error, or carries anything but

@@ -14,10 +14,14 @@ import (
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
 
+// portModule drives the serial port. In some of Debian's kernels it is built in.
+const portModule = "virtio_console"
+
 // lockedDown is a guest whose kernel gives user space no PCI device, as under Secure Boot.
 func lockedDown(series guest.Series) setup {
 	return setup{
-		series: series, memoryMiB: 768, agentPort: true, kernelLine: []string{"lockdown=integrity"},
+		series: series, memoryMiB: 768, agentPort: true, modules: []string{portModule},
+		kernelLine: []string{"lockdown=integrity"},
 	}
 }
 
@@ -208,7 +212,7 @@ func (m *machine) requireRefusal(why string) {
 // A kernel without uio_pci_generic gives the agent no device either.
 func TestGuestWithoutUIO(t *testing.T) {
 	const module = "uio_pci_generic.ko"
-	s := setup{agentPort: true, files: make(map[string]string)}
+	s := setup{agentPort: true, modules: []string{portModule}, files: make(map[string]string)}
 	modules := parts.Kernel(guest.Default()).Modules
 	for _, path := range modules {
 		if strings.HasSuffix(path, module) { // another one instead, that is loaded already
