@@ -25,48 +25,82 @@ func lockedDown(series guest.Series) setup {
 	}
 }
 
-// The kernels of Debian 12 and 13.
-func eachDebian(t *testing.T, f func(t *testing.T, series guest.Series)) {
-	for _, series := range guest.AllSeries() {
-		if series == "6.1" || series == "6.12" {
-			t.Run(string(series), func(t *testing.T) { f(t, series) })
-		}
-	}
-}
-
 // The agent reports by the serial port. It does so at the next host, too, whose fbppd is
 // another process.
 func TestGuestUnderLockdownReports(t *testing.T) {
-	eachDebian(t, func(t *testing.T, series guest.Series) {
-		m := boot(t, lockedDown(series))
-		m.requirePort()
-		info, err := m.vm.Fill(m.ctx, 512)
-		if err != nil {
-			t.Fatal(err)
+	for _, series := range guest.AllSeries() {
+		then, debian := map[guest.Series]func(*machine){ // the kernels of Debian 12 and 13
+			guest.Linux6_1:  (*machine).requireRefusalAtTheNextHost,
+			guest.Linux6_12: (*machine).requirePortTakenUpAgain,
+		}[series]
+		if !debian {
+			continue
 		}
-		for _, hop := range []string{"first", "second"} {
+		t.Run(string(series), func(t *testing.T) {
+			m := boot(t, lockedDown(series))
+			m.requirePort()
+			info, err := m.vm.Fill(m.ctx, 512)
+			if err != nil {
+				t.Fatal(err)
+			}
 			// A page that is written meanwhile is no free page afterwards.
 			m.integrity("pause")
 			dst, backend := m.startMigration(0)
 			m.awaitHints("ok")
-			source := m.backend
-			status, err := source.Control.Status(m.ctx)
+			status, err := m.backend.Control.Status(m.ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Logf("the request took %v", exchange(status.Last))
 			figures := m.arrive(dst, backend)
 			m.integrity("resume")
 			m.requireSound()
-			requireHints(t, figures, "ok")
 			free := min(info.Buddy, m.memory().Buddy)
 			if skipped := figures.Hints.Skipped; skipped*100 < free*95 {
 				t.Errorf("skipped %d pages of %d that were free", skipped, free)
 			}
-			t.Logf("%s hop: %v", hop, exchange(status.Last))
 			m.awaitDriver()
 			m.requirePort()
+			then(m)
+		})
+	}
+}
+
+// requireRefusalAtTheNextHost moves the guest to a host that takes no reports by the port.
+func (m *machine) requireRefusalAtTheNextHost() {
+	m.t.Helper()
+	m.setup.backendArgs = append(m.setup.backendArgs, "--agent-port=refuse-only")
+	requireHints(m.t, m.migrate(), "ok")
+	m.requireRefusal("kernel lockdown is at integrity")
+	requireHints(m.t, m.migrate(), "no-driver")
+	m.requireSound()
+}
+
+// requirePortTakenUpAgain starts agent and fbppd anew, and moves the guest.
+func (m *machine) requirePortTakenUpAgain() {
+	m.t.Helper()
+	m.signalAgent(syscall.SIGKILL)
+	m.waitAgent()
+	m.startAgent()
+	m.requirePort()
+	m.backend.Kill()
+	if err := m.backend.Restart(m.ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	m.awaitDriver()
+	m.requirePort()
+	for { // QEMU connects its device to fbppd by another socket
+		status, err := m.backend.Control.Status(m.ctx)
+		if err != nil {
+			m.t.Fatal(err)
 		}
-	})
+		if status.Connected {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	requireHints(m.t, m.migrate(), "ok")
+	m.requireSound()
 }
 
 // requirePort checks that the driver speaks by the serial port.
@@ -124,72 +158,26 @@ func TestTimeOfTheSerialPort(t *testing.T) {
 	}
 }
 
-// A guest that restarts its agent, or boots anew, and an fbppd that is started anew.
-func TestSerialPortIsTakenUpAgain(t *testing.T) {
-	m := boot(t, lockedDown(guest.Default()))
-	t.Run("by another agent", func(t *testing.T) {
-		defer m.in(t)()
-		m.signalAgent(syscall.SIGKILL)
-		m.waitAgent()
-		m.startAgent()
-		m.requirePort()
-	})
-	t.Run("by another fbppd", func(t *testing.T) {
-		defer m.in(t)()
-		m.backend.Kill()
-		if err := m.backend.Restart(m.ctx); err != nil {
-			t.Fatal(err)
-		}
-		m.awaitDriver()
-		m.requirePort()
-		for { // QEMU connects its device to fbppd by another socket
-			status, err := m.backend.Control.Status(m.ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if status.Connected {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-	})
-	requireHints(t, m.migrate(), "ok")
-	m.requireSound()
-}
-
-// Without reports by the port, and at lockdown=confidentiality, where eBPF cannot read the
-// kernel, the agent says why. So it does at the next host.
+// At lockdown=confidentiality eBPF cannot read the kernel. The agent says so in its log and
+// by the serial port, and at the next host, too.
 func TestGuestUnderLockdownRefuses(t *testing.T) {
-	for mode, args := range map[string][]string{
-		"confidentiality": nil,
-		"integrity":       {"--agent-port=refuse-only"},
-	} {
-		t.Run(mode, func(t *testing.T) {
-			s := lockedDown(guest.Default())
-			s.memoryMiB, s.noAgent, s.backendArgs = 0, true, args
-			s.kernelLine = []string{"lockdown=" + mode}
-			m := boot(t, s)
-			if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
-				t.Fatal(err)
-			}
-			why := "kernel lockdown is at " + mode
-			m.requireRefusal(why)
-			for said := ""; !strings.Contains(said, why); time.Sleep(10 * time.Millisecond) {
-				var err error
-				if said, err = m.agentOutput(); err != nil {
-					t.Fatalf("the agent's output does not name lockdown: %v", err)
-				}
-			}
-			// Without reports by the port QEMU asks nobody but a driver of the device.
-			want := "no-driver"
-			if args == nil {
-				want = "refused"
-			}
-			requireHints(t, m.migrate(), want)
-			m.requireSound()
-			m.requireRefusal(why)
-		})
+	s := lockedDown(guest.Default())
+	s.memoryMiB, s.noAgent, s.kernelLine = 0, true, []string{"lockdown=confidentiality"}
+	m := boot(t, s)
+	if err := m.vm.Spawn(m.ctx, agentName, lab.AgentPath); err != nil {
+		t.Fatal(err)
 	}
+	const why = "kernel lockdown is at confidentiality"
+	m.requireRefusal(why)
+	for said := ""; !strings.Contains(said, why); time.Sleep(10 * time.Millisecond) {
+		var err error
+		if said, err = m.agentOutput(); err != nil {
+			t.Fatalf("the agent's output does not name lockdown: %v", err)
+		}
+	}
+	requireHints(t, m.migrate(), "refused")
+	m.requireSound()
+	m.requireRefusal(why)
 }
 
 // requireRefusal waits until fbppd knows that the driver refuses, and checks the reason.
