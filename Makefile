@@ -111,11 +111,13 @@ qemu-bisect: ## build after each patch
 
 ##@ Packages
 
-.PHONY: packages packages-check
+.PHONY: packages packages-check packages-qemu
 packages: go ## make fbppd and fbpp-agent as .deb and .rpm, into build/packages
 	@./contrib/packaging/build.sh build/packages
 packages-check: machine ## make them twice, compare, install and purge them on new Debians
 	@./contrib/packaging/test.sh $(SUITES)
+packages-qemu: ## make Debian's QEMU with the series as a .deb, an hour long
+	@./contrib/packaging/qemu.sh build/packages
 
 ##@ Other
 
