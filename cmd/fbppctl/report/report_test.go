@@ -4,6 +4,7 @@ package report
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 )
@@ -50,6 +51,20 @@ func TestLinesAreMediansOfWhatCompleted(t *testing.T) {
 		"| 90.0 MiB, 0.20 s | # |"
 	if got := full().Row(); got != row {
 		t.Errorf("got %s", got)
+	}
+}
+
+// The table in README has the columns of a row.
+func TestRowsFitTheTable(t *testing.T) {
+	text, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(text), "\n## Reports from the field\n")
+	_, table, header := strings.Cut(table, "\n| processor |")
+	head, _, _ := strings.Cut("| processor |"+table, "\n")
+	if !found || !header || strings.Count(full().Row(), "|") != strings.Count(head, "|") {
+		t.Errorf("the table is %q, a row %q", head, full().Row())
 	}
 }
 
