@@ -3,9 +3,12 @@
 package libvirt
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/fbpp-project/fbpp/cmd/fbppctl/report"
 )
 
 // One machine moves there and back by each kind of migration that libvirt has, and is
@@ -29,6 +32,7 @@ func TestMigrationsWithLibvirt(t *testing.T) {
 			t.FailNow()
 		}
 	}
+	run("report", func() { m.report() })
 	run("live", func() { m.migrate(b) })
 	run("p2p", func() { m.migrate(a, "--p2p") })
 	run("parallel", func() { m.migrate(b, "--parallel", "--parallel-connections=2") })
@@ -36,6 +40,28 @@ func TestMigrationsWithLibvirt(t *testing.T) {
 	run("postcopy", func() { m.migrateByPostcopy(a) })
 	run("save and restore", func() { m.saveAndRestore() })
 	m.endLoad()
+}
+
+// report has fbppctl measure migrations of the machine, which stays where it is. libvirt does
+// not know of them, and goes on with the machine as before.
+func (m *machine) report() {
+	m.t.Helper()
+	m.at.mustRun(m.ctx, "fbppctl", "report", "--domain="+machineName, "--rounds=1",
+		"--output=/var/log/report")
+	var r report.Report
+	if err := json.Unmarshal([]byte(m.at.read("var/log/report.json")), &r); err != nil {
+		m.t.Fatal(err)
+	}
+	if len(r.Measured) != 2 || r.Measured[0].Hints != "disabled" || r.Measured[1].Hints != "ok" ||
+		r.Measured[1].Result != "completed" {
+		m.t.Errorf("measured %+v", r.Measured)
+	}
+	m.at.await("libvirt to see that the machine runs", m.ctx, func() bool {
+		said, _ := m.at.run(m.ctx, "virsh", "domstate", machineName)
+		return strings.TrimSpace(said) == "running"
+	})
+	m.requireSound()
+	m.awaitDriver()
 }
 
 // awaitNoFbppd waits until the hook has stopped the machine's fbppd on a host.
