@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	field "github.com/fbpp-project/fbpp/cmd/fbppctl/report"
 	"github.com/fbpp-project/fbpp/tests/guest"
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
@@ -36,9 +36,7 @@ type origin struct {
 func describe(
 	ctx context.Context, parts *lab.Lab, series guest.Series, args []string,
 ) (origin, error) {
-	cpuinfo, _ := os.ReadFile("/proc/cpuinfo") // "unknown" without it
-	var info unix.Sysinfo_t
-	_ = unix.Sysinfo(&info) // fails for a bad address only
+	here := field.ThisHost()
 	programs, err := digest(parts, series)
 	if err != nil {
 		return origin{}, fmt.Errorf("read the programs: %w", err)
@@ -47,8 +45,7 @@ func describe(
 		Command: strings.Join(append([]string{"go run ./tests/bench"}, args...), " "),
 		Commit:  commit(ctx, parts.Root), Programs: programs,
 		QEMU: parts.Version, Kernel: parts.Kernel(series).Version, Accel: string(parts.Accel),
-		Host: hostKernel(), CPU: cpuModel(string(cpuinfo)), CPUs: runtime.NumCPU(),
-		MemoryMB: int(uint64(info.Totalram) * uint64(info.Unit) >> 20),
+		Host: hostKernel(), CPU: here.CPU, CPUs: here.CPUs, MemoryMB: int(here.MemoryBytes >> 20),
 	}, nil
 }
 
@@ -76,16 +73,6 @@ func hostKernel() string {
 		return "unknown"
 	}
 	return unix.ByteSliceToString(uts.Release[:])
-}
-
-// cpuModel returns the first model name of /proc/cpuinfo.
-func cpuModel(cpuinfo string) string {
-	for line := range strings.Lines(cpuinfo) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
 }
 
 // commit returns the revision of the checkout, with "+" after it when there are
