@@ -116,7 +116,7 @@ packages: go ## make fbppd and fbpp-agent as .deb and .rpm, into build/packages
 	@./contrib/packaging/build.sh build/packages
 packages-check: machine ## make them twice, compare, install and purge them on new Debians
 	@./contrib/packaging/test.sh $(SUITES)
-packages-qemu: ## make Debian's QEMU with the series as a .deb, an hour long
+packages-qemu: ## make Debian's QEMU with the series as a .deb, which takes long
 	@./contrib/packaging/qemu.sh build/packages
 
 ##@ Other

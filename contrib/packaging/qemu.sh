@@ -4,7 +4,7 @@
 # Makes the Debian package qemu-system-x86-fbpp: Debian's QEMU with the series for
 # operators, of Debian's source package, by its rules and with its configuration, for x86-64
 # guests. It lies beside Debian's own packages, in a folder of its own:
-# contrib/packaging/qemu.sh [--configure-only] FOLDER. An hour on two cores, and 8 GB below
+# contrib/packaging/qemu.sh [--configure-only] FOLDER. It takes long, and some gigabytes below
 # ~/.cache/fbpp, where a new Debian of the package's release is kept to build in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
