@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// previousFile names the commit that the next one is tried against: the newest whose messages
-// between fbppd, agent or QEMU are others than now. There are no releases yet.
+// previousFile names the commit that this one is tried against. Its messages between fbppd,
+// agent and QEMU are others than now. There are no releases yet.
 const previousFile = "PREVIOUS"
 
 // previousAgent is the path of the previous version's agent in a guest.
