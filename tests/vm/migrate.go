@@ -30,12 +30,24 @@ type Migration struct {
 		DowntimeBytes int64 `json:"downtime-bytes"`
 	} `json:"ram"`
 	Hints *Hints `json:"free-page-hints"` // nil without the device
+	Load  *Load  `json:"fast-snapshot-load"`
 
 	// Blocktime is how long all processors of a destination stood still at once to wait for
 	// pages, and VCPUBlocktime how long each did. They are known after postcopy, with the
 	// capability postcopy-blocktime.
 	Blocktime     int64   `json:"postcopy-blocktime"`
 	VCPUBlocktime []int64 `json:"postcopy-vcpu-blocktime"`
+}
+
+// Load is what query-migrate says at a destination whose RAM comes from a file while the
+// guest runs: FastSnapshotLoadInfo of the QEMU series. Sizes are in bytes.
+type Load struct {
+	Total      int64 `json:"total"` // of RAM that is in the file
+	Remaining  int64 `json:"remaining"`
+	Read       int64 `json:"read"`
+	Faults     int64 `json:"faults"`      // pages loaded as somebody waited for them
+	ZeroFaults int64 `json:"zero-faults"` // those of them that are not in the file
+	Time       int64 `json:"time"`        // milliseconds
 }
 
 // Hints is what query-migrate says about free page hints: the
