@@ -33,6 +33,8 @@ type Adder struct {
 	size uint32   // the most blocks of a bin
 	bins []uint32 // one bin after the other; each block is packed by pack
 	ends []uint32 // where each bin's blocks end in bins
+
+	overlapOK bool // for the blocks in the bins
 }
 
 // NewAdder returns an Adder for s. It is of no use after s.SetMemory or s.Reset.
@@ -65,15 +67,15 @@ func (a *Adder) resize(size uint32) {
 // Add is Set.Add, with one difference: an overlap with a block in a bin may be found
 // later. Then Add or Flush returns ErrOverlap, and done says nothing.
 func (a *Adder) Add(blocks []Block, overlapOK bool) (done int, outside uint64, err error) {
-	if overlapOK {
-		// The blocks before must not overlap, but these may.
+	if overlapOK != a.overlapOK {
+		// What is in the bins must not overlap, but these may, or the other way round.
 		if err := a.Flush(); err != nil {
 			return 0, 0, err
 		}
-		return a.set.Add(blocks, true)
+		a.overlapOK = overlapOK
 	}
 	if a.base == nil || !scattered(blocks) {
-		return a.set.Add(blocks, false)
+		return a.set.Add(blocks, overlapOK)
 	}
 	if a.bins == nil {
 		a.bins = make([]uint32, len(a.ends)*int(a.size))
@@ -87,7 +89,7 @@ func (a *Adder) Add(blocks []Block, overlapOK bool) (done int, outside uint64, e
 			break
 		}
 		// This is no block for a bin, or else the first of another area.
-		n, left, err := a.set.Add(blocks[done:done+1], false)
+		n, left, err := a.set.Add(blocks[done:done+1], overlapOK)
 		if outside += left; err != nil {
 			return done, outside, err
 		}
@@ -174,7 +176,7 @@ func (a *Adder) empty(area, n int) error {
 			}
 		}
 	}
-	var twice, more uint64
+	var more, again uint64
 	for _, packed := range bin {
 		from, last := packed>>6, packed&63
 		c := chunks[from>>chunkShift%regionChunks]
@@ -185,14 +187,16 @@ func (a *Adder) empty(area, n int) error {
 		}
 		mask := (uint64(2)<<last - 1) << (from & 63)
 		word := &c[from>>6%chunkWords]
-		twice |= *word & mask
+		if both := *word & mask; both != 0 {
+			again += uint64(bits.OnesCount64(both))
+		}
 		*word |= mask
 		more += uint64(last)
 	}
-	if twice != 0 {
+	if again != 0 && !a.overlapOK {
 		return ErrOverlap
 	}
-	a.set.free += uint64(len(bin)) + more
+	a.set.free += uint64(len(bin)) + more - again
 	return nil
 }
 
