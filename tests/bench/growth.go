@@ -72,6 +72,7 @@ type growth struct {
 	Round int    `json:"round"` // counts from 1
 	Error string `json:"error,omitempty"`
 
+	WakeupUS   float64 `json:"wakeup_us"`
 	WalkUS     float64 `json:"walk_us"`
 	DecodeUS   float64 `json:"decode_us"`
 	ExchangeUS float64 `json:"exchange_us"`
@@ -94,6 +95,7 @@ type growthFigure struct {
 
 func growthFigures() []growthFigure {
 	return []growthFigure{
+		{"Wake-up, ms", 1e-3, func(g *growth) float64 { return g.WakeupUS }},
 		{"Walk, ms", 1e-3, func(g *growth) float64 { return g.WalkUS }},
 		{"Exchange, ms", 1e-3, func(g *growth) float64 { return g.ExchangeUS }},
 		{"Decode, ms", 1e-3, func(g *growth) float64 { return g.DecodeUS }},

@@ -150,6 +150,7 @@ func (one *growth) fill(pairs []pair) error {
 	phase := func(name string) float64 {
 		return of(func(p *pair) int64 { return p.figures.Hints.Phase(name) })
 	}
+	one.WakeupUS = phase(source.PhaseWakeup)
 	one.WalkUS, one.DecodeUS = phase(source.PhaseWalk), phase(source.PhaseDecode)
 	one.ExchangeUS = of(func(p *pair) int64 { return p.figures.Hints.Exchange })
 	one.ArmUS = of(func(p *pair) int64 { return p.figures.Hints.Arm })
