@@ -54,7 +54,7 @@ func (s *Source) begin(
 	x := &request{
 		generation: newGeneration(), port: s.link(), findings: f,
 		adder: freeset.NewAdder(f.Free),
-		done: make(chan error, 1), raised: time.Now(),
+		done:  make(chan error, 1), raised: time.Now(),
 	}
 	e := protocol.Event{
 		Type:          protocol.EventReportFree,
