@@ -68,7 +68,9 @@ for file in "$work"/packages/*; do
 	mkdir -p "$folder"
 	case $file in
 	*.deb) dpkg-deb -x "$file" "$folder" ;;
-	*.rpm) (cd "$folder" && rpm2cpio "$file" | cpio --quiet -id --no-absolute-filenames) ;;
+	*.rpm) # rpm2cpio fails after all is written, as nfpm notes another size; bill looks at it
+		(cd "$folder" && { rpm2cpio "$file" || true; } | cpio -id --no-absolute-filenames 2>/dev/null)
+		;;
 	esac
 	case $(basename "$file") in
 	fbppd*) bill "$folder" fbppd ;;
