@@ -16,7 +16,7 @@ import (
 // However the guest's memory is laid out, the free pages of each part are skipped,
 // and no others.
 func TestShapesOfGuestMemory(t *testing.T) {
-	for _, tc := range []struct {
+	for i, tc := range []struct {
 		name      string
 		setup     setup
 		hugePages int
@@ -47,7 +47,7 @@ func TestShapesOfGuestMemory(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			bothSources(t, func(t *testing.T, introspect bool) {
+			sourceInTurn(t, i, func(t *testing.T, introspect bool) {
 				lab.ReserveHugePages(t, tc.hugePages)
 				tc.setup.introspect = introspect
 				m := boot(t, tc.setup)

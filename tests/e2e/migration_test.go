@@ -21,6 +21,16 @@ func bothSources(t *testing.T, f func(t *testing.T, introspect bool)) {
 	t.Run("introspection", func(t *testing.T) { f(t, true) })
 }
 
+// sourceInTurn runs the i-th case of a test with one of the sources, in turn, and with both with
+// -soak. It is for what hardly differs from one source to the other.
+func sourceInTurn(t *testing.T, i int, f func(t *testing.T, introspect bool)) {
+	if *soak {
+		bothSources(t, f)
+		return
+	}
+	f(t, i%2 == 1)
+}
+
 // eachKernel runs a test with each kernel. The agent and introspection take turns: it is for
 // what hardly differs from one source to the other.
 func eachKernel(t *testing.T, f func(t *testing.T, s setup)) {

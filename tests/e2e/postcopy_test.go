@@ -22,6 +22,9 @@ func TestFreeMemoryIsNotSentInPostcopy(t *testing.T) {
 		{name: "introspection", setup: setup{introspect: true}},
 		{name: "preempt", capabilities: []string{"postcopy-preempt"}},
 	} {
+		if tc.setup.introspect && !*soak {
+			continue // QEMU takes the same ranges from each source
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			tc.setup.kernelLine = []string{"init_on_free=1"}
 			m := boot(t, tc.setup)
