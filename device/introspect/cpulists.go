@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device/introspect/layout"
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
@@ -15,10 +16,14 @@ import (
 
 // Bounds on what the guest says of its CPUs.
 const (
-	maxCPUs   = 8192
-	maxListed = 1 << 17 // blocks on all lists
-	maxTries  = 4       // for the lists of one CPU and zone
+	maxCPUs    = 8192
+	maxVisited = 1 << 18 // struct pages on all lists, in all tries
+	maxTries   = 4       // for the lists of one CPU and zone
+	timeShare  = 8       // of the time that is left, one part; most of it is for what follows
 )
+
+// errNoTime says that the lists' share of the time is over.
+var errNoTime = errors.New("there was no time for all lists of CPUs")
 
 // errRestless says that lists changed while they were read.
 var errRestless = errors.New("lists of free pages changed while they were read")
@@ -41,10 +46,13 @@ type cpuLists struct {
 	class   *pages.Classifier
 	pages   *structPages
 	offsets []byte // of each CPU's variables: words of 8 bytes
-	listed  int    // blocks so far
+	visited int    // struct pages so far, in all tries
+	limit   int    // of visited
+	share   int    // of the time that is left, one part
 }
 
-// scanCPULists passes all lists on. why is the reason why it does not know these lists.
+// scanCPULists passes the lists on. why is the reason why some were left out, other than that
+// they changed all the time.
 func (k *Kernel) scanCPULists(
 	ctx context.Context, zones []Zone, pass func([]Block) error,
 ) (why, err error) {
@@ -52,13 +60,25 @@ func (k *Kernel) scanCPULists(
 	if err != nil {
 		return fmt.Errorf("find the lists of free pages of CPUs: %w", err), nil
 	}
+	return c.scan(ctx, zones, pass)
+}
+
+func (c *cpuLists) scan(
+	ctx context.Context, zones []Zone, pass func([]Block) error,
+) (why, err error) {
+	own := ctx
+	if end, ok := ctx.Deadline(); ok {
+		var stop func()
+		own, stop = context.WithTimeoutCause(ctx, time.Until(end)/time.Duration(c.share), errNoTime)
+		defer stop()
+	}
 	for i := range zones {
 		for at := 0; at < len(c.offsets); at += 8 {
+			cpu := binary.LittleEndian.Uint64(c.offsets[at:])
+			lists, err := c.settled(own, &zones[i], zones[i].pageset+cpu)
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			cpu := binary.LittleEndian.Uint64(c.offsets[at:])
-			lists, err := c.settled(&zones[i], zones[i].pageset+cpu)
 			if errors.Is(err, errRestless) {
 				continue
 			}
@@ -66,7 +86,6 @@ func (k *Kernel) scanCPULists(
 				return fmt.Errorf("read lists of free pages of a CPU: %w", err), nil
 			}
 			for _, list := range lists {
-				c.listed += len(list)
 				if err := pass(list); err != nil {
 					return nil, err
 				}
@@ -95,20 +114,24 @@ func newCPULists(k *Kernel) (*cpuLists, error) {
 	c := &cpuLists{
 		k: k, l: l, class: pages.NewClassifier(&k.layout.Page),
 		pages: newStructPages(k), offsets: make([]byte, 8*count),
+		limit: maxVisited, share: timeShare,
 	}
 	return c, k.space.Read(c.offsets, table)
 }
 
 // settled reads the lists of one CPU and zone, whose struct per_cpu_pages is at that address,
 // until they do not change meanwhile. The error wraps errRestless if they always do.
-func (c *cpuLists) settled(z *Zone, at uint64) ([][]Block, error) {
+func (c *cpuLists) settled(ctx context.Context, z *Zone, at uint64) ([][]Block, error) {
 	head, again := make([]byte, c.l.Size), make([]byte, c.l.Size)
 	var last error
 	for range maxTries {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err := c.k.space.Read(head, at); err != nil {
 			return nil, err
 		}
-		lists, n, err := c.walkAll(z, at, head)
+		lists, n, err := c.walkAll(ctx, z, at, head)
 		if err != nil && !errors.Is(err, errRestless) {
 			return nil, err
 		}
@@ -131,10 +154,12 @@ func (c *cpuLists) settled(z *Zone, at uint64) ([][]Block, error) {
 }
 
 // walkAll follows all lists of a struct per_cpu_pages, and returns how many pages they have.
-func (c *cpuLists) walkAll(z *Zone, at uint64, head []byte) (lists [][]Block, n uint64, err error) {
+func (c *cpuLists) walkAll(
+	ctx context.Context, z *Zone, at uint64, head []byte,
+) (lists [][]Block, n uint64, err error) {
 	for i := range c.l.Count {
 		offset := c.l.Lists + 16*i
-		list, err := c.walk(z, at+uint64(offset), head[offset:], c.l.Order(i))
+		list, err := c.walk(ctx, z, at+uint64(offset), head[offset:], c.l.Order(i))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -147,13 +172,19 @@ func (c *cpuLists) walkAll(z *Zone, at uint64, head []byte) (lists [][]Block, n 
 }
 
 // walk follows one list. at is the address of its head, whose two links are given.
-func (c *cpuLists) walk(z *Zone, at uint64, head []byte, order uint8) ([]Block, error) {
+func (c *cpuLists) walk(
+	ctx context.Context, z *Zone, at uint64, head []byte, order uint8,
+) ([]Block, error) {
 	word := func(b []byte, at int) uint64 { return binary.LittleEndian.Uint64(b[at:]) }
 	var list []Block
 	before := at
 	for pos := word(head, 0); pos != at; {
-		if c.listed+len(list) == maxListed {
-			return nil, fmt.Errorf("%d blocks on lists of CPUs: %w", maxListed, layout.ErrUnknown)
+		if c.visited++; c.visited > c.limit {
+			return nil, fmt.Errorf("more than %d blocks on lists of CPUs: %w",
+				c.limit, layout.ErrUnknown)
+		}
+		if c.visited%1024 == 0 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		pfn, ok := c.frame(z, pos, order)
 		if !ok {

@@ -3,9 +3,11 @@
 package introspect
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
 	"github.com/fbpp-project/fbpp/device/introspect/layout"
@@ -97,5 +99,63 @@ func TestListsOfCPUsThatCannotBeAreLeftOut(t *testing.T) {
 				t.Fatalf("lists %v, %v; want %v, %v", got, why, want, tc.why)
 			}
 		})
+	}
+}
+
+// A guest decides how long its lists are, and may change them while they are read. What is
+// visited is bounded over all lists and tries, and takes a share of the time at most. The lists
+// that were passed before stay.
+func TestListsOfCPUsAreBounded(t *testing.T) {
+	expired, cancel := context.WithTimeout(t.Context(), -time.Second)
+	defer cancel()
+	for name, tc := range map[string]struct {
+		limit int
+		lists int
+		why   error
+	}{
+		"enough":           {4, 2, nil},
+		"too many in all":  {3, 1, layout.ErrUnknown},
+		"too many on one":  {1, 0, layout.ErrUnknown},
+		"no time for them": {4, 0, errNoTime},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := syn.New(t, synFew, synFew)
+			s.PutCPUList(0, singles, 700, 5)
+			s.PutCPUCount(0, 2)
+			s.PutCPUList(1, singles, 6, 9)
+			s.PutCPUCount(1, 2)
+			k, err := Locate(t.Context(), s.Memory(t), Options{Hint: syn.Note})
+			if err != nil {
+				t.Fatal(err)
+			}
+			zones, err := k.Zones()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := newCPULists(k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.limit = tc.limit
+			ctx := t.Context()
+			if tc.why == errNoTime {
+				var stop func()
+				ctx, stop = context.WithTimeout(ctx, time.Hour)
+				defer stop()
+				c.share = 1 << 62
+			}
+			lists := 0
+			why, err := c.scan(ctx, zones, func([]Block) error { lists++; return nil })
+			if err != nil || !errors.Is(why, tc.why) || lists != tc.lists {
+				t.Fatalf("%d lists, %v, %v; want %d, %v", lists, why, err, tc.lists, tc.why)
+			}
+		})
+	}
+	k, err := Locate(t.Context(), syn.New(t, synFew, synFew).Memory(t), Options{Hint: syn.Note})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.scanCPULists(expired, make([]Zone, 1), nil); err == nil {
+		t.Fatal("a scan whose time is over goes on")
 	}
 }
