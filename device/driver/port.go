@@ -186,6 +186,16 @@ func (s *Source) leave(p *port) {
 	}
 	if s.identity != nil && s.identity.Port && !s.identity.Refuses() {
 		s.forget()
+		s.lookForDevice()
+	}
+}
+
+// lookForDevice asks a driver of the device for a HELLO, if there is one: that of the port has
+// taken its place.
+func (s *Source) lookForDevice() {
+	if s.eventq != nil {
+		s.wanted = false
+		s.wantHello()
 	}
 }
 
@@ -204,5 +214,6 @@ func (s *Source) SetBoot(n uint32) {
 		s.lg.Info("the machine was reset: its driver is asked anew")
 		s.complete(source.Failf(protocol.AnswerCancelled, "the machine was reset"))
 		s.forget()
+		s.lookForDevice()
 	}
 }

@@ -75,7 +75,9 @@ var _ content = (*vhostuser.Chain)(nil)
 // it is malformed. s.mu is held, as in all that follows.
 func (s *Source) message(c content, from *port) error {
 	arrived := time.Now()
-	s.messages++
+	if s.open == nil || s.open.port == from {
+		s.messages++
+	}
 	h, err := header(c)
 	if err == nil {
 		switch h.Type {
