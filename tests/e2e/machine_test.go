@@ -218,8 +218,12 @@ func (m *machine) start(
 	var backend *vm.Backend
 	if !m.setup.noDevice && m.setup.socket == "" {
 		var err error
-		program := cmp.Or(m.setup.fbppd, parts.FBPPD)
-		if backend, err = vm.StartBackend(m.ctx, program, m.setup.backendArgs...); err != nil {
+		if m.setup.fbppd == "" {
+			backend, err = vm.StartBackend(m.ctx, parts.FBPPD, m.setup.backendArgs...)
+		} else {
+			backend, err = vm.StartOtherBackend(m.ctx, m.setup.fbppd, m.setup.backendArgs...)
+		}
+		if err != nil {
 			m.t.Fatal(err)
 		}
 		m.closers = append(m.closers, func() { backend.Close() })

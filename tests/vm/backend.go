@@ -34,6 +34,12 @@ type Backend struct {
 // when it listens on its sockets. The caller closes the Backend. The guest may report by its
 // serial port only with --agent-port=report: with that QEMU asks without a driver, too.
 func StartBackend(ctx context.Context, path string, args ...string) (*Backend, error) {
+	return StartOtherBackend(ctx, path, append([]string{"--agent-port=refuse-only"}, args...)...)
+}
+
+// StartOtherBackend is StartBackend for an fbppd of another version, which may not know all
+// options.
+func StartOtherBackend(ctx context.Context, path string, args ...string) (*Backend, error) {
 	dir, err := os.MkdirTemp("", "fbpp-be-")
 	if err != nil {
 		return nil, fmt.Errorf("start fbppd: %w", err)
@@ -47,7 +53,7 @@ func StartBackend(ctx context.Context, path string, args ...string) (*Backend, e
 	}
 	b.Control = control.NewClient(b.ControlPath)
 	b.args = append([]string{"--socket-path=" + b.Socket, "--control-path=" + b.ControlPath,
-		"--agent-socket=" + b.AgentSocket, "--agent-port=refuse-only", "--log-level=debug"}, args...)
+		"--agent-socket=" + b.AgentSocket, "--log-level=debug"}, args...)
 	if err := b.Restart(ctx); err != nil {
 		b.Close()
 		return nil, err

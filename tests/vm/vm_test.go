@@ -182,6 +182,7 @@ func TestBootTellsTheGuestsDeathFromACrashOfQEMU(t *testing.T) {
 		"the guest died": {"exit 0", true},
 		"QEMU crashed":   {"kill -SEGV $$", false},
 		"QEMU gave up":   {"exit 1", false},
+		"TCG gave up":    {"echo 'iotlb_to_section: Assertion failed' >&2; exit 1", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := startProcess("QEMU", "/bin/sh", []string{"-c", tc.script})
