@@ -324,6 +324,63 @@ func TestADriverThatStartsTheDeviceEndsTheRequestAtThePort(t *testing.T) {
 	m.mustExchange()
 }
 
+// The driver at the port has taken the place of one that runs the device. When the port ends,
+// that one is asked for its HELLO again.
+func TestADriverOfTheDeviceComesBackWhenThePortEnds(t *testing.T) {
+	for name, end := range map[string]func(m *machine, s *serial){
+		"it is closed": func(m *machine, s *serial) {
+			s.Close()
+			s.requireClosed("")
+		},
+		"the machine is reset": func(m *machine, s *serial) {
+			m.window.Boot()
+			s.expect(protocol.EventChanged)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := mustBoot(t, device.Options{Port: device.PortReport})
+			m.window.Boot() // the first is what the device begins with
+			m.hello(protocol.StatusOK, 0)
+			s := m.plug()
+			s.say(portHello())
+			end(m, s)
+			m.hello(protocol.StatusOK, 0)
+			m.mustExchange()
+		})
+	}
+}
+
+// What becomes of the queue for reports does not concern a request at the port.
+func TestAQueueThatStopsLeavesTheRequestAtThePort(t *testing.T) {
+	m := mustBoot(t, device.Options{Port: device.PortReport})
+	s := m.plug()
+	s.say(portHello())
+	m.request(patience)
+	g := s.expect(protocol.EventReportFree).Generation
+	m.must(m.fe.Stop(m.report))
+	s.say(last(g, protocol.MakeRecord(512, 9)))
+	m.requireOK()
+}
+
+// A guest that relies on the contents of its free pages is not asked, also if it could report.
+func TestARefusalForContentsByThePortCountsAtOnce(t *testing.T) {
+	for name, hello := range map[string][]byte{
+		"by its status":   helloMessage(protocol.StatusContentMatters, protocol.FeaturePort),
+		"by its features": helloMessage(protocol.StatusLockdown, protocol.FeaturePort|protocol.FeaturePagePoison),
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := mustBootWithPort(t, device.PortReport)
+			s := m.plug()
+			s.say(portHello(), hello)
+			if state := m.dev.Status().DriverState; state != "refuses" {
+				t.Fatalf("the driver is %q", state)
+			}
+			m.request(patience)
+			m.expect(protocol.AnswerRefused)
+		})
+	}
+}
+
 // stuckConn is a port whose guest stopped in the middle of a message. A read ends only if
 // there is a limit to it.
 type stuckConn struct {

@@ -34,8 +34,11 @@ func (i *Identity) Refuses() bool {
 // DropsCache says whether the driver can drop cold cache.
 func (i *Identity) DropsCache() bool { return i.Features&protocol.FeatureDropCache != 0 }
 
-func (i *Identity) contentMatters() bool {
-	return i.Status == protocol.StatusContentMatters || i.Features&protocol.FeaturePagePoison != 0
+func (i *Identity) contentMatters() bool { return contentMatters(i.Status, i.Features) }
+
+// contentMatters says whether the guest relies on the contents of free pages.
+func contentMatters(s protocol.Status, f protocol.Features) bool {
+	return s == protocol.StatusContentMatters || f&protocol.FeaturePagePoison != 0
 }
 
 // refusal returns the reason for the operator. It is final where the guest relies

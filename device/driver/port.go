@@ -101,11 +101,11 @@ func (s *Source) readPort(conn net.Conn, p *port) error {
 		_ = conn.SetReadDeadline(time.Now().Add(portPatience))
 		f, err := s.readFrame(r, buf)
 		if err != nil {
-			s.mu.Lock()
-			if s.open != nil && s.open.port == p && errors.Is(err, protocol.ErrMalformed) {
-				s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
+			if errors.Is(err, protocol.ErrMalformed) {
+				s.mu.Lock()
+				s.completeAt(p, source.Failf(protocol.AnswerBadReport, "%v", err))
+				s.mu.Unlock()
 			}
-			s.mu.Unlock()
 			return err
 		}
 		s.mu.Lock()
@@ -155,7 +155,8 @@ func (s *Source) invite() {
 }
 
 // portHello looks at a HELLO by the port. It returns false if it has no other effect than
-// that the driver is told that it may report.
+// that the driver is told that it may report. A refusal because contents matter counts at once,
+// whatever else the driver says [FBPP-HELLO-2].
 func (s *Source) portHello(h protocol.Header, body *protocol.Hello) (bool, error) {
 	body.Features &^= protocol.FeaturePrograms // they go by the device only
 	able := body.Features&protocol.FeaturePort != 0
@@ -163,7 +164,8 @@ func (s *Source) portHello(h protocol.Header, body *protocol.Hello) (bool, error
 	case h.Status == protocol.StatusOK && !s.portReports:
 		return false, fmt.Errorf("%v by the serial port, which takes refusals only: %w",
 			h, protocol.ErrMalformed)
-	case h.Status != protocol.StatusOK && able && s.portReports:
+	case h.Status != protocol.StatusOK && able && s.portReports &&
+		!contentMatters(h.Status, body.Features):
 		s.invite()
 		return false, nil
 	}
@@ -181,9 +183,7 @@ func (s *Source) link() *port {
 // leave ends the use of a connection. What a driver has refused by it stays [FBPP-PORT-2].
 func (s *Source) leave(p *port) {
 	s.port = nil
-	if s.open != nil && s.open.port == p {
-		s.complete(source.Failf(protocol.AnswerNoDriver, "the serial port was closed"))
-	}
+	s.completeAt(p, source.Failf(protocol.AnswerNoDriver, "the serial port was closed"))
 	if s.identity != nil && s.identity.Port && !s.identity.Refuses() {
 		s.forget()
 		s.lookForDevice()
@@ -205,12 +205,12 @@ func (s *Source) lookForDevice() {
 func (s *Source) SetBoot(n uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.boot != nil
-	if known && *s.boot == n {
+	before := s.boot
+	s.boot = &n
+	if before == nil || *before == n {
 		return
 	}
-	s.boot = &n
-	if known && s.identity != nil && s.identity.Port && !s.identity.Refuses() {
+	if s.identity != nil && s.identity.Port && !s.identity.Refuses() {
 		s.lg.Info("the machine was reset: its driver is asked anew")
 		s.complete(source.Failf(protocol.AnswerCancelled, "the machine was reset"))
 		s.forget()

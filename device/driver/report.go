@@ -58,7 +58,7 @@ func (s *Source) reportqError(err error) {
 		zap.String("queue", "reportq"), zap.Error(err))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
+	s.completeAt(nil, source.Failf(protocol.AnswerBadReport, "%v", err))
 }
 
 // content is the bytes of a message: a chain of reportq, or what came by the serial port.
@@ -94,8 +94,8 @@ func (s *Source) message(c content, from *port) error {
 				return nil
 			}
 			if h.Type == protocol.MessageStarted {
-				if s.open.started.IsZero() {
-					s.open.started = arrived
+				if x.started.IsZero() {
+					x.started = arrived
 				}
 				return nil
 			}
@@ -105,9 +105,7 @@ func (s *Source) message(c content, from *port) error {
 	if err != nil {
 		s.lg.Warn("malformed message from the driver",
 			zap.Bool("port", from != nil), zap.Error(err))
-		if s.open != nil && s.open.port == from {
-			s.complete(source.Failf(protocol.AnswerBadReport, "%v", err))
-		}
+		s.completeAt(from, source.Failf(protocol.AnswerBadReport, "%v", err))
 	}
 	return err
 }

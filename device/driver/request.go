@@ -101,6 +101,13 @@ func (s *Source) complete(failure *source.Failure) {
 	x.done <- failure
 }
 
+// completeAt is complete for a request that was asked by that way: a port, or nil for the queues.
+func (s *Source) completeAt(way *port, failure *source.Failure) {
+	if s.open != nil && s.open.port == way {
+		s.complete(failure)
+	}
+}
+
 // overdue returns the failure of a request whose context ended.
 func (x *request) overdue(ctx context.Context) *source.Failure {
 	switch cause := context.Cause(ctx); {

@@ -149,8 +149,10 @@ func (s *Source) QueueStopping(q *vhostuser.Queue) {
 		// for a HELLO when the queue starts again [FBPP-INIT-2].
 		s.eventq = nil
 		s.forget()
+		s.complete(source.Failf(protocol.AnswerNoDriver, "queues were stopped"))
+		return
 	}
-	s.complete(source.Failf(protocol.AnswerNoDriver, "queues were stopped"))
+	s.completeAt(nil, source.Failf(protocol.AnswerNoDriver, "queues were stopped"))
 }
 
 // Kick handles new buffers in q. It runs on q's own goroutine.
