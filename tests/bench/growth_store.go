@@ -3,14 +3,9 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-	"time"
 )
 
 // growthResults is what build/bench/growth/results.json holds.
@@ -25,25 +20,13 @@ type growthResults struct {
 // Otherwise, or if anew is set, it keeps them under another name.
 func openGrowth(path string, o origin, anew bool) (*growthResults, error) {
 	r := &growthResults{Origin: o, path: path}
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return r, nil
-	case err != nil:
-		return nil, fmt.Errorf("open results: %w", err)
-	}
-	var old growthResults
-	if err := json.Unmarshal(text, &old); err != nil {
-		return nil, fmt.Errorf("open results: %s: %w (remove it to begin anew)", path, err)
-	}
-	if a, b := (&results{Origin: old.Origin}), (&results{Origin: o}); !anew && a.continues(b) {
+	old, _, err := resume(path, func(old *growthResults) bool {
+		return !anew && old.Origin.continues(o)
+	})
+	if old != nil {
 		r.Runs = old.Runs
-		return r, nil
 	}
-	if err := os.Rename(path, path+time.Now().Format(".until-20060102-150405.000")); err != nil {
-		return nil, fmt.Errorf("open results: %w", err)
-	}
-	return r, nil
+	return r, err
 }
 
 func (r *growthResults) done(s step, round int) bool {
@@ -58,11 +41,7 @@ func (r *growthResults) add(n growth) error {
 		return g.step == n.step && g.Round == n.Round
 	})
 	r.Runs = append(r.Runs, n)
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write results: %w", err)
-	}
-	return writeFile(r.path, append(text, '\n'))
+	return writeResults(r.path, r)
 }
 
 // draw draws a chart for each axis that has figures.

@@ -28,36 +28,47 @@ type results struct {
 // are kept under another name.
 func openResults(path string, o origin, s sizes, anew bool) (*results, error) {
 	r := &results{Origin: o, Sizes: s, path: path}
+	old, aside, err := resume(path, func(old *results) bool {
+		// The host's free memory, and so the other sizes, may differ.
+		return !anew && old.Origin.continues(o) && old.Sizes.Guest == s.Guest
+	})
+	if old != nil {
+		r.Records = old.Records
+	}
+	r.aside = aside
+	return r, err
+}
+
+// resume reads the results at path. It returns nil if there are none, or if they do not go on:
+// then it moves them aside, and says where to.
+func resume[T any](path string, goesOn func(*T) bool) (old *T, aside string, err error) {
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r, nil
+		return nil, "", nil
 	case err != nil:
-		return nil, fmt.Errorf("open results: %w", err)
+		return nil, "", fmt.Errorf("open results: %w", err)
 	}
-	var old results
-	if err := json.Unmarshal(text, &old); err != nil {
-		return nil, fmt.Errorf("open results: %s: %w (remove it to begin anew)", path, err)
+	old = new(T)
+	if err := json.Unmarshal(text, old); err != nil {
+		return nil, "", fmt.Errorf("open results: %s: %w (remove it to begin anew)", path, err)
 	}
-	if !anew && old.continues(r) {
-		r.Records = old.Records
-		return r, nil
+	if goesOn(old) {
+		return old, "", nil
 	}
-	r.aside = path + time.Now().Format(".until-20060102-150405.000")
-	if err := os.Rename(path, r.aside); err != nil {
-		return nil, fmt.Errorf("open results: %w", err)
+	aside = path + time.Now().Format(".until-20060102-150405.000")
+	if err := os.Rename(path, aside); err != nil {
+		return nil, "", fmt.Errorf("open results: %w", err)
 	}
-	return r, nil
+	return nil, aside, nil
 }
 
-// continues tells whether runs of n can be added to those of r. Only the command line may
+// continues tells whether runs of n can be added to those of o. Only the command line may
 // differ, and the commit if it changed no program.
-func (r *results) continues(n *results) bool {
-	a, b := r.Origin, n.Origin
-	a.Command, b.Command = "", ""
-	a.Commit, b.Commit = "", ""
-	// The host's free memory, and so the other sizes, may differ.
-	return a == b && r.Sizes.Guest == n.Sizes.Guest
+func (o origin) continues(n origin) bool {
+	o.Command, n.Command = "", ""
+	o.Commit, n.Commit = "", ""
+	return o == n
 }
 
 // done tells whether a run has its figures already.
@@ -71,15 +82,15 @@ func (r *results) done(wanted run) bool {
 func (r *results) add(n record) error {
 	r.Records = slices.DeleteFunc(r.Records, func(have record) bool { return have.run == n.run })
 	r.Records = append(r.Records, n)
-	return r.write()
+	return writeResults(r.path, r)
 }
 
-func (r *results) write() error {
+func writeResults(path string, r any) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write results: %w", err)
 	}
-	return writeFile(r.path, append(text, '\n'))
+	return writeFile(path, append(text, '\n'))
 }
 
 // writeFile replaces a file atomically: a full disk or a kill leaves the old one.
