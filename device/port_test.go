@@ -365,8 +365,9 @@ func TestAQueueThatStopsLeavesTheRequestAtThePort(t *testing.T) {
 // A guest that relies on the contents of its free pages is not asked, also if it could report.
 func TestARefusalForContentsByThePortCountsAtOnce(t *testing.T) {
 	for name, hello := range map[string][]byte{
-		"by its status":   helloMessage(protocol.StatusContentMatters, protocol.FeaturePort),
-		"by its features": helloMessage(protocol.StatusLockdown, protocol.FeaturePort|protocol.FeaturePagePoison),
+		"by its status": helloMessage(protocol.StatusContentMatters, protocol.FeaturePort),
+		"by its features": helloMessage(protocol.StatusLockdown,
+			protocol.FeaturePort|protocol.FeaturePagePoison),
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := mustBootWithPort(t, device.PortReport)
