@@ -21,6 +21,9 @@ const (
 	minBinned = 1 << 23
 )
 
+// regions returns the number of an area's regions. The last one may be smaller.
+func (a *area) regions() int { return int((a.count + 1<<regionShift - 1) >> regionShift) }
+
 // An Adder adds blocks to a Set, as [Set.Add] does, and is faster with very many small
 // blocks that come in no order. Each of them would be a cache miss. So the Adder keeps such
 // blocks in bins by region, and adds them a bin at a time. It takes up to half of the
@@ -46,7 +49,7 @@ func NewAdder(s *Set) *Adder {
 	n := 0
 	for i := range s.areas {
 		a.base = append(a.base, n)
-		n += int((s.areas[i].count + 1<<regionShift - 1) >> regionShift)
+		n += s.areas[i].regions()
 	}
 	if n > maxBinned/64 {
 		return &Adder{set: s} // 512 TiB; such bins are of no use
@@ -105,7 +108,7 @@ func (a *Adder) Flush() error {
 		return nil
 	}
 	for i := range a.base {
-		for j := range int((a.set.areas[i].count + 1<<regionShift - 1) >> regionShift) {
+		for j := range a.set.areas[i].regions() {
 			if err := a.empty(i, j); err != nil {
 				return err
 			}
