@@ -106,17 +106,15 @@ func TestListsOfCPUsThatCannotBeAreLeftOut(t *testing.T) {
 // visited is bounded over all lists and tries, and takes a share of the time at most. The lists
 // that were passed before stay.
 func TestListsOfCPUsAreBounded(t *testing.T) {
-	expired, cancel := context.WithTimeout(t.Context(), -time.Second)
-	defer cancel()
 	for name, tc := range map[string]struct {
-		limit int
-		lists int
-		why   error
+		limit, share int
+		lists        int
+		why          error
 	}{
-		"enough":           {4, 2, nil},
-		"too many in all":  {3, 1, layout.ErrUnknown},
-		"too many on one":  {1, 0, layout.ErrUnknown},
-		"no time for them": {4, 0, errNoTime},
+		"enough":           {4, timeShare, 2, nil},
+		"too many in all":  {3, timeShare, 1, layout.ErrUnknown},
+		"too many on one":  {1, timeShare, 0, layout.ErrUnknown},
+		"no time for them": {4, 1 << 62, 0, errNoTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := syn.New(t, synFew, synFew)
@@ -124,26 +122,10 @@ func TestListsOfCPUsAreBounded(t *testing.T) {
 			s.PutCPUCount(0, 2)
 			s.PutCPUList(1, singles, 6, 9)
 			s.PutCPUCount(1, 2)
-			k, err := Locate(t.Context(), s.Memory(t), Options{Hint: syn.Note})
-			if err != nil {
-				t.Fatal(err)
-			}
-			zones, err := k.Zones()
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := newCPULists(k)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.limit = tc.limit
-			ctx := t.Context()
-			if tc.why == errNoTime {
-				var stop func()
-				ctx, stop = context.WithTimeout(ctx, time.Hour)
-				defer stop()
-				c.share = 1 << 62
-			}
+			c, zones := mustFindLists(t, s)
+			c.limit, c.share = tc.limit, tc.share
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
 			lists := 0
 			why, err := c.scan(ctx, zones, func([]Block) error { lists++; return nil })
 			if err != nil || !errors.Is(why, tc.why) || lists != tc.lists {
@@ -151,11 +133,30 @@ func TestListsOfCPUsAreBounded(t *testing.T) {
 			}
 		})
 	}
-	k, err := Locate(t.Context(), syn.New(t, synFew, synFew).Memory(t), Options{Hint: syn.Note})
+}
+
+func TestListsOfCPUsAreNotReadWhenTheTimeIsOver(t *testing.T) {
+	c, zones := mustFindLists(t, syn.New(t, synFew, synFew))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if why, err := c.scan(ctx, zones, nil); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the scan ends with %v, %v", why, err)
+	}
+}
+
+func mustFindLists(t *testing.T, s *syn.Guest) (*cpuLists, []Zone) {
+	t.Helper()
+	k, err := Locate(t.Context(), s.Memory(t), Options{Hint: syn.Note})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.scanCPULists(expired, make([]Zone, 1), nil); err == nil {
-		t.Fatal("a scan whose time is over goes on")
+	zones, err := k.Zones()
+	if err != nil {
+		t.Fatal(err)
 	}
+	c, err := newCPULists(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, zones
 }
