@@ -21,11 +21,12 @@ const (
 )
 
 // Sizes in bytes. dropMax is less than there is cold cache, even if what is mapped of programs
-// counts against it.
+// counts against it. It is also much more than the free memory of CPUs that a walk finds or does
+// not find, some 20 MiB.
 const (
-	coldSize = 64 << 20
+	coldSize = 128 << 20
 	hotSize  = 8 << 20
-	dropMax  = 32 << 20
+	dropMax  = 64 << 20
 )
 
 // With the policy drop the guest drops cold cache, as much as it is asked for, and keeps hot
@@ -61,7 +62,8 @@ func TestColdCacheIsDroppedByPolicy(t *testing.T) {
 			// What is sent again and again, as the guest writes it, is not counted here: that
 			// depends on how busy the host is.
 			saved := (first.Hints.Skipped - second.Hints.Skipped) * memory.PageSize
-			if saved < dropMax/4 { // the guest takes and frees some memory meanwhile
+			t.Logf("%d MiB more were skipped", saved>>20)
+			if saved < dropMax/2 {
 				t.Errorf("%d pages were skipped where cache was dropped, and %d where it was not",
 					first.Hints.Skipped, second.Hints.Skipped)
 			}
@@ -77,7 +79,7 @@ func TestColdCacheIsDroppedByPolicy(t *testing.T) {
 // dropSetup is a guest with the disks, whose fbppd asks it to drop cache.
 func dropSetup(t *testing.T, series guest.Series) setup {
 	t.Helper()
-	s := setup{series: series, modules: []string{"virtio_blk"}, backendArgs: []string{
+	s := setup{series: series, memoryMiB: 512, modules: []string{"virtio_blk"}, backendArgs: []string{
 		"--cache=drop", "--cache-drop-max=" + strconv.Itoa(dropMax), "--cache-drop-time=10s",
 	}}
 	swap := make([]byte, 16<<20)
