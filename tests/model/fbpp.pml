@@ -22,6 +22,7 @@
  *
  *   INTROSPECT  the host reads guest memory and peeks; there is no agent
  *   AT_ONCE     the last sync follows the answer directly
+ *   POSTCOPY    the guest goes on at the destination before its pages are there
  */
 
 #ifndef PAGES
@@ -70,6 +71,14 @@ byte event;
 byte report_generation;
 bool report[PAGES];
 
+/* An answer is used for its own request only. [fbpp_window_wait, device/driver:
+ * message] */
+#ifdef NO_GENERATION
+#define ANSWERED (report_generation != 0)
+#else
+#define ANSWERED (report_generation == generation)
+#endif
+
 #ifdef LIVENESS
 bool completed; /* the migration */
 #endif
@@ -87,7 +96,11 @@ bool zero_there[PAGES]; /* the page at the destination is zero */
 #define STORED(p) stale[p] = true
 #define MAY_FREE(c, p) NOT_IN_STORE(p)
 #define ZEROED(p) skip
+#ifdef POSTCOPY
+#define SENT(p) stale[p] = false; PLACED(p)
+#else
 #define SENT(p) stale[p] = false
+#endif
 #define FRESH(p) stale[p] = true
 #define MISSED(p) (page[p] == USED && stale[p])
 #endif
@@ -118,6 +131,13 @@ bool harvest[PAGES];
 #include "log_ring.pml"
 #elif defined(LOG_TCG)
 #include "log_tcg.pml"
+#endif
+
+#ifdef POSTCOPY
+#include "postcopy.pml"
+#define AT_SOURCE !there
+#else
+#define AT_SOURCE true
 #endif
 
 #ifdef INTROSPECT

@@ -19,6 +19,9 @@ proctype cpu(byte c) {
 end:
 	do
 	EACH_PAGE(PAGE_STEPS)
+#ifdef POSTCOPY
+	EACH_PAGE(THERE_STEPS)
+#endif
 	od
 }
 
@@ -34,7 +37,7 @@ end:
 		printf("agent gets request %d\n", asked) }
 		p = 0;
 		do
-		:: d_step { p < PAGES -> found[p] = (page[p] == FREE);
+		:: d_step { p < PAGES && AT_SOURCE -> found[p] = (page[p] == FREE);
 			if
 			:: found[p] -> printf("agent sees page %d free\n", p)
 			:: else

@@ -102,14 +102,7 @@ inline skip_free() {
 	od
 }
 
-/* An answer is used for its own request only, and only once. [fbpp_window_wait,
- * device/driver: message] */
-#ifdef NO_GENERATION
-#define ANSWERED (report_generation != 0)
-#else
-#define ANSWERED (report_generation == generation)
-#endif
-
+/* An answer is used only once. */
 inline forget_report() {
 	d_step {
 		report_generation = 0;
@@ -219,7 +212,16 @@ iterate:
 	/* [migration_completion: vm_stop, ram_save_complete] */
 	running = false; /* each CPU finishes its instruction */
 	atomic { IDLE(0) && IDLE(1) && LOGGED(0) && LOGGED(1) -> printf("guest stopped\n") };
+#ifdef LIST_EARLY
+	list();
+#endif
 	sync();
+#ifdef POSTCOPY
+#ifndef LIST_EARLY
+	list();
+#endif
+	postcopy();
+#else
 	d_step {
 		q = 0;
 		do
@@ -246,6 +248,7 @@ iterate:
 		od;
 		q = 0;
 	};
+#endif
 #ifndef AT_ONCE
 	goto over;
 
@@ -274,6 +277,9 @@ over:	/* [ram_save_cleanup]; the guest runs on, at the source or destination */
 #endif
 #ifdef LIVENESS
 		completed = true;
+#endif
+#ifdef POSTCOPY
+		there = false;
 #endif
 		running = true
 	};

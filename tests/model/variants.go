@@ -23,6 +23,9 @@ func Variants() []Variant {
 	introspect := func(log string, more ...string) []string {
 		return append([]string{log, "INTROSPECT", one}, more...)
 	}
+	postcopy := func(more ...string) []string {
+		return append([]string{"LOG_KVM", "POSTCOPY", one}, more...)
+	}
 	const atOnce = "AT_ONCE"
 	return []Variant{
 		{Name: "kvm", About: "KVM, log initially set, a page a chunk", Defines: []string{"LOG_KVM"}},
@@ -49,6 +52,10 @@ func Variants() []Variant {
 			Defines: introspect("LOG_KVM", atOnce, "RESETS")},
 		{Name: "introspect-rounds", About: "from the host, KVM, two pages a chunk, any rounds",
 			Defines: introspect("LOG_KVM", chunk)},
+		{Name: "postcopy", About: "postcopy at any time, two pages a chunk",
+			Defines: postcopy(chunk)},
+		{Name: "postcopy-resends", About: "postcopy, a recovery sends again what is zero there",
+			Defines: postcopy(atOnce, "RECOVERY_RESENDS")},
 
 		{Name: "clear-at-hint", About: "no ARM, the log is cleared when the hint comes",
 			Defines: []string{"LOG_KVM", "CLEAR_AT_HINT", one}, Loses: true},
@@ -93,5 +100,18 @@ func Variants() []Variant {
 			Defines: introspect("LOG_KVM", atOnce, "READ_BEFORE_ARM"), Loses: true},
 		{Name: "reset-not-told", About: "from the host, a reset that nobody tells of",
 			Defines: introspect("LOG_KVM", atOnce, "RESETS", "RESET_NOT_TOLD"), Loses: true},
+
+		{Name: "list-early", About: "postcopy, the list is made before the last sync",
+			Defines: postcopy("LIST_EARLY"), Loses: true},
+		{Name: "list-overtakes", About: "postcopy, the list comes before pages of precopy",
+			Defines: postcopy("LIST_OVERTAKES"), Loses: true},
+		{Name: "list-ignored", About: "postcopy, what is not received is taken for zero",
+			Defines: postcopy("LIST_IGNORED"), Loses: true},
+		{Name: "hint-after-list", About: "postcopy, an answer is used after the switch",
+			Defines: postcopy(atOnce, "HINT_AFTER_LIST"), Loses: true},
+		{Name: "recovery-forgets", About: "postcopy, a recovery forgets what was on its way",
+			Defines: postcopy(atOnce, "RECOVERY_FORGETS"), Loses: true},
+		{Name: "arrival-replaces", About: "postcopy, a page replaces what was written there",
+			Defines: postcopy(atOnce, "RECOVERY_RESENDS", "ARRIVAL_REPLACES"), Loses: true},
 	}
 }
