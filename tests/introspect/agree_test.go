@@ -191,7 +191,7 @@ func (s *subject) mustAgree(t *testing.T, mem *physmem.Memory, v *view) {
 		t.Errorf("%d pages differ, %d were not quiet", c.differing(byAll), c.unquiet)
 	}
 	s.mustAgreeOnAge(t, v, seen)
-	mustAgreeOnLists(t, k, v)
+	mustAgreeOnLists(t, k, v, seen)
 	for _, class := range []pages.Class{
 		pages.Free, pages.Reserved, pages.Slab, pages.PageTable, pages.Anonymous, pages.KSM,
 		pages.File, pages.Shmem, pages.Hugetlb,

@@ -7,12 +7,16 @@ import (
 	"testing"
 
 	"github.com/fbpp-project/fbpp/device/introspect"
+	"github.com/fbpp-project/fbpp/device/introspect/pages"
 )
 
 // mustAgreeOnLists compares the free pages that the host finds on lists of CPUs, which the
 // kernel's files do not name, with the pages that have no reference and no flag there. Pages
-// whose flags changed between the guest's two reads are left out.
-func mustAgreeOnLists(t *testing.T, k *introspect.Kernel, v *view) {
+// that changed meanwhile are left out, as compare does: a process may have ended after the
+// guest's second read.
+func mustAgreeOnLists(
+	t *testing.T, k *introspect.Kernel, v *view, seen map[uint64]pages.Page,
+) {
 	t.Helper()
 	word := func(file string, pfn uint64) uint64 {
 		return binary.LittleEndian.Uint64(v.files[file][8*pfn:])
@@ -25,7 +29,8 @@ func mustAgreeOnLists(t *testing.T, k *introspect.Kernel, v *view) {
 				for pfn := b.PFN; pfn < b.PFN+1<<b.Order; pfn++ {
 					listed++
 					flags, references := word("kpageflags", pfn), word("kpagecount", pfn)
-					if flags != word("kpageflags2", pfn) || flags&kpfBuddy != 0 {
+					if flags != word("kpageflags2", pfn) || flags&kpfBuddy != 0 ||
+						v.before[pfn] != seen[pfn] {
 						unquiet++
 					} else if flags&(kpfLRU|kpfSlab|kpfAnon|kpfPageTable|kpfReserved) != 0 ||
 						references != 0 {
