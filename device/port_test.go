@@ -362,6 +362,18 @@ func TestAQueueThatStopsLeavesTheRequestAtThePort(t *testing.T) {
 	m.requireOK()
 }
 
+// A second driver, which cannot report, says nothing about the one that can.
+func TestARefusalByThePortLeavesADriverThatReports(t *testing.T) {
+	m := mustBoot(t, device.Options{Port: device.PortReport})
+	m.hello(protocol.StatusOK, 0)
+	s := m.plug()
+	s.say(helloMessage(protocol.StatusUnsupported, 0))
+	m.mustExchange()
+	s.say(helloMessage(protocol.StatusContentMatters, 0)) // that concerns the guest
+	m.request(patience)
+	m.expect(protocol.AnswerRefused)
+}
+
 // A guest that relies on the contents of its free pages is not asked, also if it could report.
 func TestARefusalForContentsByThePortCountsAtOnce(t *testing.T) {
 	for name, hello := range map[string][]byte{

@@ -11,6 +11,8 @@ import (
 	"net"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/vhostuser"
@@ -164,9 +166,15 @@ func (s *Source) portHello(h protocol.Header, body *protocol.Hello) (bool, error
 	case h.Status == protocol.StatusOK && !s.portReports:
 		return false, fmt.Errorf("%v by the serial port, which takes refusals only: %w",
 			h, protocol.ErrMalformed)
-	case h.Status != protocol.StatusOK && able && s.portReports &&
-		!contentMatters(h.Status, body.Features):
+	case h.Status == protocol.StatusOK || contentMatters(h.Status, body.Features):
+		return true, nil
+	case able && s.portReports:
 		s.invite()
+		return false, nil
+	case s.eventq != nil && s.identity != nil && !s.identity.Port && !s.identity.Refuses():
+		// Perhaps a second agent was started [FBPP-PORT-7].
+		s.lg.Info("driver refuses by the serial port, and that of the device reports",
+			zap.Stringer("status", h.Status), zap.String("reason", body.Reason))
 		return false, nil
 	}
 	return true, nil

@@ -40,6 +40,7 @@ var binds = map[string]string{
 	"FBPP-REP-10": drv, "FBPP-REP-11": drv, "FBPP-REP-12": device,
 	"FBPP-PORT-1": drv, "FBPP-PORT-2": device, "FBPP-PORT-3": device,
 	"FBPP-PORT-4": device, "FBPP-PORT-5": device, "FBPP-PORT-6": drv,
+	"FBPP-PORT-7": device,
 	"FBPP-DROP-1": device, "FBPP-DROP-2": device, "FBPP-DROP-3": both,
 	"FBPP-DROP-4": both, "FBPP-DROP-5": drv, "FBPP-DROP-6": drv,
 	"FBPP-OP-1": both, "FBPP-OP-2": device,

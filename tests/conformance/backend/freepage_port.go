@@ -26,6 +26,9 @@ func fpPort() []check {
 		{id: "FBPP-PORT-5", source: source,
 			text: "An answer counts by the way by which REPORT_FREE went, and for the open request only.",
 			run:  fpPortAnswers},
+		{id: "FBPP-PORT-7", source: source,
+			text: "A HELLO by the port that refuses has no effect on a driver of the device that reports.",
+			run:  fpPortBeside},
 	}
 }
 
@@ -99,6 +102,15 @@ func fpPortHello(s *session) {
 	m.f.Close()
 	again := s.bootDriver()
 	again.exchange()
+}
+
+func fpPortBeside(s *session) {
+	m := s.bootDriver()
+	port := s.port()
+	s.need(port.reports, "the device takes only refusals by the port")
+	port.write(helloMessage(protocol.StatusUnsupported, 0))
+	port.sync()
+	m.exchange()
 }
 
 func fpPortNonsense(s *session) {

@@ -59,6 +59,7 @@ func TestDefectsOfTheSerialPortAreFound(t *testing.T) {
 		{"it does not close the port", func(c *portConn) { c.stays = true }, "FBPP-PORT-3", report.Fail},
 		{"a driver that could report is not asked", askOnce, "FBPP-PORT-4", report.Fail},
 		{"a report of yesterday is taken", takeStale, "FBPP-PORT-5", report.Fail},
+		{"each refusal counts", believeAll, "FBPP-PORT-7", report.Fail},
 	} {
 		t.Run(tc.defect, func(t *testing.T) {
 			t.Parallel()
@@ -111,6 +112,17 @@ func askOnce(c *portConn) {
 		first := !asked
 		asked = true
 		return first
+	}
+}
+
+// believeAll makes of each refusal one that concerns contents.
+func believeAll(c *portConn) {
+	c.read = func(p []byte) {
+		h, err := protocol.DecodeHeader(p)
+		if err == nil && h.Type == protocol.MessageHello && h.Status == protocol.StatusUnsupported {
+			h.Status = protocol.StatusContentMatters
+			h.Encode(p)
+		}
 	}
 }
 
