@@ -21,7 +21,9 @@ QEMU := ./qemu-patches/qemu.sh
 # Test packages that boot guests. They run one after the other.
 E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conformance/e2e \
 	./tests/libvirt
-# Test packages that boot many guests and take too long for each submission.
+# Test packages that boot a whole Debian and take too long for each submission.
+BOOT := ./tests/systemd
+# Test packages that boot many guests, which take long as well.
 INTROSPECT := ./tests/introspect
 
 ##@ To see it
@@ -48,7 +50,7 @@ test: machine lint generate-check qemu-build test-unit test-introspect test-e2e 
 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers
-	@others=$$(go list $(E2E) $(INTROSPECT)); \
+	@others=$$(go list $(E2E) $(INTROSPECT) $(BOOT)); \
 		go test -race $$(go list ./... | grep -vxF "$$others")
 
 .PHONY: test-e2e
@@ -111,13 +113,17 @@ qemu-bisect: ## build after each patch
 
 ##@ Packages
 
-.PHONY: packages packages-check packages-qemu
+.PHONY: packages packages-check packages-boot packages-qemu packages-qemu-check
 packages: go ## make fbppd and fbpp-agent as .deb and .rpm, into build/packages
 	@./contrib/packaging/build.sh build/packages
 packages-check: machine ## make them twice, compare, install and purge them on new Debians
 	@./contrib/packaging/test.sh $(SUITES)
+packages-boot: machine qemu-build ## boot Debians with the packages in them, and migrate them
+	@go test -v -count=1 -timeout 90m $(BOOT) $(BOOT_FLAGS)
 packages-qemu: ## make Debian's QEMU with the series as a .deb, which takes long
 	@./contrib/packaging/qemu.sh build/packages
+packages-qemu-check: machine ## install that beside Debian's QEMU, compare and purge it
+	@./contrib/packaging/qemu-test.sh build/packages
 
 ##@ Other
 

@@ -25,6 +25,11 @@ func boot() error {
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
+	return takeOrders()
+}
+
+// takeOrders says that the guest is ready, and takes orders.
+func takeOrders() error {
 	tty, err := openRaw(port)
 	if err != nil {
 		return err

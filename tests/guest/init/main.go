@@ -4,6 +4,7 @@
 // that tests start by its other names.
 //
 //	/init                        set the guest up and take orders (process 1)
+//	/init orders                 take orders, in a guest that others have set up
 //	/init fill MIB               touch memory, give it back, print what is free
 //	/init keep MIB               touch memory and hold it until the input ends
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
@@ -42,6 +43,8 @@ func run(args []string) error {
 		return fmt.Errorf("no program was named")
 	}
 	switch args[0] {
+	case "orders":
+		return takeOrders()
 	case "fill":
 		return fill(args[1:])
 	case "keep":
