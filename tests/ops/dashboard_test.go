@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	grafana "github.com/grafana/grafana-foundation-sdk/go/dashboard"
+
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/driver"
 )
@@ -80,5 +83,25 @@ func TestDashboardShowsData(t *testing.T) {
 		if err := os.WriteFile(*pictureAt, []byte(d.picture(data, from, to)), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// The dashboard is one by Grafana's own schema: no member is unknown to Grafana, its panels'
+// options included, and none has a value that Grafana's schema does not allow.
+func TestDashboardIsOneByGrafanasSchema(t *testing.T) {
+	text, err := os.ReadFile(dashboardFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugins.RegisterDefaultPlugins()
+	var d grafana.Dashboard //lint:ignore SA1019 the dashboard is for Grafana before 12, too
+	if err := d.UnmarshalJSONStrict(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Panels) == 0 {
+		t.Error("it has no panels")
 	}
 }
