@@ -4,7 +4,6 @@ package systemd
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -164,6 +163,6 @@ func (m *machine) explain() {
 	defer cancel()
 	said, err := m.vm.Run(ctx, "/usr/bin/journalctl", "-b", "--no-pager", "-o", "cat", "-n", "150",
 		"-p", "info")
-	m.t.Logf("the journal: %s\n%v\n%s\nfbppd said: %s", said, errors.Join(err),
+	m.t.Logf("the journal: %s\n%v\n%s\nfbppd said: %s", said, err,
 		m.vm.Diagnosis(), m.backend.Log())
 }

@@ -57,6 +57,7 @@ func (m *machine) requireAgentOfUdev() {
 		"fbpp-agent.service"); !strings.Contains(by, ".device") {
 		m.t.Errorf("no device wants the service:\n%s", by)
 	}
+	m.requireLogWithout("\twarn\t", "\terror\t")
 	s, err := m.backend.Control.Status(m.ctx)
 	if err != nil {
 		m.t.Fatal(err)
@@ -69,16 +70,22 @@ func (m *machine) requireAgentOfUdev() {
 	}
 }
 
-// requireNothingFailed checks that no unit has failed, and that systemd is content.
+// requireNothingFailed checks that no unit has failed, and that nothing was denied to the agent.
 func (m *machine) requireNothingFailed() {
 	m.t.Helper()
 	if failed := m.run("/usr/bin/systemctl", "--failed", "--plain", "--no-legend"); failed != "" {
 		m.t.Errorf("units have failed:\n%s", failed)
 	}
+	m.requireLogWithout("denied", "not permitted")
+}
+
+// requireLogWithout checks that no word is in the log of the agent's service.
+func (m *machine) requireLogWithout(words ...string) {
+	m.t.Helper()
 	said := m.run("/usr/bin/journalctl", "-b", "--no-pager", "-o", "cat", "-u", "fbpp-agent.service")
-	for _, bad := range []string{"denied", "not permitted", "WRN", "ERR"} {
-		if strings.Contains(said, bad) {
-			m.t.Errorf("the agent's log has %q:\n%s", bad, said)
+	for _, word := range words {
+		if strings.Contains(said, word) {
+			m.t.Errorf("the agent's log has %q:\n%s", word, said)
 		}
 	}
 }
