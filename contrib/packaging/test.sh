@@ -3,7 +3,8 @@
 #
 # Makes the packages twice, in different folders, and compares them; checks them with
 # lintian, and their bills of materials with the programs; installs them into a new Debian of
-# each release, has systemd verify the units there, and purges them: only the user is left.
+# each release, has systemd verify the units and AppArmor compile the abstraction with libvirt's
+# own there, and purges them: only the user is left.
 # contrib/packaging/test.sh [SUITE]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -53,6 +54,23 @@ bill() {
 	diff <(echo "$is") <(sort -u <<<"$said") || die "the bill of materials of $2 is not true"
 }
 
+# abstraction ROOT: fails unless AppArmor's compiler takes what a confined QEMU of libvirt may do,
+# with the line of docs/libvirt.md. It needs no AppArmor in the kernel.
+abstraction() {
+	local libvirt=$1/libvirt/etc/apparmor.d
+	mkdir -p "$libvirt/local/abstractions"
+	echo 'include <abstractions/fbpp>' >"$libvirt/local/abstractions/libvirt-qemu"
+	chroot "$1" apparmor_parser --skip-kernel-load --skip-cache -I /libvirt/etc/apparmor.d \
+		-I /etc/apparmor.d --preprocess /libvirt/etc/apparmor.d/libvirt/TEMPLATE.qemu |
+		grep 'run/fbpp/\*/vhost.sock' >/dev/null ||
+		die "libvirt's profile does not take the abstraction in"
+	chroot "$1" apparmor_parser --skip-kernel-load --skip-cache -I /libvirt/etc/apparmor.d \
+		-I /etc/apparmor.d /libvirt/etc/apparmor.d/libvirt/TEMPLATE.qemu ||
+		die "AppArmor refuses the abstraction"
+	rm -r "$libvirt/local/abstractions"
+	rmdir --ignore-fail-on-non-empty "$libvirt/local"
+}
+
 debian_install lintian mmdebstrap jq rpm2cpio cpio || die "the packages above are needed"
 [ -z "$(git status --porcelain)" ] || echo "packages: without your changes since HEAD" >&2
 git clone -q . "$work/commit" # HEAD may move meanwhile
@@ -81,7 +99,11 @@ echo "each package says what it consists of"
 
 for suite; do
 	root=$work/$suite
-	mmdebstrap --quiet --variant=apt --include=systemd,udev,kmod,passwd --skip=check/empty \
+	# shellcheck disable=SC2016 # mmdebstrap's shell expands it
+	mmdebstrap --quiet --variant=apt --include=systemd,udev,kmod,passwd,apparmor \
+		--skip=check/empty --customize-hook='mkdir "$1/libvirt" && chroot "$1" sh -ec "cd libvirt
+			apt-get -q download libvirt-daemon-system libvirt-daemon-driver-qemu
+			for p in *.deb; do dpkg-deb -x \$p .; done"' \
 		"$suite" "$root" "$(debian_mirror)" || die "cannot make a Debian $suite"
 	before=$(state "$root")
 	cp "$work"/packages/*.deb "$root/tmp"
@@ -93,6 +115,7 @@ for suite; do
 	chroot "$root" systemd-analyze verify --man=no fbppd@vm1.service fbpp-agent.service \
 		fbpp-exporter.service fbpp-exporter.socket || die "systemd of $suite refuses a unit"
 	chroot "$root" getent passwd fbpp >/dev/null || die "$suite has no user fbpp"
+	abstraction "$root"
 	least fbppd@.service 1 "$root"
 	least fbpp-exporter.service 1 "$root"
 	least fbpp-agent.service 5 "$root"

@@ -11,8 +11,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/debian/debian.sh
 
 suite=$1 init=$2 folder=$3
-root=$folder/root
-trap 'rm -rf --one-file-system "$root"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf --one-file-system "$work"' EXIT
+chmod 755 "$work" # apt downloads as a user of its own
+root=$work/root
 
 die() {
 	echo "image: $*" >&2

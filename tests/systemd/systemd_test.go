@@ -70,10 +70,12 @@ func (m *machine) requireAgentOfUdev() {
 	}
 }
 
-// requireNothingFailed checks that no unit has failed, and that nothing was denied to the agent.
+// requireNothingFailed checks that no unit of ours has failed, and that nothing was denied to the
+// agent.
 func (m *machine) requireNothingFailed() {
 	m.t.Helper()
-	if failed := m.run("/usr/bin/systemctl", "--failed", "--plain", "--no-legend"); failed != "" {
+	failed := m.run("/usr/bin/systemctl", "--failed", "--plain", "--no-legend", "list-units", "fbpp*")
+	if failed != "" {
 		m.t.Errorf("units have failed:\n%s", failed)
 	}
 	m.requireLogWithout("denied", "not permitted")
