@@ -12,6 +12,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/debian.sh"
 # shellcheck source=lib/series.sh
 . "$here/lib/series.sh"
+# shellcheck source=lib/compare.sh
+. "$here/lib/compare.sh"
 
 usage() {
 	cat <<-'EOF'
@@ -28,6 +30,7 @@ usage() {
 	  source        print where the source is, without the series
 	  tree DIR      make a git tree with the series applied, to edit it
 	  refresh [DIR] write the patches anew, from DIR or from what they apply to
+	  compare [VERSION] show what differs from the series of another version
 	EOF
 }
 
@@ -78,5 +81,6 @@ bisect) bisect_series ;;
 source) source_tree ;;
 tree) make_tree "${1:?tree needs a directory}" ;;
 refresh) refresh_series "$@" ;;
+compare) compare_series "$@" ;;
 *) usage >&2; die "unknown command $command" ;;
 esac

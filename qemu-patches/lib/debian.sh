@@ -47,6 +47,16 @@ base_field() {
 	sed -n "s/^$1=//p" "$patches/BASE"
 }
 
+# A mirror keeps a version only until a newer one has taken its place.
+require_offered() {
+	local package=$1 version=$2 release=$3 offered
+	offered=$(debian_apt "$work/apt" apt-cache showsrc --only-source "$package" \
+		2>>"$work/apt.log" | sed -n 's/^Version: //p' | sort -uV | xargs)
+	[[ " $offered " == *" $version "* ]] ||
+		die "$release of the mirror has no $package $version any more," \
+			"only ${offered:-none}: see README.md, 'A version that is gone'"
+}
+
 # Puts the source package into $cache/dl/, and its directory into $sources.
 fetch_base() {
 	local version package release
@@ -55,9 +65,13 @@ fetch_base() {
 	sources=$cache/dl/$(base_field dsc)
 	[ -d "$sources" ] || {
 		say "fetching the source of $package $version from $release"
+		run "$work/apt.log" debian_source "$work/apt" "deb-src $release"
+		require_offered "$package" "$version" "$release"
 		mkdir "$work/dl"
-		(cd "$work/dl" && fetch "deb-src $release" --download-only source "$package=$version") ||
-			die "the mirror has no $package $version any more: BASE needs a newer version"
+		(cd "$work/dl" && debian_apt "$work/apt" \
+			apt-get --download-only source "$package=$version") >"$work/source.log" 2>&1 ||
+			die "the mirror lists $package $version, but does not give it:" \
+				"$(sed -n 's/^E: //p' "$work/source.log" | head -n 1)"
 		verify_base "$work/dl"
 		mkdir -p "$cache/dl"
 		mv "$work/dl" "$sources"
