@@ -8,6 +8,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/observer"
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // ErrNoMemory says that no frontend has shared a guest's memory.
@@ -31,4 +32,20 @@ func (d *Device) Census(ctx context.Context) (*census.Census, error) {
 	}
 	c.FoundUS = found.Microseconds()
 	return c, nil
+}
+
+// GuestCensus has the guest count its pages by the program of the kind census that it has in
+// use. It fails with [driver.ErrNoCensus] where it has none, and as [driver.Source.Count] does.
+// It may be called at any time, but a migration goes first.
+func (d *Device) GuestCensus(ctx context.Context) (*census.Census, error) {
+	r, err := d.driver.Count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	release, matters := "", false
+	if identity := d.driver.Identity(); identity != nil {
+		release = identity.Release
+		matters = identity.Features&protocol.FeaturePagePoison != 0
+	}
+	return census.FromGuest(&r, release, matters), nil
 }

@@ -196,7 +196,7 @@ func (d *fuzzedDriver) step(in io.Reader) {
 // sendProgram sends a message about programs whose length is right.
 func (d *fuzzedDriver) sendProgram(next func(int) []byte) {
 	p := next(2)
-	of := protocol.MessageAccepts + protocol.MessageType(p[0]%3)
+	of := protocol.MessageAccepts + protocol.MessageType(p[0]%4)
 	h := protocol.Header{Type: of}
 	body := next(min(int(h.Size())-protocol.HeaderSize, 64))
 	d.send(programMessage(of, uint64(p[1]), int(h.Size())-protocol.HeaderSize, func(q []byte) {

@@ -16,24 +16,40 @@ import (
 )
 
 func censusCommand(t *target) *cobra.Command {
-	return &cobra.Command{
-		Use: "census", Short: "show what the guest uses its memory for, as seen from the host",
+	var from string
+	cmd := &cobra.Command{
+		Use: "census", Short: "show what the guest uses its memory for",
 		Args: cli.NoArgs,
+		Long: `census shows what the guest uses its memory for, as seen from the host. With --from=guest
+the guest counts, by a program of the kind census that fbppctl program push has shipped.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return t.census(cmd, func(c *census.Census) error {
+			take := (*control.Client).Census
+			switch from {
+			case "host":
+			case "guest":
+				take = (*control.Client).GuestCensus
+			default:
+				return cli.Usagef("--from %q is neither host nor guest", from)
+			}
+			return t.census(cmd, take, func(c *census.Census) error {
 				return t.show(cmd.OutOrStdout(), c, func(out io.Writer) error { return printCensus(out, c) })
 			})
 		},
 	}
+	cmd.Flags().StringVar(&from, "from", "host", "`WHO` counts: the host, or the guest")
+	return cmd
 }
 
 // census calls show with a census, for which it waits longer than for other answers.
-func (t *target) census(cmd *cobra.Command, show func(*census.Census) error) error {
+func (t *target) census(
+	cmd *cobra.Command, take func(*control.Client, context.Context) (*census.Census, error),
+	show func(*census.Census) error,
+) error {
 	if !t.flags.Changed("timeout") {
 		t.timeout = censusTimeout
 	}
 	return t.ask(cmd.Context(), func(ctx context.Context, c *control.Client, _ func()) error {
-		result, err := c.Census(ctx)
+		result, err := take(c, ctx)
 		if err != nil {
 			return err
 		}
@@ -65,6 +81,11 @@ func printCensus(out io.Writer, c *census.Census) error {
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print the census: %w", err)
+	}
+	if p := c.Program; p != nil {
+		_, err := fmt.Fprintf(out, "The guest has counted in %d ms, by %d runs of %.12s, "+
+			"the longest of %d µs.\n", c.CountedUS/1000, p.Runs, p.Digest, p.RunMaxUS)
+		return err
 	}
 	_, err := fmt.Fprintf(out, "The kernel was found in %d ms, and its pages counted in %d ms.\n",
 		c.FoundUS/1000, c.CountedUS/1000)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device/census"
+	"github.com/fbpp-project/fbpp/device/control"
 )
 
 func estimateCommand(t *target) *cobra.Command {
@@ -21,7 +22,7 @@ func estimateCommand(t *target) *cobra.Command {
 		Use: "estimate", Short: "show what a migration would send now, by what it leaves out",
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return t.census(cmd, func(c *census.Census) error {
+			return t.census(cmd, (*control.Client).Census, func(c *census.Census) error {
 				all := c.Estimate(at...)
 				return t.show(cmd.OutOrStdout(), all, func(out io.Writer) error {
 					return printEstimate(out, c, all, at)

@@ -64,6 +64,7 @@ func writeNew(path string, text []byte, mode os.FileMode) error {
 type signing struct {
 	key, out, name, forVM, nonce string
 	version                      uint64
+	kind                         protocol.ProgramKind
 	validFor                     time.Duration
 	unsigned                     bool
 }
@@ -72,11 +73,11 @@ type signing struct {
 const defaultValid = 90 * 24 * time.Hour
 
 func signCommand() *cobra.Command {
-	var s signing
+	s := signing{kind: protocol.KindWalk}
 	cmd := &cobra.Command{
 		Use: "sign OBJECT", Short: "make a program file of an eBPF object, and sign it",
 		Args: cobra.ExactArgs(1),
-		Long: `sign makes a program file of a walk's object. The signature covers the name, the kind, the
+		Long: `sign makes a program file of an eBPF object. The signature covers the name, the kind, the
 version, the object, and the time of expiry; with --for-vm and --for-session it is good
 for one VM, and for one session of its agent, only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -106,6 +107,7 @@ for one VM, and for one session of its agent, only.`,
 	fs.BoolVar(&s.unsigned, "unsigned", false, "do not sign: for guests that pin the digest")
 	fs.StringVar(&s.out, "out", "", "write `FILE`; default: the program's name with .fbpp")
 	fs.StringVar(&s.name, "name", "", "`NAME` of the program; default: that of OBJECT")
+	fs.Var(&s.kind, "kind", "what the program is for: walk or census")
 	fs.Uint64Var(&s.version, "version-number", 1,
 		"`NUMBER` of the version: a guest takes no lower one after it")
 	fs.StringVar(&s.forVM, "for-vm", "", "good for the VM with this `UUID` only")
@@ -121,7 +123,7 @@ func (s *signing) make(object []byte, now time.Time) (*bundle.Bundle, error) {
 	if s.unsigned == (s.key != "") {
 		return nil, cli.Usagef("give either --key or --unsigned")
 	}
-	o := protocol.Offer{Kind: protocol.KindWalk, Version: s.version, Name: s.name}
+	o := protocol.Offer{Kind: s.kind, Version: s.version, Name: s.name}
 	if s.forVM != "" {
 		id, err := hex.DecodeString(strings.ReplaceAll(s.forVM, "-", ""))
 		if err != nil || len(id) != len(o.VM) {

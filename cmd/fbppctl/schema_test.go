@@ -81,7 +81,8 @@ func TestFullDocumentsKeepTheirSchemas(t *testing.T) {
 	full := fullStatus()
 	class := []census.Class{{Class: pages.Free}}
 	counted := &census.Census{Release: "6.1", Classes: class,
-		Zones: []census.Zone{{Name: "DMA", Classes: class}}}
+		Zones:   []census.Zone{{Name: "DMA", Classes: class}},
+		Program: &census.Program{Digest: strings.Repeat("ab", 32), Runs: 2, RunMaxUS: 3}}
 	asJSON := &target{asJSON: true, host: "/run/fbpp"}
 	var out strings.Builder
 	for _, tc := range []struct {

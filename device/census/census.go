@@ -47,6 +47,8 @@ type Census struct {
 	// count, in microseconds.
 	FoundUS   int64 `json:"found_us"`
 	CountedUS int64 `json:"counted_us"`
+
+	Program *Program `json:"program,omitempty"` // nil: the host has counted
 }
 
 // Taker takes censuses, one at a time. It is safe for concurrent use. The zero

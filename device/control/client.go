@@ -52,8 +52,17 @@ func (c *Client) SetEnabled(ctx context.Context, on bool) (s device.Status, err 
 
 // Census counts what the guest uses its memory for.
 func (c *Client) Census(ctx context.Context) (*census.Census, error) {
+	return c.census(ctx, "/v1/census")
+}
+
+// GuestCensus has the guest count, by the census program that it has in use.
+func (c *Client) GuestCensus(ctx context.Context) (*census.Census, error) {
+	return c.census(ctx, "/v1/census?from=guest")
+}
+
+func (c *Client) census(ctx context.Context, path string) (*census.Census, error) {
 	result := new(census.Census)
-	if err := c.ask(ctx, http.MethodGet, "/v1/census", nil, result); err != nil {
+	if err := c.ask(ctx, http.MethodGet, path, nil, result); err != nil {
 		return nil, err
 	}
 	return result, nil

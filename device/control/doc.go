@@ -10,7 +10,8 @@
 //	GET /v1/history   the outcomes of the newest migrations, the newest last
 //	POST /v1/programs?at=now|migration       takes a program file (package bundle)
 //	DELETE /v1/programs/{digest}             has the guest take a program out of use
-//	GET /v1/census    a census.Census: what the guest uses its memory for
+//	GET /v1/census    a census.Census: what the guest uses its memory for. With
+//	                  ?from=guest it is the guest that counts, by a program of the host
 //	GET /metrics      Prometheus text format
 //
 // The permissions of the socket decide who may connect. A client can switch the
@@ -34,6 +35,7 @@ type Device interface {
 	SetEnabled(on bool)
 	SetCache(policy string) error
 	Census(ctx context.Context) (*census.Census, error)
+	GuestCensus(ctx context.Context) (*census.Census, error)
 	History() []device.Migration
 	PushProgram(file []byte, at driver.When) error
 	WithdrawProgram(digest string) error

@@ -78,19 +78,33 @@ func Handler(d Device) http.Handler {
 		writeJSON(w, d.History())
 	})
 	mux.HandleFunc("GET /v1/census", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), maxCensus)
-		defer cancel()
-		c, err := d.Census(ctx)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		writeJSON(w, c)
+		takeCensus(w, r, d)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		DisableCompression: true, // its buffers are many times as large as the text
 	}))
 	return mux
+}
+
+func takeCensus(w http.ResponseWriter, r *http.Request, d Device) {
+	ctx, cancel := context.WithTimeout(r.Context(), maxCensus)
+	defer cancel()
+	take := d.Census
+	switch from := r.URL.Query().Get("from"); from {
+	case "", "host":
+	case "guest":
+		take = d.GuestCensus
+	default:
+		text := fmt.Sprintf("a census from %q: it is either from host or from guest", from)
+		http.Error(w, text, http.StatusBadRequest)
+		return
+	}
+	c, err := take(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	writeJSON(w, c)
 }
 
 // readJSON reads a body, which has to come soon.

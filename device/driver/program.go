@@ -72,6 +72,8 @@ type programs struct {
 	strangers []protocol.ProgramReport
 	session   *session      // nil: no driver that takes programs
 	withdrawn []*withdrawal // the newest last
+	asked     *asked        // the census that is awaited, or nil
+	counts    uint64        // number of the last COUNT
 }
 
 // Session describes a driver that takes programs.
@@ -90,8 +92,10 @@ func (s *Source) Session() *Session {
 		return nil
 	}
 	all := &Session{Nonce: fmt.Sprintf("%016x", x.nonce), Kinds: []string{}, MaxSize: x.MaxSize}
-	if x.Kinds&protocol.KindWalk.Mask() != 0 {
-		all.Kinds = append(all.Kinds, protocol.KindWalk.String())
+	for _, kind := range protocol.Kinds() {
+		if x.Kinds&kind.Mask() != 0 {
+			all.Kinds = append(all.Kinds, kind.String())
+		}
 	}
 	return all
 }
@@ -200,6 +204,7 @@ func (p *programs) forget(d protocol.Digest) {
 // withdrawn stays withdrawn.
 func (p *programs) end() {
 	p.session, p.strangers = nil, nil
+	p.endCount()
 	for _, w := range p.withdrawn {
 		w.end()
 	}

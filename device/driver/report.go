@@ -83,7 +83,8 @@ func (s *Source) message(c content, from *port) error {
 		switch h.Type {
 		case protocol.MessageHello:
 			err = s.hello(h, c, from)
-		case protocol.MessageAccepts, protocol.MessageGet, protocol.MessageProgram:
+		case protocol.MessageAccepts, protocol.MessageGet, protocol.MessageProgram,
+			protocol.MessageCensus:
 			err = s.programMessage(h, c)
 		default:
 			// The generation is what tells a report of now from one of an earlier request,

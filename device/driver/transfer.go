@@ -42,6 +42,13 @@ func (s *Source) programMessage(h protocol.Header, c content) error {
 		}
 		return err
 	}
+	if h.Type == protocol.MessageCensus {
+		census, err := protocol.DecodeCensusReport(body)
+		if err == nil && !stale {
+			p.counted(census)
+		}
+		return err
+	}
 	report, err := protocol.DecodeProgramReport(body)
 	if err == nil && !stale {
 		s.programReport(report)
@@ -115,11 +122,12 @@ func (s *Source) answerGet(g protocol.Get) {
 	s.sendProgram(&e)
 }
 
-// sendProgram sends an event about a program; DATA is cut to the buffer, and leaves another
-// one: REPORT_FREE must not find that a transfer has taken the last.
+// sendProgram sends an event about a program; DATA is cut to the buffer. DATA and COUNT leave
+// another one: REPORT_FREE must not find that they have taken the last.
 func (s *Source) sendProgram(e *protocol.ProgramEvent) bool {
 	data := e.Type == protocol.EventData
-	return s.sendInto(protocol.MinProgramBuffer, data, func(room int) []byte {
+	spare := data || e.Type == protocol.EventCount
+	return s.sendInto(protocol.MinProgramBuffer, spare, func(room int) []byte {
 		if data {
 			e.Bytes = e.Bytes[:min(len(e.Bytes), room-protocol.DataHead)]
 		}

@@ -24,6 +24,7 @@ const (
 	EventData     EventType = 5 // a part of its object
 	EventGone     EventType = 6 // there is no such program, or no such part
 	EventWithdraw EventType = 7 // the program is to be taken out of use
+	EventCount    EventType = 8 // the program, a census, is to count
 )
 
 // String implements fmt.Stringer.
@@ -43,6 +44,8 @@ func (t EventType) String() string {
 		return "gone"
 	case EventWithdraw:
 		return "withdraw"
+	case EventCount:
+		return "count"
 	}
 	return fmt.Sprintf("event(%d)", uint16(t))
 }

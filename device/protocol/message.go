@@ -31,6 +31,7 @@ const (
 	MessageAccepts MessageType = 4
 	MessageGet     MessageType = 5
 	MessageProgram MessageType = 6
+	MessageCensus  MessageType = 7
 )
 
 // String implements fmt.Stringer.
@@ -48,6 +49,8 @@ func (t MessageType) String() string {
 		return "get"
 	case MessageProgram:
 		return "program"
+	case MessageCensus:
+		return "census"
 	}
 	return fmt.Sprintf("message(%d)", uint16(t))
 }
@@ -129,7 +132,7 @@ func DecodeHeader(p []byte) (Header, error) {
 		PageShift:  p[20],
 	}
 	switch {
-	case h.Type < MessageHello || h.Type > MessageProgram:
+	case h.Type < MessageHello || h.Type > MessageCensus:
 		return h, fmt.Errorf("decode message header: unknown type %d: %w", h.Type, ErrMalformed)
 	case p[21]|p[22]|p[23] != 0 || le.Uint64(p[24:]) != 0:
 		return h, fmt.Errorf("decode %v header: reserved field is not 0: %w", h.Type, ErrMalformed)
@@ -168,12 +171,14 @@ func (h *Header) Size() uint64 {
 		return HeaderSize + GetSize
 	case MessageProgram:
 		return HeaderSize + ProgramReportSize
+	case MessageCensus:
+		return HeaderSize + CensusReportSize
 	}
 	return HeaderSize
 }
 
 // IsProgram says whether messages of the type are about programs.
-func (t MessageType) IsProgram() bool { return t >= MessageAccepts && t <= MessageProgram }
+func (t MessageType) IsProgram() bool { return t >= MessageAccepts && t <= MessageCensus }
 
 // String implements fmt.Stringer.
 func (h Header) String() string {

@@ -17,19 +17,42 @@ func (d Digest) String() string { return fmt.Sprintf("%x", d[:]) }
 // ProgramKind tells what a program is for, and with it which contract it keeps.
 type ProgramKind uint32
 
-// KindWalk is a walk over the free lists (driver-ebpf/README.md has its contract).
-const KindWalk ProgramKind = 1
+// The kinds. driver-ebpf/README.md has their contracts.
+const (
+	KindWalk   ProgramKind = 1 // a walk over the free lists
+	KindCensus ProgramKind = 2 // what the guest uses its memory for
+)
+
+// Kinds returns all kinds.
+func Kinds() []ProgramKind { return []ProgramKind{KindWalk, KindCensus} }
 
 // maxKind is the highest kind that fits in the mask of ACCEPTS.
 const maxKind = 31
 
 // String implements fmt.Stringer.
 func (k ProgramKind) String() string {
-	if k == KindWalk {
+	switch k {
+	case KindWalk:
 		return "walk"
+	case KindCensus:
+		return "census"
 	}
 	return fmt.Sprintf("kind(%d)", uint32(k))
 }
+
+// Set implements pflag.Value.
+func (k *ProgramKind) Set(text string) error {
+	for _, kind := range Kinds() {
+		if kind.String() == text {
+			*k = kind
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown kind %q", text)
+}
+
+// Type implements pflag.Value.
+func (ProgramKind) Type() string { return "kind" }
 
 // Mask returns the kind's bit in the mask of ACCEPTS.
 func (k ProgramKind) Mask() uint32 {

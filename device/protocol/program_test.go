@@ -21,6 +21,16 @@ func testOffer() Offer {
 	}
 }
 
+func testCensus() CensusReport {
+	c := CensusReport{Digest: Digest{7}, Number: 1<<63 + 2, TookUS: 3, RunMaxUS: 4, Runs: 5}
+	for class := range c.Counts {
+		for i := range c.Counts[class] {
+			c.Counts[class][i] = uint64(1000*(class+1) - i)
+		}
+	}
+	return c
+}
+
 func TestProgramStructuresRoundTrip(t *testing.T) {
 	var p [ProgramReportSize]byte
 	offer := testOffer()
@@ -38,6 +48,11 @@ func TestProgramStructuresRoundTrip(t *testing.T) {
 	if got, err := DecodeGet(p[:]); err != nil || got != get {
 		t.Errorf("get: got %+v, %v", got, err)
 	}
+	census := testCensus()
+	census.Encode(p[:])
+	if got, err := DecodeCensusReport(p[:]); err != nil || got != census {
+		t.Errorf("census: got %+v, %v", got, err)
+	}
 	report := ProgramReport{
 		Digest: Digest{8}, Kind: KindWalk, State: ProgramRefused, Version: 3, FetchUS: 1, LoadUS: 2,
 		Reason: "the verifier refuses it", Log: "12: R1 invalid\nprocessed 12 insns",
@@ -51,6 +66,7 @@ func TestProgramStructuresRoundTrip(t *testing.T) {
 		{Type: EventData, Nonce: 3, Digest: Digest{1}, Offset: 5, Bytes: []byte("object")},
 		{Type: EventGone, Nonce: 3, Digest: Digest{1}},
 		{Type: EventWithdraw, Nonce: 3, Digest: Digest{1}},
+		{Type: EventCount, Nonce: 3, Digest: Digest{1}, Number: 1<<63 + 1},
 	} {
 		p := make([]byte, e.Size())
 		e.Encode(p)
@@ -71,6 +87,8 @@ func TestProgramStructuresRefuse(t *testing.T) {
 	report := func(p []byte) error { _, err := DecodeProgramReport(p); return err }
 	accepts := func(p []byte) error { _, err := DecodeAccepts(p); return err }
 	data := func(p []byte) error { _, err := DecodeProgramEvent(p); return err }
+	census := func(p []byte) error { _, err := DecodeCensusReport(p); return err }
+	const free = censusCounts + CensusCounts*8 // where the counts of free pages are
 	for name, c := range map[string]struct {
 		decode  func([]byte) error
 		breakIt func(p []byte)
@@ -93,9 +111,18 @@ func TestProgramStructuresRefuse(t *testing.T) {
 		"the device's own state":      {report, func(p []byte) { p[36] = 0 }},
 		"a program's reserved field":  {report, func(p []byte) { p[63] = 1 }},
 		"accepts' reserved field":     {accepts, func(p []byte) { p[8] = 1 }},
-		"data with another length":    {data, func(p []byte) { p[EventSize+36]++ }},
-		"data past every end":         {data, func(p []byte) { p[EventSize+35] = 1 }},
-		"an event of another type":    {data, func(p []byte) { p[0] = 3 }},
+		"a census's state":            {census, func(p []byte) { p[40] = 2 }},
+		"a census's reserved field":   {census, func(p []byte) { p[56] = 1 }},
+		"a census with a part that is more than all": {census, func(p []byte) {
+			le.PutUint64(p[free+8:], 2001)
+		}},
+		"a census of too many pages": {census, func(p []byte) {
+			le.PutUint64(p[free:], 1<<52+1)
+		}},
+		"a census that has failed, with counts": {census, func(p []byte) { p[40] = 1 }},
+		"data with another length":              {data, func(p []byte) { p[EventSize+36]++ }},
+		"data past every end":                   {data, func(p []byte) { p[EventSize+35] = 1 }},
+		"an event of another type":              {data, func(p []byte) { p[0] = 3 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var p [ProgramReportSize]byte
@@ -107,6 +134,9 @@ func TestProgramStructuresRefuse(t *testing.T) {
 				e := ProgramEvent{Type: EventData, Digest: Digest{1}, Offset: 5, Bytes: []byte("object")}
 				q = p[:e.Size()]
 				e.Encode(q)
+			case strings.Contains(name, "census"):
+				c := testCensus()
+				c.Encode(q)
 			case strings.Contains(name, "accepts"):
 				(&Accepts{Kinds: 2}).Encode(q)
 			case strings.Contains(name, "get"):
@@ -145,12 +175,17 @@ func FuzzDecodeProgram(f *testing.F) {
 		{Type: EventOffer, Nonce: 3, Offer: offer},
 		{Type: EventData, Nonce: 3, Digest: Digest{1}, Offset: 5, Bytes: []byte("object")},
 		{Type: EventGone, Nonce: 3},
+		{Type: EventCount, Nonce: 3, Digest: Digest{1}, Number: 9},
 	} {
 		p := make([]byte, e.Size())
 		e.Encode(p)
 		f.Add(p)
 	}
 	f.Add(make([]byte, ProgramReportSize))
+	census := testCensus()
+	counted := make([]byte, CensusReportSize)
+	census.Encode(counted)
+	f.Add(counted)
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if e, err := DecodeProgramEvent(p); err == nil {
 			q := make([]byte, e.Size())
@@ -169,6 +204,15 @@ func FuzzDecodeProgram(f *testing.F) {
 			for _, c := range r.Reason + r.Log {
 				if c < ' ' && c != '\n' {
 					t.Fatalf("control character %q", c)
+				}
+			}
+		}
+		if c, err := DecodeCensusReport(p); err == nil {
+			for _, counts := range c.Counts {
+				for _, n := range counts {
+					if n > counts[CensusPages] || c.Failed && n != 0 {
+						t.Fatalf("%+v", c)
+					}
 				}
 			}
 		}

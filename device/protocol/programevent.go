@@ -19,10 +19,11 @@ type ProgramEvent struct {
 	Offer  Offer  // OFFER only
 	Offset uint32 // DATA only: where in the object the bytes lie
 	Bytes  []byte // DATA only
+	Number uint64 // COUNT only: which CENSUS has to repeat
 }
 
 // IsProgram says whether events of the type are about programs.
-func (t EventType) IsProgram() bool { return t >= EventOffer && t <= EventWithdraw }
+func (t EventType) IsProgram() bool { return t >= EventOffer && t <= EventCount }
 
 // Size returns the length of the encoded event in bytes.
 func (e *ProgramEvent) Size() int {
@@ -31,6 +32,8 @@ func (e *ProgramEvent) Size() int {
 		return EventSize + OfferSize
 	case EventData:
 		return DataHead + len(e.Bytes)
+	case EventCount:
+		return EventSize + len(e.Digest) + 8
 	}
 	return EventSize + len(e.Digest)
 }
@@ -47,7 +50,10 @@ func (e *ProgramEvent) Encode(p []byte) {
 		return
 	}
 	copy(body, e.Digest[:])
-	if e.Type == EventData {
+	switch e.Type {
+	case EventCount:
+		binary.LittleEndian.PutUint64(body[32:], e.Number)
+	case EventData:
 		binary.LittleEndian.PutUint32(body[32:], e.Offset)
 		binary.LittleEndian.PutUint32(body[36:], uint32(len(e.Bytes)))
 		copy(body[40:], e.Bytes)
@@ -77,7 +83,15 @@ func DecodeProgramEvent(p []byte) (ProgramEvent, error) {
 	default:
 		e.Digest = Digest(body)
 	}
-	if e.Type != EventData {
+	switch e.Type {
+	case EventCount:
+		if len(p) < e.Size() {
+			return malformed()
+		}
+		e.Number = binary.LittleEndian.Uint64(body[32:])
+		return e, nil
+	case EventData:
+	default:
 		return e, nil
 	}
 	if len(p) < DataHead {
