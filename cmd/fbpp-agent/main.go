@@ -89,12 +89,12 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 }
 
 // chooseJudge is newJudge, but that a policy which cannot be read does not stop the built-in
-// walk. Without one, a policy that takes nothing is an error: the guest would never report.
+// walk. Without one, a policy that takes no walk is an error: the guest would never report.
 func chooseJudge(o *options, lg *zap.Logger) (*program.Judge, error) {
 	judge, err := newJudge(o)
 	switch {
-	case o.noBuiltIn && err == nil && judge == nil:
-		return nil, fmt.Errorf("--no-built-in: %s is missing, or takes no program", o.policy)
+	case o.noBuiltIn && err == nil && (judge == nil || !judge.Policy.TakesWalk()):
+		return nil, fmt.Errorf("--no-built-in: %s is missing, or takes no walk", o.policy)
 	case err != nil && !o.noBuiltIn:
 		lg.Error("no program of the host is taken, the built-in one goes on", zap.Error(err))
 		return nil, nil
@@ -139,7 +139,11 @@ func serve(
 	}
 	eventSize := protocol.EventSize
 	if judge != nil && found.Snapshot != nil {
-		a.SetPrograms(inject.New(judge, found.Snapshot, found.Guest))
+		programs, err := inject.New(judge, found.Snapshot, found.Guest, lg)
+		if err != nil {
+			return err
+		}
+		a.SetPrograms(programs)
 		eventSize = agent.ProgramBuffer
 	}
 	o := &opener{lg: lg, found: found, device: device, eventSize: eventSize}

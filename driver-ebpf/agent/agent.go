@@ -43,11 +43,13 @@ type Agent struct {
 	now      func() time.Time
 	ram      func() (uint64, error) // in bytes
 
-	programs Programs        // nil: the agent takes no programs of the host
-	known    bool            // the device knows programs: otherwise it is told nothing of them
-	nonce    uint64          // of the session
-	active   *protocol.Offer // in use; nil: the built-in program, or none
+	programs Programs // nil: the agent takes no programs of the host
+	known    bool     // the device knows programs: otherwise it is told nothing of them
+	nonce    uint64   // of the session
+	active   inUse    // programs of the host
 	fetch    fetch
+	queue    []*protocol.Offer // that wait for the fetch of another kind
+	count    count
 	timed    protocol.Digest // the program that the times of fetch are about
 	loads    chan load       // has room for one, which each fetch makes
 	wake     waker           // interrupts the transport

@@ -87,9 +87,9 @@ func (a *Agent) program(ctx context.Context, t Transport, walking bool) error {
 	case a.programs == nil || e.Nonce != a.nonce: // [FBPP-PROG-5]
 		a.lg.Debug("event of another session", zap.Stringer("event", e.Type))
 		return nil
-	case walking && e.Type == protocol.EventWithdraw && a.active != nil &&
-		a.active.Digest == e.Digest:
-		a.toWithdraw = a.active
+	case walking && e.Type == protocol.EventWithdraw &&
+		a.active.find(e.Digest) != nil && a.active.find(e.Digest).Kind == protocol.KindWalk:
+		a.toWithdraw = a.active[protocol.KindWalk]
 		return nil
 	}
 	f := &a.fetch
@@ -100,6 +100,8 @@ func (a *Agent) program(ctx context.Context, t Transport, walking bool) error {
 		return a.offered(t, &e.Offer)
 	case e.Type == protocol.EventWithdraw:
 		return a.withdrawn(t, e.Digest)
+	case e.Type == protocol.EventCount:
+		return a.startCount(ctx, t, &e, walking)
 	case !ours:
 	case e.Type == protocol.EventGone:
 		o := f.offer
@@ -116,13 +118,15 @@ func (a *Agent) program(ctx context.Context, t Transport, walking bool) error {
 // offered decides about an offer.
 func (a *Agent) offered(t Transport, o *protocol.Offer) error {
 	f := &a.fetch
-	if a.active != nil && a.active.Digest == o.Digest {
+	if a.active.find(o.Digest) != nil {
 		return a.tell(t, o, protocol.ProgramActive, nil)
 	}
 	if err := a.programs.Check(o, a.nonce); err != nil {
 		return a.tell(t, o, protocol.ProgramRefused, err)
 	}
 	switch {
+	case f.offer != nil && f.offer.Kind != o.Kind && (f.waiting || f.cancel != nil):
+		return a.enqueue(t, o)
 	case f.offer != nil && f.offer.Digest == o.Digest && f.cancel != nil:
 		f.offer = o // of this session
 		return a.tell(t, o, protocol.ProgramLoading, nil)

@@ -28,14 +28,40 @@ type Programs interface {
 	// earlier call has not returned. It returns soon after ctx has ended. An error may be [Logged].
 	Load(ctx context.Context, o *protocol.Offer, object []byte) (io.Closer, error)
 
-	// Use makes what Load returned the walk, which it closes in the end, also after an error.
-	// It holds the offer against the policy once more, in the session with that nonce. After an
-	// error the walk is the one before, or none if that was lost: then the walker is nil.
+	// Use makes what Load returned for a walk the walk, which it closes in the end, also after
+	// an error. It holds the offer against the policy once more, in the session with that
+	// nonce. After an error the walk is the one before, or none if that was lost: then the
+	// walker is nil.
 	Use(o *protocol.Offer, nonce uint64, loaded io.Closer) (Guest, walk.Walker, error)
 
 	// Restore makes the built-in program the walk again. Without one, and after an error, the
 	// walker is nil.
 	Restore() (Guest, walk.Walker, error)
+
+	// UseCensus makes what Load returned the census, as Use does. After an error the census
+	// is the one before.
+	UseCensus(o *protocol.Offer, nonce uint64, loaded io.Closer) error
+
+	// DropCensus takes the census out of use.
+	DropCensus() error
+
+	// Count counts the guest's pages with the census. It is called in a goroutine of its own,
+	// and returns soon after ctx has ended. It fails after DropCensus.
+	Count(ctx context.Context) (protocol.CensusReport, error)
+}
+
+// inUse are the programs of the host that are in use, by kind. Without a walk among them, the
+// walk is the built-in one, or none.
+type inUse map[protocol.ProgramKind]*protocol.Offer
+
+// find returns the program with that digest, or nil.
+func (u inUse) find(d protocol.Digest) *protocol.Offer {
+	for _, o := range u {
+		if o.Digest == d {
+			return o
+		}
+	}
+	return nil
 }
 
 // Logged is an error with the log of the kernel's verifier.
@@ -50,7 +76,8 @@ func (a *Agent) SetPrograms(p Programs) {
 		return
 	}
 	a.programs = p
-	a.loads = make(chan load, 1)
+	a.active = make(inUse)
+	a.loads, a.count.done = make(chan load, 1), make(chan counted, 1)
 	a.guest.Hello.Features |= protocol.FeaturePrograms
 }
 
@@ -67,14 +94,17 @@ func (a *Agent) sayAccepts(t Transport) error {
 	if a.programs == nil {
 		return nil
 	}
-	a.nonce, a.fetch.waiting = newNonce(), false // the device that was asked has gone
+	// The device that was asked, and that has asked, has gone.
+	a.nonce, a.fetch.waiting, a.queue = newNonce(), false, nil
 	accepts := a.programs.Accepts()
 	err := a.sendProgram(t, protocol.MessageAccepts, protocol.AcceptsSize, accepts.Encode)
 	t.Flush()
-	if err != nil || a.active == nil {
-		return err
+	for _, kind := range protocol.Kinds() {
+		if o := a.active[kind]; o != nil && err == nil {
+			err = a.tell(t, o, protocol.ProgramActive, nil)
+		}
 	}
-	return a.tell(t, a.active, protocol.ProgramActive, nil)
+	return err
 }
 
 // sendProgram sends a message about programs, if the device knows them [FBPP-PROG-9].
@@ -139,7 +169,7 @@ func (a *Agent) catchUp(t Transport) error {
 			return err
 		}
 	}
-	return errors.Join(a.loaded(t), a.retry(t))
+	return errors.Join(a.loaded(t), a.retry(t), a.nextOffer(t), a.counted(t))
 }
 
 // loaded takes the result of a load, if there is one.
@@ -168,6 +198,13 @@ func (a *Agent) use(t Transport, l load) error {
 	if l.err != nil {
 		return a.tell(t, o, protocol.ProgramRefused, l.err)
 	}
+	if o.Kind == protocol.KindCensus {
+		a.count.stop(errStopped)
+		if err := a.programs.UseCensus(o, a.nonce, l.loaded); err != nil {
+			return a.tell(t, o, protocol.ProgramRefused, err)
+		}
+		return a.activate(t, o)
+	}
 	// The device must have read what the walk before has found.
 	if err := t.Drain(drainLimit); err != nil {
 		return errors.Join(err, l.loaded.Close())
@@ -176,11 +213,16 @@ func (a *Agent) use(t Transport, l load) error {
 	if err != nil {
 		return a.notUsed(t, o, guest, walker, err)
 	}
-	before := a.active
-	a.active = o
 	if err := a.adopt(t, guest, walker); err != nil {
 		return err
 	}
+	return a.activate(t, o)
+}
+
+// activate says that a program is in use, and the one before it no more.
+func (a *Agent) activate(t Transport, o *protocol.Offer) error {
+	before := a.active[o.Kind]
+	a.active[o.Kind] = o
 	if before != nil && before.Digest != o.Digest {
 		if err := a.tell(t, before, protocol.ProgramWithdrawn, errReplaced); err != nil {
 			return err
@@ -196,8 +238,8 @@ func (a *Agent) notUsed(
 	if err := a.adopt(t, guest, walker); err != nil {
 		return err
 	}
-	if before := a.active; before != nil && a.walker == nil {
-		a.active = nil
+	if before := a.active[protocol.KindWalk]; before != nil && a.walker == nil {
+		delete(a.active, protocol.KindWalk)
 		if err := a.tell(t, before, protocol.ProgramWithdrawn, errLost); err != nil {
 			return err
 		}
@@ -211,14 +253,22 @@ func (a *Agent) withdrawn(t Transport, d protocol.Digest) error {
 	if f := a.fetch.offer; f != nil && f.Digest == d {
 		o = f
 		a.fetch.end()
+	} else if f := a.unqueue(d); f != nil {
+		o = f
 	}
-	if a.active == nil || a.active.Digest != d {
+	active := a.active.find(d)
+	if active == nil {
 		return a.tell(t, o, protocol.ProgramWithdrawn, nil)
+	}
+	if active.Kind == protocol.KindCensus {
+		delete(a.active, active.Kind)
+		a.count.stop(errStopped)
+		return a.tell(t, active, protocol.ProgramWithdrawn, a.programs.DropCensus())
 	}
 	if err := t.Drain(drainLimit); err != nil {
 		return err
 	}
-	o, a.active = a.active, nil
+	delete(a.active, active.Kind)
 	guest, walker, err := a.programs.Restore()
 	if err != nil {
 		a.lg.Error("go back to the built-in program", zap.Error(err))
@@ -226,5 +276,5 @@ func (a *Agent) withdrawn(t Transport, d protocol.Digest) error {
 	if err := a.adopt(t, guest, walker); err != nil {
 		return err
 	}
-	return a.tell(t, o, protocol.ProgramWithdrawn, err)
+	return a.tell(t, active, protocol.ProgramWithdrawn, err)
 }

@@ -30,10 +30,16 @@ type fakePrograms struct {
 	pushed   walk.Walker
 	closed   int32
 	restored int
+
+	kinds      uint32 // beside a walk
+	useCensus  error
+	counts     func(ctx context.Context) (protocol.CensusReport, error)
+	censusUsed int
+	dropped    int
 }
 
 func (p *fakePrograms) Accepts() protocol.Accepts {
-	return protocol.Accepts{Kinds: protocol.KindWalk.Mask(), MaxSize: 1 << 20}
+	return protocol.Accepts{Kinds: protocol.KindWalk.Mask() | p.kinds, MaxSize: 1 << 20}
 }
 
 func (p *fakePrograms) Check(*protocol.Offer, uint64) error {
@@ -78,6 +84,18 @@ func (p *fakePrograms) Restore() (Guest, walk.Walker, error) {
 	return guest, p.builtIn, nil
 }
 
+func (p *fakePrograms) UseCensus(_ *protocol.Offer, nonce uint64, _ io.Closer) error {
+	p.nonces = append(p.nonces, nonce)
+	p.censusUsed++
+	return p.useCensus
+}
+
+func (p *fakePrograms) DropCensus() error { p.dropped++; return nil }
+
+func (p *fakePrograms) Count(ctx context.Context) (protocol.CensusReport, error) {
+	return p.counts(ctx)
+}
+
 func (p *fakePrograms) Close() error {
 	atomic.AddInt32(&p.closed, 1)
 	return errors.New("it cannot be closed")
@@ -101,7 +119,9 @@ type host struct {
 	reports []protocol.ProgramReport
 	on      map[string]func() // by state, once
 	gone    bool
-	drops   dropFunc // the guest's dropper; nil: none
+	census  bool                    // a census is offered beside the walk
+	answers []protocol.CensusReport // of the driver
+	drops   dropFunc                // the guest's dropper; nil: none
 }
 
 func newHost(t *testing.T, n int) *host {
@@ -122,10 +142,23 @@ func (h *host) send(e protocol.ProgramEvent) {
 }
 
 func (h *host) offer() {
-	h.send(protocol.ProgramEvent{Type: protocol.EventOffer, Offer: protocol.Offer{
+	o := protocol.Offer{
 		Digest: h.digest(), Kind: protocol.KindWalk, Size: uint32(len(h.object)),
 		Version: h.version, Name: "walk",
-	}})
+	}
+	h.send(protocol.ProgramEvent{Type: protocol.EventOffer, Offer: o})
+	if h.census {
+		o.Digest, o.Kind, o.Name = censusDigest, protocol.KindCensus, "census"
+		h.send(protocol.ProgramEvent{Type: protocol.EventOffer, Offer: o})
+	}
+}
+
+// censusDigest is the digest of the census that a host offers.
+var censusDigest = protocol.Digest{0: 0xce}
+
+// count asks for a census.
+func (h *host) count(number uint64) {
+	h.send(protocol.ProgramEvent{Type: protocol.EventCount, Digest: censusDigest, Number: number})
 }
 
 func (h *host) withdraw() {
@@ -160,10 +193,25 @@ func (h *host) answer(m sentMessage) {
 		if err != nil {
 			h.t.Error(err)
 		}
-		h.states = append(h.states, r.State.String())
+		state := r.State.String()
+		if r.Kind == protocol.KindCensus {
+			state = "census " + state
+		}
+		h.states = append(h.states, state)
 		h.reports = append(h.reports, r)
-		f := h.on[r.State.String()]
-		delete(h.on, r.State.String())
+		f := h.on[state]
+		delete(h.on, state)
+		if f != nil {
+			f()
+		}
+	case protocol.MessageCensus:
+		r, err := protocol.DecodeCensusReport(body)
+		if err != nil {
+			h.t.Error(err)
+		}
+		h.answers = append(h.answers, r)
+		f := h.on["counted"]
+		delete(h.on, "counted")
 		if f != nil {
 			f()
 		}

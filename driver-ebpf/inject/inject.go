@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package inject lets the agent walk with programs of the host: it joins the policy and the
-// loader of package program with the snapshot of package freepages.
+// Package inject lets the agent walk and count with programs of the host: it joins the policy
+// and the loader of package program with the snapshot of package freepages, and with package
+// pagecensus.
 package inject
 
 import (
@@ -9,23 +10,40 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagecensus"
 	"github.com/fbpp-project/fbpp/driver-ebpf/program"
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
 
 // Programs implements [agent.Programs] on a snapshot. [New] makes one.
 type Programs struct {
+	lg       *zap.Logger
 	judge    *program.Judge
 	loader   *program.Loader
 	snapshot snapshot
 	builtIn  agent.Guest // what the guest says without a program of the host
+
+	mu     sync.Mutex // guards census, which Count uses in a goroutine of its own
+	census counter    // nil: none
 }
+
+// counter is what Programs needs of a [pagecensus.Counter].
+type counter interface {
+	Count(ctx context.Context) (protocol.CensusReport, error)
+	io.Closer
+}
+
+var _ counter = (*pagecensus.Counter)(nil)
 
 // snapshot is what Programs needs of a [freepages.Snapshot].
 type snapshot interface {
@@ -40,17 +58,26 @@ var _ snapshot = (*freepages.Snapshot)(nil)
 // errNoWalk is what the host is told when no program could be attached.
 var errNoWalk = errors.New("no walk is attached: a program failed, and so did the way back")
 
+var errNoCensus = errors.New("no census is in use")
+
 var _ agent.Programs = (*Programs)(nil)
 
 // New returns the programs that a policy takes. The snapshot stays the caller's.
-func New(judge *program.Judge, snapshot *freepages.Snapshot, builtIn agent.Guest) *Programs {
-	return &Programs{
-		judge: judge, snapshot: snapshot, builtIn: builtIn,
-		loader: &program.Loader{
-			Limits: judge.Policy.Limits,
-			Maps:   snapshot.Shared(), Constants: snapshot.Constants(),
-		},
+func New(
+	judge *program.Judge, snapshot *freepages.Snapshot, builtIn agent.Guest, lg *zap.Logger,
+) (*Programs, error) {
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		return nil, fmt.Errorf("find kernel version: %w", err)
 	}
+	constants := maps.Clone(snapshot.Constants())
+	constants["kernel_version"] = uint64(version)
+	return &Programs{
+		lg: lg, judge: judge, snapshot: snapshot, builtIn: builtIn,
+		loader: &program.Loader{
+			Limits: judge.Policy.Limits, Maps: snapshot.Shared(), Constants: constants,
+		},
+	}, nil
 }
 
 // Accepts implements [agent.Programs].
@@ -67,9 +94,20 @@ func (p *Programs) Check(o *protocol.Offer, nonce uint64) error { return p.judge
 func (p *Programs) Load(
 	ctx context.Context, o *protocol.Offer, object []byte,
 ) (io.Closer, error) {
+	if o.Kind == protocol.KindCensus {
+		c, err := pagecensus.Load(ctx, func(shared map[string]*ebpf.Map) (*ebpf.Program, error) {
+			loader := *p.loader
+			loader.Maps = shared
+			return loader.Load(ctx, o, object)
+		})
+		if err != nil {
+			return nil, err // not c, which would be an interface that is not nil
+		}
+		return c, nil
+	}
 	prog, err := p.loader.Load(ctx, o, object)
 	if err != nil {
-		return nil, err // not prog, which would be an interface that is not nil
+		return nil, err // not prog, as above
 	}
 	return prog, nil
 }
@@ -86,13 +124,59 @@ func (p *Programs) Use(
 		return guest, walker, errors.Join(fmt.Errorf("use %T as a walk", loaded), loaded.Close())
 	}
 	err := p.snapshot.Use(prog, p.judge.Policy.Limits.AllowsHook, func() error {
-		if err := p.judge.Check(o, nonce); err != nil {
-			return err
-		}
-		return p.judge.Accept(o)
+		return p.accept(o, nonce)
 	})
 	guest, walker := p.now()
 	return guest, walker, err
+}
+
+// accept asks the policy once more, and remembers the version.
+func (p *Programs) accept(o *protocol.Offer, nonce uint64) error {
+	if err := p.judge.Check(o, nonce); err != nil {
+		return err
+	}
+	return p.judge.Accept(o)
+}
+
+// UseCensus implements [agent.Programs]. The program has passed its trial in Load.
+func (p *Programs) UseCensus(o *protocol.Offer, nonce uint64, loaded io.Closer) error {
+	c, ok := loaded.(counter)
+	if !ok {
+		return errors.Join(fmt.Errorf("use %T as a census", loaded), loaded.Close())
+	}
+	if err := p.accept(o, nonce); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	if err := p.setCensus(c); err != nil {
+		p.lg.Warn("close the census before", zap.Error(err))
+	}
+	return nil
+}
+
+// DropCensus implements [agent.Programs].
+func (p *Programs) DropCensus() error { return p.setCensus(nil) }
+
+// setCensus closes the census before.
+func (p *Programs) setCensus(c counter) error {
+	p.mu.Lock()
+	before := p.census
+	p.census = c
+	p.mu.Unlock()
+	if before == nil {
+		return nil
+	}
+	return before.Close()
+}
+
+// Count implements [agent.Programs].
+func (p *Programs) Count(ctx context.Context) (protocol.CensusReport, error) {
+	p.mu.Lock()
+	c := p.census
+	p.mu.Unlock()
+	if c == nil {
+		return protocol.CensusReport{}, errNoCensus
+	}
+	return c.Count(ctx)
 }
 
 // Restore implements [agent.Programs].

@@ -13,6 +13,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // ChildArg as the first argument makes the agent's program a loader's child.
@@ -37,6 +39,7 @@ const maxAnswer = 32 << 10
 
 // request is what a child is to load.
 type request struct {
+	Kind      protocol.ProgramKind
 	Limits    Limits
 	Constants map[string]uint64 // values of variables, as far as the object has them
 	Maps      []string          // that the agent made; their descriptors follow childMaps
@@ -77,7 +80,7 @@ func Child() error {
 
 // load parses, checks and loads the object.
 func (r *request) load() (*ebpf.Program, error) {
-	spec, err := r.Limits.Parse(r.Object)
+	spec, err := r.Limits.Parse(r.Kind, r.Object)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +107,7 @@ func (r *request) load() (*ebpf.Program, error) {
 		return nil, fmt.Errorf("load the program: %w", err)
 	}
 	defer c.Close() // the program keeps its maps
-	return c.DetachProgram(walkContract.program), nil
+	return c.DetachProgram(contracts[r.Kind].program), nil
 }
 
 // setConstant sets a variable of 4 or 8 bytes. An object need not have it.
@@ -150,8 +153,11 @@ func respond(why error, prog *ebpf.Program) error {
 	return nil
 }
 
-// readAnswer reads the answer of a child from its socket, and the program that came with it.
-func readAnswer(conn *net.UnixConn) (a answer, prog *ebpf.Program, err error) {
+// readAnswer reads the answer of a child from its socket, and the program that came with it,
+// which has to be of that type.
+func readAnswer(
+	conn *net.UnixConn, of ebpf.ProgramType,
+) (a answer, prog *ebpf.Program, err error) {
 	text, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, flags, _, err := conn.ReadMsgUnix(text, oob)
 	if err != nil {
@@ -179,7 +185,7 @@ func readAnswer(conn *net.UnixConn) (a answer, prog *ebpf.Program, err error) {
 	case err != nil:
 	case a.Error == "" && prog == nil:
 		err = errors.New("it has neither a program nor a reason")
-	case prog != nil && (a.Error != "" || prog.Type() != ebpf.Kprobe):
+	case prog != nil && (a.Error != "" || prog.Type() != of):
 		err = fmt.Errorf("it has a program of type %v, and the reason %q", prog.Type(), a.Error)
 	default:
 		return a, prog, nil

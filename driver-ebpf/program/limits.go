@@ -12,13 +12,15 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // ErrLimit says that an object has what the policy does not allow.
 var ErrLimit = errors.New("the policy does not allow that")
 
 // Limits are what an object may have. For a field that a policy does not have the default
-// holds, which is what a walk needs. An empty list allows nothing, and 0 is no limit that a
+// holds, which is what the kinds need. An empty list allows nothing, and 0 is no limit that a
 // policy can set.
 type Limits struct {
 	ObjectBytes  uint32   `json:"object_bytes,omitempty"`
@@ -40,10 +42,10 @@ const (
 	defaultMapBytes     = 64 << 10
 )
 
-// What a policy can allow at all. These names keep a program from what a walk does not need by
+// What a policy can allow at all. These names keep a program from what no kind needs by
 // mistake. They do not make a hostile one harmless: see [Policy].
 var (
-	knownPrograms = map[string]ebpf.ProgramType{"kprobe": ebpf.Kprobe}
+	knownPrograms = map[string]ebpf.ProgramType{"kprobe": ebpf.Kprobe, "syscall": ebpf.Syscall}
 	knownMaps     = map[string]ebpf.MapType{"array": ebpf.Array, "hash": ebpf.Hash}
 	knownHelpers  = map[string]asm.BuiltinFunc{
 		"map_lookup_elem":       asm.FnMapLookupElem,
@@ -69,7 +71,7 @@ func (l *Limits) complete() error {
 		return fmt.Errorf("%d instructions", l.Instructions)
 	}
 	return errors.Join(
-		names(&l.ProgramTypes, "program type", knownPrograms, "kprobe"),
+		names(&l.ProgramTypes, "program type", knownPrograms, "kprobe", "syscall"),
 		names(&l.MapTypes, "map type", knownMaps, "array"),
 		names(&l.Helpers, "helper", knownHelpers, "map_lookup_elem", "ktime_get_ns",
 			"get_current_task", "get_smp_processor_id", "probe_read_kernel", "loop"),
@@ -110,15 +112,32 @@ func (l *Limits) AllowsHook(function string) bool {
 // contract is what an object of a kind has to have.
 type contract struct {
 	program string
+	of      ebpf.ProgramType
+	flags   uint32   // of the program
 	shared  []string // maps that the agent makes: their memory is not the object's
 }
 
-// walkContract is described in driver-ebpf/README.md.
-var walkContract = contract{program: "walk_zone", shared: []string{"control", "counts", "records"}}
+// contracts are described in driver-ebpf/README.md. The kernel takes programs of type syscall
+// only with the flag.
+var contracts = map[protocol.ProgramKind]contract{
+	protocol.KindWalk: {
+		program: "walk_zone", of: ebpf.Kprobe, shared: []string{"control", "counts", "records"},
+	},
+	protocol.KindCensus: {
+		program: "count_pages", of: ebpf.Syscall, flags: unix.BPF_F_SLEEPABLE,
+		shared: []string{"census"},
+	},
+}
 
-// Parse reads the object of a walk, and checks it. The error wraps [ErrLimit] where the
+// Parse reads the object of a kind, and checks it. The error wraps [ErrLimit] where the
 // object has something else than its contract says and the limits allow.
-func (l *Limits) Parse(object []byte) (spec *ebpf.CollectionSpec, err error) {
+func (l *Limits) Parse(
+	kind protocol.ProgramKind, object []byte,
+) (spec *ebpf.CollectionSpec, err error) {
+	c, ok := contracts[kind]
+	if !ok {
+		return nil, fmt.Errorf("check the object: %v: %w", kind, ErrLimit)
+	}
 	defer func() { // the parser of ELF and BTF is not ours
 		if r := recover(); r != nil {
 			spec, err = nil, fmt.Errorf("parse the object: %v", r)
@@ -128,7 +147,7 @@ func (l *Limits) Parse(object []byte) (spec *ebpf.CollectionSpec, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse the object: %w", err)
 	}
-	if err := l.check(spec, walkContract); err != nil {
+	if err := l.check(spec, c); err != nil {
 		return nil, fmt.Errorf("check the object: %w", err)
 	}
 	return spec, nil
@@ -139,7 +158,7 @@ func (l *Limits) check(spec *ebpf.CollectionSpec, c contract) error {
 		if name != c.program {
 			return fmt.Errorf("program %q beside %q: %w", name, c.program, ErrLimit)
 		}
-		if err := l.checkProgram(p, spec.Maps); err != nil {
+		if err := l.checkProgram(p, c, spec.Maps); err != nil {
 			return fmt.Errorf("program %s: %w", name, err)
 		}
 	}
@@ -167,13 +186,15 @@ func (l *Limits) check(spec *ebpf.CollectionSpec, c contract) error {
 	return nil
 }
 
-func (l *Limits) checkProgram(p *ebpf.ProgramSpec, all map[string]*ebpf.MapSpec) error {
+func (l *Limits) checkProgram(
+	p *ebpf.ProgramSpec, c contract, all map[string]*ebpf.MapSpec,
+) error {
 	switch {
-	case !allows(l.ProgramTypes, knownPrograms, p.Type):
+	case p.Type != c.of || !allows(l.ProgramTypes, knownPrograms, p.Type):
 		return fmt.Errorf("type %v: %w", p.Type, ErrLimit)
 	case p.AttachTo != "" || p.AttachTarget != nil || p.AttachType != 0:
 		return fmt.Errorf("it names %q to attach to, which the agent chooses: %w", p.AttachTo, ErrLimit)
-	case p.Flags != 0 || p.Ifindex != 0:
+	case p.Flags != c.flags || p.Ifindex != 0:
 		return fmt.Errorf("flags %#x: %w", p.Flags, ErrLimit)
 	}
 	count := 0
@@ -189,7 +210,7 @@ func (l *Limits) checkProgram(p *ebpf.ProgramSpec, all map[string]*ebpf.MapSpec)
 	return nil
 }
 
-// checkInstruction allows what a compiler makes of a walk, and nothing else.
+// checkInstruction allows what a compiler makes of a program, and nothing else.
 func (l *Limits) checkInstruction(ins *asm.Instruction, all map[string]*ebpf.MapSpec) error {
 	op := ins.OpCode
 	switch class := op.Class(); {

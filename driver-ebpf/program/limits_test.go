@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // builtIn is the walk that is built into the agent.
@@ -26,7 +28,7 @@ func mustObject(t testing.TB) []byte {
 
 func TestBuiltInWalkKeepsTheContract(t *testing.T) {
 	l := defaultLimits(t)
-	spec, err := l.Parse(mustObject(t))
+	spec, err := l.Parse(protocol.KindWalk, mustObject(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +37,68 @@ func TestBuiltInWalkKeepsTheContract(t *testing.T) {
 		n += int(ins.Width())
 	}
 	t.Logf("%d instructions", n)
+}
+
+// censusObject is the census that the build makes.
+const censusObject = "../pagecensus/census_bpfel.o"
+
+func mustCensus(t testing.TB) []byte {
+	t.Helper()
+	object, err := os.ReadFile(censusObject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
+// An object has to be of the kind that its signature names.
+func TestObjectOfAnotherKindIsRefused(t *testing.T) {
+	l := defaultLimits(t)
+	if _, err := l.Parse(protocol.KindCensus, mustCensus(t)); err != nil {
+		t.Fatal(err)
+	}
+	for kind, object := range map[protocol.ProgramKind][]byte{
+		protocol.KindWalk: mustCensus(t), protocol.KindCensus: mustObject(t), 3: mustObject(t),
+	} {
+		if _, err := l.Parse(kind, object); !errors.Is(err, ErrLimit) {
+			t.Errorf("as %v: got %v, want ErrLimit", kind, err)
+		}
+	}
+	narrow := mustPolicy(t, `{"limits": {"program_types": ["kprobe"]}}`).Limits
+	if _, err := narrow.Parse(protocol.KindCensus, mustCensus(t)); !errors.Is(err, ErrLimit) {
+		t.Errorf("a type that the policy leaves out: got %v, want ErrLimit", err)
+	}
+}
+
+// A census has no more of its own than a walk may have.
+func TestCensusIsRefused(t *testing.T) {
+	for want, change := range map[string]func(*ebpf.CollectionSpec, *ebpf.ProgramSpec){
+		"type Kprobe": func(_ *ebpf.CollectionSpec, p *ebpf.ProgramSpec) { p.Type = ebpf.Kprobe },
+		"flags 0x0":   func(_ *ebpf.CollectionSpec, p *ebpf.ProgramSpec) { p.Flags = 0 },
+		"calls FnSysBpf": func(_ *ebpf.CollectionSpec, p *ebpf.ProgramSpec) {
+			prepend(p, asm.FnSysBpf.Call())
+		},
+		"calls FnKallsymsLookupName": func(_ *ebpf.CollectionSpec, p *ebpf.ProgramSpec) {
+			prepend(p, asm.FnKallsymsLookupName.Call())
+		},
+		`no map "census"`: func(s *ebpf.CollectionSpec, p *ebpf.ProgramSpec) {
+			delete(s.Maps, "census")
+			p.Instructions = asm.Instructions{asm.Return()}
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			l := defaultLimits(t)
+			spec, err := l.Parse(protocol.KindCensus, mustCensus(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(spec, spec.Programs["count_pages"])
+			err = l.check(spec, contracts[protocol.KindCensus])
+			if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), want) {
+				t.Fatalf("got %v, want ErrLimit with %q", err, want)
+			}
+		})
+	}
 }
 
 func prepend(p *ebpf.ProgramSpec, ins asm.Instruction) {
@@ -139,12 +203,12 @@ func TestObjectIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := defaultLimits(t)
-			spec, err := l.Parse(mustObject(t))
+			spec, err := l.Parse(protocol.KindWalk, mustObject(t))
 			if err != nil {
 				t.Fatal(err)
 			}
 			change(spec)
-			err = l.check(spec, walkContract)
+			err = l.check(spec, contracts[protocol.KindWalk])
 			if !errors.Is(err, ErrLimit) || because[name] == "" ||
 				!strings.Contains(err.Error(), because[name]) {
 				t.Fatalf("got %v, want ErrLimit with %q", err, because[name])
@@ -160,7 +224,7 @@ func TestPolicyNarrowsTheLimits(t *testing.T) {
 		`{"limits": {"map_types": ["hash"]}}`, `{"limits": {"program_types": []}}`,
 	} {
 		p := mustPolicy(t, text)
-		if _, err := p.Limits.Parse(mustObject(t)); !errors.Is(err, ErrLimit) {
+		if _, err := p.Limits.Parse(protocol.KindWalk, mustObject(t)); !errors.Is(err, ErrLimit) {
 			t.Errorf("%s: got %v, want ErrLimit", text, err)
 		}
 	}
@@ -182,14 +246,19 @@ func TestPolicyNarrowsTheLimits(t *testing.T) {
 // Whatever the bytes are, the parser returns.
 func FuzzParseObject(f *testing.F) {
 	f.Add(mustObject(f))
+	f.Add(mustCensus(f))
 	f.Add([]byte("\x7fELF"))
 	l := defaultLimits(f)
 	f.Fuzz(func(t *testing.T, object []byte) {
 		if len(object) > 1<<20 {
 			return
 		}
-		if spec, err := l.Parse(object); err == nil && spec.Programs["walk_zone"] == nil {
-			t.Fatal("no walk")
+		for kind, name := range map[protocol.ProgramKind]string{
+			protocol.KindWalk: "walk_zone", protocol.KindCensus: "count_pages",
+		} {
+			if spec, err := l.Parse(kind, object); err == nil && spec.Programs[name] == nil {
+				t.Fatalf("no %v", kind)
+			}
 		}
 	})
 }

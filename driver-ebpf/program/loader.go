@@ -31,7 +31,7 @@ const self = "/proc/self/exe"
 // concurrent use.
 type Loader struct {
 	Limits Limits
-	// Maps are those that the agent shares with each program, by name. The memory in them
+	// Maps are those that the agent shares with the program, by name. The memory in them
 	// is not the object's to choose.
 	Maps map[string]*ebpf.Map
 	// Constants are what the program is told of this kernel, by the variable's name.
@@ -61,7 +61,8 @@ func (l *Loader) Load(
 	if err != nil {
 		return nil, err
 	}
-	r := request{Limits: l.Limits, Constants: l.Constants, Maps: names, Object: object}
+	r := request{Kind: o.Kind, Limits: l.Limits, Constants: l.Constants,
+		Maps: names, Object: object}
 	cmd, diagnosis, err := l.child(ctx, &r, append([]*os.File{theirs}, maps...))
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (l *Loader) Load(
 	if err := ours.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	a, prog, err := readAnswer(ours)
+	a, prog, err := readAnswer(ours, contracts[o.Kind].of)
 	switch {
 	case err != nil:
 		return nil, err

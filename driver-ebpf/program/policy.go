@@ -74,8 +74,8 @@ func ParsePolicy(text []byte) (*Policy, error) {
 		return nil, err
 	}
 	for _, kind := range p.Kinds {
-		if kind != protocol.KindWalk.String() {
-			return nil, fmt.Errorf("unknown kind %q", kind)
+		if err := new(protocol.ProgramKind).Set(kind); err != nil {
+			return nil, err
 		}
 	}
 	for _, digest := range p.Pinned {
@@ -92,18 +92,23 @@ func ParsePolicy(text []byte) (*Policy, error) {
 	return p, nil
 }
 
-// Takes says whether the policy takes any program at all. A walk is the only kind there is.
-func (p *Policy) Takes() bool {
-	return p != nil && (len(p.Pinned) > 0 || p.KeyDir != "") &&
-		(p.Kinds == nil || slices.Contains(p.Kinds, protocol.KindWalk.String()))
-}
+// Takes says whether the policy takes any program at all.
+func (p *Policy) Takes() bool { return p.Mask() != 0 }
+
+// TakesWalk says whether it takes one that finds free memory.
+func (p *Policy) TakesWalk() bool { return p.Mask()&protocol.KindWalk.Mask() != 0 }
 
 // Mask returns the kinds that are taken, as ACCEPTS has them.
-func (p *Policy) Mask() uint32 {
-	if !p.Takes() {
+func (p *Policy) Mask() (mask uint32) {
+	if p == nil || len(p.Pinned) == 0 && p.KeyDir == "" {
 		return 0
 	}
-	return protocol.KindWalk.Mask()
+	for _, kind := range protocol.Kinds() {
+		if p.Kinds == nil || slices.Contains(p.Kinds, kind.String()) {
+			mask |= kind.Mask()
+		}
+	}
+	return mask
 }
 
 func (p *Policy) pins(d protocol.Digest) bool {

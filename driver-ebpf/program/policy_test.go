@@ -36,12 +36,14 @@ func TestPolicyThatNamesNobodyTakesNothing(t *testing.T) {
 			t.Errorf("%+v takes programs", p)
 		}
 	}
-	for _, p := range []*Policy{
-		mustPolicy(t, `{"key_dir": "/etc/keys"}`),
-		mustPolicy(t, `{"kinds": ["walk"], "key_dir": "/etc/keys"}`),
+	for text, mask := range map[string]uint32{
+		`{"key_dir": "/etc/keys"}`:                      6,
+		`{"kinds": ["walk"], "key_dir": "/etc/keys"}`:   2,
+		`{"kinds": ["census"], "key_dir": "/etc/keys"}`: 4,
 	} {
-		if !p.Takes() || p.Mask() != 2 {
-			t.Errorf("%+v takes none", p)
+		p := mustPolicy(t, text)
+		if !p.Takes() || p.Mask() != mask || p.TakesWalk() != (mask&2 != 0) {
+			t.Errorf("%+v takes kinds %#x", p, p.Mask())
 		}
 	}
 }
