@@ -33,6 +33,9 @@ type programMutant struct {
 	gone  func(nonce uint64) []uint64                                    // of the answers to a GET
 	data  func(b *bundle.Bundle, g protocol.Get) []protocol.ProgramEvent // answers to a GET
 
+	// about reads any other message. nil: it is not read
+	about func(h protocol.Header, body []byte)
+
 	pushed *bundle.Bundle // nil: none
 }
 
@@ -117,6 +120,11 @@ func (m *programMutant) message(c *vhostuser.Chain) {
 			m.send(protocol.ProgramEvent{
 				Type: protocol.EventOffer, Nonce: h.Generation, Offer: m.pushed.Offer,
 			})
+		}
+	case h.Type != protocol.MessageGet && m.about != nil:
+		body := make([]byte, h.Size()-protocol.HeaderSize)
+		if _, err := c.ReadAt(body, protocol.HeaderSize); err == nil {
+			m.about(h, body)
 		}
 	case h.Type == protocol.MessageGet && m.gone != nil:
 		for _, nonce := range m.gone(h.Generation) {

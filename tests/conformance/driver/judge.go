@@ -34,7 +34,9 @@ func newJudge(now func() time.Time) judge {
 		helloDue: ruleHello,
 		requests: make(map[uint64]*request),
 		phantoms: make(map[uint64]string),
-		programs: programs{offers: make(map[protocol.Digest]*offer)},
+		programs: programs{
+			offers: make(map[protocol.Digest]*offer), counts: make(map[uint64]*counting),
+		},
 	}
 }
 

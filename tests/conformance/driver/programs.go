@@ -17,7 +17,9 @@ import (
 type programs struct {
 	nonces []uint64 // of all sessions, the newest last
 	offers map[protocol.Digest]*offer
-	barred bool // the driver said HELLO to a device without the flag PROGRAMS
+	barred bool                 // the driver said HELLO to a device without the flag PROGRAMS
+	kinds  uint32               // of the newest ACCEPTS
+	counts map[uint64]*counting // COUNTs of the suite, by number
 }
 
 // offeredSize is the size of the object that the suite offers: one DATA holds it.
@@ -66,6 +68,9 @@ func (j *judge) aboutPrograms(h protocol.Header, c *vhostuser.Chain) error {
 		}
 		return err
 	}
+	if h.Type == protocol.MessageCensus {
+		return j.census(body)
+	}
 	r, err := protocol.DecodeProgramReport(body)
 	if err != nil {
 		return breaks(ruleFields, "%v", err)
@@ -100,9 +105,11 @@ func (j *judge) offerOf(d protocol.Digest) (*offer, error) {
 func (j *judge) accepts(h protocol.Header, body []byte) error {
 	p := &j.programs
 	j.saw(ruleAccepts)
-	if _, err := protocol.DecodeAccepts(body); err != nil {
+	a, err := protocol.DecodeAccepts(body)
+	if err != nil {
 		return breaks(ruleFields, "%v", err)
 	}
+	p.kinds = a.Kinds
 	for _, nonce := range append(p.nonces, 0) {
 		if nonce == h.Generation {
 			return breaks(ruleAccepts, "the nonce %#x of ACCEPTS is 0, or that of an earlier one", nonce)

@@ -28,7 +28,12 @@ func (s *script) accepts() {
 	default:
 		s.nonce++
 	}
-	a := protocol.Accepts{Kinds: protocol.KindWalk.Mask(), MaxSize: 1 << 20}
+	a := protocol.Accepts{
+		Kinds: protocol.KindWalk.Mask() | protocol.KindCensus.Mask(), MaxSize: 1 << 20,
+	}
+	if s.fault == "does not count" {
+		a.Kinds = protocol.KindWalk.Mask()
+	}
 	s.tell(protocol.MessageAccepts, protocol.AcceptsSize, a.Encode)
 }
 
@@ -51,6 +56,7 @@ func (s *script) program(p []byte) {
 		"takes an offer of another session": protocol.EventOffer,
 		"takes data of another session":     protocol.EventData,
 		"obeys another session":             protocol.EventWithdraw,
+		"counts for another session":        protocol.EventCount,
 	}; e.Nonce != s.nonce && heeds[s.fault] != e.Type {
 		return
 	}
@@ -74,12 +80,33 @@ func (s *script) program(p []byte) {
 		}
 		r.State = protocol.ProgramWithdrawn
 		s.tell(protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
+	case protocol.EventCount:
+		s.count(e)
 	case protocol.EventData:
 		s.wants = nil
 		if s.fault == "loads what was not offered" {
 			r.State = protocol.ProgramActive
 		}
 		s.tell(protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
+	}
+}
+
+// count answers COUNT: the driver has no census in use.
+func (s *script) count(e protocol.ProgramEvent) {
+	r := protocol.CensusReport{Digest: e.Digest, Number: e.Number, Failed: true, Reason: "a test"}
+	times := 1
+	switch s.fault {
+	case "does not answer a count":
+		times = 0
+	case "answers a count twice":
+		times = 2
+	case "numbers a census wrongly":
+		r.Number++
+	case "names another census":
+		r.Digest[0]++
+	}
+	for range times {
+		s.tell(protocol.MessageCensus, protocol.CensusReportSize, r.Encode)
 	}
 }
 
@@ -111,6 +138,19 @@ func TestRefusalBeforeTheObjectIsNoOccasion(t *testing.T) {
 	}
 }
 
+// A driver that takes walks only has no occasion to count.
+func TestDriverThatDoesNotCount(t *testing.T) {
+	results, err := examine(t, "does not count", acceptedByQEMU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, r := range results {
+		if want := id == "FBPP-CEN-2"; want != (r.Outcome == report.Skip) {
+			t.Errorf("%s: %v: %s", id, r.Outcome, r.Detail)
+		}
+	}
+}
+
 // A driver that takes no programs has no occasion to break rules about them.
 func TestDriverThatTakesNoPrograms(t *testing.T) {
 	results, err := examine(t, "takes no programs", acceptedByQEMU)
@@ -118,7 +158,7 @@ func TestDriverThatTakesNoPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, r := range results {
-		about := len(id) > 10 && id[:10] == "FBPP-PROG-"
+		about := strings.HasPrefix(id, "FBPP-PROG-") || strings.HasPrefix(id, "FBPP-CEN-")
 		if about && r.Outcome != report.Skip || !about && r.Outcome != report.Pass {
 			t.Errorf("%s: %v: %s", id, r.Outcome, r.Detail)
 		}

@@ -46,6 +46,7 @@ const (
 	ruleOffer    = "FBPP-PROG-7"
 	ruleDigest   = "FBPP-PROG-8"
 	ruleKnown    = "FBPP-PROG-9"
+	ruleCount    = "FBPP-CEN-2"
 )
 
 // AllRules returns all rules of the suite, in the order of the specification.
@@ -131,5 +132,7 @@ func AllRules() []report.Rule {
 			Text: "an object whose SHA-256 is not the digest does not get in use"},
 		{ID: ruleKnown, Source: spec + "9.4",
 			Text: "a device without the flag PROGRAMS gets no message about programs"},
+		{ID: ruleCount, Source: spec + "9.5",
+			Text: "a COUNT is answered by one CENSUS that repeats its digest and number"},
 	}
 }

@@ -59,6 +59,7 @@ func scenarios() []scenario {
 			only: []string{ruleKnown}},
 		{name: "programs", blame: ruleUsable, play: offerPrograms,
 			only: []string{ruleRoom, ruleAccepts, ruleSession, ruleOffer, ruleDigest}},
+		{name: "a census", blame: ruleUsable, only: []string{ruleCount}, play: askForCensus},
 		{name: "cache to be dropped", blame: ruleDropTime, asks: true,
 			only: []string{ruleDropMost, ruleDropTime}, play: dropsCache},
 		{name: "the guest paused", blame: ruleUsable, waits: true, play: paused},

@@ -196,6 +196,11 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"does not answer a withdrawal":            "FBPP-PROG-7",
 		"loads what was not offered":              "FBPP-PROG-8",
 		"tells an old device of programs":         "FBPP-PROG-9",
+		"counts for another session":              "FBPP-PROG-5",
+		"does not answer a count":                 "FBPP-CEN-2",
+		"answers a count twice":                   "FBPP-CEN-2",
+		"numbers a census wrongly":                "FBPP-CEN-2",
+		"names another census":                    "FBPP-CEN-2",
 	}
 	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), examineAsQEMU(t))
 	for f, rule := range rules {
