@@ -55,16 +55,8 @@ type answer struct {
 // Child loads one program, for the agent that started this process, and hands it back.
 func Child() error {
 	time.AfterFunc(childLife, func() { os.Exit(1) })
-	for resource, limit := range map[int]uint64{
-		unix.RLIMIT_CPU: childCPU, unix.RLIMIT_DATA: childData, unix.RLIMIT_NOFILE: 64,
-		unix.RLIMIT_FSIZE: 0, unix.RLIMIT_CORE: 0,
-	} {
-		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
-			return fmt.Errorf("limit the loader: %w", err)
-		}
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("limit the loader: %w", err)
+	if err := confine(); err != nil {
+		return err
 	}
 	var r request
 	if err := json.NewDecoder(os.Stdin).Decode(&r); err != nil {

@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		err = Child()
 	case "panic":
 		panic("the parser is broken")
+	case "confine":
+		err = printConfined()
 	case "silent":
 	case "hang":
 		time.Sleep(time.Hour)
