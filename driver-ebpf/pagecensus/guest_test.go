@@ -120,8 +120,9 @@ func TestCensusAgreesWithTheKernel(t *testing.T) {
 	count() // what counting itself allocates is there then
 	before, said := count()
 	// Free pages of CPUs are unknown to the program, and the kernel counts them as free or not.
+	// To the kernel's counter large objects are slab, too. They have no mark before Linux 6.18.
 	slack := map[string]int64{
-		"free": 4096, "slab": 512, "table": 256, "anonymous": 512, "shmem": 64, "hugetlb": 0,
+		"free": 4096, "slab": 2048, "table": 256, "anonymous": 512, "shmem": 64, "hugetlb": 0,
 	}
 	for name, n := range said {
 		if diff := before[name] - n; diff > slack[name] || diff < -slack[name] {
