@@ -78,6 +78,32 @@ func TestProgramIsSignedVerifiedAndPushed(t *testing.T) {
 	}
 }
 
+// A census is signed as one, and counts only where a guest has it in use.
+func TestCensusIsSignedPushedAndAskedFor(t *testing.T) {
+	t.Setenv("FBPP_CONTROL_PATH", mustServe(t))
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("census.o", []byte("\x7fELF object"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "program", "sign", "census.o", "--kind=census", "--unsigned")
+	said := mustRun(t, "program", "push", "census.fbpp")
+	if !strings.Contains(said, "census  census") {
+		t.Errorf("push says %s", said)
+	}
+	err := run(t.Context(), []string{"census", "--from=guest"}, new(strings.Builder))
+	if err == nil || !strings.Contains(err.Error(), driver.ErrNoCensus.Error()) {
+		t.Errorf("a guest without a census: %v", err)
+	}
+	for _, args := range [][]string{
+		{"census", "--from=somewhere"},
+		{"program", "sign", "census.o", "--kind=filter", "--unsigned"},
+	} {
+		if err := run(t.Context(), args, new(strings.Builder)); !errors.As(err, new(cli.UsageError)) {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
+
 // Nobody takes a forged signature for a good one.
 func TestSignatureThatIsNotCheckedIsNotVerified(t *testing.T) {
 	t.Chdir(t.TempDir())

@@ -3,12 +3,14 @@
 package inject
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"go.uber.org/zap"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
@@ -56,7 +58,7 @@ func mustPrograms(t *testing.T, s *fakeSnapshot, status protocol.Status) *Progra
 		t.Fatal(err)
 	}
 	return &Programs{
-		judge: program.NewJudge(policy, newest), snapshot: s,
+		lg: zap.NewNop(), judge: program.NewJudge(policy, newest), snapshot: s,
 		builtIn: agent.Guest{Status: status},
 	}
 }
@@ -133,5 +135,51 @@ func TestWhatIsNoProgramIsClosed(t *testing.T) {
 	_, walker, err := p.Use(testOffer, 1, &closed)
 	if err == nil || closed != 1 || walker == nil {
 		t.Fatalf("error %v, closed %d times, walker %v", err, closed, walker)
+	}
+}
+
+// fakeCounter is a census that was loaded.
+type fakeCounter struct{ closes }
+
+func (*fakeCounter) Count(context.Context) (protocol.CensusReport, error) {
+	return protocol.CensusReport{Runs: 7}, nil
+}
+
+// A census takes the place of the one before, unless the policy refuses it at the last moment.
+// The walk stays what it is.
+func TestCensusIsUsedReplacedAndDropped(t *testing.T) {
+	p := mustPrograms(t, &fakeSnapshot{canWalk: true}, protocol.StatusOK)
+	offer := *testOffer
+	offer.Kind = protocol.KindCensus
+	if _, err := p.Count(t.Context()); !errors.Is(err, errNoCensus) {
+		t.Errorf("without one: %v", err)
+	}
+	var first, second, refused fakeCounter
+	for _, c := range []*fakeCounter{&first, &second} {
+		if err := p.UseCensus(&offer, 1, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var other closes
+	if err := p.UseCensus(&offer, 1, &other); err == nil || other != 1 {
+		t.Errorf("what is no census: %v, closed %d times", err, other)
+	}
+	pinned := p.judge.Policy.Pinned
+	p.judge.Policy.Pinned, p.judge.Policy.KeyDir = nil, t.TempDir()
+	if err := p.UseCensus(&offer, 1, &refused); !errors.Is(err, program.ErrUntrusted) {
+		t.Errorf("one that is refused: %v", err)
+	}
+	p.judge.Policy.Pinned = pinned
+	if first.closes != 1 || second.closes != 0 || refused.closes != 1 {
+		t.Errorf("closed %d, %d and %d times", first.closes, second.closes, refused.closes)
+	}
+	if r, err := p.Count(t.Context()); err != nil || r.Runs != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := p.DropCensus(); err != nil || second.closes != 1 {
+		t.Errorf("%v, closed %d times", err, second.closes)
+	}
+	if _, err := p.Count(t.Context()); !errors.Is(err, errNoCensus) {
+		t.Errorf("after it was dropped: %v", err)
 	}
 }
