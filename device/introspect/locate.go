@@ -189,6 +189,10 @@ func openSpace(mem *physmem.Memory, info *vmcoreinfo.Info) (*paging.Space, error
 	if err != nil {
 		return nil, err
 	}
+	if _, err := info.Number("kimage_voffset"); err == nil {
+		// Only arm64 says where its image is mapped by this name.
+		return nil, fmt.Errorf("it is for arm64, and only x86-64 is known: %w", layout.ErrUnknown)
+	}
 	base, err := info.Number("phys_base")
 	if err != nil {
 		return nil, fmt.Errorf("%w (not x86-64?): %w", err, layout.ErrUnknown)

@@ -5,6 +5,7 @@ package introspect
 import (
 	"errors"
 	"maps"
+	"strings"
 	"testing"
 
 	syn "github.com/fbpp-project/fbpp/device/introspect/introspecttest"
@@ -178,6 +179,24 @@ func TestKernelsThatAreRefused(t *testing.T) {
 			}
 			t.Log(err)
 		})
+	}
+}
+
+// A guest for arm64 has none of the x86 structures, but its kernel writes a note as well. Its
+// struct pages are not to be guessed.
+func TestAKernelForARM64IsRefusedByName(t *testing.T) {
+	s := syn.New(t, synFew, synFew)
+	clear(s.Low)
+	for _, name := range []string{"phys_base", "pgtable_l5_enabled"} {
+		delete(s.Facts, "NUMBER("+name+")")
+	}
+	s.Facts["NUMBER(kimage_voffset)"] = "0xffff7fff80000000"
+	s.Facts["NUMBER(VMEMMAP_START)"] = "0xfffffdffc0000000"
+	s.Facts["NUMBER(PHYS_OFFSET)"] = "0x40000000"
+	s.PutNote()
+	_, err := Locate(t.Context(), s.Memory(t), Options{})
+	if !errors.Is(err, layout.ErrUnknown) || !strings.Contains(err.Error(), "for arm64") {
+		t.Fatalf("got %v", err)
 	}
 }
 
