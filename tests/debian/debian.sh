@@ -88,6 +88,7 @@ debian_keyring() {
 # Makes DIR a package source of its own, and fetches its lists:
 # debian_source DIR "TYPE SUITE"..., where TYPE is deb or deb-src. It reads the
 # mirror and the keyring from the system's package state, and changes nothing there.
+# The packages are for the architecture $debian_arch, or amd64.
 debian_source() {
 	local dir=$1 mirror keyring entry type suite
 	shift
@@ -95,7 +96,7 @@ debian_source() {
 	mkdir -p "$dir"/{lists,archives}/partial || return 1
 	for entry; do
 		read -r type suite <<<"$entry"
-		echo "$type [arch=amd64 signed-by=$keyring] $mirror $suite main"
+		echo "$type [arch=${debian_arch:-amd64} signed-by=$keyring] $mirror $suite main"
 	done >"$dir/sources.list" || return 1
 	debian_apt "$dir" apt-get update --error-on=any
 }
@@ -118,7 +119,7 @@ debian_apt() {
 		-o Dir::State::Status=/dev/null \
 		-o Dir::Cache="$dir" \
 		-o Dir::Cache::Archives="$dir/archives" \
-		-o APT::Architecture=amd64 \
+		-o APT::Architecture="${debian_arch:-amd64}" \
 		-o APT::Sandbox::User=root \
 		-o Acquire::Languages=none \
 		-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \

@@ -45,7 +45,7 @@ func TestMirrorIsFoundInTheSources(t *testing.T) {
 			bin := mustWrite(t, "apt-get", "#!/bin/sh\ncat <<'EOF'\n"+tc.uris+"EOF\n", 0o755)
 			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			fake := "debian_codename() { echo " + tc.suite + "; }"
-			out, err := call(t.Context(), "", "eval", fake+"; debian_mirror")
+			out, err := call(t.Context(), "amd64", "", "eval", fake+"; debian_mirror")
 			if got := strings.TrimSpace(string(out)); got != tc.want || (err == nil) != (tc.want != "") {
 				t.Errorf("got %q, %v, want %q", got, err, tc.want)
 			}
@@ -60,7 +60,7 @@ func TestCodename(t *testing.T) {
 		"ID=debian\n":                              "",
 	} {
 		file := filepath.Join(mustWrite(t, "os-release", release, 0o644), "os-release")
-		out, err := call(t.Context(), "", "debian_codename", file)
+		out, err := call(t.Context(), "amd64", "", "debian_codename", file)
 		if got := strings.TrimSpace(string(out)); got != want || err != nil {
 			t.Errorf("got %q, %v, want %q", got, err, want)
 		}
@@ -68,12 +68,12 @@ func TestCodename(t *testing.T) {
 }
 
 func TestKeyring(t *testing.T) {
-	if out, err := call(t.Context(), "", "debian_keyring", t.TempDir()); err == nil ||
+	if out, err := call(t.Context(), "amd64", "", "debian_keyring", t.TempDir()); err == nil ||
 		!strings.Contains(err.Error(), "install debian-archive-keyring") {
 		t.Errorf("got %q, %v where there is none", out, err)
 	}
 	dir := mustWrite(t, "debian-archive-keyring.pgp", "", 0o644)
-	out, err := call(t.Context(), "", "debian_keyring", dir)
+	out, err := call(t.Context(), "amd64", "", "debian_keyring", dir)
 	want := filepath.Join(dir, "debian-archive-keyring.pgp")
 	if got := strings.TrimSpace(string(out)); got != want || err != nil {
 		t.Errorf("got %q, %v, want %q", got, err, want)
@@ -81,7 +81,7 @@ func TestKeyring(t *testing.T) {
 }
 
 func TestInstall(t *testing.T) {
-	if _, err := call(t.Context(), "", "debian_install", "dpkg", "apt"); err != nil {
+	if _, err := call(t.Context(), "amd64", "", "debian_install", "dpkg", "apt"); err != nil {
 		t.Errorf("what is there: %v", err)
 	}
 	// apt-get fails, and says why.
@@ -91,13 +91,13 @@ func TestInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	_, err := call(t.Context(), "", "debian_install", "dpkg", "no-such-package")
+	_, err := call(t.Context(), "amd64", "", "debian_install", "dpkg", "no-such-package")
 	const want = "the network is down\ncannot install no-such-package"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v", err)
 	}
 	t.Setenv("FAKE_ID", "1000")
-	_, err = call(t.Context(), "", "debian_install", "no-such-package")
+	_, err = call(t.Context(), "amd64", "", "debian_install", "no-such-package")
 	if err == nil || !strings.Contains(err.Error(), "needs root to install no-such-package") {
 		t.Errorf("got %v", err)
 	}
@@ -107,7 +107,7 @@ func TestInstall(t *testing.T) {
 func TestAptReadsTheSourceAlone(t *testing.T) {
 	bin := mustWrite(t, "apt-cache", "#!/bin/sh\nprintf '%s\\n' \"$@\"\npwd\n", 0o755)
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	s := &Source{t.TempDir()}
+	s := &Source{t.TempDir(), "amd64"}
 	out, err := s.Run(t.Context(), "apt-cache", "show", "x")
 	if err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ const hostilePackage = "github.com/fbpp-project/fbpp/tests/guest/hostile"
 // next driver is asked again. One guest runs all of these drivers in turn.
 func TestHostileReports(t *testing.T) {
 	dir := filepath.Join(parts.Root, "build", "guest")
-	binary, err := guest.BuildProgram(t.Context(), hostilePackage, dir)
+	binary, err := guest.BuildForGuest(t.Context(), hostilePackage, dir)
 	if err != nil {
 		t.Fatal(err)
 	}

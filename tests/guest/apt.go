@@ -19,9 +19,9 @@ import (
 // apt is a Debian suite from which packages are fetched.
 type apt struct{ source *debian.Source }
 
-// newAPT fetches the package lists of a suite into dir.
-func newAPT(ctx context.Context, dir, suite string) (*apt, error) {
-	source, err := debian.OpenSource(ctx, dir, suite)
+// newAPT fetches the package lists of a suite into dir, for guests of an architecture.
+func newAPT(ctx context.Context, dir, suite string, arch Arch) (*apt, error) {
+	source, err := debian.OpenSource(ctx, dir, suite, arch.Debian())
 	if err != nil {
 		return nil, err
 	}

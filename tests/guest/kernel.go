@@ -27,11 +27,15 @@ type Kernel struct {
 }
 
 // FetchKernel returns the newest kernel of a series that the cache holds, and
-// fetches Debian's current one when it holds none. Setting
+// fetches Debian's current one when it holds none. It is for the architecture of [Target]. Setting
 // FBPP_REFRESH_KERNELS makes it ask Debian again. progress gets a line for
 // each slow step; it may be nil.
 func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel, error) {
-	from, err := s.origin()
+	arch, err := Target()
+	if err != nil {
+		return nil, err
+	}
+	from, err := s.origin(arch)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +43,7 @@ func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel,
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Join(cache, "linux", string(s))
+	base := filepath.Join(cache, "linux", arch.folder(), string(s))
 	current := filepath.Join(base, "current")
 	if os.Getenv("FBPP_REFRESH_KERNELS") == "" {
 		version, err := os.ReadFile(current)
@@ -54,7 +58,7 @@ func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel,
 	if progress != nil {
 		progress(fmt.Sprintf("fetching Debian's %s kernel", s))
 	}
-	version, err := downloadKernel(ctx, base, from)
+	version, err := downloadKernel(ctx, base, from, arch)
 	if err != nil {
 		return nil, fmt.Errorf("fetch kernel %s: %w", s, err)
 	}
@@ -66,7 +70,9 @@ func FetchKernel(ctx context.Context, s Series, progress func(string)) (*Kernel,
 }
 
 // downloadKernel puts the current kernel of a meta package into base/version.
-func downloadKernel(ctx context.Context, base string, from origin) (version string, err error) {
+func downloadKernel(
+	ctx context.Context, base string, from origin, arch Arch,
+) (version string, err error) {
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
 	}
@@ -75,7 +81,7 @@ func downloadKernel(ctx context.Context, base string, from origin) (version stri
 		return "", err
 	}
 	defer os.RemoveAll(scratch)
-	source, err := newAPT(ctx, scratch, from.suite)
+	source, err := newAPT(ctx, scratch, from.suite, arch)
 	if err != nil {
 		return "", err
 	}

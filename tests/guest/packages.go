@@ -20,17 +20,22 @@ import (
 // Packages are Debian packages, unpacked with their dependencies. They are not
 // configured: no maintainer script has run.
 type Packages struct {
-	dir string // the root of their files, in the cache
+	dir  string // the root of their files, in the cache
+	arch Arch
 }
 
 // FetchPackages returns the named packages of the Debian release that ships the
-// kernel series, from the cache if it holds them. Setting FBPP_REFRESH_PACKAGES
-// makes it fetch Debian's current ones. progress gets a line for each slow step;
-// it may be nil.
+// kernel series, for the architecture of [Target], from the cache if it holds them. Setting
+// FBPP_REFRESH_PACKAGES makes it fetch Debian's current ones. progress gets a line for each
+// slow step; it may be nil.
 func FetchPackages(
 	ctx context.Context, s Series, progress func(string), names ...string,
 ) (*Packages, error) {
-	from, err := s.origin()
+	arch, err := Target()
+	if err != nil {
+		return nil, err
+	}
+	from, err := s.origin(arch)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +45,8 @@ func FetchPackages(
 		return nil, err
 	}
 	key := sha256.Sum256([]byte(strings.Join(names, "\n")))
-	p := &Packages{dir: filepath.Join(cache, "packages", suite, hex.EncodeToString(key[:6]))}
+	dir := filepath.Join(cache, "packages", arch.folder(), suite, hex.EncodeToString(key[:6]))
+	p := &Packages{dir: dir, arch: arch}
 	if os.Getenv("FBPP_REFRESH_PACKAGES") != "" {
 		if err := os.RemoveAll(p.dir); err != nil {
 			return nil, fmt.Errorf("refresh packages: %w", err)
@@ -50,7 +56,7 @@ func FetchPackages(
 		if progress != nil {
 			progress(fmt.Sprintf("fetching %s from Debian %s", strings.Join(names, ", "), suite))
 		}
-		return downloadPackages(ctx, dir, suite, names)
+		return downloadPackages(ctx, dir, suite, arch, names)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("fetch packages %q: %w", names, err)
@@ -59,13 +65,15 @@ func FetchPackages(
 }
 
 // downloadPackages unpacks the packages and what they depend on into dir.
-func downloadPackages(ctx context.Context, dir, suite string, names []string) error {
+func downloadPackages(
+	ctx context.Context, dir, suite string, arch Arch, names []string,
+) error {
 	scratch, err := os.MkdirTemp("", "fbpp-apt-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	source, err := newAPT(ctx, scratch, suite)
+	source, err := newAPT(ctx, scratch, suite, arch)
 	if err != nil {
 		return err
 	}
@@ -96,7 +104,7 @@ func (p *Packages) Programs(names ...string) (Initramfs, error) {
 			return nil, err
 		}
 		files["bin/"+name] = path
-		if err := addLibraries(files, path, libraries); err != nil {
+		if err := addLibraries(files, path, p.arch.libraryDir(), libraries); err != nil {
 			return nil, fmt.Errorf("collect the libraries of %s: %w", name, err)
 		}
 	}
@@ -117,12 +125,9 @@ func (p *Packages) find(name string) (string, error) {
 	return "", fmt.Errorf("find program %s: no package has it", name)
 }
 
-// libraryDir is the first place where Debian's dynamic linker looks.
-const libraryDir = "lib/x86_64-linux-gnu/"
-
-// addLibraries adds the libraries that the ELF file at path is linked to, and the
+// addLibraries adds the libraries that the ELF file at path is linked to, in dir, and the
 // dynamic linker.
-func addLibraries(files Initramfs, path string, available map[string]string) error {
+func addLibraries(files Initramfs, path, dir string, available map[string]string) error {
 	f, err := elf.Open(path)
 	if err != nil {
 		return err
@@ -149,11 +154,11 @@ func addLibraries(files Initramfs, path string, available map[string]string) err
 		if !ok {
 			return fmt.Errorf("no package has %s", name)
 		}
-		if _, ok := files[libraryDir+name]; ok {
+		if _, ok := files[dir+name]; ok {
 			continue
 		}
-		files[libraryDir+name] = source
-		if err := addLibraries(files, source, available); err != nil {
+		files[dir+name] = source
+		if err := addLibraries(files, source, dir, available); err != nil {
 			return err
 		}
 	}

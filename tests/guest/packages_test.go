@@ -10,7 +10,7 @@ import (
 )
 
 // machinePackages takes this machine's root for a tree of unpacked packages.
-func machinePackages() *Packages { return &Packages{dir: "/"} }
+func machinePackages() *Packages { return &Packages{dir: "/", arch: X86_64} }
 
 func TestProgramsComeWithTheirLibraries(t *testing.T) {
 	files, err := machinePackages().Programs("tar")
@@ -28,7 +28,7 @@ func TestProgramsComeWithTheirLibraries(t *testing.T) {
 	}
 	for line := range strings.Lines(string(out)) {
 		name, _, found := strings.Cut(strings.TrimSpace(line), " => ")
-		if found && !strings.HasPrefix(name, "/") && files[libraryDir+name] == "" {
+		if found && !strings.HasPrefix(name, "/") && files[X86_64.libraryDir()+name] == "" {
 			t.Errorf("library %s is missing in %q", name, files)
 		}
 	}
@@ -65,7 +65,7 @@ func TestALibraryThatNoPackageHasIsMissed(t *testing.T) {
 				without[k] = v
 			}
 		}
-		err := addLibraries(Initramfs{}, path, without)
+		err := addLibraries(Initramfs{}, path, X86_64.libraryDir(), without)
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("without %s: %v", name, err)
 		}

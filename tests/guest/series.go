@@ -10,7 +10,8 @@ import (
 )
 
 // Series names a kernel series that the project knows, or any kernel of Debian as
-// "suite/meta package", such as "sid/linux-image-amd64".
+// "suite/meta package", such as "sid/linux-image-amd64". A series is of the architecture of
+// [Target].
 type Series string
 
 // The series, by the Debian release that ships them.
@@ -19,7 +20,9 @@ const (
 	Linux6_1    Series = "6.1"     // Debian 12
 	Linux6_12   Series = "6.12"    // Debian 13
 	Linux6_12RT Series = "6.12-rt" // Debian 13, with PREEMPT_RT
-	Linux7_3    Series = "7.3"     // Debian 13's backports
+	// Debian 13 for arm64, with pages of 16 KiB. Debian has no kernel with pages of 64 KiB.
+	Linux6_12With16K Series = "6.12-16k"
+	Linux7_3         Series = "7.3" // Debian 13's backports
 )
 
 // AllSeries returns every series that the agent and introspection support and Debian still
@@ -27,6 +30,9 @@ const (
 func AllSeries() []Series {
 	if s := os.Getenv("FBPP_KERNEL"); s != "" {
 		return []Series{Series(s)}
+	}
+	if a, err := Target(); err == nil && a == AArch64 {
+		return []Series{Linux6_1, Linux6_12, Linux6_12With16K, Linux7_3}
 	}
 	return []Series{Linux6_1, Linux6_12, Linux7_3}
 }
@@ -61,29 +67,30 @@ func RT() Series {
 	return Linux6_12RT
 }
 
-const (
-	cloudKernel = "linux-image-cloud-amd64"
-	rtKernel    = "linux-image-rt-amd64"
-)
-
 // anyKernel matches a series that names a suite and a meta package of kernels.
 var anyKernel = regexp.MustCompile(`^([a-z][a-z-]*)/(linux-image-[a-z0-9.+-]+)$`)
 
-func (s Series) origin() (origin, error) {
+// origin returns where Debian has the kernel for an architecture.
+func (s Series) origin(a Arch) (origin, error) {
+	cloud := "linux-image-cloud-" + a.Debian()
 	switch s {
 	case Linux5_10:
-		return origin{"bullseye", cloudKernel}, nil
+		return origin{"bullseye", cloud}, nil
 	case Linux6_1:
-		return origin{"bookworm", cloudKernel}, nil
+		return origin{"bookworm", cloud}, nil
 	case Linux6_12:
-		return origin{"trixie", cloudKernel}, nil
+		return origin{"trixie", cloud}, nil
 	case Linux6_12RT:
-		return origin{"trixie", rtKernel}, nil
+		return origin{"trixie", "linux-image-rt-" + a.Debian()}, nil
 	case Linux7_3:
-		return origin{"trixie-backports", cloudKernel}, nil
+		return origin{"trixie-backports", cloud}, nil
+	case Linux6_12With16K:
+		if a == AArch64 {
+			return origin{"trixie", "linux-image-arm64-16k"}, nil
+		}
 	}
 	if m := anyKernel.FindStringSubmatch(string(s)); m != nil {
 		return origin{m[1], m[2]}, nil
 	}
-	return origin{}, fmt.Errorf("kernel series %q is not known", s)
+	return origin{}, fmt.Errorf("kernel series %q is not known for %s", s, a)
 }

@@ -8,21 +8,28 @@ import (
 )
 
 func TestOriginOfASeries(t *testing.T) {
-	for series, want := range map[Series]origin{
-		Linux6_1:                                {"bookworm", "linux-image-cloud-amd64"},
-		Linux6_12RT:                             {"trixie", "linux-image-rt-amd64"},
-		"sid/linux-image-amd64":                 {"sid", "linux-image-amd64"},
-		"trixie-backports/linux-image-rt-amd64": {"trixie-backports", "linux-image-rt-amd64"},
+	for _, tc := range []struct {
+		arch   Arch
+		series Series
+		want   origin
+	}{
+		{X86_64, Linux6_1, origin{"bookworm", "linux-image-cloud-amd64"}},
+		{X86_64, Linux6_12RT, origin{"trixie", "linux-image-rt-amd64"}},
+		{X86_64, "sid/linux-image-amd64", origin{"sid", "linux-image-amd64"}},
+		{X86_64, "trixie-backports/linux-image-rt-amd64",
+			origin{"trixie-backports", "linux-image-rt-amd64"}},
+		{AArch64, Linux6_1, origin{"bookworm", "linux-image-cloud-arm64"}},
+		{AArch64, Linux6_12With16K, origin{"trixie", "linux-image-arm64-16k"}},
 	} {
-		if got, err := series.origin(); err != nil || got != want {
-			t.Errorf("%s: %v, %v, want %v", series, got, err, want)
+		if got, err := tc.series.origin(tc.arch); err != nil || got != tc.want {
+			t.Errorf("%s: %v, %v, want %v", tc.series, got, err, tc.want)
 		}
 	}
 	for _, series := range []Series{
 		"", "2.4", "sid", "sid/", "/linux-image-amd64", "sid/bash", "../sid/linux-image-amd64",
-		"sid/linux-image-amd64/..", "sid/linux-image-amd64 bash",
+		"sid/linux-image-amd64/..", "sid/linux-image-amd64 bash", Linux6_12With16K,
 	} {
-		if got, err := series.origin(); err == nil {
+		if got, err := series.origin(X86_64); err == nil {
 			t.Errorf("%q comes from %v", series, got)
 		}
 	}

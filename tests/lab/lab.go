@@ -20,7 +20,7 @@ type Lab struct {
 	Root    string // path of the checkout
 	QEMU    string // path of the patched QEMU
 	Version string // first line that QEMU prints with -version
-	Target  vm.Target
+	Target  guest.Arch
 	FBPPD   string
 	FBPPCtl string
 	Accel   vm.Accel
@@ -39,10 +39,11 @@ func Open(ctx context.Context, progress func(string)) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.agent, err = l.build(ctx, commands+"fbpp-agent"); err != nil {
+	dir := filepath.Join(l.Root, "build")
+	if l.agent, err = guest.BuildForGuest(ctx, commands+"fbpp-agent", dir); err != nil {
 		return nil, err
 	}
-	if l.init, err = l.build(ctx, guest.InitPackage); err != nil {
+	if l.init, err = guest.BuildForGuest(ctx, guest.InitPackage, dir); err != nil {
 		return nil, err
 	}
 	for _, s := range guest.AllSeries() {
@@ -71,7 +72,7 @@ func OpenHost(ctx context.Context, progress func(string)) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{Root: root, kernels: make(map[guest.Series]*guest.Kernel)}
-	if l.Target, err = target(); err != nil {
+	if l.Target, err = guest.Target(); err != nil {
 		return nil, err
 	}
 	if l.QEMU, l.Version, err = findQEMU(ctx, root); err != nil {
@@ -85,7 +86,7 @@ func OpenHost(ctx context.Context, progress func(string)) (*Lab, error) {
 	return l, err
 }
 
-// build builds a program of this module and returns its path.
+// build builds a program of this module for this host and returns its path.
 func (l *Lab) build(ctx context.Context, pkg string) (string, error) {
 	return guest.BuildProgram(ctx, pkg, filepath.Join(l.Root, "build"))
 }

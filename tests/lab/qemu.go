@@ -10,8 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // Environment variables that choose the QEMU. make sets the first two from SERIES and
@@ -26,18 +24,6 @@ const (
 // versionMark is in the version of a QEMU that is built from a series of
 // qemu-patches.
 const versionMark = "fbpp"
-
-// target returns the architecture of the guests.
-func target() (vm.Target, error) {
-	t := vm.Target(os.Getenv(targetVariable))
-	if t == "" {
-		t = vm.X86_64
-	}
-	if !t.Known() {
-		return "", fmt.Errorf("%s is %q, and there are no guests for that", targetVariable, t)
-	}
-	return t, nil
-}
 
 // findQEMU returns the path of the QEMU that the environment chooses, and the first
 // line that it prints with -version.

@@ -22,15 +22,3 @@ func TestMissingQEMUSaysWhichToBuild(t *testing.T) {
 		t.Fatal("a QEMU was found for a series that is not there")
 	}
 }
-
-func TestTargetWithoutGuestsIsRefused(t *testing.T) {
-	for _, c := range []struct {
-		value string
-		fine  bool
-	}{{"", true}, {"x86_64", true}, {"sparc", false}, {"amd64", false}} {
-		t.Setenv(targetVariable, c.value)
-		if got, err := target(); (err == nil) != c.fine {
-			t.Errorf("%q: got %q, %v", c.value, got, err)
-		}
-	}
-}

@@ -60,7 +60,7 @@ func fetch(ctx context.Context, path string) error {
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	source, err := debian.OpenSource(ctx, scratch, "bookworm")
+	source, err := debian.OpenSource(ctx, scratch, "bookworm", "amd64")
 	if err != nil {
 		return err
 	}

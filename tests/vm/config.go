@@ -13,8 +13,8 @@ import (
 
 // Config describes a VM: QEMU, the guest and its devices.
 type Config struct {
-	QEMU      string // path of the program
-	Target    Target // "": X86_64
+	QEMU      string     // path of the program
+	Target    guest.Arch // "": x86-64
 	Accel     Accel
 	AccelWith string        // further properties of the accelerator, as in QEMU's option -accel
 	CPU       string        // as in QEMU's option -cpu; "": one that suits the accelerator
@@ -69,11 +69,11 @@ func (c *Config) args(dir string, incoming bool) []string {
 		accel += "," + c.AccelWith
 	}
 	if cpu == "" {
-		cpu = c.Accel.cpu()
+		cpu = c.Accel.cpu(c.Target)
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", c.Target.machine(), "-accel", accel, "-cpu", cpu,
+		"-machine", machine(c.Target), "-accel", accel, "-cpu", cpu,
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
 		"-chardev", "file,id=console,path=" + dir + "/" + consoleLog, "-serial", "chardev:console",
 		// QEMU connects to these sockets. If it listened, early output could be lost.
@@ -121,7 +121,7 @@ func (c *Config) boot() []string {
 	if c.Firmware != "" {
 		return []string{"-bios", c.Firmware}
 	}
-	line := append([]string{"console=ttyS0", "panic=-1", "quiet"}, c.Append...)
+	line := append([]string{"console=" + console(c.Target), "panic=-1", "quiet"}, c.Append...)
 	return []string{
 		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(line, " "),
 	}

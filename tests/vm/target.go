@@ -2,21 +2,21 @@
 
 package vm
 
-// Target is the guest's architecture, as in the name of QEMU's binary.
-type Target string
+import "github.com/fbpp-project/fbpp/tests/guest"
 
-// X86_64 is the only target that there are guests for.
-const X86_64 Target = "x86_64"
-
-// Known tells whether the package can run guests of the target.
-func (t Target) Known() bool { return t.machine() != "" }
-
-// machine returns a machine type with PCI Express, as in QEMU's option -machine, or ""
-// if there are no guests for the target.
-func (t Target) machine() string {
-	switch t {
-	case X86_64, "":
-		return "q35"
+// machine returns a machine type with PCI Express and two serial ports, as in QEMU's option
+// -machine.
+func machine(target guest.Arch) string {
+	if target == guest.AArch64 {
+		return "virt,gic-version=3"
 	}
-	return ""
+	return "q35"
+}
+
+// console returns the guest's name of the first serial port.
+func console(target guest.Arch) string {
+	if target == guest.AArch64 {
+		return "ttyAMA0"
+	}
+	return "ttyS0"
 }

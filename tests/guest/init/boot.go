@@ -7,14 +7,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/tests/guest/ctl"
 )
 
-// port is the serial port of the order channel; the first one is the console.
-const port = "/dev/ttyS1"
+// port returns the serial port of the order channel; the first one is the console.
+func port() string {
+	if runtime.GOARCH == "arm64" {
+		return "/dev/ttyAMA1"
+	}
+	return "/dev/ttyS1"
+}
 
 // boot sets the guest up and takes orders. When it returns, process 1 ends, and the
 // kernel panics. QEMU then exits; the console says why.
@@ -30,7 +36,7 @@ func boot() error {
 
 // takeOrders says that the guest is ready, and takes orders.
 func takeOrders() error {
-	tty, err := openRaw(port)
+	tty, err := openRaw(port())
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// longestRun is the most pages that Fragment frees in a row. Runs of 1 to longestRun
+// longestRun is the most base pages that Fragment frees in a row. Runs of 1 to longestRun
 // pages, which begin at any page, leave free blocks of the orders 0 to 3.
 const longestRun = 8
 
@@ -27,11 +27,12 @@ func Fragment(bytes int64) (*Block, error) {
 		return nil, fmt.Errorf("do without huge pages: %w", err)
 	}
 	b.write(runtime.NumCPU())
-	for off, run := 0, 1; off+run*PageSize <= len(mem); run = run%longestRun + 1 {
-		if err := unix.Madvise(mem[off:off+run*PageSize], unix.MADV_DONTNEED); err != nil {
+	page := perBase() * PageSize
+	for off, run := 0, 1; off+run*page <= len(mem); run = run%longestRun + 1 {
+		if err := unix.Madvise(mem[off:off+run*page], unix.MADV_DONTNEED); err != nil {
 			return nil, fmt.Errorf("give pages back: %w", err)
 		}
-		off += (run + 1) * PageSize
+		off += (run + 1) * page
 	}
 	return b, nil
 }

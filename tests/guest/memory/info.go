@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Info is what the guest's kernel says about its memory, in pages.
+// Info is what the guest's kernel says about its memory, in pages of [PageSize].
 type Info struct {
 	Total  int64 `json:"total"`  // MemTotal: what the page allocator manages
 	Free   int64 `json:"free"`   // MemFree, which leaves out the per-CPU lists
@@ -34,7 +34,8 @@ func ReadInfo() (Info, error) {
 	if i.Free, err = parseMeminfo(string(meminfo), "MemFree"); err != nil {
 		return i, err
 	}
-	i.Buddy, i.Blocks, err = parseBuddyinfo(string(buddyinfo))
+	base, blocks, err := parseBuddyinfo(string(buddyinfo))
+	i.Buddy, i.Blocks = base*int64(perBase()), blocks
 	return i, err
 }
 
@@ -53,7 +54,7 @@ func parseMeminfo(text, field string) (int64, error) {
 	return 0, fmt.Errorf("parse meminfo: no field %s", field)
 }
 
-// parseBuddyinfo adds up the free blocks of all zones. A line is
+// parseBuddyinfo adds up the free blocks of all zones, in base pages. A line is
 // "Node 0, zone   Normal   1   0 ...", a count per order from 0 on.
 func parseBuddyinfo(text string) (pages, blocks int64, err error) {
 	for line := range strings.Lines(text) {

@@ -122,3 +122,15 @@ func FuzzParseBuddyinfo(f *testing.F) {
 		}
 	})
 }
+
+func TestDropIsOfWholeBasePages(t *testing.T) {
+	w := &worker{rand: rand.New(rand.NewPCG(1, 1))}
+	per := perBase()
+	for n := range 3 * per {
+		r := &region{pages: make([]content, n+1)}
+		first, dropped := w.wholeSpan(r)
+		if end := first + dropped; first%per != 0 || end > n+1 || end%per != 0 && end != n+1 {
+			t.Fatalf("of %d pages, pages %d to %d are dropped", n+1, first, end)
+		}
+	}
+}

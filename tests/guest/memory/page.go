@@ -5,10 +5,16 @@ package memory
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 )
 
-// PageSize is the base page size of the guests that are tested, in bytes.
+// PageSize is the size of the pages that are counted and filled, in bytes. It is that of QEMU's
+// pages. The base page of a guest for arm64 may be several of them.
 const PageSize = 4096
+
+// perBase returns how many pages a base page of this guest is. Memory is given back to the
+// kernel in base pages.
+func perBase() int { return os.Getpagesize() / PageSize }
 
 // content says what a page holds. The zero value is a page of zeroes, as the kernel
 // allocates it. Any other is a pseudo-random stream that follows from the owner and the

@@ -22,14 +22,15 @@ func Resident(f *os.File) (pages int64, err error) {
 		return 0, fmt.Errorf("map %s: %w", f.Name(), err)
 	}
 	defer func() { _ = unix.Munmap(m) }()
-	in := make([]byte, (size+PageSize-1)/PageSize)
+	base := int64(perBase())
+	in := make([]byte, (size+base*PageSize-1)/(base*PageSize))
 	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])),
 		uintptr(size), uintptr(unsafe.Pointer(&in[0])))
 	if errno != 0 {
 		return 0, os.NewSyscallError("mincore", errno)
 	}
 	for _, b := range in {
-		pages += int64(b & 1)
+		pages += int64(b&1) * base
 	}
 	return pages, nil
 }

@@ -105,7 +105,7 @@ func (w *worker) free(i int) error {
 // drop verifies some pages of a region and gives them back to the kernel. Of these it
 // reads some, which have to be zero, and writes others.
 func (w *worker) drop(r *region) error {
-	first, n := w.span(r)
+	first, n := w.wholeSpan(r)
 	for i := first; i < first+n; i++ {
 		w.verifyPage(r, i)
 	}
@@ -137,6 +137,15 @@ func (w *worker) rewrite(r *region) {
 func (w *worker) span(r *region) (first, n int) {
 	first = w.rand.IntN(len(r.pages))
 	return first, 1 + w.rand.IntN(min(64, len(r.pages)-first))
+}
+
+// wholeSpan is span, widened to whole base pages.
+func (w *worker) wholeSpan(r *region) (first, n int) {
+	first, n = w.span(r)
+	per := perBase()
+	end := min((first+n+per-1)/per*per, len(r.pages))
+	first -= first % per
+	return first, end - first
 }
 
 // write writes a page's next generation, or its first.
