@@ -24,6 +24,9 @@ E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conforma
 # Test packages that boot a whole Debian and take too long for each submission.
 BOOT := ./tests/systemd
 # Test packages that boot many guests, which take long as well.
+# What is tested in guests for arm64: the driver itself, and migrations with it.
+ARM64_TESTS := '^TestDriverInTheGuest$$|ARM64|^TestFreeMemoryIsNotSent$$/./driver'
+# Test packages that boot many guests and take too long for each submission.
 INTROSPECT := ./tests/introspect
 
 ##@ To see it
@@ -56,6 +59,16 @@ test-unit: go ## tests that need no guest, with the race detector, and the seeds
 .PHONY: test-e2e
 test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live migrations
 	@go test -v -p 1 -count=1 -timeout 60m $(E2E_FLAGS) $(E2E)
+
+.PHONY: test-arm64
+test-arm64: export FBPP_TARGET := aarch64
+test-arm64: machine ## the same in guests for arm64, emulated; takes some minutes
+	@$(QEMU) build
+	@go test -v -count=1 -timeout 60m -tags aarch64 -run $(ARM64_TESTS) $(E2E_FLAGS) ./tests/e2e
+
+.PHONY: test-arm64-host
+test-arm64-host: go ## unit tests of the library and the device as programs for arm64, emulated
+	@./tests/scripts/arm64-host.sh
 
 .PHONY: test-introspect
 test-introspect: machine ## compare what the host sees of a guest with the guest's own view

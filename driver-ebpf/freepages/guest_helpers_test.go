@@ -142,11 +142,12 @@ func fragment(t *testing.T, size int) (release func()) {
 	t.Cleanup(release)
 	// A kernel without huge pages returns an error, which does not matter.
 	_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE)
-	for page := 0; page < size; page += 4096 {
+	pageSize := os.Getpagesize()
+	for page := 0; page < size; page += pageSize {
 		mem[page] = 1
 	}
-	for page := 0; page < size; page += 8192 {
-		if err := unix.Madvise(mem[page:page+4096], unix.MADV_DONTNEED); err != nil {
+	for page := 0; page < size; page += 2 * pageSize {
+		if err := unix.Madvise(mem[page:page+pageSize], unix.MADV_DONTNEED); err != nil {
 			t.Error(err)
 		}
 	}
@@ -216,7 +217,10 @@ func mustParseZoneinfo(tb testing.TB, text []byte) (zones []zoneinfo) {
 
 type span struct{ start, end uint64 }
 
-func within(spans []span, start, end uint64) bool {
+// inRAM says whether a block lies in one of the spans.
+func inRAM(spans []span, pfn, order uint64) bool {
+	size := uint64(os.Getpagesize())
+	start, end := pfn*size, (pfn+1<<order)*size
 	for _, s := range spans {
 		if start >= s.start && end <= s.end {
 			return true

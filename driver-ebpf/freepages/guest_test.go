@@ -129,8 +129,8 @@ func TestRecordsAreAlignedDisjointAndInsideMemory(t *testing.T) {
 			bits.TrailingZeros64(pfn) < int(order) {
 			t.Fatalf("record %#x: pfn %#x order %d", record, pfn, order)
 		}
-		if !within(ram, pfn<<12, (pfn+1<<order)<<12) {
-			t.Fatalf("block %#x order %d is not in System RAM", pfn<<12, order)
+		if !inRAM(ram, pfn, order) {
+			t.Fatalf("page %#x order %d is not in System RAM", pfn, order)
 		}
 		if pfn < end {
 			t.Fatalf("page %#x is in two blocks", pfn)
@@ -219,7 +219,7 @@ func TestWalkIsSoundWhileMemoryChurns(t *testing.T) {
 		records, _ := mustWalk(t, s, walk.Budget{Time: time.Second, Entries: 200})
 		for _, record := range records {
 			pfn, order := record>>8, record&63
-			if bits.TrailingZeros64(pfn) < int(order) || !within(ram, pfn<<12, (pfn+1<<order)<<12) {
+			if bits.TrailingZeros64(pfn) < int(order) || !inRAM(ram, pfn, order) {
 				t.Fatalf("record %#x: pfn %#x order %d", record, pfn, order)
 			}
 		}

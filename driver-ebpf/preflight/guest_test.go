@@ -42,7 +42,7 @@ func TestPreflightFitsTheGuest(t *testing.T) {
 	if (found.Walker() != nil) != ok || (guest.Hello.Reason == "") != ok {
 		t.Errorf("walker %v, reason %q", found.Walker(), guest.Hello.Reason)
 	}
-	if guest.PageShift != 12 || guest.Hello.RAMBytes < 64<<20 ||
+	if 1<<guest.PageShift != os.Getpagesize() || guest.Hello.RAMBytes < 64<<20 ||
 		!strings.HasPrefix(guest.Hello.Release, "Linux ") {
 		t.Errorf("%+v", guest)
 	}

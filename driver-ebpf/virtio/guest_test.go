@@ -10,6 +10,7 @@ package virtio
 import (
 	"bytes"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -180,7 +181,7 @@ func TestDeviceWritesToTheMappedMemory(t *testing.T) {
 	// a wrong address from the pagemap a slice would keep its zeroes.
 	d := mustOpenRNG(t, 0)
 	defer d.Close()
-	r := mustRegion(t, 64*4096)
+	r := mustRegion(t, 64*os.Getpagesize())
 	for page := range 64 {
 		s := r.Page(page).Slice(4000, 96)
 		if err := d.Queue(0).Add(page, nil, []dma.Slice{s}); err != nil {

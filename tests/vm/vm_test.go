@@ -78,6 +78,16 @@ func TestArgsOfAGuestThatIsNoLinux(t *testing.T) {
 	}
 }
 
+func TestArgsOfAGuestForARM64(t *testing.T) {
+	c := Config{Target: guest.AArch64, Accel: TCG, Kernel: &guest.Kernel{}, MemoryMiB: 256}
+	line := commandLine("q", c.args("/d", false))
+	for _, want := range []string{"-machine virt,", "-cpu max,", "console=ttyAMA0 "} {
+		if !strings.Contains(line, want) {
+			t.Errorf("%q is not in %s", want, line)
+		}
+	}
+}
+
 func TestCommandLineQuotes(t *testing.T) {
 	if got := commandLine("p", []string{"a", "b c", "it's $x"}); got != `p a 'b c' 'it'\''s $x'` {
 		t.Fatal(got)

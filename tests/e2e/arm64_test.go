@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build aarch64
+
+// The build tag is for "make test-arm64", which sets TARGET=aarch64 as well.
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/guest"
+)
+
+// Introspection knows x86-64 only. It refuses a guest for arm64, says why, and guesses nothing:
+// the migration completes as an ordinary one.
+func TestIntrospectionRefusesAGuestForARM64(t *testing.T) {
+	m := boot(t, setup{noAgent: true, backendArgs: []string{"--source=introspect"}})
+	figures := m.migrate()
+	if got := figures.HintStatus(); got == "ok" || figures.Hints.Skipped != 0 {
+		t.Errorf("hints ended with status %q, and %d pages were skipped", got, figures.Hints.Skipped)
+	}
+	t.Logf("hints ended with status %q", figures.HintStatus())
+	if !strings.Contains(m.earlier, "for arm64") {
+		t.Errorf("fbppd does not say why:\n%s", m.earlier)
+	}
+	m.requireSound()
+}
+
+// A guest finds its memory intact after many migrations under load, with each kernel and size
+// of pages.
+func TestARM64KeepsItsMemory(t *testing.T) {
+	for _, series := range guest.AllSeries() {
+		t.Run(string(series), func(t *testing.T) {
+			m := boot(t, setup{series: series, memoryMiB: 768})
+			for range rounds(4, 100) {
+				m.awaitDriver()
+				requireHints(t, m.migrate(), "ok")
+				m.requireSound()
+			}
+		})
+	}
+}
