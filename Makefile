@@ -24,10 +24,10 @@ E2E := ./tests/bare ./tests/e2e ./tests/stock ./tests/adversary ./tests/conforma
 # Test packages that boot a whole Debian and take too long for each submission.
 BOOT := ./tests/systemd
 # Test packages that boot many guests, which take long as well.
+INTROSPECT := ./tests/introspect
+
 # What is tested in guests for arm64: the driver itself, and migrations with it.
 ARM64_TESTS := '^TestDriverInTheGuest$$|ARM64|^TestFreeMemoryIsNotSent$$/./driver'
-# Test packages that boot many guests and take too long for each submission.
-INTROSPECT := ./tests/introspect
 
 ##@ To see it
 
