@@ -248,7 +248,7 @@ func TestFastSnapshotLoadCapabilities(t *testing.T) {
 		{"preempt", m, []string{"mapped-ram", "postcopy-ram", "postcopy-preempt"},
 			"Mapped-ram migration is incompatible with postcopy-preempt"},
 		{"multifd", m, []string{"mapped-ram", "postcopy-ram", "multifd"},
-			"Postcopy is not yet compatible with multifd"},
+			"ompatible with multifd"},
 		{"shared memory that stays", m, []string{"mapped-ram", "postcopy-ram", "x-ignore-shared"},
 			"Postcopy is not compatible with ignore-shared"},
 		{"memory in a file on disk", startIncoming(t, onDisk), []string{"mapped-ram", "postcopy-ram"},
