@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -243,18 +244,20 @@ func TestFastSnapshotLoadCapabilities(t *testing.T) {
 		name string
 		m    *machine
 		caps []string
-		says string
+		says string // a regular expression
 	}{
 		{"preempt", m, []string{"mapped-ram", "postcopy-ram", "postcopy-preempt"},
 			"Mapped-ram migration is incompatible with postcopy-preempt"},
 		{"multifd", m, []string{"mapped-ram", "postcopy-ram", "multifd"},
-			"ompatible with multifd"},
+			"Postcopy is not yet compatible with multifd|" + // by QEMU 10.0 itself
+				"Fast snapshot load is incompatible with multifd"},
 		{"shared memory that stays", m, []string{"mapped-ram", "postcopy-ram", "x-ignore-shared"},
 			"Postcopy is not compatible with ignore-shared"},
 		{"memory in a file on disk", startIncoming(t, onDisk), []string{"mapped-ram", "postcopy-ram"},
 			"Host backend files need to be TMPFS or HUGETLBFS only"},
 	} {
-		if err := set(tc.m, tc.caps...); err == nil || !strings.Contains(err.Error(), tc.says) {
+		if err := set(tc.m, tc.caps...); err == nil ||
+			!regexp.MustCompile(tc.says).MatchString(err.Error()) {
 			t.Errorf("%s: QEMU says %v, want %q", tc.name, err, tc.says)
 		}
 	}
