@@ -106,8 +106,9 @@ func TestPreviousFBPPDAndAgent(t *testing.T) {
 	}
 }
 
-// A guest moves from the previous version's QEMU to this one and back, with either fbppd. That
-// QEMU takes long to build: without -soak the test needs it in the cache.
+// A guest moves from the previous version's QEMU to this one and back, with either fbppd and
+// either agent: each combination of the three, at both ends. That QEMU takes long to build:
+// without -soak the test needs it in the cache.
 func TestPreviousQEMU(t *testing.T) {
 	dir := previousTree(t)
 	script := filepath.Join(dir, "qemu-patches", "qemu.sh")
@@ -124,13 +125,20 @@ func TestPreviousQEMU(t *testing.T) {
 	}
 	m := bootWithPrevious(t, dir)
 	present := m.config.QEMU
-	for _, fbppd := range []struct{ name, path string }{
-		{"this fbppd", ""}, {"the previous fbppd", filepath.Join(dir, "fbppd")},
+	old := filepath.Join(dir, "fbppd")
+	for _, with := range []struct{ name, agent, fbppd string }{
+		{"this fbppd and agent", "", ""},
+		{"the previous fbppd and this agent", "", old},
+		{"the previous fbppd and agent", previousAgent, old},
+		{"this fbppd and the previous agent", previousAgent, ""},
 	} {
-		m.setup.fbppd = fbppd.path
+		if with.agent != m.setup.agent {
+			m.changeAgent(with.agent)
+		}
+		m.setup.fbppd = with.fbppd
 		m.config.QEMU = path
-		m.migrateAndSkip(fbppd.name + ", from this QEMU to the previous one")
+		m.migrateAndSkip(with.name + ", from this QEMU to the previous one")
 		m.config.QEMU = present
-		m.migrateAndSkip(fbppd.name + ", from the previous QEMU to this one")
+		m.migrateAndSkip(with.name + ", from the previous QEMU to this one")
 	}
 }
