@@ -106,6 +106,7 @@ func TestRefusalOfAGuestThatCannotReachTheDevice(t *testing.T) {
 	m.hello(protocol.StatusOK, 0)
 	m.mustExchange()
 
+	m.must(m.fe.Stop(m.events, m.report)) // else that driver stays [FBPP-PORT-7]
 	refuse()
 	m.fe.Close()
 	m.mustDisconnect()
