@@ -4,6 +4,7 @@ package device
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/fbpp-project/fbpp/device/driver"
@@ -11,12 +12,18 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 )
 
+// ErrCensusAtMigration says that a program is of no use at a migration, which would wait for it.
+var ErrCensusAtMigration = errors.New("a census cannot be pushed for migrations: they would wait")
+
 // PushProgram offers the guest a program, which is in a file of package bundle. It does not
 // check the signature: that is up to the guest. The device keeps file.
 func (d *Device) PushProgram(file []byte, at driver.When) error {
 	b, err := bundle.Decode(file)
 	if err != nil {
 		return err
+	}
+	if b.Offer.Kind == protocol.KindCensus && at == driver.AtMigration {
+		return ErrCensusAtMigration
 	}
 	d.driver.Push(b, at)
 	return nil

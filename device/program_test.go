@@ -325,6 +325,22 @@ func TestDriverThatTakesNoPrograms(t *testing.T) {
 	m.mustExchange()
 }
 
+// Every migration would wait for it.
+func TestCensusIsNotPushedForMigrations(t *testing.T) {
+	d := device.New(device.Options{})
+	b, err := bundle.New(protocol.Offer{Kind: protocol.KindCensus, Name: "census"}, []byte("object"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[driver.When]error{
+		driver.AtMigration: device.ErrCensusAtMigration, driver.AtNow: nil,
+	} {
+		if err := d.PushProgram(b.Encode(), at); !errors.Is(err, want) {
+			t.Errorf("at %q: %v, want %v", at, err, want)
+		}
+	}
+}
+
 func TestFileThatIsNoProgramIsNotPushed(t *testing.T) {
 	d := device.New(device.Options{})
 	_, file := mustProgram(t, 1, 100)

@@ -46,7 +46,7 @@ func (s *Source) Count(ctx context.Context) (protocol.CensusReport, error) {
 	case r, ok := <-a.answer:
 		switch {
 		case !ok:
-			return r, fmt.Errorf("the driver has gone: %w", ErrNotCounted)
+			return r, fmt.Errorf("its session has ended: %w", ErrNotCounted)
 		case r.Failed:
 			return r, fmt.Errorf("%w: it says %q", ErrNotCounted, r.Reason)
 		}

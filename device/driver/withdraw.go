@@ -72,6 +72,8 @@ func (p *programs) withdrawal(d protocol.Digest) *withdrawal {
 // tell keeps what the guest says has become of the program. If it is in use, the guest is
 // told once more.
 func (w *withdrawal) tell(r protocol.ProgramReport) {
+	// A guest that no longer knows the program does not know what it was.
+	r.Kind, r.Version = w.report.Kind, w.report.Version
 	w.report = r
 	switch r.State {
 	case protocol.ProgramActive:

@@ -38,8 +38,9 @@ const (
 	censusReason = censusCounts + CensusClasses*CensusCounts*8
 )
 
-// maxCensusPages bounds a count: no guest has more pages.
-const maxCensusPages = 1 << 52
+// maxCensusPages bounds the pages of all classes together, 4 PiB: no guest has more. A sum in
+// bytes does not wrap.
+const maxCensusPages = 1 << 40
 
 // Encode writes the body into p, which has at least CensusReportSize bytes. A reason that is
 // too long loses its end.
@@ -84,7 +85,7 @@ func DecodeCensusReport(p []byte) (CensusReport, error) {
 		return c, fmt.Errorf("decode census: state %d, or a reserved field is not 0: %w",
 			le.Uint32(p[40:]), ErrMalformed)
 	}
-	at := p[censusCounts:]
+	at, sum := p[censusCounts:], uint64(0)
 	for class := range c.Counts {
 		for i := range c.Counts[class] {
 			n := le.Uint64(at)
@@ -95,6 +96,10 @@ func DecodeCensusReport(p []byte) (CensusReport, error) {
 					n, i, class, ErrMalformed)
 			}
 		}
+		sum += c.Counts[class][CensusPages] // does not wrap: each is bounded
+	}
+	if sum > maxCensusPages {
+		return c, fmt.Errorf("decode census: %d pages: %w", sum, ErrMalformed)
 	}
 	return c, nil
 }

@@ -117,7 +117,11 @@ func TestProgramStructuresRefuse(t *testing.T) {
 			le.PutUint64(p[free+8:], 2001)
 		}},
 		"a census of too many pages": {census, func(p []byte) {
-			le.PutUint64(p[free:], 1<<52+1)
+			le.PutUint64(p[free:], 1<<40+1)
+		}},
+		"a census of too many pages in all": {census, func(p []byte) {
+			le.PutUint64(p[free:], 1<<39)
+			le.PutUint64(p[free+CensusCounts*8:], 1<<39)
 		}},
 		"a census that has failed, with counts": {census, func(p []byte) { p[40] = 1 }},
 		"data with another length":              {data, func(p []byte) { p[EventSize+36]++ }},

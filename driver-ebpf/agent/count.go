@@ -5,12 +5,19 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
+// countLimit bounds a count. A guest of 1 TiB takes less, also where eBPF is slow.
+const countLimit = 2 * time.Minute
+
 // Why nothing is counted.
 var (
+	errCountLate = fmt.Errorf("the count took longer than %v", countLimit)
+	errNewDevice = errors.New("another session has begun")
 	errNotInUse  = errors.New("no census with this digest is in use")
 	errCounting  = errors.New("a count is under way")
 	errStopped   = errors.New("the program was taken out of use")
@@ -61,6 +68,8 @@ func (a *Agent) startCount(
 	a.count.running = true
 	nonce := a.nonce
 	go func() {
+		ctx, done := context.WithTimeoutCause(ctx, countLimit, errCountLate)
+		defer done()
 		result, err := a.programs.Count(ctx)
 		result.Digest, result.Number = report.Digest, report.Number
 		if err != nil {

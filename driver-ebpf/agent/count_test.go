@@ -90,9 +90,12 @@ func TestCountThatFails(t *testing.T) {
 			counts: endless, do: func(h *host) { h.count(1); h.events <- ask(7) },
 			want: []string{errMigration.Error()},
 		},
+		"because it takes too long": {
+			counts: endless, do: func(h *host) { h.count(1) }, want: []string{errCountLate.Error()},
+		},
 		"because another is under way": {
 			counts: endless, do: func(h *host) { h.count(1); h.count(2) },
-			want: []string{errCounting.Error()},
+			want: []string{errCounting.Error(), errCountLate.Error()},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,4 +127,51 @@ func TestCountOfAnEarlierSession(t *testing.T) {
 	}
 	h.play(p, testGuest)
 	wantAnswers(t, h)
+}
+
+// The device that has asked has gone: a count for it would keep the next from counting.
+func TestCountOfAnEarlierSessionIsStopped(t *testing.T) {
+	h, p := newCensusHost(t)
+	var why error
+	p.counts = func(ctx context.Context) (protocol.CensusReport, error) {
+		<-ctx.Done()
+		why = context.Cause(ctx)
+		return protocol.CensusReport{}, why
+	}
+	h.on["census active"] = func() {
+		h.count(1)
+		h.events <- protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted}
+	}
+	h.play(p, testGuest)
+	wantAnswers(t, h)
+	if !errors.Is(why, errNewDevice) {
+		t.Errorf("it ended by %v", why)
+	}
+}
+
+// A migration may wait for the walk: a census that is on its way begins anew after it.
+func TestWalkIsFetchedBeforeACensus(t *testing.T) {
+	h, p := newCensusHost(t)
+	h.last = true
+	h.play(p, testGuest)
+	wantStates(t, h, "census fetching", "fetching", "loading", "active",
+		"census fetching", "census loading", "census active")
+}
+
+// A walk of which the session has ended is not refused because a census is offered first.
+func TestCensusOfTheNextSessionRefusesNoWalk(t *testing.T) {
+	h, p := newCensusHost(t)
+	h.on["census fetching"] = func() { // the walk is half fetched
+		h.last = true
+		h.events <- protocol.Event{Type: protocol.EventChanged, Flags: protocol.EventHelloWanted}
+	}
+	h.play(p, testGuest)
+	for _, r := range h.reports {
+		if r.State == protocol.ProgramRefused {
+			t.Errorf("%v is refused: %s", r.Kind, r.Reason)
+		}
+	}
+	if p.censusUsed != 1 || len(p.nonces) != 2 {
+		t.Errorf("states %v", h.states)
+	}
 }

@@ -126,6 +126,9 @@ func (a *Agent) offered(t Transport, o *protocol.Offer) error {
 	}
 	switch {
 	case f.offer != nil && f.offer.Kind != o.Kind && (f.waiting || f.cancel != nil):
+		if o.Kind == protocol.KindWalk {
+			return a.overtake(t, o)
+		}
 		return a.enqueue(t, o)
 	case f.offer != nil && f.offer.Digest == o.Digest && f.cancel != nil:
 		f.offer = o // of this session
@@ -133,10 +136,16 @@ func (a *Agent) offered(t Transport, o *protocol.Offer) error {
 	case f.offer != nil && f.offer.Digest == o.Digest && !f.late(a.now()): // go on where it was left
 		f.offer = o
 	default:
-		if before := f.offer; before != nil && before.Digest != o.Digest {
+		// One of another kind is of an earlier session. It is refused by nobody: this device
+		// offers it again, if it has it.
+		before := f.offer
+		if before != nil && before.Kind == o.Kind && before.Digest != o.Digest {
 			if err := a.tell(t, before, protocol.ProgramRefused, errOvertaken); err != nil {
 				return err
 			}
+		}
+		if err := a.unqueueKind(t, o); err != nil {
+			return err
 		}
 		f.end()
 		f.offer, f.began, f.object = o, a.now(), make([]byte, 0, o.Size)

@@ -96,6 +96,7 @@ func (a *Agent) sayAccepts(t Transport) error {
 	}
 	// The device that was asked, and that has asked, has gone.
 	a.nonce, a.fetch.waiting, a.queue = newNonce(), false, nil
+	a.count.stop(errNewDevice)
 	accepts := a.programs.Accepts()
 	err := a.sendProgram(t, protocol.MessageAccepts, protocol.AcceptsSize, accepts.Encode)
 	t.Flush()
@@ -199,10 +200,10 @@ func (a *Agent) use(t Transport, l load) error {
 		return a.tell(t, o, protocol.ProgramRefused, l.err)
 	}
 	if o.Kind == protocol.KindCensus {
-		a.count.stop(errStopped)
 		if err := a.programs.UseCensus(o, a.nonce, l.loaded); err != nil {
 			return a.tell(t, o, protocol.ProgramRefused, err)
 		}
+		a.count.stop(errStopped)
 		return a.activate(t, o)
 	}
 	// The device must have read what the walk before has found.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -120,6 +121,7 @@ type host struct {
 	on      map[string]func() // by state, once
 	gone    bool
 	census  bool                    // a census is offered beside the walk
+	last    bool                    // the walk is offered after it
 	answers []protocol.CensusReport // of the driver
 	drops   dropFunc                // the guest's dropper; nil: none
 }
@@ -146,9 +148,15 @@ func (h *host) offer() {
 		Digest: h.digest(), Kind: protocol.KindWalk, Size: uint32(len(h.object)),
 		Version: h.version, Name: "walk",
 	}
-	h.send(protocol.ProgramEvent{Type: protocol.EventOffer, Offer: o})
+	offers := []protocol.Offer{o}
 	if h.census {
 		o.Digest, o.Kind, o.Name = censusDigest, protocol.KindCensus, "census"
+		offers = append(offers, o)
+	}
+	if h.last {
+		slices.Reverse(offers)
+	}
+	for _, o := range offers {
 		h.send(protocol.ProgramEvent{Type: protocol.EventOffer, Offer: o})
 	}
 }
@@ -245,7 +253,7 @@ func (h *host) play(p *fakePrograms, guest Guest) (a *Agent) {
 		h.fakeTransport.events = make(chan protocol.Event, 64) // of this bubble
 		h.fakeTransport.program = make(chan protocol.ProgramEvent, 64)
 		h.fakeTransport.woken = make(chan struct{}, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		if err := a.Run(ctx, h); err != nil {
 			t.Error(err)

@@ -12,7 +12,15 @@ import (
 // enqueue keeps an offer until the program of another kind was fetched and loaded. A device
 // offers all that it has at once. One offer of each kind waits, the newest.
 func (a *Agent) enqueue(t Transport, o *protocol.Offer) error {
-	var err error
+	if err := a.unqueueKind(t, o); err != nil {
+		return err
+	}
+	a.queue = append(a.queue, o)
+	return a.tell(t, o, protocol.ProgramFetching, nil)
+}
+
+// unqueueKind refuses the offer of the same kind that waits.
+func (a *Agent) unqueueKind(t Transport, o *protocol.Offer) (err error) {
 	a.queue = slices.DeleteFunc(a.queue, func(before *protocol.Offer) bool {
 		if before.Kind != o.Kind {
 			return false
@@ -22,8 +30,15 @@ func (a *Agent) enqueue(t Transport, o *protocol.Offer) error {
 		}
 		return true
 	})
-	a.queue = append(a.queue, o)
-	return errors.Join(err, a.tell(t, o, protocol.ProgramFetching, nil))
+	return err
+}
+
+// overtake fetches a walk now: a migration may wait for it. The program of another kind, which
+// is on its way, begins anew after that.
+func (a *Agent) overtake(t Transport, o *protocol.Offer) error {
+	a.queue = slices.Insert(a.queue, 0, a.fetch.offer)
+	a.fetch.end()
+	return a.offered(t, o)
 }
 
 // unqueue returns the offer with that digest, which waits no more, or nil.

@@ -4,10 +4,10 @@
  *
  * User space runs count_pages over and over. Each run looks at a few thousand
  * struct pages and goes on where the one before has stopped, so no run is long.
- * No lock is held, and a run can be preempted. Pages change meanwhile: the counts
- * are approximate, as those of any such census are. A struct page that makes no
- * sense counts as unknown. The classes and their rules are those of the host's
- * census (device/introspect/pages).
+ * No lock is held. A kernel with full preemption can interrupt a run, others wait
+ * for its end. Pages change meanwhile: the counts are approximate, as those of any
+ * such census are. A struct page that makes no sense counts as unknown. The classes
+ * and their rules are those of the host's census (device/introspect/pages).
  */
 #include "kernel.h"
 
@@ -422,6 +422,8 @@ static long count_page(u32 i, struct loop *l)
 		c->next = (c->next | (SUBSECTION - 1)) + 1; /* no memory there */
 		return 0;
 	}
+	if (c->next < c->compound_end && !is_tail(p))
+		c->compound_end = 0; /* it has changed, or its order was read while it did */
 	if (c->next < c->compound_end) {
 		add(c, c->compound_class,
 		    with_own_mapping(p, c->compound_class, c->compound_attributes), 1);

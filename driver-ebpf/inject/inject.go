@@ -33,8 +33,13 @@ type Programs struct {
 	snapshot snapshot
 	builtIn  agent.Guest // what the guest says without a program of the host
 
-	mu     sync.Mutex // guards census, which Count uses in a goroutine of its own
-	census counter    // nil: none
+	turn pagecensus.Turn // of all censuses
+
+	mu     sync.Mutex      // guards what follows, which Count uses in a goroutine of its own
+	census counter         // nil: none
+	digest protocol.Digest // of census
+	// endless are censuses of which a run did not end. They are not loaded again.
+	endless map[protocol.Digest]struct{}
 }
 
 // counter is what Programs needs of a [pagecensus.Counter].
@@ -74,6 +79,7 @@ func New(
 	constants["kernel_version"] = uint64(version)
 	return &Programs{
 		lg: lg, judge: judge, snapshot: snapshot, builtIn: builtIn,
+		turn: pagecensus.NewTurn(), endless: make(map[protocol.Digest]struct{}),
 		loader: &program.Loader{
 			Limits: judge.Policy.Limits, Maps: snapshot.Shared(), Constants: constants,
 		},
@@ -95,21 +101,49 @@ func (p *Programs) Load(
 	ctx context.Context, o *protocol.Offer, object []byte,
 ) (io.Closer, error) {
 	if o.Kind == protocol.KindCensus {
-		c, err := pagecensus.Load(ctx, func(shared map[string]*ebpf.Map) (*ebpf.Program, error) {
-			loader := *p.loader
-			loader.Maps = shared
-			return loader.Load(ctx, o, object)
-		})
-		if err != nil {
-			return nil, err // not c, which would be an interface that is not nil
-		}
-		return c, nil
+		return p.loadCensus(ctx, o, object)
 	}
 	prog, err := p.loader.Load(ctx, o, object)
 	if err != nil {
 		return nil, err // not prog, as above
 	}
 	return prog, nil
+}
+
+func (p *Programs) loadCensus(
+	ctx context.Context, o *protocol.Offer, object []byte,
+) (io.Closer, error) {
+	if p.isEndless(o.Digest) {
+		return nil, pagecensus.ErrEndless
+	}
+	load := func(shared map[string]*ebpf.Map) (*ebpf.Program, error) {
+		loader := *p.loader
+		loader.Maps = shared
+		return loader.Load(ctx, o, object)
+	}
+	c, err := pagecensus.Load(ctx, p.turn, load)
+	if err != nil {
+		p.note(o.Digest, err)
+		return nil, err // not c, which would be an interface that is not nil
+	}
+	return c, nil
+}
+
+func (p *Programs) isEndless(d protocol.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.endless[d]
+	return ok
+}
+
+// note remembers a census of which a run did not end.
+func (p *Programs) note(d protocol.Digest, err error) {
+	if !errors.Is(err, pagecensus.ErrEndless) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endless[d] = struct{}{}
 }
 
 // Use implements [agent.Programs]. A version counts as accepted when its program has passed
@@ -147,20 +181,20 @@ func (p *Programs) UseCensus(o *protocol.Offer, nonce uint64, loaded io.Closer) 
 	if err := p.accept(o, nonce); err != nil {
 		return errors.Join(err, c.Close())
 	}
-	if err := p.setCensus(c); err != nil {
+	if err := p.setCensus(c, o.Digest); err != nil {
 		p.lg.Warn("close the census before", zap.Error(err))
 	}
 	return nil
 }
 
 // DropCensus implements [agent.Programs].
-func (p *Programs) DropCensus() error { return p.setCensus(nil) }
+func (p *Programs) DropCensus() error { return p.setCensus(nil, protocol.Digest{}) }
 
 // setCensus closes the census before.
-func (p *Programs) setCensus(c counter) error {
+func (p *Programs) setCensus(c counter, d protocol.Digest) error {
 	p.mu.Lock()
 	before := p.census
-	p.census = c
+	p.census, p.digest = c, d
 	p.mu.Unlock()
 	if before == nil {
 		return nil
@@ -171,12 +205,14 @@ func (p *Programs) setCensus(c counter) error {
 // Count implements [agent.Programs].
 func (p *Programs) Count(ctx context.Context) (protocol.CensusReport, error) {
 	p.mu.Lock()
-	c := p.census
+	c, digest := p.census, p.digest
 	p.mu.Unlock()
 	if c == nil {
 		return protocol.CensusReport{}, errNoCensus
 	}
-	return c.Count(ctx)
+	report, err := c.Count(ctx)
+	p.note(digest, err)
+	return report, err
 }
 
 // Restore implements [agent.Programs].

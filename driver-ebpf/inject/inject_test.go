@@ -14,6 +14,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagecensus"
 	"github.com/fbpp-project/fbpp/driver-ebpf/program"
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
@@ -59,7 +60,7 @@ func mustPrograms(t *testing.T, s *fakeSnapshot, status protocol.Status) *Progra
 	}
 	return &Programs{
 		lg: zap.NewNop(), judge: program.NewJudge(policy, newest), snapshot: s,
-		builtIn: agent.Guest{Status: status},
+		builtIn: agent.Guest{Status: status}, endless: make(map[protocol.Digest]struct{}),
 	}
 }
 
@@ -181,5 +182,31 @@ func TestCensusIsUsedReplacedAndDropped(t *testing.T) {
 	}
 	if _, err := p.Count(t.Context()); !errors.Is(err, errNoCensus) {
 		t.Errorf("after it was dropped: %v", err)
+	}
+}
+
+// endlessCensus is a census of which no run ends.
+type endlessCensus struct{ closes }
+
+func (*endlessCensus) Count(context.Context) (protocol.CensusReport, error) {
+	return protocol.CensusReport{}, pagecensus.ErrEndless
+}
+
+// A host may offer a program that does not end again and again.
+func TestEndlessCensusIsNotLoadedAgain(t *testing.T) {
+	p := mustPrograms(t, &fakeSnapshot{canWalk: true}, protocol.StatusOK)
+	o := *testOffer
+	o.Kind = protocol.KindCensus
+	if err := p.UseCensus(&o, 1, &endlessCensus{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Count(t.Context()); !errors.Is(err, pagecensus.ErrEndless) {
+		t.Fatal(err)
+	}
+	if err := p.DropCensus(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Load(t.Context(), &o, nil); !errors.Is(err, pagecensus.ErrEndless) {
+		t.Errorf("loaded again: %v", err)
 	}
 }

@@ -30,17 +30,25 @@ const (
 )
 
 // maxPages is how many struct pages one run reads at most: a run takes about 2 ms in an
-// emulated guest, and can be preempted.
-const maxPages = 4096
+// emulated guest. Only a kernel with full preemption interrupts it. minPages is how many frames
+// it passes at least, where there are that many.
+const (
+	maxPages = 4096
+	minPages = 512
+)
 
-// tryLimit bounds the first run of a program.
-const tryLimit = 5 * time.Second
+// runLimit bounds a run of a program, and the wait for that of another program to end.
+const runLimit = 5 * time.Second
 
 // Errors of a count.
 var (
-	ErrBusy   = errors.New("a count is under way")
-	ErrClosed = errors.New("the program is in use no more")
-	ErrKernel = errors.New("the program does not know this kernel's pages")
+	ErrBusy = errors.New("a count is under way")
+	// ErrEndless says that a run of this program did not end, ErrStuck that one of another has
+	// not ended: it holds a processor, and none may join it.
+	ErrEndless = fmt.Errorf("a run of the program did not end in %v", runLimit)
+	ErrStuck   = errors.New("a run of an earlier census has not ended: no other may begin")
+	ErrClosed  = errors.New("the program is in use no more")
+	ErrKernel  = errors.New("the program does not know this kernel's pages")
 	// ErrContract says that a program does not keep its contract.
 	ErrContract = errors.New("the program does not count as its contract says")
 )
@@ -51,12 +59,37 @@ type runner interface {
 	Close() error
 }
 
+// Turn lets one program run at a time. All counters of an owner share one. A run that does not
+// end keeps it: so a guest loses one processor to such programs, and no more.
+type Turn struct{ taken chan struct{} }
+
+// NewTurn returns a turn that is free.
+func NewTurn() Turn { return Turn{make(chan struct{}, 1)} }
+
+// take waits for the turn.
+func (t Turn) take(ctx context.Context) error {
+	late := time.NewTimer(runLimit)
+	defer late.Stop()
+	select {
+	case t.taken <- struct{}{}:
+		return nil
+	case <-late.C:
+		return ErrStuck
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t Turn) give() { <-t.taken }
+
 // Counter counts with one program. It is safe for concurrent use.
 type Counter struct {
 	spans func() ([]span, error)
+	turn  Turn
 
 	mu      sync.Mutex
-	running bool
+	running bool // a count, or the trial
+	inRun   bool // the program; also after its count has given up
 	closed  bool
 
 	// These belong to the count that runs.
@@ -68,7 +101,8 @@ type Counter struct {
 // Load makes the memory for a program, has load load one that uses it, and tries that. The
 // caller closes the result.
 func Load(
-	ctx context.Context, load func(shared map[string]*ebpf.Map) (*ebpf.Program, error),
+	ctx context.Context, turn Turn,
+	load func(shared map[string]*ebpf.Map) (*ebpf.Program, error),
 ) (*Counter, error) {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: MapName, Type: ebpf.Array, Flags: unix.BPF_F_MMAPABLE,
@@ -83,7 +117,9 @@ func Load(
 	if err != nil {
 		return nil, fmt.Errorf("map the memory of a census: %w", err)
 	}
-	c := &Counter{spans: readSpans, mem: mem, free: func() error { return unix.Munmap(mem) }}
+	c := &Counter{
+		spans: readSpans, turn: turn, mem: mem, free: func() error { return unix.Munmap(mem) },
+	}
 	prog, err := load(map[string]*ebpf.Map{MapName: m})
 	if err != nil {
 		return nil, errors.Join(err, c.free())
@@ -100,41 +136,32 @@ type program struct{ *ebpf.Program }
 
 func (p program) run() (uint32, error) { return p.Run(&ebpf.RunOptions{}) }
 
-// try runs the program once. A program that does not end must not keep the caller.
+// try runs the program once.
 func (c *Counter) try(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, tryLimit)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- c.exclusive(func() error { return c.tryOnce() }) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("its first run does not end: %w", ctx.Err())
-	}
+	return c.exclusive(func() error { return c.tryOnce(ctx) })
 }
 
-func (c *Counter) tryOnce() error {
+func (c *Counter) tryOnce(ctx context.Context) error {
 	spans, err := c.spans()
 	if err != nil {
 		return err
 	}
 	c.begin()
-	if err := c.step(spans[0]); err != nil {
+	if _, err := c.step(ctx, spans[0]); err != nil {
 		return err
 	}
 	_, err = c.read(1, spans[0].end-spans[0].start)
 	return err
 }
 
-// exclusive calls f if the program neither runs nor is closed. Close waits for it.
+// exclusive calls f if the program neither runs nor is closed.
 func (c *Counter) exclusive(f func() error) error {
 	c.mu.Lock()
 	switch {
 	case c.closed:
 		c.mu.Unlock()
 		return ErrClosed
-	case c.running:
+	case c.running || c.inRun:
 		c.mu.Unlock()
 		return ErrBusy
 	}
@@ -144,13 +171,10 @@ func (c *Counter) exclusive(f func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running = false
-	if c.closed {
-		err = errors.Join(err, c.release())
-	}
-	return err
+	return errors.Join(err, c.release())
 }
 
-// Close unloads the program, after a count that is under way: it does not wait for that.
+// Close unloads the program, after a run that is under way: it does not wait for that.
 func (c *Counter) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,16 +182,19 @@ func (c *Counter) Close() error {
 		return nil
 	}
 	c.closed = true
-	if c.running {
-		return nil
-	}
 	return c.release()
 }
 
-func (c *Counter) release() error { return errors.Join(c.prog.Close(), c.free()) }
+// release frees what a closed counter has, once nothing uses it. The caller has c.mu.
+func (c *Counter) release() error {
+	if !c.closed || c.running || c.inRun {
+		return nil
+	}
+	return errors.Join(c.prog.Close(), c.free())
+}
 
-// Count counts the guest's pages. It ends between two runs of the program when ctx does. The
-// caller sets what belongs to the question.
+// Count counts the guest's pages. It ends when ctx does, with its cause, also if a run of the
+// program does not end. The caller sets what belongs to the question.
 func (c *Counter) Count(ctx context.Context) (report protocol.CensusReport, err error) {
 	err = c.exclusive(func() error {
 		report, err = c.count(ctx)
@@ -192,11 +219,11 @@ func (c *Counter) count(ctx context.Context) (protocol.CensusReport, error) {
 			if ctx.Err() != nil {
 				return protocol.CensusReport{}, context.Cause(ctx)
 			}
-			began := time.Now()
-			if err := c.step(s); err != nil {
+			took, err := c.step(ctx, s)
+			if err != nil {
 				return protocol.CensusReport{}, err
 			}
-			longest = max(longest, time.Since(began))
+			longest = max(longest, took)
 			runs++
 			s.start = c.u64(atNext)
 		}
@@ -215,21 +242,65 @@ func micros(d time.Duration) uint32 { return uint32(min(d.Microseconds(), math.M
 // begin forgets the counts, and all that the program has left in its memory.
 func (c *Counter) begin() { clear(c.mem) }
 
-// step runs the program for the next pages of a span.
-func (c *Counter) step(s span) error {
+// step runs the program for the next pages of a span. It returns how long that took.
+func (c *Counter) step(ctx context.Context, s span) (time.Duration, error) {
+	if err := c.turn.take(ctx); err != nil {
+		return 0, err
+	}
 	c.put(atNext, s.start)
 	c.put(atEnd, s.end)
 	c.put(atMost, maxPages)
-	ret, err := c.prog.run()
-	switch next := c.u64(atNext); {
-	case err != nil:
-		return fmt.Errorf("run the program: %w", err)
-	case ret == 1:
-		return ErrKernel
-	case ret != 0 || next <= s.start:
-		return fmt.Errorf("result %d, page %d after %d: %w", ret, next, s.start, ErrContract)
+	ret, took, err := c.run(ctx)
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	switch next := c.u64(atNext); {
+	case ret == 1:
+		return 0, ErrKernel
+	case ret != 0 || next < min(s.start+minPages, s.end):
+		return 0, fmt.Errorf("result %d, page %d after %d: %w", ret, next, s.start, ErrContract)
+	}
+	return took, nil
+}
+
+// run runs the program in a goroutine of its own, and gives the turn back when the run ends. It
+// does not wait for one that does not.
+func (c *Counter) run(ctx context.Context) (uint32, time.Duration, error) {
+	type result struct {
+		ret  uint32
+		took time.Duration
+		err  error
+	}
+	_ = c.setInRun(true) // releases nothing
+	done := make(chan result, 1)
+	go func() {
+		began := time.Now()
+		ret, err := c.prog.run()
+		r := result{ret, time.Since(began), err}
+		c.turn.give()
+		r.err = errors.Join(r.err, c.setInRun(false))
+		done <- r
+	}()
+	late := time.NewTimer(runLimit)
+	defer late.Stop()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return 0, 0, fmt.Errorf("run the program: %w", r.err)
+		}
+		return r.ret, r.took, nil
+	case <-late.C:
+		return 0, 0, ErrEndless
+	case <-ctx.Done():
+		return 0, 0, context.Cause(ctx)
+	}
+}
+
+func (c *Counter) setInRun(to bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inRun = to
+	return c.release()
 }
 
 // read returns the counts. The device takes none that make no sense.

@@ -40,7 +40,7 @@ func (p *fakeProgram) Close() error { p.closed++; return nil }
 // newFake returns a counter of 10000 pages in two spans, and its program.
 func newFake() (*Counter, *fakeProgram) {
 	c := &Counter{
-		mem: make([]byte, mapSize), free: func() error { return nil },
+		mem: make([]byte, mapSize), free: func() error { return nil }, turn: NewTurn(),
 		spans: func() ([]span, error) { return []span{{1, 6001}, {9000, 13000}}, nil },
 	}
 	p := &fakeProgram{c: c}
@@ -75,6 +75,10 @@ func TestProgramThatCountsWrongly(t *testing.T) {
 		"it has another result":   {func(*Counter) (uint32, error) { return 2, nil }, ErrContract},
 		"it stays where it is": {func(c *Counter) (uint32, error) {
 			c.put(atNext, 1)
+			return 0, nil
+		}, ErrContract},
+		"it hardly goes on": {func(c *Counter) (uint32, error) {
+			c.put(atNext, minPages)
 			return 0, nil
 		}, ErrContract},
 		"it counts nothing": {func(c *Counter) (uint32, error) {
@@ -138,27 +142,66 @@ func TestCountIsEnded(t *testing.T) {
 	}
 }
 
-// A program that does not end keeps neither its trial's caller nor another.
+// A program that does not end keeps neither its caller nor that of another program: but no other
+// program runs beside it, or each would take a processor.
 func TestProgramThatDoesNotEnd(t *testing.T) {
+	for name, run := range map[string]func(context.Context, *Counter) error{
+		"in its trial": func(ctx context.Context, c *Counter) error { return c.try(ctx) },
+		"in a count": func(ctx context.Context, c *Counter) error {
+			_, err := c.Count(ctx)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := newFake()
+				ended := make(chan struct{})
+				p.hook = func(int) (uint32, error) { <-ended; return 0, nil }
+				begun := time.Now()
+				if err := run(t.Context(), c); !errors.Is(err, ErrEndless) || time.Since(begun) != runLimit {
+					t.Errorf("%v after %v", err, time.Since(begun))
+				}
+				if _, err := c.Count(t.Context()); !errors.Is(err, ErrBusy) {
+					t.Errorf("meanwhile: %v", err)
+				}
+				if err := c.Close(); err != nil || p.closed != 0 {
+					t.Errorf("closed in a run: %v", err)
+				}
+				other, q := newFake()
+				other.turn = c.turn
+				if err := other.try(t.Context()); !errors.Is(err, ErrStuck) || q.runs != 0 {
+					t.Errorf("another program: %v, %d runs", err, q.runs)
+				}
+				close(ended)
+				synctest.Wait()
+				if p.closed != 1 {
+					t.Errorf("closed %d times", p.closed)
+				}
+				if err := other.try(t.Context()); err != nil {
+					t.Errorf("another program, after that: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A count that is stopped ends at once, also in a run that does not end.
+func TestCountIsStoppedInARun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := newFake()
 		ended := make(chan struct{})
 		p.hook = func(int) (uint32, error) { <-ended; return 0, nil }
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(errFake) })
 		begun := time.Now()
-		if err := c.try(t.Context()); !errors.Is(err, context.DeadlineExceeded) ||
-			time.Since(begun) != tryLimit {
+		if _, err := c.Count(ctx); !errors.Is(err, errFake) || time.Since(begun) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(begun))
-		}
-		if _, err := c.Count(t.Context()); !errors.Is(err, ErrBusy) {
-			t.Errorf("meanwhile: %v", err)
-		}
-		if err := c.Close(); err != nil || p.closed != 0 {
-			t.Errorf("closed in a run: %v", err)
 		}
 		close(ended)
 		synctest.Wait()
-		if p.closed != 1 {
-			t.Errorf("closed %d times", p.closed)
+		p.hook = nil
+		if _, err := c.Count(t.Context()); err != nil {
+			t.Errorf("after that run: %v", err)
 		}
 	})
 }

@@ -38,7 +38,7 @@ func mustCounter(t *testing.T, version uint32) (*Counter, error) {
 		spec.Variables["kernel_version"].Set(version)); err != nil {
 		t.Fatal(err)
 	}
-	return Load(t.Context(), func(shared map[string]*ebpf.Map) (*ebpf.Program, error) {
+	return Load(t.Context(), NewTurn(), func(shared map[string]*ebpf.Map) (*ebpf.Program, error) {
 		objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 			MapReplacements: shared,
 		})

@@ -10,8 +10,9 @@ import (
 )
 
 // confine takes from the child what parsing and loading an object does not need: time, memory,
-// files that grow, and capabilities. An object that takes over the parser can load eBPF
-// programs, but it has none of the agent's other rights, and cannot get them back.
+// files that grow, and capabilities. It is no sandbox: an object that takes over the parser stays
+// root without capabilities. It can load eBPF programs, and reaches the files and processes of
+// root.
 func confine() error {
 	for resource, limit := range map[int]uint64{
 		unix.RLIMIT_CPU: childCPU, unix.RLIMIT_DATA: childData, unix.RLIMIT_NOFILE: 64,
@@ -21,7 +22,8 @@ func confine() error {
 			return fmt.Errorf("limit the loader: %w", err)
 		}
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+	// Of all threads: Go has made some by now.
+	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("limit the loader: %w", err)
 	}
 	return dropCapabilities()

@@ -115,6 +115,7 @@ type contract struct {
 	of      ebpf.ProgramType
 	flags   uint32   // of the program
 	shared  []string // maps that the agent makes: their memory is not the object's
+	flat    bool     // its loops are not nested
 }
 
 // contracts are described in driver-ebpf/README.md. The kernel takes programs of type syscall
@@ -125,7 +126,7 @@ var contracts = map[protocol.ProgramKind]contract{
 	},
 	protocol.KindCensus: {
 		program: "count_pages", of: ebpf.Syscall, flags: unix.BPF_F_SLEEPABLE,
-		shared: []string{"census"},
+		shared: []string{"census"}, flat: true,
 	},
 }
 
@@ -206,6 +207,9 @@ func (l *Limits) checkProgram(
 	}
 	if count > l.Instructions {
 		return fmt.Errorf("%d instructions, at most %d: %w", count, l.Instructions, ErrLimit)
+	}
+	if c.flat {
+		return checkLoops(p.Instructions)
 	}
 	return nil
 }
