@@ -189,6 +189,16 @@ func (m *machine) awaitDriver() {
 	})
 }
 
+// awaitKernel waits until the machine's fbppd has seen the guest's kernel run. It needs that to
+// look at a guest that is paused.
+func (m *machine) awaitKernel() {
+	m.t.Helper()
+	m.at.await("the guest's kernel to be found", m.ctx, func() bool {
+		s, err := m.fbppd()
+		return err == nil && s.Kernel != nil && s.Kernel.Release != "" && s.Kernel.Why == ""
+	})
+}
+
 // motion counts what the guest's disk and network have done.
 func (m *machine) motion() (writes, packets int) {
 	m.t.Helper()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fbpp-project/fbpp/cmd/fbppctl/report"
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
 )
 
 // One machine moves there and back by each kind of migration that libvirt has, and is
@@ -33,12 +34,26 @@ func TestMigrationsWithLibvirt(t *testing.T) {
 		}
 	}
 	run("report", func() { m.report() })
+	run("monitor", func() { m.monitor() })
 	run("live", func() { m.migrate(b) })
 	run("p2p", func() { m.migrate(a, "--p2p") })
 	run("parallel", func() { m.migrate(b, "--parallel", "--parallel-connections=2") })
 	run("abort", func() { m.abort(a) })
 	run("postcopy", func() { m.migrateByPostcopy(a) })
-	run("save and restore", func() { m.saveAndRestore() })
+	run("managed save", func() {
+		m.saveAndRestore([]string{"managedsave", machineName}, []string{"start", machineName})
+	})
+	run("save and restore", func() {
+		file := m.at.path("saved")
+		m.saveAndRestore([]string{"save", machineName, file}, []string{"restore", file})
+		info, err := os.Stat(file)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if free := m.freePages() * memory.PageSize; info.Size() > memoryMiB<<20-free*9/10 {
+			m.t.Errorf("the file has %d MiB, and %d MiB were free", info.Size()>>20, free>>20)
+		}
+	})
 	m.endLoad()
 }
 
@@ -62,6 +77,20 @@ func (m *machine) report() {
 	})
 	m.requireSound()
 	m.awaitDriver()
+}
+
+// monitor changes a property of the device by QEMU's monitor.
+func (m *machine) monitor() {
+	m.t.Helper()
+	for _, value := range []string{"false", "true"} {
+		m.virsh("qemu-monitor-command", machineName, "--hmp",
+			"qom-set /machine/peripheral/fbpp0 hints "+value)
+		said := m.virsh("qemu-monitor-command", machineName, "--hmp",
+			"qom-get /machine/peripheral/fbpp0 hints")
+		if strings.TrimSpace(said) != value {
+			m.t.Errorf("the property is %q, want %s", said, value)
+		}
+	}
 }
 
 // awaitNoFbppd waits until the hook has stopped the machine's fbppd on a host.
@@ -169,12 +198,14 @@ func (m *machine) abort(to *host) {
 	})
 }
 
-// saveAndRestore writes the machine to a file, and starts it from there.
-func (m *machine) saveAndRestore() {
+// saveAndRestore has virsh write the machine to a file, and start it from there.
+func (m *machine) saveAndRestore(save, restore []string) {
 	m.t.Helper()
+	m.awaitKernel() // virsh stops the guest before it saves it
 	before, free := len(m.history(m.at)), m.freePages()
-	m.virsh("managedsave", machineName)
-	m.virsh("start", machineName)
+	m.virsh(save...)
+	m.awaitNoFbppd(m.at)
+	m.virsh(restore...)
 	m.arrive(m.at)
 	m.requireSkipped(m.at, before, free)
 }
