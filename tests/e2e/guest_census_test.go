@@ -63,9 +63,12 @@ func (m *machine) requireAgreement(by *bundle.Bundle) {
 		m.t.Fatal(err)
 	}
 	after := m.guestCensus(by)
-	// What the agent, the control program and the kernel allocate meanwhile.
-	const slack = 2048
 	for class := range pages.Classes {
+		slack := uint64(128)
+		switch class {
+		case pages.Free, pages.Anonymous, pages.Unknown:
+			slack = 2048 // the agent and the control program allocate meanwhile
+		}
 		a, b, h := pagesOf(before, class), pagesOf(after, class), pagesOf(host, class)
 		m.t.Logf("%v: %d and %d pages, the host counts %d", class, a, b, h)
 		if h+slack < min(a, b) || h > max(a, b)+slack {
@@ -117,8 +120,9 @@ func TestCensusByTheGuest(t *testing.T) {
 		counting <- err
 	}()
 	m.requireMigration("ok")
-	if err := <-counting; err != nil {
-		t.Logf("the census in the migration: %v", err)
+	if err := <-counting; err != nil && !strings.Contains(err.Error(), "migration") &&
+		!strings.Contains(err.Error(), "session has ended") {
+		t.Errorf("the census in the migration: %v", err)
 	}
 	m.awaitProgram(second, "active") // the next host is told
 	m.guestCensus(second)

@@ -32,9 +32,8 @@ func TestDeviceIsPluggedInAndUnplugged(t *testing.T) {
 		}
 		m := boot(t, setup{
 			noDevice: true, backendArgs: []string{"--source=" + source},
-			devices:    []string{"pcie-root-port,chassis=1,id=" + hotplugPort},
-			options:    []string{"-machine", stockMachine},
-			kernelLine: []string{"no_timer_check"}, // a busy host delays the interrupts it counts
+			devices: []string{"pcie-root-port,chassis=1,id=" + hotplugPort},
+			options: []string{"-machine", stockMachine},
 			eachSide: func(c *vm.Config) {
 				c.CPU = "qemu64" // the same in each version
 			},

@@ -38,7 +38,7 @@ const definition = `<domain type='qemu'>
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>%[1]s/kernel</kernel>
     <initrd>%[1]s/initramfs</initrd>
-    <cmdline>console=ttyS0 panic=-1 quiet</cmdline>
+    <cmdline>console=ttyS0 panic=-1 quiet no_timer_check</cmdline>
   </os>
   <features><acpi/></features>
   <cpu mode='maximum'>
