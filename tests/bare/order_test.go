@@ -116,6 +116,9 @@ func TestOrderAfterARequest(t *testing.T) {
 func TestOrderWithMultifd(t *testing.T) {
 	o := newOrdered(t, pageSize)
 	o.capabilities = []string{"multifd"}
+	// Several channels begin with a burst, by which QEMU takes the link for so fast that the
+	// migration could be completed.
+	o.m.execute("migrate-set-parameters", map[string]any{"avail-switchover-bandwidth": slowly})
 	o.begin()
 	o.answer(hot, cold)
 	all := freeset.Range{GPA: filled, Length: filledSize}
@@ -127,14 +130,17 @@ func TestOrderWithMultifd(t *testing.T) {
 		}
 		return n
 	}
-	hotPages := int(bytesOf(hot) / pageSize)
+	var total [classFree + 1]int
+	for at := uint64(0); at < filledSize; at += pageSize {
+		total[o.class(filled+at)]++
+	}
 	for before, looks := counts(), 0; looks < 3; {
 		now := counts() // later: what came before an earlier page is there
-		if before[classCommon] > 0 && now[classHot] < hotPages {
+		if before[classCommon] > 0 && now[classHot] < total[classHot] {
 			t.Fatalf("%v pages of each class, then %v: hot ones have been overtaken", before, now)
 		}
-		if now[classCold] > 0 {
-			t.Fatalf("%v pages of each class: cold ones come too early", now)
+		if before[classCold] > 0 && now[classCommon] < total[classCommon] {
+			t.Fatalf("%v pages of each class, then %v: cold ones come too early", before, now)
 		}
 		if before[classCommon] > 0 {
 			looks++
