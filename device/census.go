@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/fbpp-project/fbpp/device/census"
+	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/observer"
-	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
 // ErrNoMemory says that no frontend has shared a guest's memory.
@@ -42,10 +42,9 @@ func (d *Device) GuestCensus(ctx context.Context) (*census.Census, error) {
 	if err != nil {
 		return nil, err
 	}
-	release, matters := "", false
-	if identity := d.driver.Identity(); identity != nil {
-		release = identity.Release
-		matters = identity.Features&protocol.FeaturePagePoison != 0
+	identity := d.driver.Identity()
+	if identity == nil {
+		identity = new(driver.Identity) // it went after it had answered
 	}
-	return census.FromGuest(&r, release, matters), nil
+	return census.FromGuest(&r, identity.Release, identity.ContentMatters()), nil
 }

@@ -28,15 +28,16 @@ type Identity struct {
 // driver is willing but the guest checks the contents of its free pages
 // [FBPP-HELLO-2].
 func (i *Identity) Refuses() bool {
-	return i.Status != protocol.StatusOK || i.contentMatters()
+	return i.Status != protocol.StatusOK || i.ContentMatters()
 }
 
 // DropsCache says whether the driver can drop cold cache.
 func (i *Identity) DropsCache() bool { return i.Features&protocol.FeatureDropCache != 0 }
 
-func (i *Identity) contentMatters() bool { return contentMatters(i.Status, i.Features) }
+// ContentMatters says whether the guest relies on the contents of its free pages.
+func (i *Identity) ContentMatters() bool { return contentMatters(i.Status, i.Features) }
 
-// contentMatters says whether the guest relies on the contents of free pages.
+// contentMatters is ContentMatters of a HELLO with that status and these features.
 func contentMatters(s protocol.Status, f protocol.Features) bool {
 	return s == protocol.StatusContentMatters || f&protocol.FeaturePagePoison != 0
 }
@@ -51,7 +52,7 @@ func (i *Identity) refusal() *source.Failure {
 	case i.Reason != "":
 		why += ": " + i.Reason
 	}
-	return &source.Failure{Status: protocol.AnswerRefused, Why: why, Final: i.contentMatters()}
+	return &source.Failure{Status: protocol.AnswerRefused, Why: why, Final: i.ContentMatters()}
 }
 
 // Identity returns what the driver said in its HELLO, or nil before one came. The
