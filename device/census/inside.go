@@ -29,8 +29,10 @@ func FromGuest(r *protocol.CensusReport, release string, contentMatters bool) *C
 		n := &r.Counts[class]
 		c.MemoryBytes += n[protocol.CensusPages] << protocol.MinPageShift
 		return introspect.Counts{
-			Pages: n[protocol.CensusPages], Mapped: n[1], Dirty: n[2], Writeback: n[3],
-			SwapCache: n[4], Clean: n[5], Active: n[6], Cold: n[7],
+			Pages: n[protocol.CensusPages], Mapped: n[protocol.CensusMapped],
+			Dirty: n[protocol.CensusDirty], Writeback: n[protocol.CensusWriteback],
+			SwapCache: n[protocol.CensusSwapCache], Clean: n[protocol.CensusClean],
+			Active: n[protocol.CensusActive], Cold: n[protocol.CensusCold],
 		}
 	})
 	return c

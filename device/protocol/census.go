@@ -8,13 +8,19 @@ import (
 )
 
 // Numbers of a census (section 9.5). Package pages has names for the classes, in this order.
-const (
-	CensusClasses = 12
-	CensusCounts  = 8
+const CensusClasses = 12
 
-	// CensusPages is the index of the count of all pages of a class. The others count
-	// subsets of these: mapped, dirty, writeback, swap cache, clean, active, cold.
-	CensusPages = 0
+// Indices of the counts of a class. Each but the first is of a part of its pages.
+const (
+	CensusPages = iota // all pages of the class
+	CensusMapped
+	CensusDirty
+	CensusWriteback
+	CensusSwapCache
+	CensusClean
+	CensusActive
+	CensusCold
+	CensusCounts // how many there are
 )
 
 // CensusReport is the body of CENSUS: what the guest uses its memory for.
