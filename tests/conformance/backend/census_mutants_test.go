@@ -20,6 +20,8 @@ type censusMutant struct {
 	eager    bool // it asks a driver without a census
 	confused bool // it names another program
 	doubled  bool // it asks while a COUNT is open
+	clinging bool // it asks for a census that was withdrawn
+	elephant bool // it asks for one of an earlier session
 	lax      bool // it takes any answer
 
 	active  protocol.Digest
@@ -31,6 +33,11 @@ func newCensusMutant() *censusMutant {
 	m := &censusMutant{answers: make(chan protocol.CensusReport, 8)}
 	m.gone = func(nonce uint64) []uint64 { return []uint64{nonce} }
 	m.about = m.read
+	m.begun = func() {
+		if !m.elephant {
+			m.active = protocol.Digest{}
+		}
+	}
 	return m
 }
 
@@ -39,8 +46,12 @@ func (m *censusMutant) read(h protocol.Header, body []byte) {
 	switch h.Type {
 	case protocol.MessageProgram:
 		r, err := protocol.DecodeProgramReport(body)
-		if err == nil && r.State == protocol.ProgramActive {
+		switch {
+		case err != nil:
+		case r.State == protocol.ProgramActive:
 			m.active = r.Digest
+		case r.Digest == m.active && !m.clinging:
+			m.active = protocol.Digest{}
 		}
 	case protocol.MessageCensus:
 		r, err := protocol.DecodeCensusReport(body)
@@ -92,6 +103,10 @@ func TestDefectsInCensusesAreFound(t *testing.T) {
 			func(m *censusMutant) { m.confused = true }, []string{"FBPP-CEN-1", "FBPP-CEN-3"}},
 		"it asks again before an answer": {
 			func(m *censusMutant) { m.doubled = true }, []string{"FBPP-CEN-1"}},
+		"it asks for a census that was withdrawn": {
+			func(m *censusMutant) { m.clinging = true }, []string{"FBPP-CEN-1"}},
+		"it asks for one of an earlier session": {
+			func(m *censusMutant) { m.elephant = true }, []string{"FBPP-CEN-1"}},
 		"any answer is good": {
 			func(m *censusMutant) { m.lax = true }, []string{"FBPP-CEN-3"}},
 	} {

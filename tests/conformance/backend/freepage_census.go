@@ -33,13 +33,18 @@ type taken struct {
 func (s *session) bootCensus() *programMachine {
 	s.need(s.cfg.ControlPath != "", "needs a way to ask for a census (--control-path)")
 	m := s.bootPrograms(protocol.FeaturePrograms)
+	m.acceptCensus(firstNonce)
+	return m
+}
+
+// acceptCensus begins a session that takes a census.
+func (m *programMachine) acceptCensus(nonce uint64) {
 	a := protocol.Accepts{
 		Kinds:   protocol.KindWalk.Mask() | protocol.KindCensus.Mask(),
 		MaxSize: protocol.MaxProgramSize,
 	}
-	m.postProgram(protocol.MessageAccepts, firstNonce, protocol.AcceptsSize, a.Encode)
-	m.expectProgram(protocol.EventOffer, firstNonce)
-	return m
+	m.postProgram(protocol.MessageAccepts, nonce, protocol.AcceptsSize, a.Encode)
+	m.expectProgram(protocol.EventOffer, nonce)
 }
 
 // takeCensus asks for a census, and returns at once.
@@ -54,11 +59,9 @@ func (m *programMachine) takeCensus() <-chan taken {
 	return result
 }
 
-// useCensus says that the driver has the census in use, and waits until the device knows.
-func (m *programMachine) useCensus() {
-	r := protocol.ProgramReport{
-		Digest: censusDigest, Kind: protocol.KindCensus, State: protocol.ProgramActive,
-	}
+// reportCensus says what has become of the census, and waits until the device knows.
+func (m *programMachine) reportCensus(state protocol.ProgramState) {
+	r := protocol.ProgramReport{Digest: censusDigest, Kind: protocol.KindCensus, State: state}
 	m.postProgram(protocol.MessageProgram, firstNonce, protocol.ProgramReportSize, r.Encode)
 	m.get(firstNonce, protocol.Digest{1}, 0, 1)
 	m.expectProgram(protocol.EventGone, firstNonce)
@@ -79,13 +82,21 @@ func (m *programMachine) expectCount() protocol.ProgramEvent {
 	return e
 }
 
+// noCensus checks that the device does not ask a driver without a census in use.
+func (m *programMachine) noCensus(when string) {
+	if r := <-m.takeCensus(); r.err == nil {
+		m.Failf("there is a census of a guest %s", when)
+	}
+	m.noProgram(when)
+}
+
 func fpCount(s *session) {
 	m := s.bootCensus()
-	if r := <-m.takeCensus(); r.err == nil {
-		m.Failf("there is a census of a guest that has no program for it")
-	}
-	m.noProgram("without a census in use")
-	m.useCensus()
+	m.noCensus("without one in use")
+	m.reportCensus(protocol.ProgramActive)
+	m.reportCensus(protocol.ProgramWithdrawn)
+	m.noCensus("whose census was withdrawn")
+	m.reportCensus(protocol.ProgramActive)
 	result := m.takeCensus()
 	e := m.expectCount()
 	if r := <-m.takeCensus(); r.err == nil {
@@ -96,11 +107,13 @@ func fpCount(s *session) {
 	if r := <-result; r.err != nil {
 		m.Failf("after a good answer: %v", r.err)
 	}
+	m.acceptCensus(secondNonce)
+	m.noCensus("that has begun a session, and said nothing of a census")
 }
 
 func fpCounted(s *session) {
 	m := s.bootCensus()
-	m.useCensus()
+	m.reportCensus(protocol.ProgramActive)
 	m.answerCount(censusDigest, 1, 5) // nothing is open
 	result := m.takeCensus()
 	e := m.expectCount()

@@ -33,6 +33,9 @@ type programMutant struct {
 	gone  func(nonce uint64) []uint64                                    // of the answers to a GET
 	data  func(b *bundle.Bundle, g protocol.Get) []protocol.ProgramEvent // answers to a GET
 
+	// begun is called at ACCEPTS. It may be nil.
+	begun func()
+
 	// about reads any other message. nil: it is not read
 	about func(h protocol.Header, body []byte)
 
@@ -115,6 +118,9 @@ func (m *programMutant) message(c *vhostuser.Chain) {
 	case h.Type == protocol.MessageAccepts:
 		if m.first == 0 {
 			m.first = h.Generation
+		}
+		if m.begun != nil {
+			m.begun()
 		}
 		if m.pushed != nil {
 			m.send(protocol.ProgramEvent{
