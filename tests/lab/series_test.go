@@ -109,7 +109,7 @@ func TestCompareShowsWhatASeriesHasInstead(t *testing.T) {
 // A mirror drops a version when a newer one comes. What it lists it may not give.
 func TestSourceThatIsGoneIsOneClearLine(t *testing.T) {
 	const mirror = `for suite in $(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release) stable; do
-	echo "'http://deb.debian.org/debian/dists/$suite/InRelease' x"
+	echo "'http://mirror.example/debian/dists/$suite/InRelease' x"
 done`
 	for _, c := range []struct{ name, listed, want string }{
 		{"gone", "1:10.3", "qemu.sh: sid of the mirror has no qemu 1:10.2 any more, " +
