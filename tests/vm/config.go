@@ -122,7 +122,7 @@ func (c *Config) boot() []string {
 		return []string{"-bios", c.Firmware}
 	}
 	line := []string{"console=" + console(c.Target), "panic=-1", "quiet"}
-	if c.Target == guest.X86_64 {
+	if c.Target != guest.AArch64 {
 		// The kernel checks the timer at boot, and panics if a busy host delays its interrupts.
 		line = append(line, "no_timer_check")
 	}

@@ -88,6 +88,16 @@ func TestArgsOfAGuestForARM64(t *testing.T) {
 	}
 }
 
+func TestAGuestDoesNotCheckItsTimer(t *testing.T) {
+	for target, want := range map[guest.Arch]bool{"": true, guest.X86_64: true, guest.AArch64: false} {
+		c := Config{Target: target, Accel: TCG, Kernel: &guest.Kernel{}, MemoryMiB: 256}
+		line := commandLine("q", c.args("/d", false))
+		if got := strings.Contains(line, "no_timer_check"); got != want {
+			t.Errorf("for %q: %s", target, line)
+		}
+	}
+}
+
 func TestCommandLineQuotes(t *testing.T) {
 	if got := commandLine("p", []string{"a", "b c", "it's $x"}); got != `p a 'b c' 'it'\''s $x'` {
 		t.Fatal(got)
