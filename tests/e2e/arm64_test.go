@@ -17,11 +17,7 @@ import (
 // the migration completes as an ordinary one.
 func TestIntrospectionRefusesAGuestForARM64(t *testing.T) {
 	m := boot(t, setup{noAgent: true, backendArgs: []string{"--source=introspect"}})
-	figures := m.migrate()
-	if got := figures.HintStatus(); got == "ok" || figures.Hints.Skipped != 0 {
-		t.Errorf("hints ended with status %q, and %d pages were skipped", got, figures.Hints.Skipped)
-	}
-	t.Logf("hints ended with status %q", figures.HintStatus())
+	requireHints(t, m.migrate(), "refused")
 	if !strings.Contains(m.earlier, "for arm64") {
 		t.Errorf("fbppd does not say why:\n%s", m.earlier)
 	}
