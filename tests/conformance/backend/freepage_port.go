@@ -70,10 +70,11 @@ func (p *serialPort) next() protocol.Event {
 	return e
 }
 
-// expect fails unless the next event has that type. A device may ask for a HELLO at any time.
+// expect fails unless the next event has that type. A device may ask for a HELLO at any time, and
+// its CANCEL of a request that was given up may come late.
 func (p *serialPort) expect(want protocol.EventType) protocol.Event {
 	e := p.next()
-	for e.Type == protocol.EventChanged && want != e.Type {
+	for e.Type != want && (e.Type == protocol.EventChanged || e.Type == protocol.EventCancel) {
 		e = p.next()
 	}
 	if e.Type != want {
