@@ -25,7 +25,7 @@ debian_install mmdebstrap e2fsprogs || die "the packages above are needed"
 # shellcheck disable=SC2016 # mmdebstrap's shell expands it
 mmdebstrap --quiet --variant=apt --skip=check/empty,cleanup/apt/lists \
 	--include=systemd-sysv,udev,kmod,initramfs-tools,linux-image-cloud-amd64 \
-	--include=apparmor,socat,curl,acl,procps \
+	--include=apparmor,socat,curl,acl,passwd,procps \
 	--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" \
 		"$1/usr/share/initramfs-tools/modules.d"
 		echo MODULES=list >"$1/etc/initramfs-tools/conf.d/test"
@@ -61,4 +61,6 @@ echo fbpp-test >"$root/etc/hostname"
 chroot "$root" apt-get clean
 cp "$root"/boot/vmlinuz-* "$folder/vmlinuz"
 cp "$root"/boot/initrd.img-* "$folder/initrd"
-mke2fs -q -t ext4 -d "$root" "$folder/disk" 3G
+# It is there only when it is whole.
+mke2fs -q -t ext4 -d "$root" "$folder/disk.new" 3G
+mv "$folder/disk.new" "$folder/disk"

@@ -31,7 +31,10 @@ const memoryMiB = 1024
 // rootPort is the PCIe root port that the fbpp device is behind.
 const rootPort = "port0"
 
-var suites = flag.String("suites", "bookworm trixie", "the `releases` of Debian to boot")
+var (
+	suites = flag.String("suites", "bookworm trixie", "the `releases` of Debian to boot")
+	keep   = flag.String("keep", "", "a `folder` that keeps what is made, for the next time")
+)
 
 // machine is a booted Debian, with an fbppd beside its QEMU.
 type machine struct {
@@ -43,7 +46,8 @@ type machine struct {
 	backend *vm.Backend
 }
 
-// install makes a Debian with the packages of HEAD, which is not booted yet.
+// install makes a Debian with the packages of HEAD, which is not booted yet. With -keep it
+// takes one of an earlier time, with the packages that it has.
 func install(t *testing.T, suite string) *machine {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
@@ -53,33 +57,38 @@ func install(t *testing.T, suite string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	init, err := guest.BuildProgram(ctx, guest.InitPackage, dir)
-	if err != nil {
-		t.Fatal(err)
+	made, disk := t.TempDir(), filepath.Join(t.TempDir(), "disk")
+	if *keep != "" {
+		made = filepath.Join(*keep, suite)
 	}
-	progress("making the packages, and a Debian " + suite)
-	for _, words := range [][]string{
-		{"contrib/packaging/build.sh", filepath.Join(dir, "packages")},
-		{"tests/systemd/image.sh", suite, init, dir},
-	} {
+	do := func(words ...string) {
+		t.Helper()
 		cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-		cmd.Dir, cmd.Path = parts.Root, filepath.Join(parts.Root, words[0])
+		cmd.Dir = parts.Root
 		if said, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v\n%s", words, err, said)
 		}
 	}
+	if _, err := os.Stat(filepath.Join(made, "disk")); err != nil {
+		progress("making the packages, and a Debian " + suite)
+		init, err := guest.BuildProgram(ctx, guest.InitPackage, made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		do("./contrib/packaging/build.sh", filepath.Join(made, "packages"))
+		do("./tests/systemd/image.sh", suite, init, made)
+	}
+	do("cp", "--sparse=always", filepath.Join(made, "disk"), disk)
 	config := vm.Config{
 		QEMU:      parts.QEMU,
-		Kernel:    &guest.Kernel{Version: suite, Image: filepath.Join(dir, "vmlinuz")},
-		Initramfs: filepath.Join(dir, "initrd"),
+		Kernel:    &guest.Kernel{Version: suite, Image: filepath.Join(made, "vmlinuz")},
+		Initramfs: filepath.Join(made, "initrd"),
 		MemoryMiB: memoryMiB,
 		Append:    []string{"root=/dev/vda", "rw"},
 		Device:    map[string]string{"hint-timeout": "20000"},
 		Port:      rootPort,
 		// Both ends of a migration have the disk open.
-		Options: []string{"-drive", "if=none,id=root,format=raw,file.locking=off,file=" +
-			filepath.Join(dir, "disk")},
+		Options: []string{"-drive", "if=none,id=root,format=raw,file.locking=off,file=" + disk},
 		Devices: []string{"virtio-blk-pci,drive=root"},
 	}
 	if config.Accel, err = vm.DetectAccel(ctx, config); err != nil {
