@@ -40,7 +40,7 @@ type options struct {
 // Files of the programs of the host.
 const (
 	defaultPolicy   = "/etc/fbpp/programs.json"
-	defaultAccepted = "/var/lib/fbpp/accepted.json"
+	defaultAccepted = "/var/lib/fbpp-agent/accepted.json"
 )
 
 // pciAddress matches the address of a PCI device, as lspci prints it.

@@ -123,7 +123,8 @@ for suite; do
 		die "systemd of $suite does not enable the units"
 	[ -L "$root/etc/systemd/system/multi-user.target.wants/fbppd@vm1.service" ] ||
 		die "systemd of $suite enables the units elsewhere"
-	mkdir -p "$root/var/lib/fbpp/vm1" && touch "$root/var/lib/fbpp/vm1/history"
+	mkdir -p "$root/var/lib/fbpp/vm1" "$root/var/lib/fbpp-agent"
+	touch "$root/var/lib/fbpp/vm1/history" "$root/var/lib/fbpp-agent/accepted.json"
 	chroot "$root" sh -ec 'dpkg --purge fbppd fbpp-agent >/tmp/log 2>&1 ||
 		{ cat /tmp/log; exit 1; }' || die "cannot purge them on Debian $suite"
 	diff <(echo "$before") <(state "$root") || die "purging them on $suite left something"
