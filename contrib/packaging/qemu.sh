@@ -113,7 +113,7 @@ pack() {
 		dh_strip -p "$name" --no-automatic-dbgsym
 		# What only a module needs is not needed to start QEMU.
 		dpkg-shlibdeps -T"debian/$name.substvars" -xqemu-system-common \
-			-dDepends $(find debian/"$name"/usr/bin "$at"/libexec -type f -perm -1) \
+			-dDepends $(find debian/"$name"/usr/bin -type f -perm -1) \
 			-dRecommends $(find "$at/lib" -name "*.so")
 		dh_gencontrol -p "$name"
 		dh_md5sums -p "$name"
