@@ -41,11 +41,18 @@ modules() {
 	[ "$1" = debian ] && echo /usr/lib/x86_64-linux-gnu/qemu || echo /usr/lib/qemu-fbpp/lib/qemu
 }
 
-# ask WHOSE COMMAND: prints what a QEMU without a machine answers to a command of QMP.
+# ask WHOSE COMMAND: prints what a QEMU without a machine answers to a command of QMP. It is told
+# to quit when the answer is there, in the third line: it would lose the end of a long one.
 ask() {
-	printf '{"execute":"qmp_capabilities"}\n%s\n{"execute":"quit"}\n' "$2" |
-		in_root "$(program "$1")" -M none -accel tcg -nodefaults -display none -qmp stdio |
-		jq -c 'select(has("return")) | .return | select(. != {})'
+	: >"$work/answer"
+	# shellcheck disable=SC2094 # what is read is what the other end has written so far
+	{
+		printf '{"execute":"qmp_capabilities"}\n%s\n' "$2"
+		for ((i = 0; i < 600 && $(wc -l <"$work/answer") < 3; i++)); do sleep 0.1; done
+		echo '{"execute":"quit"}'
+	} | in_root "$(program "$1")" -M none -accel tcg -nodefaults -display none -qmp stdio \
+		>"$work/answer" || die "the QEMU of the $1 does not answer"
+	jq -c 'select(has("return")) | .return | select(. != {})' "$work/answer"
 }
 
 # These print names, a line each, of what a QEMU has: NAMES WHOSE [WORD].
