@@ -33,7 +33,11 @@ const (
 // cache. Nothing is swapped out for it: Linux 6.12 can be told so, and 6.1 drops nothing when
 // there is swap.
 func TestColdCacheIsDroppedByPolicy(t *testing.T) {
-	for _, series := range guest.AllSeries() {
+	kernels := guest.AllSeries()
+	if !*soak {
+		kernels = kernels[:min(2, len(kernels))] // later ones drop as the second does
+	}
+	for _, series := range kernels {
 		t.Run(string(series), func(t *testing.T) {
 			m := boot(t, dropSetup(t, series))
 			if err := m.vm.Cache(m.ctx, coldDisk, hotDisk); err != nil {

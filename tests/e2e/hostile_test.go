@@ -28,7 +28,7 @@ func TestHostileReports(t *testing.T) {
 		device:  map[string]string{"hint-timeout": "3000"},
 		timeout: 3 * hangTimeout, // twenty migrations
 	})
-	for _, tc := range []struct{ name, status string }{
+	for i, tc := range []struct{ name, status string }{
 		{"silent", "driver-timeout"},
 		{"started-and-silent", "driver-timeout"},
 		{"poison", "refused"},
@@ -49,6 +49,10 @@ func TestHostileReports(t *testing.T) {
 		{"tomorrow", "driver-timeout"},
 		{"endless", "bad-report"},
 	} {
+		// fbppd's own tests have all of them. Here every other one shows what QEMU does.
+		if i%2 == 1 && !*soak {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			defer m.in(t)()
 			if err := m.vm.Spawn(m.ctx, agentName, "/hostile", tc.name); err != nil {

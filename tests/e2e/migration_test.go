@@ -31,10 +31,14 @@ func sourceInTurn(t *testing.T, i int, f func(t *testing.T, introspect bool)) {
 	f(t, i%2 == 1)
 }
 
-// eachKernel runs a test with each kernel. The agent and introspection take turns: it is for
-// what hardly differs from one source to the other.
+// eachKernel runs a test with each kernel with -soak, and else with the oldest and the newest. The
+// agent and introspection take turns: it is for what hardly differs from one source to the other.
 func eachKernel(t *testing.T, f func(t *testing.T, s setup)) {
-	for i, series := range guest.AllSeries() {
+	kernels := guest.OldestAndNewest()
+	if *soak {
+		kernels = guest.AllSeries()
+	}
+	for i, series := range kernels {
 		t.Run(string(series), func(t *testing.T) {
 			f(t, setup{series: series, introspect: i%2 == 1})
 		})
