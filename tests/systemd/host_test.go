@@ -79,13 +79,15 @@ func (m *machine) apparmor() {
 		socat -u OPEN:/dev/null OPEN:/dev/userfaultfd,wronly 2>&1`
 	const reachFBPPD = `setpriv --reuid=fbpp --regid=fbpp --clear-groups aa-exec -p libvirt-test -- \
 		socat -u OPEN:/dev/null UNIX-CONNECT:/run/fbpp/vm1/vhost.sock 2>&1`
+	// libvirt's own package makes this file, which is for what is local.
+	const local = "/etc/apparmor.d/local/abstractions/libvirt-qemu"
+	m.shell("mkdir -p /etc/apparmor.d/local/abstractions && touch " + local)
 	m.shell(load)
 	said, err := m.vm.Run(m.ctx, "/bin/bash", "-ec", openUserfaultfd)
 	if err == nil || !strings.Contains(said, "Permission denied") {
 		m.t.Errorf("without the line AppArmor lets QEMU use userfaultfd: %q, %v", said, err)
 	}
-	m.shell(`mkdir -p /etc/apparmor.d/local/abstractions
-		echo 'include <abstractions/fbpp>' >>/etc/apparmor.d/local/abstractions/libvirt-qemu`)
+	m.shell("echo 'include <abstractions/fbpp>' >>" + local)
 	m.shell(load)
 	m.shell(openUserfaultfd)
 	m.shell(reachFBPPD)
