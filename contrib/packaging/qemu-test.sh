@@ -61,11 +61,16 @@ types() {
 		jq -r '.[].name'
 }
 cpus() { ask "$1" '{"execute":"query-cpu-definitions"}' | jq -r '.[].name'; }
-# Commands, events, members and values, but not the schema's numbers for types.
+# Commands, events, members and values, but not the schema's numbers for types and arrays of them.
 schema() {
-	ask "$1" '{"execute":"query-qmp-schema"}' | jq -r '.. | strings | select(test("^[0-9]+$") | not)'
+	ask "$1" '{"execute":"query-qmp-schema"}' |
+		jq -r '.. | strings | select(test("^\\[?[0-9]+\\]?$") | not)'
 }
-help() { in_root "$(program "$1")" "$2" help 2>&1 | grep -oE '^ *[a-z][a-z0-9.-]+' | tr -d ' '; }
+# Help for some options ends with an error.
+help() {
+	{ in_root "$(program "$1")" "$2" help 2>&1 || true; } | grep -oE '^ *[a-z][a-z0-9.-]+' |
+		tr -d ' '
+}
 libraries() {
 	in_root find "$(program "$1")" "$(modules "$1")" -type f -exec objdump -p {} + |
 		awk '$1 == "NEEDED" { print $2 }'
