@@ -4,7 +4,8 @@
 # Makes the packages twice, in different folders, and compares them; checks them with
 # lintian, and their bills of materials with the programs; installs them into a new Debian of
 # each release, has systemd verify the units and AppArmor compile the abstraction with libvirt's
-# own there, and purges them: only the user is left.
+# own there, and purges them: only the user is left. The same with the packages for rpm, by Debian's
+# rpm, as far as that goes on a Debian.
 # contrib/packaging/test.sh [SUITE]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -39,7 +40,7 @@ state() {
 	(cd "$1" && find . -xdev ! -path './proc/*' ! -path './sys/*' ! -path './dev/*' \
 		! -path './run/*' ! -path './tmp/*' ! -path './var/log/*' ! -path './var/cache/*' \
 		! -path './var/lib/apt/*' ! -path './var/lib/dpkg/*' ! -path './etc/*-' \
-		! -path './etc/.pwd.lock' | sort
+		! -path './etc/.pwd.lock' ! -path './root/.rpmdb*' | sort
 	grep -hv '^fbpp:' etc/passwd etc/group)
 }
 
@@ -71,7 +72,7 @@ abstraction() {
 	rmdir --ignore-fail-on-non-empty "$libvirt/local"
 }
 
-debian_install lintian mmdebstrap jq rpm2cpio cpio || die "the packages above are needed"
+debian_install lintian mmdebstrap jq rpm rpm2cpio cpio || die "the packages above are needed"
 [ -z "$(git status --porcelain)" ] || echo "packages: without your changes since HEAD" >&2
 git clone -q . "$work/commit" # HEAD may move meanwhile
 "$work/commit/contrib/packaging/build.sh" "$work/packages" # in a folder of its own each time
@@ -130,4 +131,14 @@ for suite; do
 	diff <(echo "$before") <(state "$root") || die "purging them on $suite left something"
 	chroot "$root" getent passwd fbpp >/dev/null || die "purging them on $suite removed the user"
 	echo "Debian $suite: installed, verified and purged"
+
+	# What they need has the names of other distributions.
+	rpm --root "$root" --nodeps --nosignature --quiet -i "$work"/packages/*.rpm ||
+		die "rpm does not install them on $suite"
+	for program in fbppd fbppctl fbpp-conform fbpp-agent; do
+		chroot "$root" "$program" --version >/dev/null || die "$program of the rpm does not run"
+	done
+	rpm --root "$root" --nodeps --quiet -e fbppd fbpp-agent || die "rpm does not remove them"
+	diff <(echo "$before") <(state "$root") || die "removing them by rpm on $suite left something"
+	echo "Debian $suite: installed and removed by rpm"
 done
