@@ -16,6 +16,7 @@ export LC_ALL=C TZ=UTC
 
 name=qemu-system-x86-fbpp
 prefix=/usr/lib/qemu-fbpp
+maintainer='The fbpp authors <fbpp@users.noreply.github.com>'
 
 die() {
 	echo "qemu package: $*" >&2
@@ -62,14 +63,18 @@ make_root() {
 # source, and so of the configuration, stays.
 debianize() {
 	local debian=$root/build/qemu/debian
-	sed '/^$/q' "$debian/control" >"$work/control"
+	# Debian's maintainers are not those of this package.
+	awk -v maintainer="$maintainer" '
+		/^[^ \t]/ { skip = /^Uploaders:/ }
+		/^Maintainer:/ { $0 = "Maintainer: " maintainer }
+		!skip
+		/^$/ { exit }' "$debian/control" >"$work/control"
 	cat contrib/packaging/$name.control >>"$work/control"
 	mv "$work/control" "$debian/control"
 	{
 		printf 'qemu (%s) unstable; urgency=medium\n\n' "$version"
 		printf '  * With the series of fbpp, commit %s.\n\n' "$(git rev-parse HEAD)"
-		printf ' -- %s  %s\n\n' 'The fbpp authors <fbpp@users.noreply.github.com>' \
-			"$(date -u -R -d "@$time")"
+		printf ' -- %s  %s\n\n' "$maintainer" "$(date -u -R -d "@$time")"
 		cat "$debian/changelog"
 	} >"$work/changelog"
 	mv "$work/changelog" "$debian/changelog"
