@@ -64,8 +64,8 @@ func (m *machine) hostUnits() {
 }
 
 // apparmor has the guest's kernel confine a program as libvirt confines QEMU. It may use
-// userfaultfd with the line that docs/libvirt.md gives, and not without, and reaches fbppd. Debian's
-// kernels do not ask AppArmor who connects to a socket, so that needs no line here.
+// userfaultfd with the line that docs/libvirt.md gives, and not without, and reaches fbppd.
+// Debian's kernels do not ask AppArmor who connects to a socket, so that needs no line here.
 func (m *machine) apparmor() {
 	m.t.Helper()
 	if on := m.run("/bin/cat", "/sys/module/apparmor/parameters/enabled"); on != "Y" {
