@@ -139,6 +139,8 @@ for suite; do
 		chroot "$root" "$program" --version >/dev/null || die "$program of the rpm does not run"
 	done
 	rpm --root "$root" --nodeps --quiet -e fbppd fbpp-agent || die "rpm does not remove them"
+	# rpm leaves folders that are libvirt's and the shells' where there are these.
+	find "$root"/etc/libvirt "$root"/usr/share/{fish,zsh/site-functions} -depth -type d -empty -delete
 	diff <(echo "$before") <(state "$root") || die "removing them by rpm on $suite left something"
 	echo "Debian $suite: installed and removed by rpm"
 done
