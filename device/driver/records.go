@@ -31,12 +31,16 @@ const batchSize = 256
 // may change p at any time, so each record is decoded from one read. outside
 // counts the frames that are not in free's memory. The error names the first bad
 // record that was found; the records before it were given. Some overlaps are found later, see
-// freeset.Adder.
+// freeset.Adder. It asks goOn again and again, and returns its error: the guest decides how much
+// work there is.
 func addRecords(
-	free *freeset.Adder, p []byte, pageShift uint8, overlapOK bool,
+	free *freeset.Adder, p []byte, pageShift uint8, overlapOK bool, goOn func() error,
 ) (outside uint64, err error) {
 	var batch [batchSize]freeset.Block
 	for at := 0; len(p)-at >= protocol.RecordSize; {
+		if err := goOn(); err != nil {
+			return outside, err
+		}
 		n := min((len(p)-at)/protocol.RecordSize, batchSize)
 		decoded, decodeErr := decodeRecords(batch[:n], p[at:], pageShift)
 		done, left, err := free.Add(batch[:decoded], overlapOK)
@@ -50,12 +54,16 @@ func addRecords(
 			return outside, fmt.Errorf("record %d (%v): %w", at/protocol.RecordSize+done,
 				protocol.Record(binary.LittleEndian.Uint64(bad)), err)
 		}
-		at += n * protocol.RecordSize
+		at += decoded * protocol.RecordSize
 	}
 	return outside, nil
 }
 
-// decodeRecords fills blocks from the records in p, up to the first bad one, and
+// largeBlock is the size in frames, 1 GiB, from which on a block ends its batch: the larger it
+// is, the longer it takes to add, and a guest may repeat it.
+const largeBlock = 1 << 18
+
+// decodeRecords fills blocks from the records in p, up to the first large or bad one, and
 // returns how many it decoded.
 func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, error) {
 	scale := (pageShift - freeset.FrameShift) & 63
@@ -77,6 +85,9 @@ func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, erro
 		}
 		// A pfn has 56 bits and a page at most 64 KiB, which is 16 frames.
 		blocks[i] = freeset.Block{First: pfn << scale, Count: 1 << order << scale}
+		if blocks[i].Count >= largeBlock {
+			return i + 1, nil
+		}
 	}
 	return len(blocks), nil
 }

@@ -3,6 +3,7 @@
 package driver
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
 )
 
 const frame = 1 << freeset.FrameShift
@@ -25,6 +27,9 @@ func packed(rs ...protocol.Record) []byte {
 	}
 	return p
 }
+
+// forever has records added to their end.
+func forever() error { return nil }
 
 func TestRecordsBecomeRanges(t *testing.T) {
 	memory := []freeset.Range{{GPA: 1 << 20, Length: 1 << 30}, {GPA: 4 << 30, Length: 1 << 30}}
@@ -48,7 +53,7 @@ func TestRecordsBecomeRanges(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			free := freeset.New(memory)
 			adder := freeset.NewAdder(free)
-			outside, err := addRecords(adder, packed(tc.in...), tc.shift, false)
+			outside, err := addRecords(adder, packed(tc.in...), tc.shift, false, forever)
 			if err == nil {
 				err = adder.Flush()
 			}
@@ -82,7 +87,7 @@ func TestRecordsThatAreRefused(t *testing.T) {
 					in = append(in, protocol.MakeRecord(uint64(1000+2*i), 0))
 				}
 				_, err := addRecords(freeset.NewAdder(free),
-					packed(append(in, tc.in, protocol.MakeRecord(999, 0))...), 12, false)
+					packed(append(in, tc.in, protocol.MakeRecord(999, 0))...), 12, false, forever)
 				want := fmt.Sprintf("record %d (%v): %v", len(in), tc.in, tc.want)
 				if !errors.Is(err, tc.want) || err.Error() != want {
 					t.Fatalf("got %v, want %s", err, want)
@@ -92,6 +97,73 @@ func TestRecordsThatAreRefused(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// The guest decides how many records there are, how large, and how often they repeat. None of
+// that holds up those who wait for the source, such as a stop of the queue.
+func TestRecordsAreAddedOnlyAsLongAsTheyAreWanted(t *testing.T) {
+	huge := protocol.MakeRecord(0, 28) // 1 TiB: each time all of the bitmap
+	for name, tc := range map[string]struct {
+		in   []protocol.Record
+		most uint64 // frames that are added before the second look
+	}{
+		"pages":       {slices.Repeat([]protocol.Record{protocol.MakeRecord(0, 0)}, 1000), 1},
+		"huge blocks": {[]protocol.Record{huge, protocol.MakeRecord(1<<30, 18), huge}, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			free := freeset.New([]freeset.Range{
+				{GPA: 0, Length: 4 << 30}, {GPA: 4 << 40, Length: 1 << 30},
+			})
+			looks, over := 0, errors.New("over")
+			_, err := addRecords(freeset.NewAdder(free), packed(tc.in...), 12, true, func() error {
+				if looks++; looks > 1 {
+					return over
+				}
+				return nil
+			})
+			if !errors.Is(err, over) || free.Frames() == 0 || free.Frames() > tc.most {
+				t.Errorf("%d frames were added, and then %v", free.Frames(), err)
+			}
+		})
+	}
+}
+
+func TestAReportEndsWithItsRequest(t *testing.T) {
+	for name, last := range map[string]bool{"by its end": true, "in the middle": false} {
+		t.Run(name, func(t *testing.T) {
+			s := New(Options{})
+			s.identity = &Identity{PageShift: 12, RAMBytes: 1 << 30}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(errors.New("frontend gave up"))
+			f := &source.Findings{Free: freeset.New([]freeset.Range{{GPA: 0, Length: 1 << 30}})}
+			x := &request{
+				ctx: ctx, generation: 7, findings: f, adder: freeset.NewAdder(f.Free),
+				done: make(chan error, 1),
+			}
+			s.open = x
+			h := protocol.Header{
+				Type: protocol.MessageReport, Count: 1, Generation: 7, PageShift: 12,
+			}
+			if last {
+				h.Flags = protocol.FlagLast
+			}
+			p := make(portFrame, h.Size())
+			h.Encode(p)
+			binary.LittleEndian.PutUint64(p[protocol.HeaderSize:], uint64(protocol.MakeRecord(8, 3)))
+			if last {
+				trailer := protocol.Trailer{Records: 1}
+				trailer.Encode(p[h.Size()-protocol.TrailerSize:])
+			}
+			if err := s.message(p, nil); err != nil || s.open != nil {
+				t.Fatalf("the request is open: %v; %v", s.open != nil, err)
+			}
+			var failure *source.Failure
+			if err := <-x.done; !errors.As(err, &failure) ||
+				failure.Status != protocol.AnswerCancelled || f.Free.Frames() != 0 {
+				t.Errorf("%d frames, and %v", f.Free.Frames(), err)
+			}
+		})
 	}
 }
 
@@ -105,7 +177,7 @@ func FuzzAddRecords(f *testing.F) {
 		}
 		free := freeset.New(memory)
 		adder := freeset.NewAdder(free)
-		if _, err := addRecords(adder, p, shift, overlapOK); err == nil {
+		if _, err := addRecords(adder, p, shift, overlapOK, forever); err == nil {
 			_ = adder.Flush()
 		}
 		var n uint64
@@ -147,7 +219,8 @@ func BenchmarkDecode(b *testing.B) {
 								binary.LittleEndian.PutUint64(p[j*protocol.RecordSize:], uint64(r))
 							}
 							began := time.Now()
-							if _, err := addRecords(adder, p[:n*protocol.RecordSize], 12, false); err != nil {
+							in := p[:n*protocol.RecordSize]
+							if _, err := addRecords(adder, in, 12, false, forever); err != nil {
 								b.Fatal(err)
 							}
 							decode += time.Since(began)

@@ -157,7 +157,7 @@ func (s *Source) report(h protocol.Header, c content, arrived time.Time) error {
 	}
 
 	err := eachRun(c, protocol.HeaderSize, int(h.Count)*protocol.RecordSize, func(p []byte) error {
-		outside, err := addRecords(x.adder, p, h.PageShift, x.resumed)
+		outside, err := addRecords(x.adder, p, h.PageShift, x.resumed, x.ctx.Err)
 		x.outside += outside
 		return err
 	})
@@ -165,6 +165,11 @@ func (s *Source) report(h protocol.Header, c content, arrived time.Time) error {
 		err = x.adder.Flush()
 	}
 	x.decode += time.Since(arrived)
+	if over := x.ctx.Err(); over != nil && errors.Is(err, over) {
+		// Whoever asked waits for the lock, to say the same.
+		s.complete(x.overdue(x.ctx))
+		return nil
+	}
 	if err != nil {
 		return err
 	}

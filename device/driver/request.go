@@ -17,6 +17,7 @@ import (
 
 // request is one question to the driver: from the event to the last report.
 type request struct {
+	ctx        context.Context // of Ask
 	generation uint64
 	port       *port // by which the driver was asked; nil: by the queues
 	findings   *source.Findings
@@ -52,7 +53,7 @@ func (s *Source) begin(
 		return nil, source.Failf(protocol.AnswerNoDriver, "the guest is paused, and its driver with it")
 	}
 	x := &request{
-		generation: newGeneration(), port: s.link(), findings: f,
+		ctx: ctx, generation: newGeneration(), port: s.link(), findings: f,
 		adder: freeset.NewAdder(f.Free),
 		done:  make(chan error, 1), raised: time.Now(),
 	}
