@@ -304,10 +304,17 @@ func (p *PCI) Drain(limit time.Duration) error {
 	}
 }
 
-// waitForOne waits until the device has read another message.
+// waitForOne waits until the device has read another message. An interrupt by the agent does
+// not end it, as an exchange is short: it is left for Receive.
 func (p *PCI) waitForOne(end time.Time) error {
 	p.report.WantInterrupts(true)
-	defer p.report.WantInterrupts(false)
+	interrupted := false
+	defer func() {
+		p.report.WantInterrupts(false)
+		if interrupted {
+			p.device.Interrupt()
+		}
+	}()
 	for before := len(p.free); ; {
 		if err := p.reap(); err != nil {
 			return err
@@ -319,9 +326,9 @@ func (p *PCI) waitForOne(end time.Time) error {
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}
-		// Continue after an interrupt: the agent checks its context between events, and
-		// an exchange is short.
-		if err := p.wait(left); err != nil && !errors.Is(err, agent.ErrInterrupted) {
+		if err := p.wait(left); errors.Is(err, agent.ErrInterrupted) {
+			interrupted = true
+		} else if err != nil {
 			return err
 		}
 	}

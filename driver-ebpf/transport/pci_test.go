@@ -81,6 +81,7 @@ func (q *fakeQueue) content(i int) []byte {
 type fakeDevice struct {
 	config []byte
 	onWait func() (changed bool, err error)
+	wakes  int // calls of Interrupt
 	health error
 	closed bool
 }
@@ -88,7 +89,7 @@ type fakeDevice struct {
 func (d *fakeDevice) Wait(time.Duration) (bool, error) { return d.onWait() }
 func (d *fakeDevice) ReadConfig(p []byte) int          { return copy(p, d.config) }
 func (d *fakeDevice) Healthy() error                   { return d.health }
-func (d *fakeDevice) Interrupt()                       {}
+func (d *fakeDevice) Interrupt()                       { d.wakes++ }
 func (d *fakeDevice) Close() error                     { d.closed = true; return nil }
 
 type fixture struct {
@@ -247,6 +248,28 @@ func TestBodyOutsideOfTheRegionIsNotSent(t *testing.T) {
 		if len(f.report.chains) != 0 || len(f.free) != messageSlots {
 			t.Errorf("%s: %d chains, %d slots left", name, len(f.report.chains), len(f.free))
 		}
+	}
+}
+
+// The end of the agent, or of a load, may come while it waits for room. It must not wait for
+// ever for an event then.
+func TestAnInterruptMeantForReceiveIsKept(t *testing.T) {
+	f := newFixture(t, 2)
+	waits := 0
+	f.device.onWait = func() (bool, error) {
+		if waits++; waits == 1 {
+			return false, virtio.ErrInterrupted
+		}
+		f.report.use(nil)
+		return false, nil
+	}
+	for range 3 {
+		if err := f.Send(agent.Message{Head: []byte{1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if waits != 2 || f.device.wakes != 1 {
+		t.Errorf("%d waits, and %d interrupts for Receive", waits, f.device.wakes)
 	}
 }
 
