@@ -116,7 +116,10 @@ func (s *session) begin(ctx context.Context) error {
 	if path := findDevice(ctx, s, "virtio-balloon"); path != "" {
 		get(ctx, s, path, "free-page-hint", &s.balloon)
 	}
-	get(ctx, s, s.device, "hints", &s.hints)
+	hints := map[string]any{"path": s.device, "property": "hints"}
+	if err := s.do(ctx, "qom-get", hints, &s.hints); err != nil {
+		return fmt.Errorf("ask whether hints are on: %w", err) // or they would be off afterwards
+	}
 	var all []capability
 	if err := s.do(ctx, "query-migrate-capabilities", nil, &all); err != nil {
 		return fmt.Errorf("ask for capabilities: %w", err)

@@ -19,6 +19,7 @@ type fakeQEMU struct {
 	migration string // its status
 	device    bool
 	hints     bool
+	mute      bool   // it does not say whether hints are on
 	endless   bool   // migrations never end
 	bandwidth uint64 // what is set
 	postcopy  bool   // what is set
@@ -60,6 +61,9 @@ func (q *fakeQEMU) Execute(ctx context.Context, command string, args, result any
 			answer = `[{"name": "x", "type": "child<vhost-user-fbpp-pci>"}]`
 		}
 	case "qom-get":
+		if q.mute {
+			return errors.New("no such property")
+		}
 		answer = "true"
 	case "qom-set":
 		q.hints = strings.Contains(string(text), `"value":true`)
@@ -178,9 +182,10 @@ func TestMeasureSaysThatTheGuestMayStandStill(t *testing.T) {
 
 func TestMeasureRefuses(t *testing.T) {
 	for name, change := range map[string]func(q *fakeQEMU){
-		"a VM that is paused":     func(q *fakeQEMU) { q.state = "paused" },
-		"a VM that is migrated":   func(q *fakeQEMU) { q.migration, q.endless = "active", true },
-		"a VM without the device": func(q *fakeQEMU) { q.device = false },
+		"a VM that is paused":       func(q *fakeQEMU) { q.state = "paused" },
+		"a VM that is migrated":     func(q *fakeQEMU) { q.migration, q.endless = "active", true },
+		"a VM without the device":   func(q *fakeQEMU) { q.device = false },
+		"a VM that hides its hints": func(q *fakeQEMU) { q.mute = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := newFakeQEMU()
@@ -189,7 +194,8 @@ func TestMeasureRefuses(t *testing.T) {
 			if _, err := Measure(t.Context(), q, plan()); err == nil {
 				t.Error("it was measured")
 			}
-			if q.state != before.state || q.migration != before.migration || len(q.seen) > 0 {
+			if q.state != before.state || q.migration != before.migration || !q.hints ||
+				len(q.seen) > 0 {
 				t.Errorf("it was changed to %+v", q)
 			}
 		})
