@@ -66,6 +66,8 @@ migrations are ordinary ones.`,
 	fs.StringVar(&o.Emulator, "emulator", "", "`PATH` of the QEMU with the device, on each host")
 	fs.StringArrayVar(&o.Properties, "property", nil,
 		"a property of the device, as `KEY=VALUE`; can be given several times")
+	fs.BoolVar(&o.Port, "port", false,
+		"add the serial port by which an agent reports under kernel lockdown")
 	fs.BoolVar(&dry, "dry-run", false, "only print what would change")
 	return cmd
 }
@@ -75,7 +77,7 @@ func libvirtDisableCommand(t *target, v *virsh) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "disable VM", Short: "take the device from a machine's XML",
 		Args: machineArgument,
-		Long: `disable takes the fbpp device from a machine's XML. Shared memory and the emulator stay, as
+		Long: `disable takes the fbpp device and its serial port from a machine's XML. Shared memory and the emulator stay, as
 other devices may need them. Before this QEMU is removed from the host, the machine needs another
 emulator.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

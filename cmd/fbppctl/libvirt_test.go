@@ -114,6 +114,23 @@ func TestLibvirtEnableAndDisable(t *testing.T) {
 	}
 }
 
+// --port adds the serial port, which stays until the device goes.
+func TestLibvirtEnableWithThePort(t *testing.T) {
+	dir := mustVirsh(t)
+	mustSay(t, "libvirt", "enable", "vm1")
+	mustSay(t, "libvirt", "enable", "vm1", "--port")
+	if after := mustReadFile(t, dir+"/xml"); !strings.Contains(after, "/run/fbpp/db.01/agent.sock") {
+		t.Errorf("with the port it is %s", after)
+	}
+	if said := mustSay(t, "libvirt", "enable", "vm1"); said != "Nothing to change.\n" {
+		t.Errorf("without the option it says %q", said)
+	}
+	mustSay(t, "libvirt", "disable", "vm1")
+	if after := mustReadFile(t, dir+"/xml"); strings.Contains(after, "fbpp") {
+		t.Errorf("disabled, it is %s", after)
+	}
+}
+
 func TestLibvirtSaysWhenTheChangeHolds(t *testing.T) {
 	for _, tc := range []struct{ variable, value, want string }{
 		{"STATE", "running", "from its next start"},

@@ -39,11 +39,11 @@ func enabled(t *testing.T) (m *machine, a, b *host) {
 	return m, a, b
 }
 
-// enable gives the machine the device with fbppctl, once and again.
+// enable gives the machine the device and the serial port with fbppctl, once and again.
 func (m *machine) enable() {
 	m.t.Helper()
 	words := []string{"libvirt", "enable", "--emulator=/usr/local/bin/qemu-system-x86_64",
-		"--property=hint-timeout=20000", machineName}
+		"--port", "--property=hint-timeout=20000", machineName}
 	if said := m.fbppctl(words...); !strings.Contains(said, "+") {
 		m.t.Errorf("enable says %q", said)
 	}

@@ -54,19 +54,28 @@ func (a arguments) with(name, value string) arguments {
 
 // device returns the option that adds the fbpp device, unless there is none.
 func (a arguments) device() (option, bool) {
-	for _, o := range a.options("-device") {
-		driver, _, _ := strings.Cut(o.value, ",")
-		if isJSON(o.value) {
-			driver = property(o.value, "driver")
-		}
-		if driver == DeviceDriver {
-			return o, true
-		}
+	return a.find(func(o option) bool { return driver(o.value) == DeviceDriver })
+}
+
+// find returns the first option that adds a device and is such a one.
+func (a arguments) find(such func(option) bool) (option, bool) {
+	all := a.options("-device")
+	if i := slices.IndexFunc(all, such); i >= 0 {
+		return all[i], true
 	}
 	return option{}, false
 }
 
-// chardev returns the option that connects the fbpp device.
+// driver returns QEMU's name of the device that an option adds.
+func driver(device string) string {
+	if isJSON(device) {
+		return property(device, "driver")
+	}
+	name, _, _ := strings.Cut(device, ",")
+	return name
+}
+
+// chardev returns the option that connects a device.
 func (a arguments) chardev(device option) (option, bool) {
 	id := property(device.value, "chardev")
 	for _, o := range a.options("-chardev") {
@@ -77,16 +86,11 @@ func (a arguments) chardev(device option) (option, bool) {
 	return option{}, false
 }
 
-// taken returns an id of fbpp's options that others have already, or "".
-func (a arguments) taken() string {
-	for name, id := range map[string]string{"-chardev": chardevID, "-device": deviceID} {
-		for _, o := range a.options(name) {
-			if property(o.value, "id") == id {
-				return id
-			}
-		}
-	}
-	return ""
+// has tells whether an option of a name has an id.
+func (a arguments) has(name, id string) bool {
+	return slices.ContainsFunc(a.options(name), func(o option) bool {
+		return property(o.value, "id") == id
+	})
 }
 
 // isJSON tells which of QEMU's two forms the value of an option has.

@@ -3,7 +3,9 @@
 package domain
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -24,6 +26,16 @@ const (
 type Options struct {
 	Emulator   string   // path of the QEMU that has the device; "": as it is
 	Properties []string // of the device, as KEY=VALUE
+	Port       bool     // add the serial port for an agent; one that is there stays
+}
+
+// errSlotGivenAway says that libvirt has given another device the slot of one of ours.
+var errSlotGivenAway = errors.New("the device is in a slot that another device has by now:" +
+	" disable it, and enable it again")
+
+// idTaken returns an error for an id of fbpp's options that another option has.
+func idTaken(id string) error {
+	return fmt.Errorf("qemu:commandline has an option with id=%s, which fbpp's would have, too", id)
 }
 
 // Check returns an error for options that QEMU or libvirt would misread.
@@ -93,13 +105,16 @@ func (d *Domain) Enable(o Options) error {
 	if err != nil {
 		return err
 	}
-	others := d.withoutDevice()
-	if id := others.taken(); id != "" {
-		return fmt.Errorf("qemu:commandline has an option with id=%s, which fbpp's would have, too", id)
+	words := d.withoutDevice()
+	for name, id := range map[string]string{"-chardev": chardevID, "-device": deviceID} {
+		if words.has(name, id) {
+			return idTaken(id)
+		}
 	}
-	words := others.
-		with("-chardev", "socket,id="+chardevID+",path="+socket(instance)+",reconnect-ms=1000").
-		with("-device", device)
+	if words, err = d.withPort(words, o.Port, instance, device); err != nil {
+		return err
+	}
+	words = words.with("-chardev", socketTo(chardevID, socket(instance))).with("-device", device)
 	if d.xml.QEMUCommandline == nil {
 		d.xml.QEMUCommandline = new(libvirtxml.DomainQEMUCommandline)
 	}
@@ -111,6 +126,12 @@ func (d *Domain) Enable(o Options) error {
 	return nil
 }
 
+// socketTo returns the value of QEMU's option for a chardev that fbppd listens for. It connects
+// whenever fbppd is there.
+func socketTo(id, path string) string {
+	return "socket,id=" + id + ",path=" + path + ",reconnect-ms=1000"
+}
+
 // Emulator returns the path of the QEMU that libvirt starts, or "" for its default.
 func (d *Domain) Emulator() string {
 	if d.xml.Devices == nil {
@@ -119,13 +140,13 @@ func (d *Domain) Emulator() string {
 	return d.xml.Devices.Emulator
 }
 
-// Disable takes the device from the machine. Shared memory and the emulator stay.
+// Disable takes the device and the serial port from the machine. Shared memory and the emulator stay.
 func (d *Domain) Disable() {
 	q := d.xml.QEMUCommandline
 	if q == nil {
 		return
 	}
-	q.Args = d.withoutDevice()
+	q.Args = d.withoutDevice().withoutPort()
 	if len(q.Args) == 0 && len(q.Envs) == 0 {
 		d.xml.QEMUCommandline = nil
 	}
@@ -168,8 +189,7 @@ func (d *Domain) device(properties []string) (string, error) {
 		}
 		return before.value, nil
 	case ok && d.takesAnothers(before.value):
-		return "", fmt.Errorf("the device is in a slot that another device has by now:" +
-			" disable it, and enable it again")
+		return "", errSlotGivenAway
 	case ok:
 		for _, word := range strings.Split(before.value, ",")[1:] {
 			key, _, _ := strings.Cut(word, "=")
@@ -178,15 +198,25 @@ func (d *Domain) device(properties []string) (string, error) {
 			}
 		}
 	default:
-		taken := d.slots
-		taken.takeArguments(d.arguments())
-		slot, ok := taken.free()
-		if !ok {
-			return "", fmt.Errorf("the machine's root bus has no free slot")
+		slot, err := d.freeSlot(d.arguments())
+		if err != nil {
+			return "", err
 		}
 		words = append(words, "bus="+d.rootBus(), fmt.Sprintf("addr=%#x", slot))
 	}
 	return strings.Join(append(words, properties...), ","), nil
+}
+
+// freeSlot returns a slot of the root bus that neither libvirt's devices have nor those of further
+// options of QEMU.
+func (d *Domain) freeSlot(words arguments) (uint64, error) {
+	taken := maps.Clone(d.slots)
+	taken.takeArguments(words)
+	slot, ok := taken.free()
+	if !ok {
+		return 0, errors.New("the machine's root bus has no free slot")
+	}
+	return slot, nil
 }
 
 // takesAnothers tells whether a device on the root bus is in a slot that libvirt has

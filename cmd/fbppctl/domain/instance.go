@@ -12,8 +12,11 @@ import (
 // RunDir has the folders of the sockets, as fbppd@.service says.
 const RunDir = "/run/fbpp"
 
-// socketName is the name of QEMU's socket in such a folder.
-const socketName = "vhost.sock"
+// Names of QEMU's socket and of the serial port's in such a folder. Both are as long.
+const (
+	socketName      = "vhost.sock"
+	agentSocketName = "agent.sock"
+)
 
 // Instance returns the name of fbppd@NAME.service for a machine, and of its folder. It
 // is the machine's name, with \xNN for bytes that systemd.unit(5) does not allow.
@@ -42,6 +45,8 @@ func allowed(c byte) bool {
 }
 
 func socket(instance string) string { return RunDir + "/" + instance + "/" + socketName }
+
+func agentSocket(instance string) string { return RunDir + "/" + instance + "/" + agentSocketName }
 
 // instanceOf is the inverse of socket. It is false for other paths, and for names that
 // are no instance of systemd's.
