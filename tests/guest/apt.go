@@ -62,11 +62,17 @@ func parseDepends(fields []byte, prefix string) (name, version string, ok bool) 
 	return "", "", false
 }
 
+// newest is the version of a package that the suite has.
+const newest = ""
+
 // unpack downloads a package, checked by apt against the suite's signature, and
 // unpacks its files below dir.
 func (a *apt) unpack(ctx context.Context, name, version, dir string) error {
-	_, err := a.run(ctx, "apt-get", "download", name+"="+version)
-	if err != nil {
+	wanted := name
+	if version != newest {
+		wanted += "=" + version
+	}
+	if _, err := a.run(ctx, "apt-get", "download", wanted); err != nil {
 		return fmt.Errorf("download %s %s: %w", name, version, err)
 	}
 	debs, err := filepath.Glob(filepath.Join(a.source.Dir(), name+"_*.deb"))

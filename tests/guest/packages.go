@@ -35,11 +35,10 @@ func FetchPackages(
 	if err != nil {
 		return nil, err
 	}
-	from, err := s.origin(arch)
+	suite, err := s.release(arch)
 	if err != nil {
 		return nil, err
 	}
-	suite := strings.TrimSuffix(from.suite, "-backports") // these hold few packages
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, err

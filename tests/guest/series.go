@@ -71,6 +71,13 @@ func RT() Series {
 // anyKernel matches a series that names a suite and a meta package of kernels.
 var anyKernel = regexp.MustCompile(`^([a-z][a-z-]*)/(linux-image-[a-z0-9.+-]+)$`)
 
+// release returns the suite of the Debian release that ships the kernel, or whose backports do:
+// these hold few packages.
+func (s Series) release(a Arch) (suite string, err error) {
+	from, err := s.origin(a)
+	return strings.TrimSuffix(from.suite, "-backports"), err
+}
+
 // origin returns where Debian has the kernel for an architecture.
 func (s Series) origin(a Arch) (origin, error) {
 	cloud := "linux-image-cloud-" + a.Debian()

@@ -19,6 +19,7 @@ type Config struct {
 	AccelWith string        // further properties of the accelerator, as in QEMU's option -accel
 	CPU       string        // as in QEMU's option -cpu; "": one that suits the accelerator
 	Firmware  string        // path of a ROM image that runs instead of a kernel
+	UEFI      *UEFI         // boots the kernel from a disk; nil: QEMU boots it
 	Kernel    *guest.Kernel // not needed with Firmware
 	Initramfs string        // path of the archive
 	MemoryMiB int
@@ -81,7 +82,7 @@ func (c *Config) args(dir string, incoming bool) []string {
 		"-chardev", "socket,id=monitor,path=" + dir + "/" + monitorSocket,
 		"-mon", "chardev=monitor,mode=control",
 	}
-	args = append(args, c.boot()...)
+	args = append(args, c.boot(dir)...)
 	for _, m := range c.memory() {
 		args = append(args, "-object", m)
 		if strings.Contains(m, ",id=ram,") {
@@ -117,19 +118,26 @@ func (c *Config) args(dir string, incoming bool) []string {
 }
 
 // boot returns the arguments for the firmware, or for the kernel and initramfs.
-func (c *Config) boot() []string {
-	if c.Firmware != "" {
+func (c *Config) boot(dir string) []string {
+	switch {
+	case c.Firmware != "":
 		return []string{"-bios", c.Firmware}
+	case c.UEFI != nil:
+		return c.UEFI.args(dir)
 	}
+	return []string{
+		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", c.KernelLine(),
+	}
+}
+
+// KernelLine returns the kernel's command line.
+func (c *Config) KernelLine() string {
 	line := []string{"console=" + console(c.Target), "panic=-1", "quiet"}
 	if c.Target != guest.AArch64 {
 		// The kernel checks the timer at boot, and panics if a busy host delays its interrupts.
 		line = append(line, "no_timer_check")
 	}
-	line = append(line, c.Append...)
-	return []string{
-		"-kernel", c.Kernel.Image, "-initrd", c.Initramfs, "-append", strings.Join(line, " "),
-	}
+	return strings.Join(append(line, c.Append...), " ")
 }
 
 // memory returns the memory backends. The default is shared, so that fbppd can map

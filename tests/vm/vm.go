@@ -62,6 +62,11 @@ func start(ctx context.Context, c Config, incoming bool) (_ *VM, err error) {
 	}
 	defer orders.Close()
 
+	if c.UEFI != nil {
+		if err := c.UEFI.copyVariables(dir); err != nil {
+			return nil, err
+		}
+	}
 	if v.process, err = startProcess("QEMU", c.QEMU, c.args(dir, incoming)); err != nil {
 		return nil, err
 	}

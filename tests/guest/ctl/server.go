@@ -24,8 +24,14 @@ func NewServer(out io.Writer) *Server {
 	return &Server{programs: newPrograms(), out: out}
 }
 
-// Ready tells the host that the guest has booted.
-func (s *Server) Ready(release string) error { return s.answer(Reply{Ready: release}) }
+// Ready tells the host that the guest has booted. Firmware may have left a partial line at the
+// port, which is ended first.
+func (s *Server) Ready(release string) error {
+	if _, err := io.WriteString(s.out, "\n"); err != nil {
+		return err
+	}
+	return s.answer(Reply{Ready: release})
+}
 
 // Serve reads requests from in until it ends. Each is carried out in a
 // goroutine of its own.
