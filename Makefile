@@ -70,6 +70,10 @@ test-arm64: machine ## the same in guests for arm64, emulated; takes some minute
 test-arm64-host: go ## unit tests of the library and the device as programs for arm64, emulated
 	@./tests/scripts/arm64-host.sh
 
+.PHONY: test-secureboot
+test-secureboot: machine qemu-build ## guests under Secure Boot: OVMF, shim, GRUB; some minutes
+	@./tests/scripts/secureboot.sh $(E2E_FLAGS)
+
 .PHONY: test-introspect
 test-introspect: machine ## compare what the host sees of a guest with the guest's own view
 	@go test -v -count=1 -timeout 60m $(INTROSPECT)

@@ -58,6 +58,7 @@ type outcome struct {
 	TotalMS     int64     `json:"total_ms"`
 	DowntimeMS  int64     `json:"downtime_ms"`
 	Skipped     int64     `json:"skipped_pages"`
+	Repeated    int64     `json:"repeated_pages"` // sent once more, as the guest wrote to them
 	HintStatus  string    `json:"hint_status"`
 	Exchange    *exchange `json:"exchange_us,omitempty"` // nil when nothing was asked
 	Integrity   integrity `json:"integrity"`
@@ -110,8 +111,10 @@ func newOutcome(
 		free:        free.Buddy,
 		floor:       f.Floor(free.Buddy),
 	}
+	r.Repeated = f.RAM.Normal + f.RAM.Duplicate - f.RAM.Total/memory.PageSize
 	if h := f.Hints; h != nil && h.Generation != 0 {
 		r.Skipped = h.Skipped
+		r.Repeated += h.Skipped
 		x := &exchange{
 			Arm: h.Arm, Phases: h.Phases, Clear: h.Clear, Total: h.Exchange,
 			HoldMax: h.Detail(vm.DetailHoldMax),
