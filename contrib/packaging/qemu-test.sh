@@ -98,7 +98,7 @@ superset() {
 state() {
 	(cd "$root" && find . -xdev ! -path './proc/*' ! -path './sys/*' ! -path './dev/*' \
 		! -path './run/*' ! -path './tmp/*' ! -path './var/log/*' ! -path './var/cache/*' \
-		! -path './var/lib/apt/*' ! -path './var/lib/dpkg/*' | sort)
+		! -path './var/lib/apt/*' ! -path './var/lib/dpkg/*' ! -path './root/.cache*' | sort)
 }
 
 [ -n "$package" ] || die "there is no package: run 'make packages-qemu'"
