@@ -98,6 +98,37 @@ func TestHintsWithPostcopy(t *testing.T) {
 	}
 }
 
+// A backend that serves its queues and QEMU's messages in one thread may wait for a page
+// that was skipped when postcopy ends. QEMU does not wait for its answer in vain.
+func TestBackendNeedsASkippedPageAtTheEndOfPostcopy(t *testing.T) {
+	s := newSkipping(t, false, nil, nil)
+	s.dst.Close()
+	r := startRelay(t, s.there.socket, passAll)
+	got, read := page(0xff), make(chan error, 1)
+	r.ending = func() {
+		_, err := s.there.kept.Load().ReadAt(got, int64(free.GPA+1<<20))
+		read <- err
+	}
+	c := s.dst.Config
+	c.Backend = r.socket
+	s.there.window.Store(nil)
+	s.dst = startIncoming(t, c)
+	s.dst.awaitConnectedTo(s.there)
+	s.begin()
+	s.answer()
+	s.switchOver()
+	s.dst.awaitSees(s.there, low)
+	s.end()
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	requireZeroes(t, got)
+	if said := s.dst.countSaid(saysNone); said != 0 {
+		t.Errorf("QEMU has given the backend up\n%s", s.dst.Messages())
+	}
+	s.requireArrived()
+}
+
 // Hints also work if postcopy is permitted, and precopy completes the migration.
 func TestHintsWithPostcopyThatDoesNotCome(t *testing.T) {
 	s := newSkipping(t, false, nil, nil)

@@ -22,6 +22,7 @@ type relay struct {
 	socket string
 	listen net.Listener
 	hidden atomic.Uint64 // protocol features to take out of the backend's offer
+	ending func()        // called before it passes on a POSTCOPY_END, if not nil
 	silent atomic.Int64  // how many messages of a frontend it passes on per connection
 	fell   atomic.Int64  // how often it fell silent
 	heard  atomic.Int64  // messages of frontends that it has passed on
@@ -93,7 +94,7 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 	defer back.Close()
 	var answers sync.WaitGroup
 	answers.Go(func() {
-		for pass(ctx, back, front, r.hidden.Load()) == nil {
+		for r.pass(ctx, back, front, r.hidden.Load()) == nil {
 		}
 	})
 	for n := int64(0); ; n++ {
@@ -107,7 +108,7 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 			}
 			break
 		}
-		if pass(ctx, front, back, 0) != nil {
+		if r.pass(ctx, front, back, 0) != nil {
 			break
 		}
 		r.heard.Add(1)
@@ -118,7 +119,7 @@ func (r *relay) serve(ctx context.Context, accepted *net.UnixConn, backend strin
 
 // pass passes one message on. It takes the hidden bits out of offered protocol
 // features.
-func pass(ctx context.Context, from, to *wire.Conn, hidden uint64) error {
+func (r *relay) pass(ctx context.Context, from, to *wire.Conn, hidden uint64) error {
 	m, err := from.Recv(ctx)
 	if err != nil {
 		return err
@@ -127,6 +128,9 @@ func pass(ctx context.Context, from, to *wire.Conn, hidden uint64) error {
 	if wire.Request(m.Request) == wire.GetProtocolFeatures && len(m.Payload) == 8 {
 		offered := binary.LittleEndian.Uint64(m.Payload)
 		binary.LittleEndian.PutUint64(m.Payload, offered&^hidden)
+	}
+	if wire.Request(m.Request) == wire.PostcopyEnd && m.Flags&wire.FlagReply == 0 && r.ending != nil {
+		r.ending()
 	}
 	return to.Send(ctx, m.Header, m.Payload, m.FDs...)
 }

@@ -214,6 +214,49 @@ func (m *machine) pattern() {
 	}
 }
 
+// While memory arrives, what it takes part in cannot be changed. Memory that a mode or a
+// capability excludes would count as loaded, and channels that nobody has made be closed.
+func TestSettingsDuringAFastSnapshotLoad(t *testing.T) {
+	c := config("")
+	m := start(t, c)
+	m.pattern()
+	file := filepath.Join(t.TempDir(), "snapshot")
+	m.snapshot(file)
+	dst := startIncoming(t, c)
+	dst.loadSlowly()
+	dst.load(file)
+	if err := dst.Arrive(dst.ctx); err != nil {
+		t.Fatal(err)
+	}
+	off := map[string]any{"capability": "postcopy-ram", "state": false}
+	for _, set := range []struct {
+		command string
+		args    map[string]any
+	}{
+		{"migrate-set-parameters", map[string]any{"mode": "cpr-transfer"}},
+		{"migrate-set-capabilities", map[string]any{"capabilities": []map[string]any{
+			off, {"capability": "multifd", "state": true},
+		}}},
+		{"migrate-set-capabilities", map[string]any{"capabilities": []map[string]any{
+			off, {"capability": "x-ignore-shared", "state": true},
+		}}},
+	} {
+		err := dst.Execute(dst.ctx, set.command, set.args, nil)
+		if err == nil || !strings.Contains(err.Error(), "RAM is still being loaded from a file") {
+			t.Errorf("%s with %v says %v while memory arrives", set.command, set.args, err)
+		}
+	}
+	dst.execute("migrate-set-parameters", map[string]any{
+		"mode": "normal", "max-postcopy-bandwidth": 0,
+	})
+	dst.awaitLoaded()
+	if !bytes.Equal(m.memory(), dst.memory()) {
+		t.Error("memory that has arrived is another than was written")
+	}
+	dst.requireRuns()
+	dst.execute("migrate-set-parameters", map[string]any{"mode": "cpr-transfer"})
+}
+
 // capabilities sets capabilities of migrations, and clears those that begin with "-".
 func (m *machine) capabilities(names ...string) {
 	m.t.Helper()
