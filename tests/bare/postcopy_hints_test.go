@@ -104,10 +104,18 @@ func TestBackendNeedsASkippedPageAtTheEndOfPostcopy(t *testing.T) {
 	s := newSkipping(t, false, nil, nil)
 	s.dst.Close()
 	r := startRelay(t, s.there.socket, passAll)
-	got, read := page(0xff), make(chan error, 1)
+	got, read, ended := page(0xff), make(chan error, 1), make(chan struct{})
 	r.ending = func() {
-		_, err := s.there.kept.Load().ReadAt(got, int64(free.GPA+1<<20))
-		read <- err
+		done := make(chan struct{})
+		go func() {
+			_, err := s.there.kept.Load().ReadAt(got, int64(free.GPA+1<<20))
+			read <- err
+			close(done)
+		}()
+		select {
+		case <-done:
+		case <-ended: // QEMU has waited in vain
+		}
 	}
 	c := s.dst.Config
 	c.Backend = r.socket
@@ -119,6 +127,7 @@ func TestBackendNeedsASkippedPageAtTheEndOfPostcopy(t *testing.T) {
 	s.switchOver()
 	s.dst.awaitSees(s.there, low)
 	s.end()
+	close(ended)
 	if err := <-read; err != nil {
 		t.Fatal(err)
 	}
