@@ -276,19 +276,18 @@ func TestHybridSendsOnceMoreWhatWasWritten(t *testing.T) {
 }
 
 // A guest that goes through its memory at the destination asks for each page. With an
-// order the pages around it come, too, and few have to be asked for.
+// order the pages around it come, too, and few have to be asked for. From 10.2 on QEMU
+// sends what is behind a page by itself, out of order, but not what is before one.
 func TestNeighboursOfARequest(t *testing.T) {
 	const walked, pages = filled + 25<<20, 256
 	for _, tc := range []struct {
-		name         string
-		capabilities []string
-		at           func(i int) uint64 // the page that is read next
+		name  string
+		alone bool               // without an order few have to be asked for, too
+		at    func(i int) uint64 // the page that is read next
 	}{
-		{"up", []string{"postcopy-preempt"}, func(i int) uint64 { return walked + uint64(i)*pageSize }},
-		{"down", []string{"postcopy-preempt"}, func(i int) uint64 {
-			return walked + uint64(pages-1-i)*pageSize
-		}},
-		{"up and down at once", []string{"postcopy-preempt"}, func(i int) uint64 {
+		{"up", parts.IsAtLeast(10, 2), func(i int) uint64 { return walked + uint64(i)*pageSize }},
+		{"down", false, func(i int) uint64 { return walked + uint64(pages-1-i)*pageSize }},
+		{"up and down at once", false, func(i int) uint64 {
 			if i%2 == 0 {
 				return walked + uint64(i/2)*pageSize
 			}
@@ -298,7 +297,7 @@ func TestNeighboursOfARequest(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var requests [2]int64
 			for i, order := range []bool{false, true} {
-				o := newOrdered(t, pageSize, tc.capabilities...)
+				o := newOrdered(t, pageSize, "postcopy-preempt")
 				o.begin()
 				o.m.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": slowly})
 				if order {
@@ -320,7 +319,14 @@ func TestNeighboursOfARequest(t *testing.T) {
 				o.requireArrived()
 			}
 			t.Logf("%d pages are read: %d requests, %d with an order", pages, requests[0], requests[1])
-			if requests[0] < pages/2 || requests[1] > requests[0]/8 {
+			each := requests[0]
+			if tc.alone {
+				if each = pages; requests[0] > pages/8 {
+					t.Errorf("%d requests for %d pages: QEMU sends what is behind none",
+						requests[0], pages)
+				}
+			}
+			if each < pages/2 || requests[1] > each/8 {
 				t.Errorf("%d requests for %d pages, and %d with neighbours",
 					requests[0], pages, requests[1])
 			}

@@ -49,6 +49,13 @@ func findQEMU(ctx context.Context, root string) (path, version string, err error
 	return path, version, nil
 }
 
+// IsAtLeast says whether the QEMU is of a version, such as 10.2, or of a later one.
+func (l *Lab) IsAtLeast(major, minor int) bool {
+	var m, n int
+	_, err := fmt.Sscanf(l.Version, "QEMU emulator version %d.%d", &m, &n)
+	return err == nil && (m > major || m == major && n >= minor)
+}
+
 // missing returns an error that says how to build the QEMU that the environment
 // chooses.
 func missing() error {
