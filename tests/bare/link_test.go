@@ -9,16 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
 // link is the network between the two ends of a migration. It can replace a string
-// in the stream of either direction, and fail.
+// in the stream of either direction, lose what the source sends, and fail.
 type link struct {
 	near  string    // the source connects to this socket
 	far   string    // the destination listens on this one
 	there [2]string // toward the destination: a string, and another of its length instead
 	back  [2]string // the same toward the source
+	loses atomic.Bool
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -55,8 +57,8 @@ func startLink(t testing.TB) *link {
 			l.mu.Lock()
 			l.conns = append(l.conns, near, far)
 			l.mu.Unlock()
-			done.Go(func() { carry(ctx, near, far, there) })
-			done.Go(func() { carry(ctx, far, near, back) })
+			done.Go(func() { carry(ctx, near, far, there, &l.loses) })
+			done.Go(func() { carry(ctx, far, near, back, new(atomic.Bool)) })
 		}
 	})
 	t.Cleanup(func() {
@@ -88,8 +90,8 @@ func (l *link) cut() {
 
 // carry copies one direction of a connection until either side closes it. It finds
 // the string to replace only within one read. That is enough, because QEMU sends the
-// message that contains it on its own.
-func carry(ctx context.Context, from, to net.Conn, change [2]string) {
+// message that contains it on its own. While loses is set what it reads is lost.
+func carry(ctx context.Context, from, to net.Conn, change [2]string, loses *atomic.Bool) {
 	defer from.Close()
 	defer to.Close()
 	buf := make([]byte, 256<<10)
@@ -98,6 +100,9 @@ func carry(ctx context.Context, from, to net.Conn, change [2]string) {
 		piece := buf[:n]
 		if change[0] != "" {
 			piece = bytes.ReplaceAll(piece, []byte(change[0]), []byte(change[1]))
+		}
+		if loses.Load() {
+			piece = nil
 		}
 		if _, werr := to.Write(piece); err != nil || werr != nil {
 			return

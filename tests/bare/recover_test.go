@@ -2,7 +2,10 @@
 
 package bare
 
-import "testing"
+import (
+	"syscall"
+	"testing"
+)
 
 // cuts is how often the network fails in one migration.
 const cuts = 10
@@ -53,6 +56,39 @@ func TestPostcopyRecoversWhereverTheNetworkFails(t *testing.T) {
 			o.requireArrived()
 		})
 	}
+}
+
+// A destination that is lost when all has been sent, but before it has loaded the devices,
+// has never run the guest. It goes on at the source, and the next migration skips memory,
+// and loses none.
+func TestDestinationThatIsLostBeforeItRuns(t *testing.T) {
+	status := "postcopy-active"
+	if parts.IsAtLeast(10, 2) {
+		status = "postcopy-device" // until the devices are loaded
+	}
+	o := newOrdered(t, pageSize)
+	o.begin()
+	o.answer(nil, nil)
+	o.link.loses.Store(true)
+	o.m.execute("migrate-start-postcopy", nil)
+	o.awaitStatus(o.m, status)
+	o.m.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": 0})
+	o.m.await("all is sent", func() bool { return o.remaining() == 0 })
+	o.dst.Signal(syscall.SIGKILL)
+	o.link.cut()
+	o.awaitStatus(o.m, "failed")
+	o.m.await("the guest goes on", func() bool {
+		status, err := o.m.Status(o.m.ctx)
+		return err == nil && status == "running"
+	})
+	o.link.loses.Store(false)
+	o.again()
+	o.begin()
+	o.answer(nil, nil)
+	o.writeEach()
+	o.switchOver()
+	o.end()
+	o.requireArrived()
 }
 
 // remaining returns how much memory the source has still to send, in bytes.
