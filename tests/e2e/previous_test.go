@@ -113,6 +113,9 @@ func TestPreviousQEMU(t *testing.T) {
 	dir := previousTree(t)
 	script := filepath.Join(dir, "qemu-patches", "qemu.sh")
 	path, err := runIn(t, dir, script, "path")
+	if err != nil && strings.Contains(err.Error(), "no series for QEMU") {
+		t.Skipf("there is no previous QEMU: that version had %v", err)
+	}
 	if err != nil && *soak {
 		path, err = runIn(t, dir, script, "build")
 		if err != nil {
