@@ -77,9 +77,9 @@ func libvirtDisableCommand(t *target, v *virsh) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "disable VM", Short: "take the device from a machine's XML",
 		Args: machineArgument,
-		Long: `disable takes the fbpp device and its serial port from a machine's XML. Shared memory and the emulator stay, as
-other devices may need them. Before this QEMU is removed from the host, the machine needs another
-emulator.`,
+		Long: `disable takes the fbpp device and its port from a machine's XML. Shared memory and
+the emulator stay, as other devices may need them. Before this QEMU is removed from the host, the
+machine needs another emulator.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.edit(cmd, *v, args[0], dry, func(d *domain.Domain) error {
 				d.Disable()

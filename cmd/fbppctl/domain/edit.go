@@ -140,7 +140,8 @@ func (d *Domain) Emulator() string {
 	return d.xml.Devices.Emulator
 }
 
-// Disable takes the device and the serial port from the machine. Shared memory and the emulator stay.
+// Disable takes the device and the serial port from the machine. Shared memory and the emulator
+// stay.
 func (d *Domain) Disable() {
 	q := d.xml.QEMUCommandline
 	if q == nil {

@@ -82,7 +82,8 @@ func (d *Domain) withPort(
 		return nil, err
 	}
 	return words.with("-chardev", socketTo(portChardevID, path)).
-		with("-device", fmt.Sprintf("%s,id=%s,bus=%s,addr=%#x", serialDriver, serialID, d.rootBus(), slot)).
+		with("-device", fmt.Sprintf("%s,id=%s,bus=%s,addr=%#x",
+			serialDriver, serialID, d.rootBus(), slot)).
 		with("-device", fmt.Sprintf("%s,bus=%s,chardev=%s,name=%s",
 			portDriver, serialBus, portChardevID, portName)), nil
 }
