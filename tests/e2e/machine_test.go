@@ -60,6 +60,7 @@ type setup struct {
 	eachSide   func(c *vm.Config)
 	poolPages  int           // of the integrity program; 0: 64 MiB
 	timeout    time.Duration // 0: hangTimeout
+	bootTime   time.Duration // when a boot is given up; 0: bootTimeout
 	kernelLine []string
 	modules    []string          // more modules for the kernel
 	files      map[string]string // more files for the guest
@@ -149,7 +150,7 @@ func (m *machine) retryBoot(boot func() error) {
 	lost := func(err error) { m.t.Logf("the guest was lost while it booted, once more: %v", err) }
 	err := vm.RetryBoot(m.config.Accel, lost, func() error {
 		all := m.ctx
-		ctx, cancel := context.WithTimeout(all, bootTimeout)
+		ctx, cancel := context.WithTimeout(all, cmp.Or(m.setup.bootTime, bootTimeout))
 		defer func() {
 			cancel()
 			m.ctx = all
