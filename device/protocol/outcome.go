@@ -58,7 +58,9 @@ type HybridStatus uint32
 // String implements fmt.Stringer with the names of query-migrate. It is empty where
 // there was to be no hybrid migration.
 func (s HybridStatus) String() string {
-	names := [...]string{"", "hot", "switched", "not-needed", "no-order", "no-postcopy", "too-slow"}
+	names := [...]string{
+		"", "hot", "switched", "not-needed", "no-order", "no-postcopy", "too-slow", "nothing-to-send",
+	}
 	if int(s) < len(names) {
 		return names[s]
 	}

@@ -192,7 +192,8 @@ func FuzzDecode(f *testing.F) {
 
 func TestHintStatusesHaveQEMUsNames(t *testing.T) {
 	for status, want := range map[HintStatus]string{
-		0: "ok", 2: "incompatible", 9: "timeout", 14: "internal", 15: "not-shared", 16: "status(16)",
+		0: "ok", 2: "incompatible", 9: "timeout", 14: "internal", 15: "not-shared",
+		16: "nothing-to-send", 17: "status(17)",
 	} {
 		if got := status.String(); got != want {
 			t.Errorf("status %d is %q, want %q", uint32(status), got, want)

@@ -83,6 +83,7 @@ const (
 	HintCancelled
 	HintInternal
 	HintNotShared
+	HintNothingToSend
 
 	NumHints = iota // how many there are
 )
@@ -106,6 +107,7 @@ func (s HintStatus) String() string {
 		HintCancelled:       "cancelled",
 		HintInternal:        "internal",
 		HintNotShared:       "not-shared",
+		HintNothingToSend:   "nothing-to-send",
 	}
 	if s >= NumHints {
 		return fmt.Sprintf("status(%d)", uint32(s))

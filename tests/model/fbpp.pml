@@ -23,7 +23,13 @@
  *   INTROSPECT  the host reads guest memory and peeks; there is no agent
  *   AT_ONCE     the last sync follows the answer directly
  *   POSTCOPY    the guest goes on at the destination before its pages are there
+ *
+ *   HANDOVER    another model: RAM stays where it is, and its lease moves
  */
+
+#ifdef HANDOVER
+#include "handover.pml"
+#else
 
 #ifndef PAGES
 #define PAGES 2
@@ -167,3 +173,4 @@ init {
 		run migration();
 	}
 }
+#endif /* HANDOVER */

@@ -26,6 +26,7 @@ func Variants() []Variant {
 	postcopy := func(more ...string) []string {
 		return append([]string{"LOG_KVM", "POSTCOPY", one}, more...)
 	}
+	handover := func(more ...string) []string { return append([]string{"HANDOVER"}, more...) }
 	const atOnce = "AT_ONCE"
 	return []Variant{
 		{Name: "kvm", About: "KVM, log initially set, a page a chunk", Defines: []string{"LOG_KVM"}},
@@ -56,6 +57,7 @@ func Variants() []Variant {
 			Defines: postcopy(chunk)},
 		{Name: "postcopy-resends", About: "postcopy, a recovery sends again what is zero there",
 			Defines: postcopy(atOnce, "RECOVERY_RESENDS")},
+		{Name: "handover", About: "RAM stays in a pool, with a lease", Defines: handover()},
 
 		{Name: "clear-at-hint", About: "no ARM, the log is cleared when the hint comes",
 			Defines: []string{"LOG_KVM", "CLEAR_AT_HINT", one}, Loses: true},
@@ -113,5 +115,20 @@ func Variants() []Variant {
 			Defines: postcopy(atOnce, "RECOVERY_FORGETS"), Loses: true},
 		{Name: "arrival-replaces", About: "postcopy, a page replaces what was written there",
 			Defines: postcopy(atOnce, "RECOVERY_RESENDS", "ARRIVAL_REPLACES"), Loses: true},
+
+		{Name: "handover-swap-in-two", About: "the lease is read, and then written",
+			Defines: handover("SWAP_IN_TWO"), Loses: true},
+		{Name: "handover-no-taking-back", About: "the source goes on without its lease",
+			Defines: handover("NO_TAKING_BACK"), Loses: true},
+		{Name: "handover-any-offer", About: "a destination takes a later offer than its own",
+			Defines: handover("ANY_OFFER"), Loses: true},
+		{Name: "handover-stop-late", About: "the source offers before it stops",
+			Defines: handover("STOP_LATE"), Loses: true},
+		{Name: "handover-from-the-dead", About: "the source takes from a destination that died",
+			Defines: handover("FROM_THE_DEAD"), Loses: true},
+		{Name: "handover-time-out", About: "a new VM takes from a holder that is silent",
+			Defines: handover("TIME_OUT"), Loses: true},
+		{Name: "handover-no-challenge", About: "the destination may have another file",
+			Defines: handover("NO_CHALLENGE"), Loses: true},
 	}
 }
