@@ -169,7 +169,7 @@ func programDetails(out io.Writer, s device.Status) error {
 	}
 	for _, p := range s.Programs {
 		fmt.Fprintf(&b, "\n%s\n", p.Digest)
-		if p.KeyID != "" {
+		if p.KeyID != "" && p.Expires != nil { // fbppd may have been taken over
 			fmt.Fprintf(&b, "  signed by key %s, until %s\n", p.KeyID, p.Expires.Format(time.RFC3339))
 		}
 		if p.FetchUS+p.LoadUS > 0 {

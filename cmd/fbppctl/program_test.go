@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
+	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 )
@@ -212,5 +213,17 @@ func TestProgramIsNamedByItsNameOrDigest(t *testing.T) {
 		if got, err := named(all, name); got != want || (err == nil) != (want != "") {
 			t.Errorf("%s names %q, %v; want %q", name, got, err, want)
 		}
+	}
+}
+
+// Whoever has taken fbppd over sends what it likes.
+func TestAKeyThatNeverExpiresIsNotShown(t *testing.T) {
+	var out strings.Builder
+	status := device.Status{Programs: []driver.Program{{Digest: "1234", KeyID: "5678"}}}
+	if err := programDetails(&out, status); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "1234") || strings.Contains(got, "5678") {
+		t.Errorf("fbppctl prints %q", got)
 	}
 }
