@@ -3,6 +3,8 @@
 package bare
 
 import (
+	"bytes"
+	"os"
 	"path/filepath"
 	"testing"
 )
@@ -25,7 +27,7 @@ func startHandover(t *testing.T, until string, paused bool) *handover {
 	t.Helper()
 	h := &handover{pool: newPool(t)}
 	h.src = startOnPool(t, h.pool, "first")
-	h.want = h.src.memory()
+	h.want = h.memory(t)
 	c := onPool(h.pool, "second", "on")
 	if paused {
 		c.Options = append(c.Options, "-S")
@@ -41,6 +43,16 @@ func startHandover(t *testing.T, until string, paused bool) *handover {
 	h.src.execute("migrate", map[string]any{"uri": "unix:" + h.stream.socket})
 	h.src.await("the stream has come that far", h.stream.isHeld)
 	return h
+}
+
+// memory reads it from the pool. TestHandover reads it at each side.
+func (h *handover) memory(t *testing.T) []byte {
+	t.Helper()
+	content, err := os.ReadFile(h.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content[:all]
 }
 
 // arrive releases the stream, and waits until the source has completed.
@@ -60,7 +72,9 @@ func (h *handover) requireRunsOnly(t *testing.T, m, refused *machine) {
 		status, err := m.Status(m.ctx)
 		return err == nil && status == "running"
 	})
-	m.requireMemory(h.want)
+	if !bytes.Equal(h.want, h.memory(t)) {
+		t.Error("memory is another than was written")
+	}
 	if refused != nil {
 		requireStopped(t, refused)
 		requireRefused(t, refused.cont(), "does not have the lease", "held by "+m.identity())
