@@ -138,7 +138,7 @@ func (p program) run() (uint32, error) { return p.Run(&ebpf.RunOptions{}) }
 
 // try runs the program once.
 func (c *Counter) try(ctx context.Context) error {
-	return c.exclusive(func() error { return c.tryOnce(ctx) })
+	return c.exclusive(ctx, func() error { return c.tryOnce(ctx) })
 }
 
 func (c *Counter) tryOnce(ctx context.Context) error {
@@ -154,20 +154,25 @@ func (c *Counter) tryOnce(ctx context.Context) error {
 	return err
 }
 
-// exclusive calls f if the program neither runs nor is closed.
-func (c *Counter) exclusive(f func() error) error {
+// exclusive calls f if no count is under way and the program is not closed. A count that was
+// stopped may have left a run behind: f waits for its end.
+func (c *Counter) exclusive(ctx context.Context, f func() error) error {
 	c.mu.Lock()
 	switch {
 	case c.closed:
 		c.mu.Unlock()
 		return ErrClosed
-	case c.running || c.inRun:
+	case c.running:
 		c.mu.Unlock()
 		return ErrBusy
 	}
 	c.running = true
 	c.mu.Unlock()
-	err := f()
+	err := c.turn.take(ctx)
+	if err == nil {
+		c.turn.give()
+		err = f()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running = false
@@ -196,7 +201,7 @@ func (c *Counter) release() error {
 // Count counts the guest's pages. It ends when ctx does, with its cause, also if a run of the
 // program does not end. The caller sets what belongs to the question.
 func (c *Counter) Count(ctx context.Context) (report protocol.CensusReport, err error) {
-	err = c.exclusive(func() error {
+	err = c.exclusive(ctx, func() error {
 		report, err = c.count(ctx)
 		return err
 	})
@@ -277,8 +282,8 @@ func (c *Counter) run(ctx context.Context) (uint32, time.Duration, error) {
 		began := time.Now()
 		ret, err := c.prog.run()
 		r := result{ret, time.Since(began), err}
-		c.turn.give()
 		r.err = errors.Join(r.err, c.setInRun(false))
+		c.turn.give()
 		done <- r
 	}()
 	late := time.NewTimer(runLimit)

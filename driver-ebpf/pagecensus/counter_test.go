@@ -117,6 +117,9 @@ func TestCountIsEnded(t *testing.T) {
 	c, p := newFake()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p.hook = func(run int) (uint32, error) {
+		if _, err := c.Count(ctx); !errors.Is(err, ErrBusy) {
+			t.Errorf("two counts at once: %v", err)
+		}
 		if run == 2 {
 			cancel(errFake)
 		}
@@ -161,7 +164,7 @@ func TestProgramThatDoesNotEnd(t *testing.T) {
 				if err := run(t.Context(), c); !errors.Is(err, ErrEndless) || time.Since(begun) != runLimit {
 					t.Errorf("%v after %v", err, time.Since(begun))
 				}
-				if _, err := c.Count(t.Context()); !errors.Is(err, ErrBusy) {
+				if _, err := c.Count(t.Context()); !errors.Is(err, ErrStuck) {
 					t.Errorf("meanwhile: %v", err)
 				}
 				if err := c.Close(); err != nil || p.closed != 0 {
@@ -190,18 +193,22 @@ func TestCountIsStoppedInARun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := newFake()
 		ended := make(chan struct{})
-		p.hook = func(int) (uint32, error) { <-ended; return 0, nil }
+		p.hook = func(run int) (uint32, error) {
+			if run == 1 {
+				<-ended
+			}
+			return 0, nil
+		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(errFake) })
 		begun := time.Now()
 		if _, err := c.Count(ctx); !errors.Is(err, errFake) || time.Since(begun) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
-		close(ended)
-		synctest.Wait()
-		p.hook = nil
-		if _, err := c.Count(t.Context()); err != nil {
-			t.Errorf("after that run: %v", err)
+		// The next one waits for that run.
+		time.AfterFunc(time.Second, func() { close(ended) })
+		if _, err := c.Count(t.Context()); err != nil || time.Since(begun) != 2*time.Second {
+			t.Errorf("after that run: %v after %v", err, time.Since(begun))
 		}
 	})
 }
