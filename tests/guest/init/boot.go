@@ -44,6 +44,9 @@ func takeOrders() error {
 	if err := unix.Uname(&uts); err != nil {
 		return fmt.Errorf("read the kernel's name: %w", err)
 	}
+	if err := tryTimers(); err != nil {
+		return err
+	}
 	server := ctl.NewServer(tty)
 	if err := server.Ready(unix.ByteSliceToString(uts.Release[:])); err != nil {
 		return err
