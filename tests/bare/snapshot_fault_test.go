@@ -50,11 +50,7 @@ func TestFileFailsDuringAFastSnapshotLoad(t *testing.T) {
 			s := keep(t, file)
 
 			dst := startIncoming(t, c)
-			dst.loadSlowly()
-			dst.load(file)
-			if err := dst.Arrive(dst.ctx); err != nil {
-				t.Fatal(err)
-			}
+			dst.arriveSlowly(file)
 			dst.number("readw %#x", order) // has arrived now
 			tc.fail(t, file)
 			if tc.touch {
@@ -147,11 +143,7 @@ func TestMainLoopNeedsWhatCannotBeRead(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "snapshot")
 	m.snapshot(file)
 	dst := startIncoming(t, c)
-	dst.loadSlowly()
-	dst.load(file)
-	if err := dst.Arrive(dst.ctx); err != nil {
-		t.Fatal(err)
-	}
+	dst.arriveSlowly(file)
 	if err := os.Truncate(file, 1<<20); err != nil {
 		t.Fatal(err)
 	}

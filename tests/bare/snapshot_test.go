@@ -57,11 +57,7 @@ func TestFastSnapshotLoad(t *testing.T) {
 			m.snapshot(file+tc.offset, tc.write...)
 
 			dst := startIncoming(t, c)
-			dst.loadSlowly()
-			dst.load(file + tc.offset)
-			if err := dst.Arrive(dst.ctx); err != nil {
-				t.Fatal(err)
-			}
+			dst.arriveSlowly(file + tc.offset)
 			dst.requireRefusals()
 			if got := dst.number("readl %#x", filled+12<<10); got != 0x5a5a5a5a {
 				t.Errorf("a page that is in the file reads %#x", got)
@@ -74,18 +70,14 @@ func TestFastSnapshotLoad(t *testing.T) {
 				t.Errorf("pages were touched, and the load tells of %+v", during)
 			}
 			want := m.memory()
-			if !bytes.Equal(want, dst.memory()) {
-				t.Error("memory that is read while it arrives is another than was written")
-			}
+			dst.requireMemory(want)
 			dst.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": 0})
 			after := dst.awaitLoaded()
 			if after.Remaining != 0 || after.Total < filledSize || after.Total > all ||
 				after.Read > after.Total || after.Read < after.Total/2 {
 				t.Errorf("the load ended with %+v", after)
 			}
-			if !bytes.Equal(want, dst.memory()) {
-				t.Error("memory that has arrived is another than was written")
-			}
+			dst.requireMemory(want)
 			dst.requireNothingLeft(file)
 			dst.requireRuns()
 			dst.snapshot(file+"2", "-postcopy-ram")
@@ -116,9 +108,7 @@ func TestFastSnapshotLoadUntouched(t *testing.T) {
 	if shared<<10 > after.Total+1<<20 {
 		t.Errorf("%d KiB of shared memory are in use, and the file has %d bytes", shared, after.Total)
 	}
-	if !bytes.Equal(m.memory(), dst.memory()) {
-		t.Error("memory that has arrived is another than was written")
-	}
+	dst.requireMemory(m.memory())
 }
 
 // Memory that was free when the file was written is not in it, and is zero.
@@ -144,11 +134,7 @@ func TestFastSnapshotLoadOfAFileWithHints(t *testing.T) {
 
 	c.Backend = p.socket + ".nobody"
 	dst := startIncoming(t, c)
-	dst.loadSlowly()
-	dst.load(file)
-	if err := dst.Arrive(dst.ctx); err != nil {
-		t.Fatal(err)
-	}
+	dst.arriveSlowly(file)
 	before := dst.requireLoading()
 	if got := dst.number("readl %#x", looked.GPA+0x8000); got != 0 {
 		t.Errorf("a free page reads %#x", got)
@@ -162,9 +148,7 @@ func TestFastSnapshotLoadOfAFileWithHints(t *testing.T) {
 	clear(want[looked.GPA:][:looked.Length])
 	dst.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": 0})
 	dst.awaitLoaded()
-	if !bytes.Equal(want, dst.memory()) {
-		t.Error("memory is another than was written")
-	}
+	dst.requireMemory(want)
 }
 
 // fbppd at the destination takes part as in postcopy, and gets the guest's memory.
@@ -180,11 +164,7 @@ func TestFastSnapshotLoadWithABackend(t *testing.T) {
 	c.Backend = b.Socket
 	dst := startIncoming(t, c)
 	dst.awaitConnected(b)
-	dst.loadSlowly()
-	dst.load(file)
-	if err := dst.Arrive(dst.ctx); err != nil {
-		t.Fatal(err)
-	}
+	dst.arriveSlowly(file)
 	dst.await("the backend takes part", func() bool {
 		return strings.Contains(b.Log(), "POSTCOPY_LISTEN")
 	})
@@ -223,11 +203,7 @@ func TestSettingsDuringAFastSnapshotLoad(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "snapshot")
 	m.snapshot(file)
 	dst := startIncoming(t, c)
-	dst.loadSlowly()
-	dst.load(file)
-	if err := dst.Arrive(dst.ctx); err != nil {
-		t.Fatal(err)
-	}
+	dst.arriveSlowly(file)
 	off := map[string]any{"capability": "postcopy-ram", "state": false}
 	for _, set := range []struct {
 		command string
@@ -250,9 +226,7 @@ func TestSettingsDuringAFastSnapshotLoad(t *testing.T) {
 		"mode": "normal", "max-postcopy-bandwidth": 0,
 	})
 	dst.awaitLoaded()
-	if !bytes.Equal(m.memory(), dst.memory()) {
-		t.Error("memory that has arrived is another than was written")
-	}
+	dst.requireMemory(m.memory())
 	dst.requireRuns()
 	dst.execute("migrate-set-parameters", map[string]any{"mode": "cpr-transfer"})
 }
@@ -283,10 +257,14 @@ func (m *machine) snapshot(file string, capabilities ...string) {
 	}
 }
 
-// loadSlowly has a page a second come by itself.
-func (m *machine) loadSlowly() {
+// arriveSlowly has the machine run on a file that it loads. A page a second comes by itself.
+func (m *machine) arriveSlowly(file string) {
 	m.t.Helper()
 	m.execute("migrate-set-parameters", map[string]any{"max-postcopy-bandwidth": pageSize})
+	m.load(file)
+	if err := m.Arrive(m.ctx); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // load begins to load a file while the machine runs.
