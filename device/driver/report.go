@@ -167,7 +167,7 @@ func (s *Source) report(h protocol.Header, c content, arrived time.Time) error {
 	x.decode += time.Since(arrived)
 	if over := x.ctx.Err(); over != nil && errors.Is(err, over) {
 		// Whoever asked waits for the lock, to say the same.
-		s.complete(x.overdue(x.ctx))
+		s.complete(x.overdue())
 		return nil
 	}
 	if err != nil {

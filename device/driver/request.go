@@ -44,7 +44,7 @@ func (s *Source) begin(
 ) (*request, error) {
 	switch {
 	case ctx.Err() != nil: // while programs were offered
-		return nil, new(request).overdue(ctx)
+		return nil, (&request{ctx: ctx}).overdue()
 	case s.identity != nil && s.identity.Refuses(): // also by Refuse, without queues
 		return nil, s.identity.refusal()
 	case s.identity == nil || !s.identity.Port && s.eventq == nil:
@@ -110,11 +110,11 @@ func (s *Source) completeAt(way *port, failure *source.Failure) {
 }
 
 // overdue returns the failure of a request whose context ended.
-func (x *request) overdue(ctx context.Context) *source.Failure {
-	switch cause := context.Cause(ctx); {
+func (x *request) overdue() *source.Failure {
+	switch cause := context.Cause(x.ctx); {
 	case errors.Is(cause, errSilent):
 		return source.Failf(protocol.AnswerDriverTimeout, "%v", errSilent)
-	case !errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case !errors.Is(x.ctx.Err(), context.DeadlineExceeded):
 		return source.Failf(protocol.AnswerCancelled, "%v", cause)
 	case x.started.IsZero():
 		return source.Failf(protocol.AnswerDriverTimeout, "%v", errSilent)

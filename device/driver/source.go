@@ -219,7 +219,7 @@ func (s *Source) Ask(ctx context.Context, r source.Request, f *source.Findings) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == x {
-		s.complete(x.overdue(ctx))
+		s.complete(x.overdue())
 	}
 	return <-x.done
 }
