@@ -4,6 +4,7 @@ package domain
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -86,11 +87,17 @@ func (a arguments) chardev(device option) (option, bool) {
 	return option{}, false
 }
 
-// has tells whether an option of a name has an id.
-func (a arguments) has(name, id string) bool {
-	return slices.ContainsFunc(a.options(name), func(o option) bool {
-		return property(o.value, "id") == id
-	})
+// requireFree returns an error if another option has the id of a chardev or a device of fbpp's.
+func (a arguments) requireFree(chardev, device string) error {
+	for _, ours := range []struct{ name, id string }{{"-chardev", chardev}, {"-device", device}} {
+		if slices.ContainsFunc(a.options(ours.name), func(o option) bool {
+			return property(o.value, "id") == ours.id
+		}) {
+			return fmt.Errorf("qemu:commandline has an option with id=%s, which fbpp's would have, too",
+				ours.id)
+		}
+	}
+	return nil
 }
 
 // isJSON tells which of QEMU's two forms the value of an option has.

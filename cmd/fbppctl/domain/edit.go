@@ -33,11 +33,6 @@ type Options struct {
 var errSlotGivenAway = errors.New("the device is in a slot that another device has by now:" +
 	" disable it, and enable it again")
 
-// idTaken returns an error for an id of fbpp's options that another option has.
-func idTaken(id string) error {
-	return fmt.Errorf("qemu:commandline has an option with id=%s, which fbpp's would have, too", id)
-}
-
 // Check returns an error for options that QEMU or libvirt would misread.
 func (o *Options) Check() error {
 	if o.Emulator != "" && !path.IsAbs(o.Emulator) {
@@ -106,10 +101,8 @@ func (d *Domain) Enable(o Options) error {
 		return err
 	}
 	words := d.withoutDevice()
-	for name, id := range map[string]string{"-chardev": chardevID, "-device": deviceID} {
-		if words.has(name, id) {
-			return idTaken(id)
-		}
+	if err := words.requireFree(chardevID, deviceID); err != nil {
+		return err
 	}
 	if words, err = d.withPort(words, o.Port, instance, device); err != nil {
 		return err

@@ -72,10 +72,8 @@ func (d *Domain) withPort(
 	case !wanted || d.hasChannel():
 		return words, nil
 	}
-	for name, id := range map[string]string{"-chardev": portChardevID, "-device": serialID} {
-		if words.has(name, id) {
-			return nil, idTaken(id)
-		}
+	if err := words.requireFree(portChardevID, serialID); err != nil {
+		return nil, err
 	}
 	slot, err := d.freeSlot(words.with("-device", beside))
 	if err != nil {
