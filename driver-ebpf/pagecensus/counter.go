@@ -43,8 +43,8 @@ const runLimit = 5 * time.Second
 // Errors of a count.
 var (
 	ErrBusy = errors.New("a count is under way")
-	// ErrEndless says that a run of this program did not end, ErrStuck that one of another has
-	// not ended: it holds a processor, and none may join it.
+	// ErrEndless says that a run of this program did not end, ErrStuck that an earlier one, of this
+	// program or another, has not ended: it holds a processor, and none may join it.
 	ErrEndless = fmt.Errorf("a run of the program did not end in %v", runLimit)
 	ErrStuck   = errors.New("a run of an earlier census has not ended: no other may begin")
 	ErrClosed  = errors.New("the program is in use no more")
