@@ -4,6 +4,7 @@ package introspect
 
 import (
 	"errors"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,10 +25,11 @@ const fourLevels = "max,-erms,-fsrm,-la57"
 // fewVmemmap makes the kernel free most struct pages of its huge pages.
 const fewVmemmap = "hugetlb_free_vmemmap=on"
 
-// What differs from machine to machine comes in few of them, as each has to boot: what a kernel
-// does by default is in one, and what it can be told in another.
-func TestHostAgreesWithTheGuest(t *testing.T) {
-	for name, m := range map[string]machine{
+// compared are guests that the host is compared with. What can be told a kernel comes together, as
+// each guest has to boot. With -soak there are more, of which each differs in one thing from what a
+// kernel does by default.
+func compared() map[string]machine {
+	machines := map[string]machine{
 		"6.1 across the hole": {series: guest.Linux6_1, nodes: []int{3072}},
 		"6.12 with two nodes": {series: guest.Linux6_12, nodes: []int{512, 384}},
 		"7.3 with two nodes":  {series: guest.Linux7_3, nodes: []int{512, 384}},
@@ -47,7 +49,36 @@ func TestHostAgreesWithTheGuest(t *testing.T) {
 		"7.3 that was never asked": {
 			series: guest.Linux7_3, nodes: []int{256}, append: []string{"init_on_alloc=0"},
 		},
-	} {
+	}
+
+	if !*soak {
+		return machines
+	}
+	maps.Copy(machines, map[string]machine{
+		"6.1":               {series: guest.Linux6_1, nodes: []int{512}},
+		"6.12":              {series: guest.Linux6_12, nodes: []int{512}},
+		"7.3":               {series: guest.Linux7_3, nodes: []int{512}},
+		"6.1 with 4 levels": {series: guest.Linux6_1, nodes: []int{512}, cpu: fourLevels},
+		"6.12 with 4 levels": {
+			series: guest.Linux6_12, nodes: []int{512}, cpu: fourLevels,
+			append: []string{"nokaslr"},
+		},
+		"7.3 with 4 levels": {series: guest.Linux7_3, nodes: []int{512}, cpu: fourLevels},
+		"6.1 with few vmemmap": {
+			series: guest.Linux6_1, nodes: []int{512}, append: []string{fewVmemmap},
+		},
+		"6.12 with few vmemmap": {
+			series: guest.Linux6_12, nodes: []int{512}, append: []string{fewVmemmap},
+		},
+		"7.3 with few vmemmap": {
+			series: guest.Linux7_3, nodes: []int{512}, append: []string{fewVmemmap},
+		},
+	})
+	return machines
+}
+
+func TestHostAgreesWithTheGuest(t *testing.T) {
+	for name, m := range compared() {
 		t.Run(name, func(t *testing.T) {
 			m.kinds = allKinds
 			s := mustBoot(t, m)

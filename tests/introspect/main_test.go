@@ -14,11 +14,14 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// keep saves the memory of guests to files, to work on the library without booting guests.
-var keep = flag.String(
-	"keep",
-	"",
-	"put the memory of each guest, and its view of it, into this `folder`",
+var (
+	// keep saves the memory of guests to files, to work on the library without booting guests.
+	keep = flag.String(
+		"keep",
+		"",
+		"put the memory of each guest, and its view of it, into this `folder`",
+	)
+	soak = flag.Bool("soak", false, "compare with guests that differ in one thing only, too")
 )
 
 // qemu is Debian's own: these tests need no patches.
