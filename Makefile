@@ -70,6 +70,14 @@ test-arm64: machine ## the same in guests for arm64, emulated; takes some minute
 test-arm64-host: go ## unit tests of the library and the device as programs for arm64, emulated
 	@./tests/scripts/arm64-host.sh
 
+.PHONY: test-series
+test-series: machine ## move guests between the QEMUs of all series; builds those first
+	@for base in qemu-patches/*/BASE; do \
+		$(QEMU) --series "$$(basename "$$(dirname "$$base")")" build; \
+	done
+	@go test -v -count=1 -timeout 60m -tags series -run '^TestFromOneSeriesToAnother$$' \
+		$(E2E_FLAGS) ./tests/bare
+
 .PHONY: test-secureboot
 test-secureboot: machine qemu-build ## guests under Secure Boot: OVMF, shim, GRUB; some minutes
 	@./tests/scripts/secureboot.sh $(E2E_FLAGS)

@@ -93,8 +93,9 @@ shellcheck -xa "${scripts[@]}" || failed=1
 go vet ./... || failed=1
 go vet -tags=guest ./driver-ebpf/... || failed=1
 go vet -tags=aarch64,secureboot ./tests/e2e || failed=1
+go vet -tags=series ./tests/bare || failed=1
 GOARCH=arm64 go vet -tags=guest ./driver-ebpf/... ./cmd/fbpp-agent || failed=1
-go tool staticcheck -tags=guest,aarch64,secureboot ./... || failed=1
+go tool staticcheck -tags=guest,aarch64,secureboot,series ./... || failed=1
 go mod tidy -diff || failed=1
 
 exit $failed

@@ -47,6 +47,7 @@ fuzz() {
 }
 
 part "hazards and faults" long ./tests/e2e -args -soak -seed="$seed"
+part "from one series to another" make test-series
 part "what the host sees of guests" long ./tests/introspect -args -soak
 part "the adversary" long ./tests/adversary -args \
 	-adversary.rounds="$adversary_rounds" -adversary.seed="$seed"
