@@ -98,6 +98,23 @@ func TestTwoVMsNeverRunOnOnePool(t *testing.T) {
 	}
 }
 
+// What a guest writes is no lease: it cannot keep its own file from being used again.
+func TestAGuestMakesNoLease(t *testing.T) {
+	file := newPool(t)
+	m := start(t, onPool(file, "first", "off"))
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("RAMLEASE"), all-pageSize); err != nil {
+		t.Fatal(err)
+	}
+	m.quit()
+	again := start(t, onPool(file, "again", "off"))
+	again.requireRuns()
+}
+
 // A destination that maps another file, or does not look, is refused while the source
 // runs on. Then the right one has its turn.
 func TestHandoverToAnotherFile(t *testing.T) {
