@@ -341,6 +341,7 @@ func TestADriverOfTheDeviceComesBackWhenThePortEnds(t *testing.T) {
 			m := mustBoot(t, device.Options{Port: device.PortReport})
 			m.window.Boot() // the first is what the device begins with
 			m.hello(protocol.StatusOK, 0)
+			m.mustExchange() // so it has seen the first; two at once are one to it
 			s := m.plug()
 			s.say(portHello())
 			end(m, s)
