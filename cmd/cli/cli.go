@@ -59,12 +59,12 @@ func Main(name string, run func(ctx context.Context, args []string, stdout io.Wr
 	os.Exit(report(os.Stderr, name, err))
 }
 
-// report prints an error and returns the exit status for it.
+// report prints an error, which may have text of others, and returns the exit status for it.
 func report(stderr io.Writer, name string, err error) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	fmt.Fprintf(Printable(stderr), "%s: %v\n", name, err)
 	if errors.As(err, new(UsageError)) {
 		fmt.Fprintf(stderr, "Try '%s --help'.\n", name)
 		return 2

@@ -87,6 +87,7 @@ func TestExitStatus(t *testing.T) {
 		{"a wrong command line", Usagef("no command"), 2, "program: no command\nTry 'program --help'.\n"},
 		{"an error with a status", WithStatus(3, io.EOF), 3, "program: EOF\n"},
 		{"any other error", io.ErrUnexpectedEOF, 1, "program: unexpected EOF\n"},
+		{"text of others", errors.New("no \x1b[2Jguest"), 1, "program: no ?[2Jguest\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var stderr strings.Builder
@@ -110,6 +111,29 @@ func TestOutputKeepsTheFirstWriteError(t *testing.T) {
 		t.Errorf("got %v and then %v, want ENOSPC", err, out.Err())
 	}
 }
+
+func TestPrintableText(t *testing.T) {
+	for in, want := range map[string]string{
+		"VM é, 7.3 MiB\tof\n8\n":      "VM é, 7.3 MiB\tof\n8\n",
+		"\x1b]0;title\a\x1b[31mred":   "?]0;title??[31mred",
+		"C1: \u009b2J, DEL: \x7f, \r": "C1: ?2J, DEL: ?, ?",
+		"not UTF-8: \x9b2J":           "not UTF-8: ?2J",
+		"backwards: \u202e":           "backwards: ?",
+	} {
+		var out strings.Builder
+		n, err := io.WriteString(Printable(&out), in)
+		if err != nil || n != len(in) || out.String() != want {
+			t.Errorf("%q: %d, %v, %q, want %q", in, n, err, out.String(), want)
+		}
+	}
+	if _, err := io.WriteString(Printable(failing{}), "lost"); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a writer that fails: %v", err)
+	}
+}
+
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 // newProgram returns a program with the commands greet and grow.
 func newProgram() *cobra.Command {

@@ -35,5 +35,5 @@ func newRoot() *cobra.Command {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	return cli.Execute(ctx, newRoot(), args, out)
+	return cli.Execute(ctx, newRoot(), args, cli.Printable(out))
 }
