@@ -80,6 +80,7 @@ type Device struct {
 	drop       source.Drop
 	watchers   watchers
 	census     census.Taker
+	placing    chan struct{} // holds a token while Placement is at work
 	history    *history.Log
 
 	// freeMu guards free and orders: for the request that is being answered, and for
@@ -117,6 +118,7 @@ func New(o Options) *Device {
 			Time:  cmp.Or(o.Drop.Time, DefaultDropTime),
 		},
 		history: o.History,
+		placing: make(chan struct{}, 1),
 	}
 	if d.lg == nil {
 		d.lg = zap.NewNop()

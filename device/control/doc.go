@@ -12,6 +12,8 @@
 //	DELETE /v1/programs/{digest}             has the guest take a program out of use
 //	GET /v1/census    a census.Census: what the guest uses its memory for. With
 //	                  ?from=guest it is the guest that counts, by a program of the host
+//	GET /v1/placement where the guest's memory is, and its ranges by how soon they are
+//	                  worth moving: a placement.Memory, and placement.Ranges a line
 //	GET /metrics      Prometheus text format
 //
 // The permissions of the socket decide who may connect. A client can switch the
@@ -26,6 +28,7 @@ import (
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/placement"
 )
 
 // Device is what the server needs of a device.
@@ -36,6 +39,9 @@ type Device interface {
 	SetCache(policy string) error
 	Census(ctx context.Context) (*census.Census, error)
 	GuestCensus(ctx context.Context) (*census.Census, error)
+	Placement(
+		ctx context.Context, begin func(*placement.Memory) error, each func(placement.Ranges) error,
+	) error
 	History() []device.Migration
 	PushProgram(file []byte, at driver.When) error
 	WithdrawProgram(digest string) error

@@ -80,6 +80,9 @@ func Handler(d Device) http.Handler {
 	mux.HandleFunc("GET /v1/census", func(w http.ResponseWriter, r *http.Request) {
 		takeCensus(w, r, d)
 	})
+	mux.HandleFunc("GET /v1/placement", func(w http.ResponseWriter, r *http.Request) {
+		sendPlacement(w, r, d)
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		DisableCompression: true, // its buffers are many times as large as the text
 	}))

@@ -28,8 +28,8 @@ var ErrOverlap = errors.New("block overlaps an earlier one")
 
 // Range is a run of guest-physical memory in bytes.
 type Range struct {
-	GPA    uint64
-	Length uint64
+	GPA    uint64 `json:"gpa"`
+	Length uint64 `json:"length"`
 }
 
 // End returns the address after the range's last byte.

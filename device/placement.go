@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/device/placement"
+	"github.com/fbpp-project/fbpp/vhostuser"
+)
+
+// Placement says where the guest's memory is, and calls each with the ranges of its classes, in the
+// order in which they are worth moving. A guest whose kernel is not known has one class. It may be
+// called at any time, also during a migration, and one call waits for another. It fails with
+// ErrNoMemory, with an error of begin or each, and when ctx ends.
+func (d *Device) Placement(
+	ctx context.Context, begin func(*placement.Memory) error, each func(placement.Ranges) error,
+) error {
+	select {
+	case d.placing <- struct{}{}:
+		defer func() { <-d.placing }()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for who asks for the placement: %w", context.Cause(ctx))
+	}
+	m := d.retainMemory()
+	if m == nil {
+		return ErrNoMemory
+	}
+	defer m.Release()
+	where := &placement.Memory{PID: os.Getpid()}
+	for _, f := range m.Files() {
+		r, err := region(f)
+		if err != nil {
+			return err
+		}
+		where.Regions = append(where.Regions, r)
+	}
+	all := ranges(m)
+	sets := placement.NewSets(all)
+	if err := d.observer.Sets(ctx, sets); err != nil {
+		if ctx.Err() != nil || errors.Is(err, ErrNoMemory) {
+			return err
+		}
+		where.Why, sets = err.Error(), placement.NewSets(all)
+	}
+	layout, err := placement.Arrange(all, sets, placement.MaxRanges)
+	if err != nil {
+		return err
+	}
+	where.Free = layout.Free()
+	if err := begin(where); err != nil {
+		return err
+	}
+	return layout.Ranges(each)
+}
+
+// retainMemory returns the guest's memory, which the caller releases, or nil.
+func (d *Device) retainMemory() *vhostuser.Memory {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.memory != nil {
+		d.memory.Retain()
+	}
+	return d.memory
+}
+
+func region(f vhostuser.RegionFile) (placement.Region, error) {
+	var s unix.Stat_t
+	if err := unix.Fstat(f.FD, &s); err != nil {
+		return placement.Region{}, fmt.Errorf("look at the file of guest memory: %w", err)
+	}
+	return placement.Region{
+		GPA: f.Addr, Length: f.Size, FD: f.FD, Offset: f.Offset, Device: s.Dev, Inode: s.Ino,
+	}, nil
+}
