@@ -157,6 +157,8 @@ lint_patch() {
 	local file=$1 name
 	name=$(basename "$file")
 	[[ $name =~ ^[0-9]{4}-[A-Za-z0-9._-]+\.patch$ ]] || die "$name: bad file name"
+	grep -qxF 'From: fbpp project <fbpp@fbpp-project.github.io>' "$file" ||
+		die "$name: its author is another than of the other patches"
 	grep -qE '^Subject: \[PATCH\] [^ :]+.*: ' "$file" ||
 		die "$name: subject must be '[PATCH] area: what', without n/m"
 	grep -qE '^Upstream: (https?://|N/A \(.+\)$)' "$file" ||
