@@ -54,7 +54,7 @@ test: machine lint generate-check qemu-build test-unit test-introspect test-e2e 
 .PHONY: test-unit
 test-unit: go ## tests that need no guest, with the race detector, and the seeds of the fuzzers
 	@others=$$(go list $(E2E) $(INTROSPECT) $(BOOT)); \
-		go test -race $$(go list ./... | grep -vxF "$$others")
+		go test -race -timeout 30m $$(go list ./... | grep -vxF "$$others")
 
 .PHONY: test-e2e
 test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live migrations

@@ -41,7 +41,7 @@ func TestNoAnswerInTimeEndsTheRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := mustBoot(t, device.Options{})
 			m.hello(protocol.StatusOK, 0)
-			m.request(50 * time.Millisecond)
+			m.request(2 * time.Second)
 			e := m.expectEvent(protocol.EventReportFree)
 			if started {
 				m.post(startedMessage(e.Generation))

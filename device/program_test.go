@@ -240,10 +240,11 @@ func TestInjectionThatFailsIsNotWaitedFor(t *testing.T) {
 	t.Run("the driver says nothing more", func(t *testing.T) {
 		m := mustBoot(t, device.Options{})
 		m.takePrograms(protocol.StatusOK)
-		_, file := mustProgram(t, 1, 3000)
+		b, file := mustProgram(t, 1, 3000)
 		m.must(m.dev.PushProgram(file, driver.AtMigration))
-		m.request(2 * time.Second)
+		m.request(4 * time.Second)
 		m.expectProgramEvent(protocol.EventOffer)
+		m.tell(b, protocol.ProgramLoading, "") // or it would be given up as silent
 		e := m.expectProgramEvent(protocol.EventReportFree)
 		m.post(last(e.Nonce, protocol.MakeRecord(512, 9)))
 		if status, _ := m.answer(); status != protocol.AnswerOK {

@@ -182,7 +182,7 @@ func TestThePolicyChoosesTheSources(t *testing.T) {
 		t.Run(string(policy), func(t *testing.T) {
 			m := mustBoot(t, device.Options{Source: policy})
 			m.hello(protocol.StatusOK, 0)
-			m.request(300 * time.Millisecond)
+			m.request(patience) // a silent driver is given up after a quarter
 			m.expect(want.status)
 			if why := m.dev.Status().Last.Why; !strings.HasPrefix(why, want.why) {
 				t.Errorf("why is %q", why)

@@ -44,14 +44,14 @@ func pager(base string) error {
 			heldUp = err
 		}
 		ready := []unix.PollFd{{Fd: 5, Events: unix.POLLIN}}
-		if n, _ := unix.Poll(ready, 5000); n == 0 {
+		if n, _ := unix.Poll(ready, 15000); n == 0 {
 			heldUp = errors.New("the process stands still while a page is missing")
 		} else if _, err := collected.Read(make([]byte, 1)); err != nil {
 			heldUp = err
 		}
 		return arrived(off)
 	}
-	return errors.Join(vhosttest.ServeFaults(3, 4, at, contents, time.Second), heldUp)
+	return errors.Join(vhosttest.ServeFaults(3, 4, at, contents, 5*time.Second), heldUp)
 }
 
 // arrived returns the content of the page at off once it has arrived.

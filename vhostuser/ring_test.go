@@ -261,10 +261,10 @@ func TestInterruptsAreSuppressedOnRequest(t *testing.T) {
 		v.start()
 		q := v.queues[0]
 		in, out := v.request("quiet")
+		q.SetNoInterrupt(true) // before the device looks for the first time
+		q.Call.Clear()
 		_, err := q.Add(in, out)
 		must(t, err)
-		q.SetNoInterrupt(true)
-		q.Call.Clear()
 		must(t, q.Kick.Raise())
 		eventually(t, "used", func() bool { return q.UsedIdx() == 1 })
 		must(t, v.f.Barrier())

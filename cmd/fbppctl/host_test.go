@@ -61,12 +61,12 @@ func TestAStoppedFBPPDIsListed(t *testing.T) {
 	dir, _ := mustHost(t, "vm1")
 	mustStallAt(t, host(dir).socket("vm2"))
 	var out strings.Builder
-	err := run(t.Context(), []string{"list", "--run-dir", dir, "--timeout=50ms"}, &out)
+	err := run(t.Context(), []string{"list", "--run-dir", dir, "--timeout=2s"}, &out)
 	if err == nil || !strings.Contains(err.Error(), "1 of 2 did not answer") {
 		t.Errorf("got %v", err)
 	}
 	if !strings.Contains(out.String(), "vm1  enabled") ||
-		!strings.Contains(out.String(), "fbppd does not answer within 50ms") {
+		!strings.Contains(out.String(), "fbppd does not answer within 2s") {
 		t.Errorf("got\n%s", out.String())
 	}
 }

@@ -142,7 +142,7 @@ func TestNoCommandWaitsForever(t *testing.T) {
 	}
 }
 
-// late is an output that fails at the second status of a watch.
+// late is an output that fails at the second status of a watch, each of which is a line of JSON.
 type late struct{ states int }
 
 func (l *late) Write(p []byte) (int, error) {
@@ -153,11 +153,11 @@ func (l *late) Write(p []byte) (int, error) {
 }
 
 func TestAWatchOutlastsTheTimeout(t *testing.T) {
-	path, timeout := mustServe(t), 500*time.Millisecond
+	path, timeout := mustServe(t), 2*time.Second
 	time.AfterFunc(2*timeout, func() {
 		_ = run(t.Context(), []string{"--control-path", path, "disable"}, &strings.Builder{})
 	})
-	args := []string{"--control-path", path, "--timeout", timeout.String(), "watch"}
+	args := []string{"--control-path", path, "--timeout", timeout.String(), "--json", "watch"}
 	err := run(t.Context(), args, new(late))
 	if !errors.Is(err, errFull) {
 		t.Fatalf("got %v, want the second state", err)

@@ -48,7 +48,7 @@ func mustCollect(t *testing.T, e exporter) string {
 func TestOneExporterForAllMachines(t *testing.T) {
 	dir, ends := mustHost(t, "vm1", "vm2")
 	mustStallAt(t, host(dir).socket("vm3"))
-	e := exporter{host(dir), 200 * time.Millisecond}
+	e := exporter{host(dir), 2 * time.Second}
 	text := mustCollect(t, e)
 	for _, want := range []string{
 		`fbpp_up label:{name:"vm" value:"vm1"} gauge:{value:1}`,

@@ -39,7 +39,7 @@ func TestNoVisitAfterTheLimit(t *testing.T) {
 	var visits int
 	v.run(func(int) {
 		visits++
-		time.Sleep(50 * time.Millisecond) // past the limit
+		time.Sleep(time.Second) // past the limit
 	})
 	first := visits
 	v.turn <- struct{}{} // when the thread has ended

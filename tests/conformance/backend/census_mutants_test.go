@@ -78,7 +78,7 @@ func (m *censusMutant) GuestCensus(ctx context.Context) (*census.Census, error) 
 	m.open = true
 	m.send(e)
 	m.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	select {
 	case r := <-m.answers:
@@ -121,7 +121,7 @@ func TestDefectsInCensusesAreFound(t *testing.T) {
 				c.mutant(m)
 				config := backend.Config{
 					SocketPath: serve(t, m.device()), Profile: backend.FreePage(),
-					Patience: time.Second, ControlPath: serveControl(t, m),
+					Patience: patienceFor(outcome), ControlPath: serveControl(t, m),
 				}
 				if r := results(t, config, rule)[rule]; r.Outcome != outcome {
 					t.Errorf("%s: %v %s", rule, r.Outcome, r.Detail)

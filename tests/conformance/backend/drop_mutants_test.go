@@ -4,7 +4,6 @@ package backend_test
 
 import (
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -39,7 +38,7 @@ func TestDefectsInDroppingCacheAreFound(t *testing.T) {
 				kick(q)
 			}
 			c := backend.Config{
-				SocketPath: serve(t, d), Profile: backend.FreePage(), Patience: time.Second,
+				SocketPath: serve(t, d), Profile: backend.FreePage(), Patience: patienceFor(tc.want),
 			}
 			for id, r := range results(t, c, tc.rules) {
 				if r.Outcome != tc.want {

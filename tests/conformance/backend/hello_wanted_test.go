@@ -5,7 +5,6 @@ package backend_test
 import (
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -33,7 +32,9 @@ func TestHelloThatIsWanted(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			path := serve(t, silentIn(tc.silent))
-			c := backend.Config{SocketPath: path, Profile: backend.FreePage(), Patience: time.Second}
+			c := backend.Config{
+				SocketPath: path, Profile: backend.FreePage(), Patience: patienceFor(tc.want),
+			}
 			for id, r := range results(t, c, tc.rules) {
 				if r.Outcome != tc.want && r.Outcome != report.Skip {
 					t.Errorf("%s: %v %s", id, r.Outcome, r.Detail)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -68,7 +67,7 @@ func TestDefectsOfTheSerialPortAreFound(t *testing.T) {
 			})
 			c := backend.Config{
 				SocketPath: serve(t, d.VhostUser()), Profile: backend.FreePage(),
-				Patience: time.Second, AgentPath: filepath.Join(t.TempDir(), "agent"),
+				Patience: patienceFor(tc.want), AgentPath: filepath.Join(t.TempDir(), "agent"),
 			}
 			l, err := net.Listen("unix", c.AgentPath)
 			if err != nil {

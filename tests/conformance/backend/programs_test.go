@@ -204,13 +204,13 @@ func TestDefectsInDataAreFound(t *testing.T) {
 		t.Run(answers, func(t *testing.T) {
 			t.Parallel()
 			m := &programMutant{data: data}
-			config := backend.Config{
-				SocketPath: serve(t, m.device()), Profile: backend.FreePage(),
-				Patience: time.Second, ControlPath: serveControl(t, m),
-			}
 			want := report.Fail
 			if answers == "" { // the mutant itself has no other defect
 				want = report.Pass
+			}
+			config := backend.Config{
+				SocketPath: serve(t, m.device()), Profile: backend.FreePage(),
+				Patience: patienceFor(want), ControlPath: serveControl(t, m),
 			}
 			const rule = "FBPP-PROG-6"
 			if r := results(t, config, rule)[rule]; r.Outcome != want {

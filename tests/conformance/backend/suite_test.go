@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/tests/conformance/backend"
 	"github.com/fbpp-project/fbpp/tests/conformance/report"
@@ -26,6 +27,18 @@ func results(t testing.TB, c backend.Config, patterns ...string) map[string]repo
 		t.Fatal(err)
 	}
 	return found
+}
+
+// long is for a backend that keeps a rule, which shows as soon as it can.
+const long = 10 * time.Second
+
+// patienceFor is how long to wait for a backend that should have this outcome: one that breaks a
+// rule may show it by what never comes.
+func patienceFor(want report.Outcome) time.Duration {
+	if want == report.Pass {
+		return long
+	}
+	return time.Second
 }
 
 // expect fails unless each rule was kept or skipped. The reason for a skip must contain one

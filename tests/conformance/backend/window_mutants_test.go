@@ -290,7 +290,7 @@ func TestDefectsOfTheFreePageDeviceAreFoundByTheirRules(t *testing.T) {
 			}
 			want := report.Fail
 			if m.proxy == nil { // changes nothing: every rule of the window is kept
-				m.proxy, want = relay{}.between, report.Pass
+				m.proxy, want, c.Patience = relay{}.between, report.Pass, long
 				m.rules = rules("FBPP-WIN-[1-9]", "FBPP-WIN-1[01]", "FBPP-REP-*", "FBPP-MSG-*")
 			}
 			c.SocketPath = serveMutant(t, c.SocketPath, m.proxy())

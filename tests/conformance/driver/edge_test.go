@@ -119,7 +119,7 @@ func TestSuiteWithAnInvalidSocketPath(t *testing.T) {
 
 // When the frontend disconnects and does not come back, the suite ends.
 func TestFrontendThatLeaves(t *testing.T) {
-	hurry := func(c *driver.Config) { c.Wait = time.Second }
+	hurry := func(c *driver.Config) { c.Wait = 5 * time.Second }
 	results, err := examine(t, "leaves", acceptedByQEMU, hurry)
 	if err != nil {
 		t.Fatal(err)

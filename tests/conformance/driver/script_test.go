@@ -423,7 +423,10 @@ func (s *script) meddle() {
 		// The device must have read the message before, or it cannot see the change.
 		if time.Since(s.lastSent) > 20*time.Millisecond {
 			for _, slot := range s.inFlight {
-				s.memory.Write(slot+protocol.HeaderSize, []byte{0})
+				h, err := protocol.DecodeHeader(s.memory.Read(slot, protocol.HeaderSize))
+				if err == nil && h.Type == protocol.MessageReport { // others break other rules
+					s.memory.Write(slot+protocol.HeaderSize, []byte{0})
+				}
 			}
 		}
 	}

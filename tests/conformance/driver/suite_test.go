@@ -27,12 +27,15 @@ func examine(
 			listening <- struct{}{}
 		}
 	}
+	if f == "stops the guest" {
+		c.Quiet = driver.DefaultQuiet // it needs the time to do so
+	}
 	for _, f := range change {
 		f(&c)
 	}
 	g := &guest{t: t, path: c.SocketPath, fault: f, features: features}
 	c.Control = driver.Control{Pause: g.pause, Resume: g.resume, Restart: g.restart}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
 	results := make(map[string]report.Result)

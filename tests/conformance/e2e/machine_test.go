@@ -19,7 +19,7 @@ import (
 )
 
 // hangTimeout is the longest time that one test may take.
-const hangTimeout = 4 * time.Minute
+const hangTimeout = 10 * time.Minute
 
 // parts is what all tests share: the patched QEMU, guest kernels and our programs.
 var parts *lab.Lab

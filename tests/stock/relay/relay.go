@@ -120,7 +120,7 @@ func (r *Relay) serve(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("accept frontend: %w", err)
 		}
-		if err := r.connect(ctx, conn); err != nil && ctx.Err() == nil {
+		if err := r.connect(ctx, conn); err != nil {
 			r.mu.Lock()
 			r.failed = errors.Join(r.failed, err)
 			r.mu.Unlock()
@@ -136,6 +136,9 @@ func (r *Relay) connect(ctx context.Context, conn *net.UnixConn) error {
 	}
 	defer front.Close()
 	other, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: r.backend, Net: "unix"})
+	if err != nil && ctx.Err() != nil {
+		return nil // both are being closed
+	}
 	if err != nil {
 		return fmt.Errorf("connect to backend: %w", err)
 	}
