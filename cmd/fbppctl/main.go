@@ -28,8 +28,8 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		statusCommand(t), switchCommand(t, true), switchCommand(t, false), cacheCommand(t),
 		watchCommand(t), checkCommand(t), listCommand(t), historyCommand(t), censusCommand(t),
-		estimateCommand(t), metricsCommand(t), libvirtCommand(t), programCommand(t),
-		reportCommand(t),
+		estimateCommand(t), localiseCommand(t), metricsCommand(t), libvirtCommand(t),
+		programCommand(t), reportCommand(t),
 	)
 	return root
 }

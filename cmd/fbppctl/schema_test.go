@@ -12,12 +12,14 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
+	"github.com/fbpp-project/fbpp/cmd/fbppctl/localise"
 	"github.com/fbpp-project/fbpp/cmd/fbppctl/report"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/census"
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/introspect/pages"
 	"github.com/fbpp-project/fbpp/device/observer"
+	"github.com/fbpp-project/fbpp/device/placement"
 	"github.com/fbpp-project/fbpp/device/source"
 )
 
@@ -97,6 +99,11 @@ func TestFullDocumentsKeepTheirSchemas(t *testing.T) {
 		{"history", func() error { return asJSON.show(&out, full.Migration, nil) }},
 		{"census", func() error { return asJSON.show(&out, counted, nil) }},
 		{"estimate", func() error { return asJSON.show(&out, counted.Estimate(1, 10), nil) }},
+		{"localise", func() error {
+			r := &localise.Result{Node: 1, Free: 1, Seconds: 0.5, Why: "why",
+				Classes: map[placement.Class]localise.Counts{placement.Hot: {Moved: 1}, placement.Cold: {}}}
+			return asJSON.show(&out, r, nil)
+		}},
 		{"report", func() error {
 			doc := newReport(full, []device.Migration{*full.Migration})
 			doc.VM.Memory = []report.Memory{{Type: "memfd"}}

@@ -91,7 +91,7 @@ expect_none "programs without --version" without_version
 expect_none "commit subjects of more than 72 characters" long_subjects
 shellcheck -xa "${scripts[@]}" || failed=1
 go vet ./... || failed=1
-go vet -tags=guest ./driver-ebpf/... || failed=1
+go vet -tags=guest ./driver-ebpf/... ./cmd/fbppctl/localise || failed=1
 go vet -tags=aarch64,secureboot ./tests/e2e || failed=1
 go vet -tags=series ./tests/bare || failed=1
 GOARCH=arm64 go vet -tags=guest ./driver-ebpf/... ./cmd/fbpp-agent || failed=1
