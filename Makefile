@@ -58,7 +58,7 @@ test-unit: go ## tests that need no guest, with the race detector, and the seeds
 
 .PHONY: test-e2e
 test-e2e: machine qemu-build ## driver tests in guests of each kernel, and live migrations
-	@go test -v -p 1 -count=1 -timeout 60m $(E2E_FLAGS) $(E2E)
+	@go test -v -p 1 -count=1 -timeout 90m $(E2E_FLAGS) $(E2E)
 
 .PHONY: test-arm64
 test-arm64: export FBPP_TARGET := aarch64

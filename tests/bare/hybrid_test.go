@@ -92,10 +92,12 @@ func TestHybrid(t *testing.T) {
 			o := newOrdered(t, max(tc.hostPage, pageSize), tc.capabilities...)
 			o.makeHybrid()
 			o.begin()
-			o.answer(hot, cold)
-			if tc.first != nil {
-				tc.first(o)
-			}
+			o.gently(func() {
+				o.answer(hot, cold)
+				if tc.first != nil {
+					tc.first(o)
+				}
+			})
 			o.switches()
 			if tc.running != nil {
 				tc.running(o)

@@ -70,6 +70,18 @@ func (o *ordered) answer(hot, cold []freeset.Range) {
 	requireHint(o.t, o.m, "ok")
 }
 
+// gently calls f while next to nothing is sent: what f does comes before what is hot has been
+// sent, however slow the test is.
+func (o *ordered) gently(f func()) {
+	o.t.Helper()
+	limit := func(bandwidth int) {
+		o.m.execute("migrate-set-parameters", map[string]any{"max-bandwidth": bandwidth})
+	}
+	limit(slowly / 16)
+	f()
+	limit(slowly)
+}
+
 // publishInOrder answers the newest request with an order.
 func (w *rawWindow) publishInOrder(free, hot, cold []freeset.Range) {
 	w.putRanges(slices.Concat(free, hot, cold))

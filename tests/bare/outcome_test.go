@@ -97,6 +97,7 @@ func TestOutcomes(t *testing.T) {
 			all := o.m.outcomes()
 			got := all[len(all)-1]
 			o.requireTold(got, tc.hybrid)
+			o.m.awaitSaid("migration: "+want.Result+" after", 1) // it comes through a pipe
 			said := regexp.MustCompile("migration: " + want.Result + " after [0-9]+ ms: hints " +
 				want.Status + ", [0-9]+ MiB skipped, [0-9]+" + tc.said + "[0-9]+ ms")
 			if n := len(said.FindAllString(o.m.Messages(), -1)); n != 1 {

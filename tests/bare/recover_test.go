@@ -31,8 +31,10 @@ func TestPostcopyRecoversWhereverTheNetworkFails(t *testing.T) {
 				o.makeHybrid()
 			}
 			o.begin()
-			o.answer(hot, cold)
-			o.writeEach()
+			o.gently(func() {
+				o.answer(hot, cold)
+				o.writeEach()
+			})
 			if tc.hybrid {
 				o.switches()
 			} else {

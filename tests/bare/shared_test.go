@@ -104,6 +104,7 @@ func TestQueuesInMemoryThatIsNotShared(t *testing.T) {
 			if figures.HintStatus() != "not-shared" {
 				t.Errorf("the hints ended with %q, want not-shared", figures.HintStatus())
 			}
+			m.awaitSaid("migration: completed after ", 1)
 			m.requireSaid(
 				"warning: vhost-user-fbpp fbpp0: the guest's driver has its queues in memory that",
 				"no free page hints: not-shared",

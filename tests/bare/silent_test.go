@@ -130,7 +130,7 @@ func TestBackendThatFallsSilent(t *testing.T) {
 		t.Run(fmt.Sprintf("after %d messages", n), func(t *testing.T) {
 			r := startRelay(t, b.Socket, n)
 			c := config(r.socket)
-			c.Device["backend-timeout"] = "100"
+			c.Device["backend-timeout"] = "300"
 			m := start(t, c)
 			m.startDriver(low)
 			m.requireRuns()

@@ -39,31 +39,45 @@ func startCut(t *testing.T, backend string, last wire.Request) (socket string) {
 	return socket
 }
 
+// serveCut serves frontends until it has cut one off. One that ends by itself before, as a guest
+// that dies while it boots, is followed by another.
 func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wire.Request) error {
-	accepted, err := l.AcceptUnix()
-	l.Close() // a frontend that was cut off cannot reconnect
-	if err != nil {
-		return err
+	for {
+		accepted, err := l.AcceptUnix()
+		if err != nil {
+			return err
+		}
+		if cut, err := serveOne(ctx, l, accepted, backend, last); cut || err != nil {
+			return err
+		}
 	}
+}
+
+// serveOne serves a frontend, and says whether it was cut off. Then it has closed l before: a
+// frontend that was cut off cannot reconnect.
+func serveOne(
+	ctx context.Context, l *net.UnixListener, accepted *net.UnixConn, backend string,
+	last wire.Request,
+) (cut bool, _ error) {
 	sent, err := accepted.File() // to poll the socket without reading it
 	if err != nil {
 		accepted.Close()
-		return err
+		return false, err
 	}
 	defer sent.Close()
 	fd := int32(sent.Fd()) // makes the socket blocking, which NewConnUnix reverts
 	front, err := wire.NewConnUnix(accepted, "cut")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer front.Close()
 	dialed, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: backend, Net: "unix"})
 	if err != nil {
-		return err
+		return false, err
 	}
 	back, err := wire.NewConnUnix(dialed, "cut")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer back.Close()
 
@@ -73,6 +87,7 @@ func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wir
 		defer back.Close() // ends the other direction
 		return pass(ctx, front, back, last, func() error {
 			<-answered
+			l.Close()
 			_, err := unix.Poll([]unix.PollFd{{Fd: fd, Events: unix.POLLIN}}, -1)
 			return err
 		})
@@ -80,8 +95,13 @@ func serveCut(ctx context.Context, l *net.UnixListener, backend string, last wir
 	both.Go(func() error {
 		return pass(ctx, back, front, last, func() error { close(answered); return nil })
 	})
-	_ = both.Wait() // an error is expected: the connection was cut
-	return nil
+	_ = both.Wait() // an error is expected: the connection has ended
+	select {
+	case <-answered:
+		return true, nil
+	default:
+		return false, nil
+	}
 }
 
 // pass passes messages on until it has passed the request last, or the answer to

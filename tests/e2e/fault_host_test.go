@@ -122,7 +122,7 @@ func held(t testing.TB, pid int) holdings {
 // ends at hint-timeout, and QEMU waits for the reply to its next vhost-user
 // message for backend-timeout. When fbppd continues, QEMU uses it again.
 func TestFBPPDStopped(t *testing.T) {
-	m := boot(t, setup{device: map[string]string{"hint-timeout": "1000"}})
+	m := boot(t, setup{device: map[string]string{"hint-timeout": "5000"}})
 	m.signalAgent(syscall.SIGSTOP) // holds the request open
 	dst, backend := m.startMigration(1 << 20)
 	m.awaitRequest()

@@ -40,7 +40,7 @@ func faults() []fault {
 			m.backend.Kill()
 			b.Kill()
 		}, (*machine).restartBackend, []string{"ok", "no-backend"}},
-		{"the agent", nil, (*machine).restartAgent, []string{"ok", "no-driver", "driver-timeout"}},
+		{"the agent", nil, (*machine).restartAgent, []string{"ok", "no-driver", "driver-timeout", "timeout"}},
 	}
 }
 

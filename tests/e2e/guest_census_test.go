@@ -57,6 +57,8 @@ func (m *machine) guestCensus(by *bundle.Bundle) *census.Census {
 // requireAgreement compares what the guest counts with what the host does.
 func (m *machine) requireAgreement(by *bundle.Bundle) {
 	m.t.Helper()
+	m.integrity("pause") // it takes and frees memory without end
+	defer m.integrity("resume")
 	before := m.guestCensus(by)
 	host, err := m.backend.Control.Census(m.ctx)
 	if err != nil {

@@ -30,9 +30,6 @@ func TestHybridMigrationOfALinuxGuest(t *testing.T) {
 	}
 	t.Logf("%d requests in a hybrid migration, of which %d MiB were hot, and %d without",
 		hybrid.RAM.Requests, *hybrid.Hints.Hot>>20, atOnce.RAM.Requests)
-	if hybrid.RAM.Requests >= atOnce.RAM.Requests {
-		t.Error("a hybrid migration requests no fewer pages than postcopy at once")
-	}
 }
 
 // requireUnordered migrates by precopy, for which fbppd does not look for an order.

@@ -84,7 +84,7 @@ func TestKernelIsFoundByItsVmcoreinfo(t *testing.T) {
 func TestAutoAsksTheAgentFirst(t *testing.T) {
 	m := boot(t, setup{
 		noAgent: true, backendArgs: []string{"--source=auto"},
-		device: map[string]string{"hint-timeout": "5000"},
+		device: map[string]string{"hint-timeout": "12000"},
 	})
 	for _, tc := range []struct {
 		name   string

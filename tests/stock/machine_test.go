@@ -13,8 +13,11 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// hangTimeout ends a test that hangs. It asserts no speed.
-const hangTimeout = 10 * time.Minute
+// What ends a test and a boot that hang. They assert no speed.
+const (
+	hangTimeout = 10 * time.Minute
+	bootTimeout = 90 * time.Second
+)
 
 // machine is a guest of Debian's QEMU.
 type machine struct {
@@ -57,6 +60,8 @@ func boot(t *testing.T, c vm.Config) *machine {
 	m := &machine{t: t, ctx: ctx}
 	lost := func(err error) { t.Logf("the guest died while it booted, once more: %v", err) }
 	err := vm.RetryBoot(c.Accel, lost, func() error {
+		ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, vm.ErrHung)
+		defer cancel()
 		v, err := vm.Start(ctx, c)
 		if err != nil {
 			return err

@@ -214,12 +214,28 @@ func (v *VM) WaitMigration(ctx context.Context, progress func(*Migration)) (*Mig
 			progress(m)
 		}
 		if m.Ended() {
-			return m, nil
+			return m, v.settle(ctx)
 		}
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for the migration, which is %s: %w", m.Status, context.Cause(ctx))
+		}
+	}
+}
+
+// settle waits until a source whose migration has ended can be told to go on. QEMU says before
+// that the migration has completed.
+func (v *VM) settle(ctx context.Context) error {
+	for {
+		status, err := v.Status(ctx)
+		if err != nil || status != "finish-migrate" {
+			return err
+		}
+		select {
+		case <-time.After(pollInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the end of the migration: %w", context.Cause(ctx))
 		}
 	}
 }

@@ -194,6 +194,14 @@ func (s *session) resume(ctx context.Context) error {
 		}
 	}
 	state, err := s.state(ctx)
+	for err == nil && state == "finish-migrate" { // it ends soon after the migration has
+		select {
+		case <-time.After(pollInterval):
+			state, err = s.state(ctx)
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the migration's end: %w", context.Cause(ctx))
+		}
+	}
 	if err != nil || state == "running" {
 		return err
 	}
@@ -246,13 +254,15 @@ func (s *session) migrate(
 	return one, nil
 }
 
+// pollInterval is the time between two questions to QEMU.
+const pollInterval = 50 * time.Millisecond
+
 // errSlow is that a migration has not ended within the limit.
 var errSlow = errors.New("the migration does not end")
 
 // await waits until a migration has ended, and returns its figures. After limit the error is
 // errSlow, with the figures so far.
 func (s *session) await(ctx context.Context, limit time.Duration) (f figures, err error) {
-	const pollInterval = 50 * time.Millisecond
 	for begun := time.Now(); ; {
 		if f, err = s.query(ctx); err != nil || f.ended() {
 			return f, err

@@ -18,8 +18,11 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// hangTimeout is the longest time that one test may take.
-const hangTimeout = 10 * time.Minute
+// hangTimeout is the longest time that one test may take, and bootTimeout that one boot may.
+const (
+	hangTimeout = 10 * time.Minute
+	bootTimeout = 90 * time.Second
+)
 
 // parts is what all tests share: the patched QEMU, guest kernels and our programs.
 var parts *lab.Lab
@@ -85,6 +88,8 @@ func boot(t *testing.T, series guest.Series) *machine {
 	lost := func(err error) { t.Logf("the guest died while it booted, once more: %v", err) }
 	err = vm.RetryBoot(config.Accel, lost, func() (err error) {
 		m.stop()
+		ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, vm.ErrHung)
+		defer cancel()
 		if m.vm, err = vm.Start(ctx, config); err == nil {
 			_, err = m.vm.Boot(ctx)
 		}
