@@ -73,12 +73,7 @@ func TestTwoVMsNeverRunOnOnePool(t *testing.T) {
 		requireNoStart(t, onPool(pool, "second", lease), pool, held)
 	}
 	requireNoStart(t, onPool(pool, "second", "off"), pool, "lease=on")
-	larger := onPool(pool, "second", "on")
-	larger.MemoryMiB = 128
-	larger.Memory = []string{
-		"memory-backend-file,id=ram,size=128M,share=on,lease=on,mem-path=" + pool,
-	}
-	requireNoStart(t, larger, pool)
+	requireNoStart(t, sized(onPool(pool, "second", "on"), 128, pool, "on"), pool)
 
 	// Nor does one whose memory a migration would overwrite.
 	dst := startIncoming(t, onPool(pool, "second", "on"))

@@ -32,10 +32,16 @@ func newPool(t testing.TB) string {
 // onPool is a VM on a pool. The lease is on, off or force.
 func onPool(pool, name, lease string) vm.Config {
 	c := config("")
-	c.Memory = []string{
-		"memory-backend-file,id=ram,size=64M,share=on,mem-path=" + pool + ",lease=" + lease,
-	}
 	c.Options = []string{"-name", name}
+	return sized(c, c.MemoryMiB, pool, lease)
+}
+
+// sized gives a VM on a pool that much memory, in MiB.
+func sized(c vm.Config, mib int, pool, lease string) vm.Config {
+	c.MemoryMiB = mib
+	c.Memory = []string{fmt.Sprintf(
+		"memory-backend-file,id=ram,size=%dM,share=on,mem-path=%s,lease=%s", mib, pool, lease,
+	)}
 	return c
 }
 
