@@ -6,10 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/placement"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
@@ -27,20 +27,10 @@ func (d *Device) Placement(
 	case <-ctx.Done():
 		return fmt.Errorf("wait for who asks for the placement: %w", context.Cause(ctx))
 	}
-	m := d.retainMemory()
-	if m == nil {
-		return ErrNoMemory
+	where, all, err := d.whereMemoryIs()
+	if err != nil {
+		return err
 	}
-	defer m.Release()
-	where := &placement.Memory{PID: os.Getpid()}
-	for _, f := range m.Files() {
-		r, err := region(f)
-		if err != nil {
-			return err
-		}
-		where.Regions = append(where.Regions, r)
-	}
-	all := ranges(m)
 	sets := placement.NewSets(all)
 	if err := d.observer.Sets(ctx, sets); err != nil {
 		if ctx.Err() != nil || errors.Is(err, ErrNoMemory) {
@@ -48,10 +38,7 @@ func (d *Device) Placement(
 		}
 		where.Why, sets = err.Error(), placement.NewSets(all)
 	}
-	layout, err := placement.Arrange(all, sets, placement.MaxRanges)
-	if err != nil {
-		return err
-	}
+	layout := placement.Arrange(all, sets, placement.MaxRanges)
 	where.Free = layout.Free()
 	if err := begin(where); err != nil {
 		return err
@@ -59,14 +46,23 @@ func (d *Device) Placement(
 	return layout.Ranges(each)
 }
 
-// retainMemory returns the guest's memory, which the caller releases, or nil.
-func (d *Device) retainMemory() *vhostuser.Memory {
+// whereMemoryIs returns where the guest's memory is, and its ranges. It keeps none of it: who uses
+// the files has to see whether they are still the same.
+func (d *Device) whereMemoryIs() (*placement.Memory, []freeset.Range, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.memory != nil {
-		d.memory.Retain()
+	if d.memory == nil {
+		return nil, nil, ErrNoMemory
 	}
-	return d.memory
+	where := new(placement.Memory)
+	for _, f := range d.memory.Files() {
+		r, err := region(f)
+		if err != nil {
+			return nil, nil, err
+		}
+		where.Regions = append(where.Regions, r)
+	}
+	return where, ranges(d.memory), nil
 }
 
 func region(f vhostuser.RegionFile) (placement.Region, error) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"testing"
 
@@ -33,7 +32,7 @@ func TestPlacementOfAGuestThatIsNotLinux(t *testing.T) {
 		return nil
 	})
 	m.must(err)
-	if got.PID != os.Getpid() || got.Why == "" || got.Free != 0 || len(got.Regions) != 2 {
+	if got.Why == "" || got.Free != 0 || len(got.Regions) != 2 {
 		t.Fatalf("the memory is %+v", got)
 	}
 	// The two blocks are one range of guest memory.

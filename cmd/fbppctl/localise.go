@@ -25,9 +25,9 @@ func localiseCommand(t *target) *cobra.Command {
 		Args: cli.NoArgs,
 		Long: `localise moves the memory of a machine that runs to a NUMA node of this host: what is hot
 first, what is cold last, and what the guest calls free not at all. Memory that the guest touches
-for the first time comes from that node from then on. It needs root.
+for the first time comes from that node from then on. The node needs the room. It needs root.
 
-When it is interrupted, what was not moved stays where it is.`,
+When it is interrupted, what was not moved stays where it is. It can be given again.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Node < 0 {
 				return cli.Usagef("--node is required: the number of a NUMA node of this host")
@@ -45,10 +45,9 @@ func (t *target) localise(ctx context.Context, out io.Writer, o localise.Options
 	if !t.flags.Changed("timeout") {
 		t.timeout = censusTimeout
 	}
-	var memory *placement.Memory
-	var ranges []placement.Ranges
+	var vm localise.VM
 	err := t.ask(ctx, func(ctx context.Context, c *control.Client, _ func()) (err error) {
-		memory, ranges, err = c.Placement(ctx)
+		vm.PID, vm.Memory, vm.Ranges, err = c.Placement(ctx)
 		return err
 	})
 	if err != nil {
@@ -59,7 +58,7 @@ func (t *target) localise(ctx context.Context, out io.Writer, o localise.Options
 			fmt.Fprintf(out, "%.1f MiB moved so far\n", mib(r.Total().Moved))
 		}
 	}
-	result, err := localise.Run(ctx, memory, ranges, o)
+	result, err := localise.Run(ctx, vm, o)
 	if err != nil && result.Total() == (localise.Counts{}) {
 		return err
 	}
@@ -77,12 +76,15 @@ func printLocalised(out io.Writer, r *localise.Result) error {
 	row := func(name string, c localise.Counts) {
 		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t\n", name, mib(c.Moved), mib(c.There), mib(c.Left))
 	}
-	for _, class := range []placement.Class{placement.Hot, placement.Other, placement.Cold} {
+	for _, class := range placement.Classes() {
 		row(string(class), r.Classes[class])
 	}
 	row("all", r.Total())
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print what was moved: %w", err)
+	}
+	if r.OnDisk > 0 {
+		fmt.Fprintf(out, "%.1f MiB are in files on a disk, and stay.\n", mib(r.OnDisk))
 	}
 	_, err := fmt.Fprintf(out, "To node %d, in %.1f s. %.1f MiB of the guest's memory are free.\n",
 		r.Node, r.Seconds, mib(r.Free))

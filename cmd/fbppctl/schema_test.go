@@ -100,7 +100,7 @@ func TestFullDocumentsKeepTheirSchemas(t *testing.T) {
 		{"census", func() error { return asJSON.show(&out, counted, nil) }},
 		{"estimate", func() error { return asJSON.show(&out, counted.Estimate(1, 10), nil) }},
 		{"localise", func() error {
-			r := &localise.Result{Node: 1, Free: 1, Seconds: 0.5, Why: "why",
+			r := &localise.Result{Node: 1, Free: 1, OnDisk: 1, Seconds: 0.5, Why: "why",
 				Classes: map[placement.Class]localise.Counts{placement.Hot: {Moved: 1}, placement.Cold: {}}}
 			return asJSON.show(&out, r, nil)
 		}},

@@ -13,8 +13,8 @@ import (
 func TestAGuestOfManyModulesFitsIntoTheUnit(t *testing.T) {
 	const (
 		modules, size = 256, 8 << 30
-		// 192 MiB, and one set of pages. MemoryMax= of contrib/fbppd@.service has two more,
-		// for an order.
+		// 192 MiB, and one set of pages. MemoryMax= of contrib/fbppd@.service has two more
+		// for an order, and three to move the memory.
 		most  = 256 << 20
 		order = 10
 	)

@@ -138,6 +138,10 @@ func (c *Client) do(
 	if err != nil {
 		return nil, fmt.Errorf("ask the device: %w", errors.Unwrap(err))
 	}
+	if resp.StatusCode == http.StatusNotFound {
+		resp.Body.Close()
+		return nil, fmt.Errorf("ask the device: fbppd does not know %s: it is of another version", path)
+	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))

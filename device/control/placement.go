@@ -3,13 +3,20 @@
 package control
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
+	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/placement"
 )
@@ -25,7 +32,11 @@ func sendPlacement(w http.ResponseWriter, r *http.Request, d Device) {
 		begun = true
 		// A client that does not read is disconnected: others wait for it. The error is
 		// ignored: the response writers of tests have no deadlines.
-		_ = conn.SetWriteDeadline(time.Now().Add(patience))
+		limit, _ := ctx.Deadline()
+		if soon := time.Now().Add(patience); soon.Before(limit) {
+			limit = soon
+		}
+		_ = conn.SetWriteDeadline(limit)
 		return enc.Encode(v)
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -39,34 +50,92 @@ func sendPlacement(w http.ResponseWriter, r *http.Request, d Device) {
 	}
 }
 
-// maxPlacement bounds what a client reads of a placement.
-const maxPlacement = 64 << 20
+// What a client takes of a placement: the longest line, and the number of regions.
+const (
+	maxLine    = 1 << 20
+	maxRegions = 4096
+)
 
 // Placement says where the guest's memory is, and returns the ranges of its classes, in the order
-// in which they are worth moving.
-func (c *Client) Placement(ctx context.Context) (*placement.Memory, []placement.Ranges, error) {
-	body, err := c.do(ctx, http.MethodGet, "/v1/placement", nil)
-	if err != nil {
-		return nil, nil, err
+// in which they are worth moving. pid is the process that has the memory's files open, as the
+// kernel says.
+func (c *Client) Placement(
+	ctx context.Context,
+) (pid int, m *placement.Memory, all []placement.Ranges, err error) {
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		pid, err = peer(info.Conn)
+	}}
+	body, asked := c.do(httptrace.WithClientTrace(ctx, trace), http.MethodGet, "/v1/placement", nil)
+	if asked != nil {
+		return 0, nil, nil, asked
 	}
 	defer body.Close()
-	dec := json.NewDecoder(io.LimitReader(body, maxPlacement))
-	m := new(placement.Memory)
-	if err := dec.Decode(m); err != nil {
-		return nil, nil, fmt.Errorf("decode where the guest's memory is: %w", err)
+	if err != nil {
+		return 0, nil, nil, err
 	}
-	var all []placement.Ranges
-	for {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxLine)
+	if m, err = readMemory(lines); err == nil {
+		all, err = readRanges(lines)
+	}
+	return pid, m, all, err
+}
+
+// peer returns the process at the other end of a connection.
+func peer(conn net.Conn) (pid int, _ error) {
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, errors.New("the control socket is no unix socket")
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("ask who serves the control socket: %w", err)
+	}
+	var cred *unix.Ucred
+	var asked error
+	err = raw.Control(func(fd uintptr) {
+		cred, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(err, asked); err != nil {
+		return 0, fmt.Errorf("ask who serves the control socket: %w", err)
+	}
+	return int(cred.Pid), nil
+}
+
+func readMemory(lines *bufio.Scanner) (*placement.Memory, error) {
+	m := new(placement.Memory)
+	if err := readLine(lines, m); err != nil {
+		return nil, fmt.Errorf("read where the guest's memory is: %w", err)
+	}
+	if n := len(m.Regions); n > maxRegions {
+		return nil, fmt.Errorf("the guest's memory is in %d regions, more than any guest has", n)
+	}
+	return m, nil
+}
+
+func readRanges(lines *bufio.Scanner) (all []placement.Ranges, _ error) {
+	for n := 0; ; {
 		var r placement.Ranges
-		if err := dec.Decode(&r); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, nil, fmt.Errorf("decode the guest's memory by class: %w", err)
+		if err := readLine(lines, &r); err != nil {
+			return nil, fmt.Errorf("read the guest's memory by class: %w", err)
 		}
 		if len(r.Ranges) == 0 {
-			return m, all, nil
+			return all, nil
+		}
+		if !slices.Contains(placement.Classes(), r.Class) {
+			return nil, fmt.Errorf("read the guest's memory by class: there is no class %q", r.Class)
+		}
+		if n += len(r.Ranges); n > placement.MaxRanges {
+			return nil, errors.New("read the guest's memory by class: there is no end of it")
 		}
 		all = append(all, r)
 	}
+}
+
+// readLine decodes a line, which has to be there.
+func readLine(lines *bufio.Scanner, v any) error {
+	if !lines.Scan() {
+		return cmp.Or(lines.Err(), io.ErrUnexpectedEOF)
+	}
+	return json.Unmarshal(lines.Bytes(), v)
 }

@@ -3,12 +3,13 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -29,7 +30,7 @@ func (p placed) Placement(
 	_ context.Context, begin func(*placement.Memory) error, each func(placement.Ranges) error,
 ) error {
 	if err := begin(&placement.Memory{
-		PID: 7, Free: 4096, Regions: []placement.Region{{Length: 1 << 20, FD: 3, Inode: 5}},
+		Free: 4096, Regions: []placement.Region{{Length: 1 << 20, FD: 3, Inode: 5}},
 	}); err != nil {
 		return err
 	}
@@ -58,11 +59,11 @@ func serveHTTP(t *testing.T, h http.Handler) *Client {
 func TestAPlacementIsReadAsItWasSent(t *testing.T) {
 	idle := device.New(device.Options{})
 	c := serveHTTP(t, Handler(placed{Device: idle}))
-	m, all, err := c.Placement(t.Context())
+	pid, m, all, err := c.Placement(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.PID != 7 || m.Free != 4096 || len(m.Regions) != 1 || m.Regions[0].Inode != 5 {
+	if pid != os.Getpid() || m.Free != 4096 || len(m.Regions) != 1 || m.Regions[0].Inode != 5 {
 		t.Errorf("the memory is %+v", m)
 	}
 	want := []placement.Ranges{{
@@ -76,30 +77,52 @@ func TestAPlacementIsReadAsItWasSent(t *testing.T) {
 func TestAPlacementThatIsCutShortIsAnError(t *testing.T) {
 	idle := device.New(device.Options{})
 	c := serveHTTP(t, Handler(placed{idle, io.ErrNoProgress}))
-	if _, _, err := c.Placement(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, _, _, err := c.Placement(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %v, want io.ErrUnexpectedEOF", err)
 	}
 }
 
 func TestNoPlacementWithoutAGuest(t *testing.T) {
 	_, c, _ := mustServe(t)
-	_, _, err := c.Placement(t.Context())
+	_, _, _, err := c.Placement(t.Context())
 	if err == nil || !strings.Contains(err.Error(), device.ErrNoMemory.Error()) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// An fbppd that a guest took over may send ranges without end.
+// An fbppd that a guest took over may say what it likes.
 func TestAPlacementIsReadUpToABound(t *testing.T) {
-	c := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, err := io.WriteString(w, "{}\n")
-		line := `{"class":"hot","ranges":[` + strings.Repeat(`{"gpa":1,"length":2},`, 4096)
-		line = strings.TrimSuffix(line, ",") + "]}\n"
-		for err == nil {
-			_, err = fmt.Fprint(w, line)
-		}
-	}))
-	if _, _, err := c.Placement(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("got %v, want io.ErrUnexpectedEOF", err)
+	long := `{"class":"hot","ranges":[` + strings.Repeat(`{"gpa":1,"length":2},`, 4095) +
+		`{"gpa":1,"length":2}]}` + "\n"
+	for name, tc := range map[string]struct {
+		first, more string // more is sent without end
+		want        string
+	}{
+		"ranges without end":   {"{}\n", long, "no end"},
+		"a line without end":   {"{", `"free":1,`, bufio.ErrTooLong.Error()},
+		"too many regions":     {`{"regions":[{}` + strings.Repeat(",{}", 5000) + "]}\n", "", "regions"},
+		"a class that is none": {"{}\n", `{"class":"free","ranges":[{}]}` + "\n", "no class"},
+		"what is no JSON":      {"no\n", "", "invalid character"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, err := io.WriteString(w, tc.first)
+				for err == nil && tc.more != "" {
+					_, err = io.WriteString(w, tc.more)
+				}
+			}))
+			_, _, _, err := c.Placement(t.Context())
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestAnOlderFBPPDIsNamedAsSuch(t *testing.T) {
+	c := serveHTTP(t, http.NotFoundHandler())
+	_, _, _, err := c.Placement(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "another version") {
+		t.Errorf("got %v", err)
 	}
 }

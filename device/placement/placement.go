@@ -7,9 +7,6 @@
 package placement
 
 import (
-	"fmt"
-	"iter"
-
 	"github.com/fbpp-project/fbpp/device/freeset"
 )
 
@@ -22,7 +19,12 @@ const (
 	Hot   Class = "hot"
 	Other Class = "other" // neither hot nor cold, or nothing is known of it
 	Cold  Class = "cold"  // clean page cache that nobody has used for long
+
+	free Class = "free"
 )
+
+// Classes returns the classes in that order.
+func Classes() []Class { return []Class{Hot, Other, Cold} }
 
 // Region is a piece of guest memory, and where it lies: Length bytes from Offset on, in the file
 // that fbppd has open as FD. Device and Inode tell whether that is still the same file.
@@ -37,7 +39,6 @@ type Region struct {
 
 // Memory is where a guest's memory is. Sizes are in bytes.
 type Memory struct {
-	PID     int      `json:"pid"` // of fbppd, which has the files open
 	Regions []Region `json:"regions"`
 	Free    uint64   `json:"free"` // how much is in no class
 	// Why says why nothing is known of the guest's kernel. All memory is Other then.
@@ -51,7 +52,7 @@ type Ranges struct {
 }
 
 // MaxRanges bounds the number of ranges of all classes.
-const MaxRanges = 1 << 18
+const MaxRanges = 1 << 20
 
 // maxBatch is how many ranges come at once.
 const maxBatch = 4096
@@ -65,74 +66,89 @@ func NewSets(memory []freeset.Range) *Sets {
 	return &Sets{freeset.New(memory), freeset.New(memory), freeset.New(memory)}
 }
 
-// Layout is memory in its classes.
+// Layout is memory in its classes. It has the sets that it was made of, and no others: those of
+// a large guest take much memory.
 type Layout struct {
-	hot, other, cold *freeset.Set
-	free             uint64
+	memory []freeset.Range // sorted, and none adjacent
+	sets   *Sets
+	grain  uint64 // frames: smaller ranges of free and of cold memory do not count as such
+	free   uint64 // bytes
 }
 
 // hole is the largest hole between hot frames that is hot, too: 60 KiB.
 const hole = 15
 
-// Arrange puts memory into its classes. Where that makes more than most ranges, it goes by coarser
-// ranges: free and cold ones that are small do not count as such, and larger holes in what is hot
-// are hot. It changes sets.
-func Arrange(memory []freeset.Range, sets *Sets, most int) (*Layout, error) {
-	for grain := uint64(1); ; grain *= 4 {
-		l, err := arrange(memory, sets, grain)
-		if err != nil {
-			return nil, err
+// Arrange puts memory, which is sorted, into its classes. Where that makes more than most ranges,
+// small free and cold ones do not count as such, and larger holes in what is hot are hot. It takes
+// the sets over.
+func Arrange(memory []freeset.Range, sets *Sets, most int) *Layout {
+	l := &Layout{memory: join(memory), sets: sets, grain: 1}
+	for {
+		sets.Hot.CloseHoles(hole + l.grain - 1)
+		if l.measure(most) <= most || l.grain > sets.Free.Capacity() {
+			return l
 		}
-		if l.count(most) <= most || grain > sets.Free.Capacity() {
-			return l, nil
-		}
+		l.grain *= 2
 	}
 }
 
-func arrange(memory []freeset.Range, sets *Sets, grain uint64) (*Layout, error) {
-	l := &Layout{cold: freeset.New(memory), other: freeset.New(memory), hot: sets.Hot}
-	free := freeset.New(memory)
-	all := func(yield func(freeset.Range) bool) {
-		for _, r := range memory {
-			if !yield(r) {
-				return
-			}
+// join joins what is adjacent.
+func join(memory []freeset.Range) (all []freeset.Range) {
+	for _, r := range memory {
+		if n := len(all); n > 0 && all[n-1].End() == r.GPA {
+			all[n-1].Length += r.Length
+			continue
 		}
+		all = append(all, r)
 	}
-	for _, part := range []struct {
-		to   *freeset.Set
-		from iter.Seq[freeset.Range]
-	}{
-		{free, sets.Free.Ranges(grain)}, {l.cold, sets.Cold.Ranges(grain)}, {l.other, all},
-	} {
-		for r := range part.from {
-			b := freeset.Block{First: r.GPA >> freeset.FrameShift, Count: r.Length >> freeset.FrameShift}
-			if _, _, err := part.to.Add([]freeset.Block{b}, true); err != nil {
-				return nil, fmt.Errorf("arrange memory: %w", err)
-			}
-		}
-	}
-	l.hot.CloseHoles(hole * grain)
-	l.hot.Subtract(free)
-	l.cold.Subtract(free)
-	l.cold.Subtract(l.hot)
-	l.other.Subtract(free)
-	l.other.Subtract(l.hot)
-	l.other.Subtract(l.cold)
-	l.free = free.Frames() << freeset.FrameShift
-	return l, nil
+	return all
 }
 
-// count returns the number of ranges, or a number above most.
-func (l *Layout) count(most int) (n int) {
-	for _, set := range []*freeset.Set{l.hot, l.other, l.cold} {
-		for range set.Ranges(1) {
-			if n++; n > most {
-				return n
-			}
+// measure sets l.free, and returns the number of ranges, or a number above most.
+func (l *Layout) measure(most int) (n int) {
+	l.free = 0
+	for class, r := range l.walk {
+		if class == free {
+			l.free += r.Length
+		} else if n++; n > most {
+			break
 		}
 	}
 	return n
+}
+
+// walk yields all memory by address, each part with its class.
+func (l *Layout) walk(yield func(Class, freeset.Range) bool) {
+	// What comes first counts where several are.
+	var cursors [3]*cursor
+	for i, of := range []struct {
+		class Class
+		set   *freeset.Set
+		grain uint64
+	}{{free, l.sets.Free, l.grain}, {Hot, l.sets.Hot, 1}, {Cold, l.sets.Cold, l.grain}} {
+		cursors[i] = newCursor(of.class, of.set.Ranges(of.grain))
+		defer cursors[i].stop()
+	}
+	for _, m := range l.memory {
+		for at := m.GPA; at < m.End(); {
+			class, end := Other, m.End()
+			for _, c := range cursors {
+				if !c.seek(at) {
+					continue
+				}
+				if c.now.GPA > at {
+					end = min(end, c.now.GPA)
+					continue
+				}
+				class, end = c.class, min(end, c.now.End())
+				break
+			}
+			if !yield(class, freeset.Range{GPA: at, Length: end - at}) {
+				return
+			}
+			at = end
+		}
+	}
 }
 
 // Free returns how much memory is in no class, in bytes.
@@ -142,16 +158,16 @@ func (l *Layout) Free() uint64 { return l.free }
 // moving. The slice is valid until each returns. An error of each ends it.
 func (l *Layout) Ranges(each func(Ranges) error) error {
 	batch := make([]freeset.Range, 0, maxBatch)
-	for _, of := range []struct {
-		class Class
-		set   *freeset.Set
-	}{{Hot, l.hot}, {Other, l.other}, {Cold, l.cold}} {
+	for _, class := range Classes() {
 		batch = batch[:0]
-		for r := range of.set.Ranges(1) {
+		for is, r := range l.walk {
+			if is != class {
+				continue
+			}
 			if batch = append(batch, r); len(batch) < maxBatch {
 				continue
 			}
-			if err := each(Ranges{of.class, batch}); err != nil {
+			if err := each(Ranges{class, batch}); err != nil {
 				return err
 			}
 			batch = batch[:0]
@@ -159,7 +175,7 @@ func (l *Layout) Ranges(each func(Ranges) error) error {
 		if len(batch) == 0 {
 			continue
 		}
-		if err := each(Ranges{of.class, batch}); err != nil {
+		if err := each(Ranges{class, batch}); err != nil {
 			return err
 		}
 	}

@@ -48,14 +48,14 @@ func TestMemoryOfAGuestIsLocalised(t *testing.T) {
 		all := r.Total()
 		held := all.Moved + all.There + all.Left
 		t.Logf("paused %v: %+v; %d bytes are allocated", paused, r, before.TouchedBytes)
-		if r.Why != "" || all.Left != 0 || r.Free == 0 || held == 0 || held > before.MemoryBytes-r.Free ||
+		if r.Why != "" || all.Left > held/100 || r.Free == 0 || held > before.MemoryBytes-r.Free ||
 			r.Classes[placement.Hot] == (localise.Counts{}) {
 			t.Errorf("the result is %+v", r)
 		}
 		// Nearly all of what is not free was touched. A guest that runs uses more of it meanwhile.
-		if held < (before.TouchedBytes-r.Free)*9/10 {
-			t.Errorf("%d bytes were looked at, of %d that are allocated and not free", held,
-				before.TouchedBytes-r.Free)
+		if (held+r.Free)*10 < before.TouchedBytes*9 {
+			t.Errorf("%d bytes were looked at and %d are free, of %d that are allocated", held,
+				r.Free, before.TouchedBytes)
 		}
 		if paused && after.TouchedBytes != before.TouchedBytes {
 			t.Errorf("%d bytes are allocated, and were %d", after.TouchedBytes, before.TouchedBytes)

@@ -16,7 +16,7 @@ import (
 )
 
 // newMemory makes a memfd, and returns it as a guest's memory.
-func newMemory(t *testing.T, size int64) (*os.File, *placement.Memory) {
+func newMemory(t *testing.T, size int64) (*os.File, VM) {
 	t.Helper()
 	fd, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -31,15 +31,15 @@ func newMemory(t *testing.T, size int64) (*os.File, *placement.Memory) {
 }
 
 // memoryOf is a guest with one region, which is all of a file.
-func memoryOf(t *testing.T, f *os.File, size int64) *placement.Memory {
+func memoryOf(t *testing.T, f *os.File, size int64) VM {
 	t.Helper()
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
 		t.Fatal(err)
 	}
-	return &placement.Memory{PID: os.Getpid(), Regions: []placement.Region{{
+	return VM{PID: os.Getpid(), Memory: &placement.Memory{Regions: []placement.Region{{
 		Length: uint64(size), FD: int(f.Fd()), Device: stat.Dev, Inode: stat.Ino,
-	}}}
+	}}}}
 }
 
 // write fills pages of a file with data.
@@ -69,14 +69,14 @@ func TestHolesAndFreePagesAreLeftAlone(t *testing.T) {
 	write(t, f, 0, 100)
 	write(t, f, 600, 1) // in the second chunk
 	write(t, f, 2048, 512)
-	all := []placement.Ranges{
+	m.Ranges = []placement.Ranges{
 		{Class: placement.Hot, Ranges: []freeset.Range{{GPA: 10 << 12, Length: 1 << 12}}},
 		{Class: placement.Other, Ranges: []freeset.Range{
 			{GPA: 0, Length: 10 << 12}, {GPA: 50 << 12, Length: 1950 << 12},
 			{GPA: 12 << 20, Length: 4 << 20},
 		}},
 	}
-	r, err := Run(t.Context(), m, all, Options{Node: firstNode(t)})
+	r, err := Run(t.Context(), m, Options{Node: firstNode(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestHolesAndFreePagesAreLeftAlone(t *testing.T) {
 func TestNoFaultFillsAHole(t *testing.T) {
 	f, m := newMemory(t, 1<<20)
 	write(t, f, 0, 1)
-	p, err := open(m.PID, m.Regions[0])
+	p, err := open(m.PID, m.Memory.Regions[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,28 +124,28 @@ func TestWhatIsNoGuestMemoryIsRefused(t *testing.T) {
 	defer pipe.Close()
 	for _, tc := range []struct {
 		name, want string
-		change     func(*placement.Memory)
+		change     func(*VM)
 	}{
-		{"another file", "try again", func(m *placement.Memory) { m.Regions[0].Inode++ }},
-		{"a descriptor that is closed", "still running", func(m *placement.Memory) {
-			m.Regions[0].FD = 99999
+		{"another file", "try again", func(m *VM) { m.Memory.Regions[0].Inode++ }},
+		{"a descriptor that is closed", "still running", func(m *VM) {
+			m.Memory.Regions[0].FD = 99999
 		}},
-		{"a process that has ended", "still running", func(m *placement.Memory) { m.PID = 1 << 30 }},
-		{"a pipe", "is no file", func(m *placement.Memory) { *m = *memoryOf(t, pipe, 1<<20) }},
-		{"a file that is not in memory", "tmpfs or hugetlbfs", func(m *placement.Memory) {
-			*m = *memoryOf(t, other, 1<<20)
+		{"a process that has ended", "still running", func(m *VM) { m.PID = 1 << 30 }},
+		{"a pipe", "is no file", func(m *VM) { *m = memoryOf(t, pipe, 1<<20) }},
+		{"a file that is not in memory", "tmpfs or hugetlbfs", func(m *VM) {
+			*m = memoryOf(t, other, 1<<20)
 		}},
-		{"no memory", "is not made of pages", func(m *placement.Memory) { m.Regions[0].Length = 0 }},
-		{"half a page", "is not made of pages", func(m *placement.Memory) { m.Regions[0].Offset = 2048 }},
-		{"an end that wraps", "is not made of pages", func(m *placement.Memory) {
-			m.Regions[0].Offset, m.Regions[0].Length = 1<<63, 1<<63
+		{"no memory", "is not made of pages", func(m *VM) { m.Memory.Regions[0].Length = 0 }},
+		{"half a page", "is not made of pages", func(m *VM) { m.Memory.Regions[0].Offset = 2048 }},
+		{"an end that wraps", "is not made of pages", func(m *VM) {
+			m.Memory.Regions[0].Offset, m.Memory.Regions[0].Length = 1<<63, 1<<63
 		}},
-		{"an end behind the file's", "ends at", func(m *placement.Memory) { m.Regions[0].Offset = 4096 }},
+		{"an end behind the file's", "ends at", func(m *VM) { m.Memory.Regions[0].Offset = 4096 }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, m := newMemory(t, 1<<20)
-			tc.change(m)
-			_, err := Run(t.Context(), m, nil, Options{})
+			tc.change(&m)
+			_, err := Run(t.Context(), m, Options{})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
@@ -156,7 +156,7 @@ func TestWhatIsNoGuestMemoryIsRefused(t *testing.T) {
 func TestANodeWithoutMemoryIsRefused(t *testing.T) {
 	for _, node := range []int{1000, maxNodes, -1} {
 		_, m := newMemory(t, 1<<20)
-		_, err := Run(t.Context(), m, nil, Options{Node: node})
+		_, err := Run(t.Context(), m, Options{Node: node})
 		if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "has_memory") {
 			t.Errorf("node %d: %v", node, err)
 		}
@@ -168,8 +168,8 @@ func TestAMoveThatIsOverBeforeItBegins(t *testing.T) {
 	write(t, f, 0, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	all := []placement.Ranges{{Class: placement.Hot, Ranges: []freeset.Range{{Length: 4096}}}}
-	r, err := Run(ctx, m, all, Options{Node: firstNode(t)})
+	m.Ranges = []placement.Ranges{{Class: placement.Hot, Ranges: []freeset.Range{{Length: 4096}}}}
+	r, err := Run(ctx, m, Options{Node: firstNode(t)})
 	if !errors.Is(err, context.Canceled) || r.Total() != (Counts{}) {
 		t.Errorf("%+v and %v", r, err)
 	}

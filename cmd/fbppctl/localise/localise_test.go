@@ -23,6 +23,7 @@ type fake struct {
 	size  uint64 // of a page
 	moves *[]string
 	fail  error
+	gone  error
 }
 
 func (f *fake) prefer(node int) error {
@@ -38,20 +39,23 @@ func (f *fake) bring(offset, length uint64, node int) (Counts, error) {
 	return Counts{Moved: length}, nil
 }
 
+func (f *fake) same() error { return f.gone }
+
 func (f *fake) pageSize() uint64 { return f.size }
 
 func (f *fake) close() {}
 
-// newJob is a job for a machine with 8 MiB from 0 on and 4 MiB from 100 MiB on.
-func newJob(o Options, moves *[]string, size uint64) *job {
-	return &job{
-		Options: o, begun: time.Now(), told: time.Now(),
-		result: Result{Node: o.Node, Classes: make(map[placement.Class]Counts)},
-		pieces: []piece{
-			{placement.Region{GPA: 0, Length: 8 << 20}, &fake{"low", size, moves, nil}},
-			{placement.Region{GPA: 100 << 20, Length: 4 << 20}, &fake{"high", size, moves, nil}},
+// fakeJob is a job for a machine with 8 MiB from 0 on and 4 MiB from 100 MiB on.
+func fakeJob(o Options, moves *[]string, size uint64) *job {
+	j := newJob(o, new(placement.Memory))
+	j.pieces = []piece{
+		{placement.Region{GPA: 0, Length: 8 << 20}, &fake{name: "low", size: size, moves: moves}},
+		{
+			placement.Region{GPA: 100 << 20, Length: 4 << 20},
+			&fake{name: "high", size: size, moves: moves},
 		},
 	}
+	return j
 }
 
 func mib(gpa, length uint64) freeset.Range {
@@ -69,7 +73,7 @@ func some() []placement.Ranges {
 
 func TestClassesAreMovedInOrder(t *testing.T) {
 	var moves []string
-	r, err := newJob(Options{Node: 3}, &moves, 4096).run(t.Context(), some())
+	r, err := fakeJob(Options{Node: 3}, &moves, 4096).run(t.Context(), some())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +99,7 @@ func TestClassesAreMovedInOrder(t *testing.T) {
 // A range may lie in several regions, and a huge page in several ranges.
 func TestRangesAreMovedInWholePagesOfTheirRegion(t *testing.T) {
 	var moves []string
-	j := newJob(Options{}, &moves, 4<<20)
+	j := fakeJob(Options{}, &moves, 4<<20)
 	j.pieces[1].GPA = 8 << 20 // right behind the first
 	_, err := j.run(t.Context(), []placement.Ranges{
 		{Class: placement.Hot, Ranges: []freeset.Range{mib(7, 2)}},
@@ -114,7 +118,7 @@ func TestWhatIsMovedInASecondIsBounded(t *testing.T) {
 				t.Error("progress without a time")
 			}
 		}}
-		r, err := newJob(o, &moves, 4096).run(t.Context(), some())
+		r, err := fakeJob(o, &moves, 4096).run(t.Context(), some())
 		if err != nil || r.Seconds != 8 {
 			t.Errorf("8 MiB took %v s, and %v", r.Seconds, err)
 		}
@@ -129,7 +133,7 @@ func TestWhoInterruptsLearnsWhatWasMoved(t *testing.T) {
 		var moves []string
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
-		r, err := newJob(Options{Bandwidth: 1 << 20}, &moves, 4096).run(ctx, some())
+		r, err := fakeJob(Options{Bandwidth: 1 << 20}, &moves, 4096).run(ctx, some())
 		if !errors.Is(err, context.DeadlineExceeded) || r.Total().Moved != 2<<20 {
 			t.Errorf("%+v and %v", r, err)
 		}
@@ -138,10 +142,37 @@ func TestWhoInterruptsLearnsWhatWasMoved(t *testing.T) {
 
 func TestAnErrorEndsTheMove(t *testing.T) {
 	var moves []string
-	j := newJob(Options{}, &moves, 4096)
+	j := fakeJob(Options{}, &moves, 4096)
 	j.pieces[1].file.(*fake).fail = unix.ENODEV
 	r, err := j.run(t.Context(), some())
 	if !errors.Is(err, unix.ENODEV) || r.Total() != (Counts{Moved: 1 << 20, Left: 1 << 20}) {
 		t.Errorf("%+v and %v", r, err)
 	}
+}
+
+// A VM that ends leaves its memory to nobody, and this must not keep it.
+func TestAMoveEndsWithTheVM(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var moves []string
+		j := fakeJob(Options{Bandwidth: 1 << 20}, &moves, 4096)
+		j.pieces[1].file.(*fake).gone = errAnotherFile
+		r, err := j.run(t.Context(), some())
+		if !errors.Is(err, errAnotherFile) || r.Total().Moved > 2<<20 {
+			t.Errorf("%+v and %v", r, err)
+		}
+	})
+}
+
+// Time in which nothing is moved does not add up to a burst.
+func TestTheBandwidthIsNoMean(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var moves []string
+		j := fakeJob(Options{Bandwidth: 1 << 20}, &moves, 4096)
+		time.Sleep(time.Minute)
+		begun := time.Now()
+		_, err := j.run(t.Context(), some())
+		if took := time.Since(begun); err != nil || took != 8*time.Second {
+			t.Errorf("8 MiB took %v after a minute of rest, and %v", took, err)
+		}
+	})
 }

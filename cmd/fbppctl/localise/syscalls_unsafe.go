@@ -38,16 +38,16 @@ func mbind(p []byte, policy, node int) error {
 }
 
 // movePages moves pages of this process to nodes, or without nodes asks where they are. status has
-// a node or a negated errno for each page.
-func movePages(pages []uintptr, nodes, status []int32, flags int) error {
+// a node or a negated errno for each page. Linux says how many it has left at least.
+func movePages(pages []uintptr, nodes, status []int32, flags int) (left int, _ error) {
 	if len(pages) == 0 {
-		return nil
+		return 0, nil
 	}
-	_, _, e := unix.Syscall6(unix.SYS_MOVE_PAGES, 0, uintptr(len(pages)),
+	n, _, e := unix.Syscall6(unix.SYS_MOVE_PAGES, 0, uintptr(len(pages)),
 		uintptr(unsafe.Pointer(unsafe.SliceData(pages))),
 		uintptr(unsafe.Pointer(unsafe.SliceData(nodes))),
 		uintptr(unsafe.Pointer(unsafe.SliceData(status))), uintptr(flags))
-	return toError("move_pages", e)
+	return int(n), toError("move_pages", e)
 }
 
 // Of userfaultfd(2), Documentation/admin-guide/mm/userfaultfd.rst.
