@@ -40,7 +40,8 @@ func faults() []fault {
 			m.backend.Kill()
 			b.Kill()
 		}, (*machine).restartBackend, []string{"ok", "no-backend"}},
-		{"the agent", nil, (*machine).restartAgent, []string{"ok", "no-driver", "driver-timeout", "timeout"}},
+		{"the agent", nil, (*machine).restartAgent,
+			[]string{"ok", "no-driver", "driver-timeout", "timeout"}},
 	}
 }
 
