@@ -46,8 +46,20 @@ func findHooks(peek *kernel.Peek) (hooks []Hook, why error) {
 	return append(hooks, slower...), why
 }
 
-func findCallHook(peek *kernel.Peek, print zonePrint) (Hook, error) {
-	base, err := peek.Symbol(print.function)
+// findCallHook looks in each function that may have the call.
+func findCallHook(peek *kernel.Peek, print zonePrint) (hook Hook, why error) {
+	for _, function := range print.functions {
+		hook, err := findCallIn(peek, print, function)
+		if err == nil {
+			return hook, nil
+		}
+		why = errors.Join(why, err)
+	}
+	return Hook{}, why
+}
+
+func findCallIn(peek *kernel.Peek, print zonePrint, function string) (Hook, error) {
+	base, err := peek.Symbol(function)
 	if err != nil {
 		return Hook{}, err
 	}
@@ -69,9 +81,9 @@ func findCallHook(peek *kernel.Peek, print zonePrint) (Hook, error) {
 	})
 	if !ok {
 		return Hook{}, fmt.Errorf("find the call of %s in %s: not in its %d bytes",
-			printCallee, print.function, size)
+			printCallee, function, size)
 	}
-	return Hook{Symbol: print.function, Offset: uint64(offset), File: print.path}, nil
+	return Hook{Symbol: function, Offset: uint64(offset), File: print.path}, nil
 }
 
 func (h Hook) attach(prog *ebpf.Program) (link.Link, error) {

@@ -14,9 +14,9 @@ import (
 // zonePrint is a file of /proc that makes the kernel print each zone, and how it does so:
 // see mm/vmstat.c.
 type zonePrint struct {
-	path     string
-	function string // prints the zones
-	format   string // of the first print of each zone
+	path      string
+	functions []string // one of them prints the zones: which one is the compiler's choice
+	format    string   // of the first print of each zone
 }
 
 // zonePrints returns the files that the walk can use, best first. /proc/buddyinfo prints the
@@ -24,8 +24,8 @@ type zonePrint struct {
 // each CPU while it holds the lock.
 func zonePrints() []zonePrint {
 	return []zonePrint{
-		{"/proc/buddyinfo", "frag_show", "Node %d, zone %8s "},
-		{"/proc/zoneinfo", "zoneinfo_show", "Node %d, zone %8s"},
+		{"/proc/buddyinfo", []string{"frag_show", "frag_show_print"}, "Node %d, zone %8s "},
+		{"/proc/zoneinfo", []string{"zoneinfo_show", "zoneinfo_show_print"}, "Node %d, zone %8s"},
 	}
 }
 

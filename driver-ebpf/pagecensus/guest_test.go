@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build guest
+//go:build guest && amd64
 
 package pagecensus
 

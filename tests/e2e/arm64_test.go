@@ -9,6 +9,7 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/tests/guest"
 )
@@ -17,6 +18,16 @@ import (
 // the migration completes as an ordinary one.
 func TestIntrospectionRefusesAGuestForARM64(t *testing.T) {
 	m := boot(t, setup{noAgent: true, backendArgs: []string{"--source=introspect"}})
+	// After some quick looks fbppd reads all pages, to say why it finds no kernel.
+	for why := ""; !strings.Contains(why, "for arm64"); time.Sleep(100 * time.Millisecond) {
+		s, err := m.backend.Control.Status(m.ctx) // fails at the end of the test's time
+		if err != nil {
+			t.Fatalf("%v; the last reason was %q", err, why)
+		}
+		if s.Kernel != nil {
+			why = s.Kernel.Why
+		}
+	}
 	requireHints(t, m.migrate(), "refused")
 	if !strings.Contains(m.earlier, "for arm64") {
 		t.Errorf("fbppd does not say why:\n%s", m.earlier)
