@@ -123,11 +123,30 @@ func drain(fd int) (done bool, err error) {
 	for again := true; again; again = errors.Is(err, unix.EINTR) {
 		_, err = unix.Preadv2(fd, counter, -1, unix.RWF_NOWAIT)
 	}
+	if errors.Is(err, unix.ENOSYS) { // QEMU's user mode emulation has none
+		return drainReadable(fd)
+	}
 	if errors.Is(err, unix.EAGAIN) {
 		return false, nil
 	}
 	if err != nil {
 		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("preadv2", err))
+	}
+	return true, nil
+}
+
+// drainReadable is drain for a frontend that does not read the counter itself: else it may block.
+func drainReadable(fd int) (done bool, err error) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	if errors.Is(err, unix.EINTR) || n == 0 && err == nil {
+		return false, nil
+	}
+	if err == nil {
+		_, err = unix.Read(fd, make([]byte, 8))
+	}
+	if err != nil {
+		return true, fmt.Errorf("wait for a request: %w", os.NewSyscallError("read", err))
 	}
 	return true, nil
 }

@@ -34,12 +34,13 @@ var allowed = [...]string{
 	"memfd_create", "ftruncate", "fallocate", "fstatfs", "userfaultfd",
 
 	// at the end: the sockets are removed (Landlock says where)
-	"newfstatat", "unlinkat",
+	"unlinkat",
 }
 
-// onSome are allowed calls that only some architectures have.
+// onSome are allowed calls that only some architectures have, or that have another name there.
 var onSome = map[string][]string{
-	"amd64": {"arch_prctl", "epoll_wait", "poll", "lstat", "stat", "unlink"},
+	"amd64": {"arch_prctl", "epoll_wait", "poll", "lstat", "stat", "newfstatat", "unlink"},
+	"arm64": {"fstatat"},
 }
 
 // restricted are calls that are allowed with some arguments only.
