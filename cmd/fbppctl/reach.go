@@ -11,10 +11,9 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fbpp-project/fbpp/cmd/fbppctl/qmp"
 	"github.com/fbpp-project/fbpp/cmd/fbppctl/report"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 // reached is a QEMU that takes commands of QMP.
@@ -48,18 +47,11 @@ func (r *reporting) openQEMU(ctx context.Context) (*reached, error) {
 
 // ringOfPeer looks for a dirty ring in the command line of the process that made the socket.
 func ringOfPeer(conn net.Conn) *bool {
-	socket, err := conn.(*net.UnixConn).SyscallConn()
+	pid, err := unixsock.PeerPID(conn.(*net.UnixConn))
 	if err != nil {
 		return nil
 	}
-	var peer *unix.Ucred
-	err = socket.Control(func(fd uintptr) {
-		peer, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err != nil || peer == nil {
-		return nil
-	}
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", peer.Pid))
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || !bytes.Contains(line, []byte("-accel")) && !bytes.Contains(line, []byte("kvm")) {
 		return nil // it may be a program that QEMU got the socket from
 	}

@@ -16,9 +16,8 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fbpp-project/fbpp/device/placement"
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 // sendPlacement answers with lines: a placement.Memory, and then placement.Ranges. A line of them
@@ -63,7 +62,7 @@ func (c *Client) Placement(
 	ctx context.Context,
 ) (pid int, m *placement.Memory, all []placement.Ranges, err error) {
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		pid, err = peer(info.Conn)
+		pid, err = unixsock.PeerPID(info.Conn.(*net.UnixConn)) // as NewClient dials it
 	}}
 	body, asked := c.do(httptrace.WithClientTrace(ctx, trace), http.MethodGet, "/v1/placement", nil)
 	if asked != nil {
@@ -79,27 +78,6 @@ func (c *Client) Placement(
 		all, err = readRanges(lines)
 	}
 	return pid, m, all, err
-}
-
-// peer returns the process at the other end of a connection.
-func peer(conn net.Conn) (pid int, _ error) {
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return 0, errors.New("the control socket is no unix socket")
-	}
-	raw, err := unixConn.SyscallConn()
-	if err != nil {
-		return 0, fmt.Errorf("ask who serves the control socket: %w", err)
-	}
-	var cred *unix.Ucred
-	var asked error
-	err = raw.Control(func(fd uintptr) {
-		cred, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err := errors.Join(err, asked); err != nil {
-		return 0, fmt.Errorf("ask who serves the control socket: %w", err)
-	}
-	return int(cred.Pid), nil
 }
 
 func readMemory(lines *bufio.Scanner) (*placement.Memory, error) {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 )
 
 // maxFDs is how many descriptors are accepted with one message. It is more than
@@ -79,18 +81,11 @@ func (c *Conn) HungUp() bool {
 // PeerPID returns the process that connected, or 0 if it is not known, as of
 // another PID namespace.
 func (c *Conn) PeerPID() int32 {
-	rc, err := c.sock.SyscallConn()
+	pid, err := unixsock.PeerPID(c.sock)
 	if err != nil {
 		return 0
 	}
-	var cred *unix.Ucred
-	err = rc.Control(func(fd uintptr) {
-		cred, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err != nil || cred == nil {
-		return 0
-	}
-	return cred.Pid
+	return int32(pid)
 }
 
 // Message is a received message.

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
 	"github.com/fbpp-project/fbpp/vhostuser/vhosttest"
 	"github.com/fbpp-project/fbpp/vhostuser/wire"
 )
@@ -217,21 +218,7 @@ func (p *peer) pid() (int, error) {
 		return 0, err
 	}
 	defer conn.Close()
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return 0, err
-	}
-	if credErr != nil {
-		return 0, credErr
-	}
-	return int(cred.Pid), nil
+	return unixsock.PeerPID(conn.(*net.UnixConn))
 }
 
 // closed says whether err means that the backend closed the connection.
