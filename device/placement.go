@@ -50,19 +50,24 @@ func (d *Device) Placement(
 // the files has to see whether they are still the same.
 func (d *Device) whereMemoryIs() (*placement.Memory, []freeset.Range, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.memory == nil {
+	m := d.memory
+	if m != nil {
+		m.Retain()
+	}
+	d.mu.Unlock()
+	if m == nil {
 		return nil, nil, ErrNoMemory
 	}
+	defer m.Release()
 	where := new(placement.Memory)
-	for _, f := range d.memory.Files() {
+	for _, f := range m.Files() {
 		r, err := region(f)
 		if err != nil {
 			return nil, nil, err
 		}
 		where.Regions = append(where.Regions, r)
 	}
-	return where, ranges(d.memory), nil
+	return where, ranges(m), nil
 }
 
 func region(f vhostuser.RegionFile) (placement.Region, error) {

@@ -75,10 +75,8 @@ func New(memory []Range) *Set {
 // pieces are merged, since a block may lie across them. Incomplete frames are left
 // out. The cost is proportional to the number of pieces, plus a word for each GiB.
 func (s *Set) SetMemory(memory []Range) {
-	memory = slices.Clone(memory)
-	slices.SortFunc(memory, func(a, b Range) int { return cmp.Compare(a.GPA, b.GPA) })
 	*s = Set{}
-	for _, r := range merge(memory) {
+	for _, r := range Merge(memory) {
 		first, end := r.GPA>>FrameShift, r.End()>>FrameShift
 		if r.GPA&(1<<FrameShift-1) != 0 {
 			first++ // rounding up the address could wrap
@@ -94,7 +92,10 @@ func (s *Set) SetMemory(memory []Range) {
 	}
 }
 
-func merge(sorted []Range) []Range {
+// Merge returns the memory of ranges in any order, as the fewest ranges, sorted by address.
+func Merge(ranges []Range) []Range {
+	sorted := slices.Clone(ranges)
+	slices.SortFunc(sorted, func(a, b Range) int { return cmp.Compare(a.GPA, b.GPA) })
 	var out []Range
 	for _, r := range sorted {
 		if r.Length == 0 || r.End() < r.GPA {

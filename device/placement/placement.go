@@ -78,11 +78,11 @@ type Layout struct {
 // hole is the largest hole between hot frames that is hot, too: 60 KiB.
 const hole = 15
 
-// Arrange puts memory, which is sorted, into its classes. Where that makes more than most ranges,
+// Arrange puts memory into its classes. Where that makes more than most ranges,
 // small free and cold ones do not count as such, and larger holes in what is hot are hot. It takes
 // the sets over.
 func Arrange(memory []freeset.Range, sets *Sets, most int) *Layout {
-	l := &Layout{memory: join(memory), sets: sets, grain: 1}
+	l := &Layout{memory: freeset.Merge(memory), sets: sets, grain: 1}
 	for {
 		sets.Hot.CloseHoles(hole + l.grain - 1)
 		if l.measure(most) <= most || l.grain > sets.Free.Capacity() {
@@ -90,18 +90,6 @@ func Arrange(memory []freeset.Range, sets *Sets, most int) *Layout {
 		}
 		l.grain *= 2
 	}
-}
-
-// join joins what is adjacent.
-func join(memory []freeset.Range) (all []freeset.Range) {
-	for _, r := range memory {
-		if n := len(all); n > 0 && all[n-1].End() == r.GPA {
-			all[n-1].Length += r.Length
-			continue
-		}
-		all = append(all, r)
-	}
-	return all
 }
 
 // measure sets l.free, and returns the number of ranges, or a number above most.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -128,5 +129,33 @@ func TestAnErrorEndsTheRanges(t *testing.T) {
 	})
 	if !errors.Is(err, io.ErrShortWrite) || calls != 1 {
 		t.Errorf("%d calls, and %v", calls, err)
+	}
+}
+
+// A layout of a large guest takes next to nothing beside the sets: the unit's MemoryMax= has room for
+// three, see docs/operating.md.
+func TestALayoutMakesNoFurtherSets(t *testing.T) {
+	const frames = 64 << 30 >> freeset.FrameShift
+	memory := []freeset.Range{at(0, frames)}
+	sets := placement.NewSets(memory)
+	blocks := make([]freeset.Block, 1)
+	for i, set := range []*freeset.Set{sets.Free, sets.Hot, sets.Cold} {
+		for first := uint64(i) * 64; first < frames; first += 256 {
+			blocks[0] = freeset.Block{First: first, Count: 60}
+			if _, _, err := set.Add(blocks, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	l := placement.Arrange(memory, sets, 10_000)
+	if err := l.Ranges(func(placement.Ranges) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	const set = frames / 8
+	if made := after.TotalAlloc - before.TotalAlloc; made > set/2 {
+		t.Errorf("%d bytes were allocated, and a set has %d", made, set)
 	}
 }
