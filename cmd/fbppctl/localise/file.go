@@ -93,7 +93,7 @@ func pageOf(f *os.File, r placement.Region) (uint64, error) {
 		return 0, errOnDisk
 	}
 	switch {
-	case stat.Dev != r.Device || stat.Ino != r.Inode:
+	case !isOf(&stat, r):
 		return 0, errAnotherFile
 	case r.Length == 0 || r.Length > math.MaxInt64 || r.Offset > math.MaxInt64-r.Length ||
 		(r.Offset|r.Length)%page != 0:
@@ -134,10 +134,15 @@ func (m *mapping) prefer(node int) error {
 func (m *mapping) same() error {
 	var stat unix.Stat_t
 	err := unix.Stat(m.path, &stat)
-	if err != nil || stat.Dev != m.region.Device || stat.Ino != m.region.Inode {
+	if err != nil || !isOf(&stat, m.region) {
 		return errAnotherFile
 	}
 	return nil
+}
+
+// isOf says whether a file is that of a region.
+func isOf(stat *unix.Stat_t, r placement.Region) bool {
+	return stat.Dev == r.Device && stat.Ino == r.Inode
 }
 
 func (m *mapping) bring(offset, length uint64, node int) (c Counts, err error) {
