@@ -47,7 +47,8 @@ func findHooks(peek *kernel.Peek) (hooks []Hook, why error) {
 }
 
 // findCallHook looks in each function that may have the call.
-func findCallHook(peek *kernel.Peek, print zonePrint) (hook Hook, why error) {
+func findCallHook(peek *kernel.Peek, print zonePrint) (Hook, error) {
+	var why error
 	for _, function := range print.functions {
 		hook, err := findCallIn(peek, print, function)
 		if err == nil {
