@@ -347,3 +347,18 @@ func TestPublishDoesNotWaitForTheFrontend(t *testing.T) {
 		t.Fatal("Publish waits until the frontend reads done")
 	}
 }
+
+// Where there is no preadv2 the counter is read when it is readable. It never blocks, though the
+// descriptor is in blocking mode.
+func TestACounterIsDrainedWithoutPreadv2(t *testing.T) {
+	fd, err := unix.Eventfd(2, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for _, want := range []bool{true, false} {
+		if done, err := drainReadable(fd); done != want || err != nil {
+			t.Errorf("drained: %v, %v, want %v", done, err, want)
+		}
+	}
+}
