@@ -5,6 +5,7 @@ package bare
 import (
 	"bytes"
 	"encoding/hex"
+	"math"
 	"strings"
 	"testing"
 
@@ -184,7 +185,7 @@ func TestHintsWithPostcopyToAnOlderQEMU(t *testing.T) {
 // A migration can be cancelled while QEMU waits for the destination's confirmation.
 func TestCancelledBeforeTheDestinationSaysThatItKnows(t *testing.T) {
 	s := newSkipping(t, false, nil, nil)
-	if err := s.m.SetDevice(s.m.ctx, "hint-timeout", 1<<30); err != nil {
+	if err := s.m.SetDevice(s.m.ctx, "hint-timeout", math.MaxUint32); err != nil {
 		t.Fatal(err)
 	}
 	// The ping is garbled, so there is no pong.

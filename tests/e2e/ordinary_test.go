@@ -202,7 +202,11 @@ func TestDestinationWithoutTheDevice(t *testing.T) {
 	if err := dst.Wait(m.ctx); err == nil {
 		t.Error("the destination ended without an error")
 	}
-	if said := dst.Messages(); !strings.Contains(said, "section or instance") {
+	missing := "Unknown savevm section or instance"
+	if parts.IsAtLeast(10, 2) {
+		missing = "Unknown section or instance"
+	}
+	if said := dst.Messages(); !strings.Contains(said, missing) {
 		t.Errorf("the destination said %q, not what QEMU says of a missing device", said)
 	}
 	m.requireSound() // on the source

@@ -58,7 +58,7 @@ func TestReportMeasuresAGuestThatStays(t *testing.T) {
 		t.Errorf("without hints: %+v", stock)
 	}
 	if with.Method != report.Both || with.Result != "completed" || with.Hints != "ok" ||
-		with.SkippedBytes == 0 { // free-page-hint may leave little to the agent
+		with.SkippedBytes < 64<<20 || with.TransferredBytes >= stock.TransferredBytes {
 		t.Errorf("with hints: %+v, and without: %+v", with, stock)
 	}
 	if r.VM.MemoryBytes != uint64(m.config.MemoryMiB)<<20 || !r.VM.FreePageHint || r.VM.CPUs != 2 ||
