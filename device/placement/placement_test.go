@@ -132,8 +132,8 @@ func TestAnErrorEndsTheRanges(t *testing.T) {
 	}
 }
 
-// A layout of a large guest takes next to nothing beside the sets: the unit's MemoryMax= has room for
-// three, see docs/operating.md.
+// A layout of a large guest takes next to nothing beside the sets: the unit's MemoryMax= has room
+// for three, see docs/operating.md.
 func TestALayoutMakesNoFurtherSets(t *testing.T) {
 	const frames = 64 << 30 >> freeset.FrameShift
 	memory := []freeset.Range{at(0, frames)}

@@ -23,8 +23,8 @@ func setCommand(t *testing.T, d *Device, command uint16) {
 	}
 }
 
-// waitAndLook waits until the device was looked at. A signal, such as one of Go's runtime, may end a
-// wait before.
+// waitAndLook waits until the device was looked at. A signal, such as one of Go's runtime, may end
+// a wait before.
 func waitAndLook(d *Device) error {
 	for before := d.lookAfter; d.lookAfter == before; {
 		if _, err := d.Wait(Forever); err != nil {
