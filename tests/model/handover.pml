@@ -3,7 +3,8 @@
 /*
  * A hand-over of RAM that stays in a pool, and its lease (docs/handover.md). The source
  * tries twice, each time with another destination. A new VM wants the pool, too. Each
- * of them may die at any step. The faults, each a -D:
+ * of them may die at any step. With LOCAL a destination may have memory of its own, which
+ * arrives from the pool. The faults, each a -D:
  *
  *   SWAP_IN_TWO       the word is read, and then written
  *   NO_TAKING_BACK    after a failure the source goes on without a look at the lease
@@ -12,6 +13,8 @@
  *   FROM_THE_DEAD     the source takes from a destination that has died
  *   TIME_OUT          a new VM takes from a holder that has not been heard of
  *   NO_CHALLENGE      the source does not ask whether the destination has its file
+ *   READ_EARLY        memory arrives from the pool while the source runs
+ *   PUNCH_EARLY       the pool is emptied when memory has arrived, and not taken
  */
 
 #define FREE 0
@@ -23,6 +26,7 @@
 #define VMS 4
 #define WRITES 3
 #define NONE 255
+#define GONE 100
 
 byte epoch = 1;       /* the word of the lease */
 byte state = HELD;
@@ -33,6 +37,8 @@ bool runs[VMS];
 bool other[VMS];      /* it maps another file */
 byte ram;             /* what is in the pool: it counts writes */
 byte devices[VMS];    /* the RAM that the state of the devices fits to */
+bool apart[VMS];      /* it has memory of its own */
+byte got[VMS];        /* what has arrived in it, and was written since, or NONE */
 
 byte sent[VMS];       /* the epoch of the offer in the stream, or NONE */
 byte state_of[VMS];   /* the state of the devices in it */
@@ -42,6 +48,8 @@ bool answered[VMS];
 #define TAKE(vm, text) \
 	epoch++; state = HELD; holder = vm; printf(text)
 
+#define MEMORY(vm) (got[vm] != NONE -> got[vm] : ram)
+
 #define RUNNING(vm) (alive[vm] && runs[vm])
 #define TWO_RUN (RUNNING(0) + RUNNING(1) + RUNNING(2) + RUNNING(3) > 1)
 
@@ -50,17 +58,42 @@ inline starts(vm) {
 	printf("VM %d runs\n", vm);
 	if
 	:: other[vm] -> printf("LOST: VM %d runs on another file\n", vm)
-	:: !other[vm] && devices[vm] != ram -> printf("LOST: RAM has gone on without VM %d\n", vm)
-	:: !other[vm] && devices[vm] == ram && TWO_RUN -> printf("LOST: two VMs run\n")
+	:: !other[vm] && devices[vm] != MEMORY(vm) ->
+		printf("LOST: RAM has gone on without VM %d\n", vm)
+	:: !other[vm] && devices[vm] == MEMORY(vm) && TWO_RUN -> printf("LOST: two VMs run\n")
 	:: else
 	fi;
-	assert(!other[vm] && devices[vm] == ram && !TWO_RUN)
+	assert(!other[vm] && devices[vm] == MEMORY(vm) && !TWO_RUN)
 }
 
 /* The guest writes to memory, and goes on */
 #define RUN_STEPS(vm) \
-	:: d_step { RUNNING(vm) && ram < WRITES -> ram++; devices[vm] = ram; \
+	:: d_step { RUNNING(vm) && !apart[vm] && ram < WRITES -> ram++; devices[vm] = ram; \
 		printf("VM %d writes\n", vm) }
+
+/* [fast_snapshot_load_page, load_chunk, ram_lease_pool_intact; eager_thread, ram_lease_punch] */
+#ifdef LOCAL
+#define ARRIVAL_STEPS(vm) \
+	:: d_step { RUNNING(vm) && got[vm] < WRITES -> got[vm]++; devices[vm] = got[vm]; \
+		printf("VM %d writes to its own memory\n", vm) } \
+	:: d_step { apart[vm] && alive[vm] && got[vm] == NONE && MAY_READ(vm) -> \
+		got[vm] = ram; printf("memory arrives in VM %d\n", vm) } \
+	:: d_step { got[vm] != NONE && ram != GONE && MAY_PUNCH(vm) -> \
+		ram = GONE; printf("VM %d empties the pool\n", vm) }
+#else
+#define ARRIVAL_STEPS(vm)
+#endif
+#ifdef READ_EARLY
+#define MAY_READ(vm) asked[vm]
+#else
+#define MAY_READ(vm) (armed != NONE && (state == OFFERED && epoch == armed || \
+	state == HELD && epoch == armed + 1))
+#endif
+#ifdef PUNCH_EARLY
+#define MAY_PUNCH(vm) alive[vm]
+#else
+#define MAY_PUNCH(vm) RUNNING(vm)
+#endif
 
 #define DIE(vm) \
 	:: d_step { alive[vm] -> alive[vm] = false; printf("VM %d dies\n", vm) }; goto dead
@@ -150,15 +183,25 @@ dead:
 
 /* Whatever holds up the stream, a destination may use it later */
 proctype destination(byte vm) {
+	byte armed = NONE;
 	bool won;
 
 	alive[vm] = true;
 	if
 	:: other[vm] = true
+#ifdef LOCAL
+	:: apart[vm] = true
+#endif
 	:: skip
 	fi;
 	do
 	DIE(vm)
+	ARRIVAL_STEPS(vm)
+#if defined(LOCAL) && !defined(READ_EARLY)
+	/* [ram_lease_begin_arrival] */
+	:: d_step { apart[vm] && answered[vm] && armed == NONE && state == OFFERED ->
+		armed = epoch; printf("VM %d arms\n", vm) }
+#endif
 	:: d_step { asked[vm] && !answered[vm] && !other[vm] -> answered[vm] = true;
 		printf("VM %d has the source's file\n", vm) }
 	:: sent[vm] != NONE -> break
@@ -173,7 +216,8 @@ proctype destination(byte vm) {
 	do
 	RUN_STEPS(vm)
 	DIE(vm)
-	:: ram == WRITES -> break
+	ARRIVAL_STEPS(vm)
+	:: MEMORY(vm) >= WRITES -> break
 	od;
 dead:
 	skip
@@ -202,6 +246,7 @@ init {
 		runs[SOURCE] = true;
 		sent[1] = NONE;
 		sent[2] = NONE;
+		got[0] = NONE; got[1] = NONE; got[2] = NONE; got[NEW] = NONE;
 		run source();
 		run destination(1);
 		run destination(2);

@@ -58,6 +58,7 @@ func Variants() []Variant {
 		{Name: "postcopy-resends", About: "postcopy, a recovery sends again what is zero there",
 			Defines: postcopy(atOnce, "RECOVERY_RESENDS")},
 		{Name: "handover", About: "RAM stays in a pool, with a lease", Defines: handover()},
+		{Name: "arrival", About: "RAM arrives from a pool", Defines: handover("LOCAL")},
 
 		{Name: "clear-at-hint", About: "no ARM, the log is cleared when the hint comes",
 			Defines: []string{"LOG_KVM", "CLEAR_AT_HINT", one}, Loses: true},
@@ -130,5 +131,9 @@ func Variants() []Variant {
 			Defines: handover("TIME_OUT"), Loses: true},
 		{Name: "handover-no-challenge", About: "the destination may have another file",
 			Defines: handover("NO_CHALLENGE"), Loses: true},
+		{Name: "arrival-read-early", About: "RAM arrives while the source runs",
+			Defines: handover("LOCAL", "READ_EARLY"), Loses: true},
+		{Name: "arrival-punch-early", About: "the pool is emptied before it is taken",
+			Defines: handover("LOCAL", "PUNCH_EARLY"), Loses: true},
 	}
 }
