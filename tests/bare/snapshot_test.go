@@ -96,19 +96,31 @@ func TestFastSnapshotLoadUntouched(t *testing.T) {
 	dst := startIncoming(t, c)
 	dst.load(file)
 	after := dst.awaitLoaded()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", dst.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var shared int64
-	_, rest, _ := strings.Cut(string(status), "RssShmem:")
-	if _, err := fmt.Sscan(rest, &shared); err != nil {
-		t.Fatal(err)
-	}
-	if shared<<10 > after.Total+1<<20 {
-		t.Errorf("%d KiB of shared memory are in use, and the file has %d bytes", shared, after.Total)
+	if shared := dst.sharedInUse(); shared > after.Total+1<<20 {
+		t.Errorf("%d bytes of shared memory are in use, and the file has %d", shared, after.Total)
 	}
 	dst.requireMemory(m.memory())
+}
+
+// sharedInUse returns how many bytes of shared memory QEMU has touched.
+func (m *machine) sharedInUse() int64 { return m.usage("RssShmem:") }
+
+// wholeInUse is sharedInUse with huge pages.
+func (m *machine) wholeInUse() int64 { return m.sharedInUse() + m.usage("HugetlbPages:") }
+
+// usage returns a size that the kernel tells of QEMU, in bytes.
+func (m *machine) usage(name string) int64 {
+	m.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.PID()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var kib int64
+	_, rest, _ := strings.Cut(string(status), name)
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		m.t.Fatal(err)
+	}
+	return kib << 10
 }
 
 // Memory that was free when the file was written is not in it, and is zero.
@@ -322,8 +334,8 @@ func (m *machine) memory() []byte {
 func (m *machine) requireRefusals() {
 	m.t.Helper()
 	for command, args := range map[string]map[string]any{
-		"migrate":       {"uri": "file:/dev/null"},
-		"migrate-pause": nil,
+		"migrate":         {"uri": "file:/dev/null"},
+		"migrate-recover": {"uri": "unix:/nobody"},
 		"snapshot-save": {
 			"job-id": "save", "tag": "t", "vmstate": "nobody", "devices": []string{"nobody"},
 		},
