@@ -4,9 +4,10 @@ package bare
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // offer is in the stream after the source has stopped, and before the state of the first
@@ -25,10 +26,20 @@ type handover struct {
 // for cont if paused.
 func startHandover(t *testing.T, until string, paused bool) *handover {
 	t.Helper()
+	return handOver(t, until, paused, func(pool string) vm.Config {
+		return onPool(pool, "second", "on")
+	})
+}
+
+// handOver is [startHandover] to a destination of any kind.
+func handOver(
+	t *testing.T, until string, paused bool, destination func(pool string) vm.Config,
+) *handover {
+	t.Helper()
 	h := &handover{pool: newPool(t)}
 	h.src = startOnPool(t, h.pool, "first")
 	h.want = h.memory(t)
-	c := onPool(h.pool, "second", "on")
+	c := destination(h.pool)
 	if paused {
 		c.Options = append(c.Options, "-S")
 	}
@@ -48,11 +59,7 @@ func startHandover(t *testing.T, until string, paused bool) *handover {
 // memory reads it from the pool. TestHandover reads it at each side.
 func (h *handover) memory(t *testing.T) []byte {
 	t.Helper()
-	content, err := os.ReadFile(h.pool)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content[:all]
+	return memoryIn(t, h.pool)
 }
 
 // arrive releases the stream, and waits until the source has completed.
@@ -149,27 +156,31 @@ func TestHandoverEndsInTheSwitchover(t *testing.T) {
 		m.awaitSaid("which was "+died, 1)
 		m.requireRuns()
 	})
-	t.Run("the destination is killed", func(t *testing.T) {
-		h := startHandover(t, offer, false)
-		h.dst.kill()
-		h.src.awaitFailed()
-		h.requireRunsOnly(t, h.src, nil)
-		h.again(t, h.src)
-	})
-	// The destination gets the whole stream when the source has taken its lease back.
-	t.Run("cancel", func(t *testing.T) {
-		h := startHandover(t, offer, false)
-		h.src.await("all is sent", h.stream.isWhole)
-		if err := h.src.CancelMigration(h.src.ctx); err != nil {
-			t.Fatal(err)
-		}
-		h.requireRunsOnly(t, h.src, nil)
-		h.stream.release()
-		h.dst.awaitSaid("this VM stays stopped", 1)
-		h.requireRunsOnly(t, h.src, h.dst)
-		h.dst.kill()
-		h.again(t, h.src)
-	})
+	for to, begin := range map[string]func(*testing.T, string, bool) *handover{
+		"": startHandover, ", memory arrives": startArrival,
+	} {
+		t.Run("the destination is killed"+to, func(t *testing.T) {
+			h := begin(t, offer, false)
+			h.dst.kill()
+			h.src.awaitFailed()
+			h.requireRunsOnly(t, h.src, nil)
+			h.again(t, h.src)
+		})
+		// The destination gets the whole stream when the source has taken its lease back.
+		t.Run("cancel"+to, func(t *testing.T) {
+			h := begin(t, offer, false)
+			h.src.await("all is sent", h.stream.isWhole)
+			if err := h.src.CancelMigration(h.src.ctx); err != nil {
+				t.Fatal(err)
+			}
+			h.requireRunsOnly(t, h.src, nil)
+			h.stream.release()
+			h.dst.awaitSaid("this VM stays stopped", 1)
+			h.requireRunsOnly(t, h.src, h.dst)
+			h.dst.kill()
+			h.again(t, h.src)
+		})
+	}
 }
 
 // The destination has all of the stream, and takes the lease when it starts.

@@ -191,7 +191,8 @@ func mapped(t testing.TB, b *vm.Backend) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Count(string(maps), "memfd:memory-backend-memfd")
+	return strings.Count(string(maps), "memfd:memory-backend-memfd") +
+		strings.Count(string(maps), poolPrefix)
 }
 
 // migrate migrates the machine, and returns the figures of the completed migration.

@@ -18,10 +18,13 @@ import (
 
 // A pool is a file with the RAM of a VM, which several of them map.
 
+// poolPrefix is what the names of their directories begin with.
+const poolPrefix = "fbpp-pool-"
+
 // newPool returns a name for one in shared memory. It is gone after the test.
 func newPool(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "fbpp-pool-")
+	dir, err := os.MkdirTemp("/dev/shm", poolPrefix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +65,15 @@ func startOnPool(t testing.TB, pool, name string) *machine {
 	return m
 }
 
-// requireNoStart checks that a VM does not start, and that QEMU says why in one line.
+// requireNoStart checks that a VM does not start for the sake of a lease, and that QEMU says why
+// in one line.
 func requireNoStart(t testing.TB, c vm.Config, parts ...string) {
+	t.Helper()
+	requireRefusedStart(t, c, append(parts, "lease")...)
+}
+
+// requireRefusedStart checks that a VM does not start, and that QEMU says why in one line.
+func requireRefusedStart(t testing.TB, c vm.Config, parts ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	defer cancel()
@@ -73,7 +83,7 @@ func requireNoStart(t testing.TB, c vm.Config, parts ...string) {
 	}, c.Options...)
 	said, err := exec.CommandContext(ctx, c.QEMU, args...).CombinedOutput()
 	if err == nil || ctx.Err() != nil || bytes.Count(said, []byte("\n")) != 1 ||
-		!containsAll(string(said), append(parts, "lease")) {
+		!containsAll(string(said), parts) {
 		t.Fatalf("QEMU ended by %v, and said:\n%s\nwant one line with %q", err, said, parts)
 	}
 }

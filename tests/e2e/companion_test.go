@@ -22,39 +22,7 @@ import (
 // the guest writes and verifies all the while. The backend reads and writes guest memory
 // that has yet to arrive, or that was skipped. QEMU migrates no vhost-user-rng.
 func TestAnotherBackendTakesPartInPostcopy(t *testing.T) {
-	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
-	packages, err := guest.FetchPackages(t.Context(), guest.Linux6_12, progress,
-		"coreutils", "mount", "util-linux", "e2fsprogs", "fio") // those of tests/stock
-	if err != nil {
-		t.Fatal(err)
-	}
-	programs, err := packages.Programs("fio", "cat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := setup{introspect: true, memoryMiB: 448, modules: []string{"virtio_blk"},
-		files: make(map[string]string)}
-	for path, source := range programs {
-		s.files["/"+path] = source
-	}
-	disk := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(disk, make([]byte, 32<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	blk := newCompanion(t, "vhost-user-blk", "--blk-file="+disk)
-	s.eachSide = func(c *vm.Config) { blk.join(c, "blk") }
-	m := boot(t, s)
-	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
-		t.Fatal(err)
-	}
-	const work = "work"
-	err = m.vm.Spawn(m.ctx, work, "/bin/fio", "--name=work", "--filename=/dev/vda",
-		"--ioengine=libaio", "--thread", "--direct=1", "--rw=randwrite", "--bsrange=4k-64k",
-		"--iodepth=8", "--size=16m", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=32",
-		"--loops=1000000")
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := bootWithDisk(t, nil)
 	for _, hybrid := range []bool{false, true} {
 		m.setDevice("hybrid", hybrid)
 		m.parameter("max-postcopy-bandwidth", hybridBandwidth)
@@ -68,7 +36,60 @@ func TestAnotherBackendTakesPartInPostcopy(t *testing.T) {
 		}
 		m.awaitDriver()
 	}
-	m.endWork(work)
+	m.endWork()
+}
+
+// work is the name of what uses the disk.
+const work = "work"
+
+// bootWithDisk boots a guest that writes and verifies a disk, which another backend serves, until
+// [machine.endWork]. The memory is as in [setup].
+func bootWithDisk(t *testing.T, memory []string) *machine {
+	t.Helper()
+	progress := func(line string) { fmt.Fprintln(os.Stderr, "e2e:", line) }
+	packages, err := guest.FetchPackages(t.Context(), guest.Linux6_12, progress,
+		"coreutils", "mount", "util-linux", "e2fsprogs", "fio") // those of tests/stock
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := packages.Programs("fio", "cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := setup{introspect: true, memoryMiB: withDiskMiB, memory: memory,
+		modules: []string{"virtio_blk"}, files: make(map[string]string)}
+	for path, source := range programs {
+		s.files["/"+path] = source
+	}
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, make([]byte, 32<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	blk := newCompanion(t, "vhost-user-blk", "--blk-file="+disk)
+	s.eachSide = func(c *vm.Config) { blk.join(c, "blk") }
+	m := boot(t, s)
+	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
+		t.Fatal(err)
+	}
+	err = m.vm.Spawn(m.ctx, work, "/bin/fio", "--name=work", "--filename=/dev/vda",
+		"--ioengine=libaio", "--thread", "--direct=1", "--rw=randwrite", "--bsrange=4k-64k",
+		"--iodepth=8", "--size=16m", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=32",
+		"--loops=1000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// withDiskMiB is the memory of such a guest.
+const withDiskMiB = 448
+
+// awaitDisk waits until the guest has used its disk.
+func (m *machine) awaitDisk() {
+	m.t.Helper()
+	for before := m.diskStatistics(); m.diskStatistics() == before; {
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // diskStatistics returns the guest's counts of the disk's requests.
@@ -82,13 +103,13 @@ func (m *machine) diskStatistics() string {
 }
 
 // endWork ends fio, and checks that it found all that it wrote.
-func (m *machine) endWork(name string) {
+func (m *machine) endWork() {
 	m.t.Helper()
-	order := ctl.Request{Op: ctl.OpSignal, Name: name, Signal: int(syscall.SIGINT)}
+	order := ctl.Request{Op: ctl.OpSignal, Name: work, Signal: int(syscall.SIGINT)}
 	if _, err := m.vm.Guest.Do(m.ctx, order); err != nil {
 		m.t.Fatal(err)
 	}
-	r, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: name})
+	r, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpWait, Name: work})
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
+
+// A Linux guest under load leaves its memory in a pool, and runs at the destination at once. What
+// it and its disk's backend need arrives when they need it, without the source. Then it migrates
+// as ever.
+func TestArrivalOfALinuxGuest(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "fbpp-pool-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	pool := filepath.Join(dir, "pool")
+	m := bootWithDisk(t, []string{fmt.Sprintf(
+		"memory-backend-file,id=ram,size=%dM,share=on,mem-path=%s,lease=on", withDiskMiB, pool,
+	)})
+	dst, backend := m.start(vm.StartIncoming, func(c *vm.Config) {
+		c.Memory = []string{fmt.Sprintf(
+			"memory-backend-memfd,id=ram,size=%dM,share=on,pool=%s", withDiskMiB, pool,
+		)}
+	})
+	handover := vm.Transfer{
+		Capabilities: []string{"x-ignore-shared", "return-path"},
+		Parameters:   map[string]any{"max-postcopy-bandwidth": 16 << 20},
+	}
+	figures, err := m.vm.MigrateBy(m.ctx, dst, handover, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent := figures.RAM.Transferred; sent > 4<<20 {
+		t.Errorf("%d bytes were sent for memory that lies in a pool", sent)
+	}
+	m.moveTo(dst, backend)
+	m.awaitDisk()
+	begun := m.loadOf(dst)
+	if begun.Remaining == 0 {
+		t.Error("all had arrived before anybody needed it")
+	}
+	m.requireSound()
+	m.parameter("max-postcopy-bandwidth", 0)
+	end := m.loadOf(dst)
+	for end.Remaining > 0 {
+		time.Sleep(10 * time.Millisecond)
+		end = m.loadOf(dst)
+	}
+	t.Logf("downtime %d ms; %+v, and then %+v", figures.Downtime, begun, end)
+	if end.Faults == 0 {
+		t.Error("the guest ran, and needed no page")
+	}
+	m.awaitMigration("completed")
+	m.awaitDisk()
+	m.awaitDriver()
+	m.capability("x-ignore-shared", false)
+	if figures := m.migrate(); figures.RAM.Transferred < 160<<20 {
+		t.Errorf("%d bytes were sent of a guest that uses 160 MiB", figures.RAM.Transferred)
+	}
+	m.awaitDisk()
+	m.requireSound()
+	m.endWork()
+}
