@@ -29,7 +29,7 @@ func newRoot() *cobra.Command {
 		statusCommand(t), switchCommand(t, true), switchCommand(t, false), cacheCommand(t),
 		watchCommand(t), checkCommand(t), listCommand(t), historyCommand(t), censusCommand(t),
 		estimateCommand(t), localiseCommand(t), metricsCommand(t), libvirtCommand(t),
-		programCommand(t), reportCommand(t),
+		programCommand(t), reportCommand(t), arrivalCommand(t),
 	)
 	return root
 }

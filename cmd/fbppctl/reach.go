@@ -10,7 +10,11 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/spf13/pflag"
+
+	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/cmd/fbppctl/qmp"
 	"github.com/fbpp-project/fbpp/cmd/fbppctl/report"
 	"github.com/fbpp-project/fbpp/vhostuser/unixsock"
@@ -23,21 +27,45 @@ type reached struct {
 	close     func() error
 }
 
-// openQEMU reaches the machine's QEMU. The caller closes it.
-func (r *reporting) openQEMU(ctx context.Context) (*reached, error) {
-	if r.domain != "" {
-		return openDomain(ctx, r.virsh, r.domain)
+// qemu is how to reach a machine's QEMU: by one of two ways.
+type qemu struct {
+	qmp    string // the path of a socket
+	domain string // a name in libvirt
+	virsh  virsh
+}
+
+func (q *qemu) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&q.qmp, "qmp", "", "`PATH` of a QMP socket of QEMU's that nobody else uses")
+	fs.StringVar(&q.domain, "domain", "", "the machine's `NAME` in libvirt, which reaches QEMU")
+	fs.StringVar(&q.virsh.uri, "connect", "", "libvirt's `URI`, as of virsh --connect")
+}
+
+// given tells whether there is a way.
+func (q *qemu) given() bool { return q.qmp != "" || q.domain != "" }
+
+// check returns a cli.UsageError where there are two ways.
+func (q *qemu) check() error {
+	if q.qmp != "" && q.domain != "" {
+		return cli.Usagef("give either --qmp or --domain")
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	return nil
+}
+
+// open reaches QEMU, which has to answer in time. The caller closes it.
+func (q *qemu) open(ctx context.Context, timeout time.Duration) (*reached, error) {
+	if q.domain != "" {
+		return openDomain(ctx, q.virsh, q.domain)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", r.qmp)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", q.qmp)
 	if err != nil {
 		return nil, fmt.Errorf("connect to QEMU: %w", err)
 	}
 	ring := ringOfPeer(conn)
 	m, err := qmp.New(ctx, conn)
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("QEMU does not answer on %s: is another program connected?", r.qmp)
+		err = fmt.Errorf("QEMU does not answer on %s: is another program connected?", q.qmp)
 	}
 	if err != nil {
 		return nil, err

@@ -26,13 +26,12 @@ import (
 // reporting is a command line of report.
 type reporting struct {
 	*target
-	qmp, domain string // how to reach QEMU; both are "" if nothing is measured
-	virsh       virsh
-	rounds      int
-	links       links
-	limit       time.Duration
-	output      string // the files' path, without their ending
-	join        string // the path of an earlier report
+	qemu   // not given if nothing is measured
+	rounds int
+	links  links
+	limit  time.Duration
+	output string // the files' path, without their ending
+	join   string // the path of an earlier report
 }
 
 func reportCommand(t *target) *cobra.Command {
@@ -49,9 +48,7 @@ at the end of each, as at any migration. Do not do that to a guest that matters.
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd) },
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&r.qmp, "qmp", "", "`PATH` of a QMP socket of QEMU's that nobody else uses")
-	fs.StringVar(&r.domain, "domain", "", "the machine's `NAME` in libvirt, which reaches QEMU")
-	fs.StringVar(&r.virsh.uri, "connect", "", "libvirt's `URI`, as of virsh --connect")
+	r.qemu.addFlags(fs)
 	fs.IntVar(&r.rounds, "rounds", 3, "`N` migrations of each kind")
 	fs.Var(&r.links, "bandwidth", "the most that they may send, in `Gbit/s`, separated by commas "+
 		"(default: no limit)")
@@ -64,10 +61,11 @@ at the end of each, as at any migration. Do not do that to a guest that matters.
 
 // check refuses what cannot be done before anything is measured.
 func (r *reporting) check() error {
+	if err := r.qemu.check(); err != nil {
+		return err
+	}
 	switch {
-	case r.qmp != "" && r.domain != "":
-		return cli.Usagef("give either --qmp or --domain")
-	case r.join != "" && r.qmp == "" && r.domain == "":
+	case r.join != "" && !r.given():
 		return cli.Usagef("--join is for what --qmp or --domain measures")
 	case r.rounds < 1 || r.rounds > 100:
 		return cli.Usagef("--rounds: it is not between 1 and 100")
@@ -134,10 +132,10 @@ func newReport(s device.Status, past []device.Migration) *report.Report {
 func (r *reporting) measure(
 	ctx context.Context, out io.Writer, c *control.Client, doc *report.Report,
 ) error {
-	if r.qmp == "" && r.domain == "" {
+	if !r.given() {
 		return nil
 	}
-	q, err := r.openQEMU(ctx)
+	q, err := r.open(ctx, r.timeout)
 	if err != nil {
 		return err
 	}
