@@ -93,12 +93,18 @@ const (
 	postcopy      transport = "postcopy"               // switched at once
 	postcopyLater transport = "precopy, then postcopy" // switched after the first pass
 	hybrid        transport = "hybrid"                 // what is hot first, then postcopy
+
+	handOver transport = "hand-over"        // memory stays in a pool
+	arrival  transport = "hand-over, local" // and arrives from there in the destination's own
 )
 
 // postcopies tells whether the guest moves before all of its memory does.
 func (t transport) postcopies() bool {
-	return t == postcopy || t == postcopyLater || t == hybrid
+	return t == postcopy || t == postcopyLater || t == hybrid || t.handsOver()
 }
+
+// handsOver tells whether memory is in a pool that both sides reach.
+func (t transport) handsOver() bool { return t == handOver || t == arrival }
 
 // benchCase is one kind of migration. It is run several times.
 type benchCase struct {
@@ -153,6 +159,9 @@ func fullMatrix(p sizes, rounds int) []planned {
 		add(postcopyLoads(), []method{stock, introspect}, gigabit, by, rounds)
 	}
 	add(postcopyLoads(), []method{introspect}, gigabit, hybrid, rounds)
+	for _, by := range []transport{handOver, arrival} {
+		add(postcopyLoads(), []method{stock}, gigabit, by, rounds)
+	}
 	return m
 }
 

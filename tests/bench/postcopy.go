@@ -60,32 +60,46 @@ func (r *record) setPostcopy(ctx context.Context, m *vm.Migration, destination *
 			return fmt.Errorf("the hybrid migration did not switch: %+v", m.Hints)
 		}
 	}
+	r.LocalMS = m.TotalTime
+	if r.Transport.handsOver() {
+		return nil // see awaitLocal
+	}
 	there, err := destination.QueryMigrate(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the destination how long it waited for pages: %w", err)
 	}
 	r.Requests = m.RAM.Requests
+	r.setStalls(there)
+	return nil
+}
+
+// setStalls takes over how long a destination's processors waited for pages.
+func (r *record) setStalls(there *vm.Migration) {
 	r.StallMS = there.Blocktime
 	if len(there.VCPUBlocktime) > 0 {
 		r.LongestStallMS = slices.Max(there.VCPUBlocktime)
 	}
-	return nil
 }
 
 // postcopyTable compares ways to move a guest before all of its memory with each other and
 // with precopy.
 func (r *report) postcopyTable() table {
-	t := table{Title: "Before all memory has moved: postcopy and hybrid", Head: []string{
+	t := table{Title: "Before all memory has moved: postcopy, hybrid and hand-over", Head: []string{
 		"load", "method", "way", "lead", "down", "requests", "all processors stalled",
-		"one processor stalled", "transferred", "total", "rounds"}}
+		"one processor stalled", "transferred", "total", "all is local", "rounds"}}
 	for _, row := range r.Rows {
 		if row.Total.N == 0 || !r.comparesPostcopy(row.Load, row.Link) {
 			continue
 		}
 		cells := []string{string(row.Load), string(row.Method), string(row.Transport), ms(row.Lead),
-			ms(row.Downtime), "", "", "", mib(row.Transferred), ms(row.Total), fmt.Sprint(row.Total.N)}
+			ms(row.Downtime), "", "", "", mib(row.Transferred), ms(row.Total), ms(row.Total),
+			fmt.Sprint(row.Total.N)}
 		if row.Transport.postcopies() {
 			cells[5], cells[6], cells[7] = count(row.Requests), ms(row.Stall), ms(row.LongestStall)
+			cells[10] = ms(row.Local)
+			if row.Transport == handOver {
+				cells[10] = "never"
+			}
 		} else if row.Transport != stream {
 			continue
 		}

@@ -23,6 +23,9 @@ type record struct {
 	Requests       int64 `json:"postcopy_requests,omitempty"`
 	StallMS        int64 `json:"stall_ms,omitempty"`
 	LongestStallMS int64 `json:"longest_stall_ms,omitempty"`
+	// LocalMS is from the command until all memory is the destination's own.
+	LocalMS int64 `json:"local_ms,omitempty"`
+	Arrived int64 `json:"arrived_bytes,omitempty"` // that came from a pool
 
 	Transferred int64     `json:"transferred_bytes"`
 	Normal      int64     `json:"normal_pages"`

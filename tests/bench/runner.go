@@ -95,6 +95,12 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	if err := rec.Load.configure(&config, r.sizes, r.dir); err != nil {
 		return err
 	}
+	pool, remove, err := rec.newPool()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	config.Memory = rec.memory(pool, r.sizes, false)
 	source, err := r.boot(ctx, config, rec.benchCase)
 	if err != nil {
 		return err
@@ -112,6 +118,7 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	}
 	rec.PrepareMS = time.Since(began).Milliseconds()
 
+	config.Memory = rec.memory(pool, r.sizes, true)
 	destination, err := r.start(ctx, config, rec.Method, vm.StartIncoming)
 	if err != nil {
 		return err
@@ -141,6 +148,7 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 			return err
 		}
 	}
+	began := time.Now()
 	lead := leadTime(ctx, destination.vm)
 	figures, err := source.vm.MigrateBy(ctx, destination.vm, transfer, rec.switchover(ctx, source.vm))
 	if err != nil {
@@ -164,6 +172,9 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	rec.SourceCPUMS = (after.cpu - before.cpu).Milliseconds()
 	rec.Resident = arrived.resident
 	source.close() // gives its memory back to the host
+	if err := rec.awaitLocal(ctx, destination.vm, began); err != nil {
+		return err
+	}
 
 	r.say("verify")
 	report, err := destination.vm.Integrity(ctx, "verify")
@@ -192,6 +203,9 @@ func (c benchCase) transfer(dir string) vm.Transfer {
 		t.File = filepath.Join(dir, "migration.img")
 	case postcopy, postcopyLater, hybrid:
 		t.Capabilities = []string{"postcopy-ram", "postcopy-blocktime"}
+		t.Parameters = map[string]any{"max-postcopy-bandwidth": int64(c.Link)}
+	case handOver, arrival:
+		t.Capabilities = []string{"x-ignore-shared", "return-path", "postcopy-blocktime"}
 		t.Parameters = map[string]any{"max-postcopy-bandwidth": int64(c.Link)}
 	}
 	return t

@@ -31,7 +31,7 @@ type row struct {
 	Total, Setup, Downtime, Prepare, SourceCPU spread // ms
 	Transferred, Resident                      spread // bytes
 	Normal, Zero, Skipped, Repeated            spread // pages
-	Lead, Stall, LongestStall                  spread // ms
+	Lead, Stall, LongestStall, Local           spread // ms
 	Requests                                   spread // pages asked for after the switchover
 	Floor                                      spread // bytes; N is 0 where it is not known
 	AboveFloor                                 spread // share of the floor
@@ -69,6 +69,7 @@ func summarize(cases []planned, records []record) []row {
 		r.Lead = of(func(r *record) int64 { return r.LeadMS })
 		r.Stall = of(func(r *record) int64 { return r.StallMS })
 		r.LongestStall = of(func(r *record) int64 { return r.LongestStallMS })
+		r.Local = of(func(r *record) int64 { return r.LocalMS })
 		r.Requests = of(func(r *record) int64 { return r.Requests })
 		r.Prepare = of(func(r *record) int64 { return r.PrepareMS })
 		r.SourceCPU = of(func(r *record) int64 { return r.SourceCPUMS })

@@ -68,6 +68,7 @@ func targets(rows []row, emulated bool) []target {
 	}
 	downtimeTargets(rows, add)
 	postcopyTargets(rows, add)
+	handOverTargets(rows, add)
 	if ours, ok := plain(noLoad, fbpp); ok && len(ours.hints) > 0 {
 		share := ours.skippedShare()
 		add(share >= 0.995, "no load: 99.5 % of the free memory skipped", "%.1f %%", share*100)
