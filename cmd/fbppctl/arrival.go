@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +50,8 @@ func arrivalCommand(t *target) *cobra.Command {
 		Args: cli.NoArgs,
 		Long: `arrival asks the QEMU of a machine that runs while its memory arrives, from a snapshot
 or from a pool: what is still there only, and how many pages the guest had to wait for. It asks no
-fbppd.`,
+fbppd. If the file cannot be read the guest is paused until somebody says "cont", and --wait goes
+on.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := t.ofHost(); err != nil {
 				return cli.Usagef("this command asks QEMU: it takes neither --vm nor --control-path")
@@ -78,7 +78,7 @@ fbppd.`,
 // arrival shows the figures, and again until all is there if it is to wait.
 func (t *target) arrival(ctx context.Context, out io.Writer, m *reached, wait bool) error {
 	for {
-		a, err := queryArrival(ctx, m)
+		a, err := t.queryArrival(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -93,32 +93,50 @@ func (t *target) arrival(ctx context.Context, out io.Writer, m *reached, wait bo
 	}
 }
 
-// queryArrival asks QEMU.
-func queryArrival(ctx context.Context, m *reached) (*arrival, error) {
-	var figures struct {
-		Status string
-		Error  string `json:"error-desc"`
-		Load   *struct {
-			Total, Remaining, Read, Faults uint64
-
-			Zero         uint64 `json:"zero-faults"`
-			Milliseconds uint64 `json:"time"`
-		} `json:"fast-snapshot-load"`
-	}
+// queryArrival asks QEMU, which has to answer in time.
+func (t *target) queryArrival(ctx context.Context, m *reached) (*arrival, error) {
+	silent := fmt.Errorf("QEMU has not answered within %v", t.timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, silent)
+	defer cancel()
+	var figures migration
 	if err := m.Execute(ctx, "query-migrate", nil, &figures); err != nil {
+		if context.Cause(ctx) == silent {
+			err = silent
+		}
 		return nil, err
 	}
-	l := figures.Load
+	return figures.arrival()
+}
+
+// migration is what QEMU says of one.
+type migration struct {
+	Status string
+	Error  string `json:"error-desc"`
+	Load   *struct {
+		Total, Remaining, Read, Faults uint64
+
+		Zero         uint64 `json:"zero-faults"`
+		Milliseconds uint64 `json:"time"`
+	} `json:"fast-snapshot-load"`
+}
+
+// arrival tells how far memory is. The status may be that of a later migration, which this machine
+// makes itself.
+func (m *migration) arrival() (*arrival, error) {
+	l := m.Load
 	if l == nil {
 		return nil, errNoArrival
 	}
 	a := &arrival{Total: l.Total, Remaining: l.Remaining, Read: l.Read, Faults: l.Faults, Zero: l.Zero,
 		Seconds: float64(l.Milliseconds) / 1000, State: complete}
+	begun := l.Total > 0 && l.Remaining > 0
 	switch {
-	case l.Remaining == 0 && !strings.HasPrefix(figures.Status, "postcopy-"):
-	case figures.Error != "":
-		a.State, a.Why = failing, figures.Error
-	case figures.Status == "postcopy-paused":
+	case m.Status == "failed" && (begun || l.Total == 0):
+		return nil, fmt.Errorf("memory does not arrive, as the migration has failed: %s", m.Error)
+	case !begun && (l.Total > 0 || m.Status == "completed"):
+	case begun && m.Error != "":
+		a.State, a.Why = failing, m.Error
+	case m.Status == "postcopy-paused":
 		a.State = held
 	default:
 		a.State = arriving

@@ -32,6 +32,8 @@ func mustAnswer(t *testing.T, answers ...string) {
 const (
 	onItsWay = `{"status":"postcopy-active","fast-snapshot-load":{"total":8388608,` +
 		`"remaining":4194304,"read":2097152,"faults":7,"zero-faults":3,"time":1500}}`
+	notBegun = `{"status":"active","fast-snapshot-load":{"total":0,"remaining":0,` +
+		`"read":0,"faults":0,"zero-faults":0,"time":5}}`
 	allThere = `{"status":"completed","fast-snapshot-load":{"total":8388608,"remaining":0,` +
 		`"read":8388608,"faults":9,"zero-faults":3,"time":2500}}`
 )
@@ -46,6 +48,10 @@ func TestArrivalIsShown(t *testing.T) {
 		{"held", strings.Replace(onItsWay, "active", "paused", 1), "held: 4.0 of 8.0 MiB remain"},
 		{"a file that is gone", strings.Replace(onItsWay, `"fast`, `"error-desc":"no file","fast`, 1),
 			`failing: no file; "cont" tries again: 4.0 of 8.0 MiB remain`},
+		{"the source has not stopped", notBegun, "arriving: 0.0 of 0.0 MiB remain"},
+		{"a migration that came later", strings.Replace(allThere, "completed", "postcopy-paused", 1),
+			"complete: 0.0 of 8.0 MiB remain"},
+		{"nothing but zeroes", strings.Replace(notBegun, "active", "completed", 1), "complete: 0.0 of"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			mustAnswer(t, tc.answer)
@@ -69,6 +75,28 @@ func TestArrivalIsWaitedFor(t *testing.T) {
 	said := out.String()
 	if err != nil || strings.Count(said, "\n") != 2 || !strings.Contains(said, "\ncomplete: ") {
 		t.Errorf("printed %q, %v", said, err)
+	}
+}
+
+func TestArrivalThatHasFailed(t *testing.T) {
+	for _, answer := range []string{notBegun, onItsWay} {
+		answer = strings.Replace(answer, "postcopy-active", "active", 1)
+		mustAnswer(t, strings.Replace(answer, `"active"`, `"failed","error-desc":"another file"`, 1))
+		err := run(t.Context(), []string{"arrival", "--domain=vm1", "--wait"}, &strings.Builder{})
+		if err == nil || !strings.Contains(err.Error(), "another file") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestArrivalOfASilentQEMU(t *testing.T) {
+	mustPrograms(t, map[string]string{
+		"virsh": "#!/bin/sh\ncase \"$*\" in *dumpxml*) echo '<kvm/>' ;; *) exec sleep 60 ;; esac\n",
+	})
+	args := []string{"arrival", "--domain=vm1", "--timeout=100ms"}
+	err := run(t.Context(), args, &strings.Builder{})
+	if err == nil || !strings.Contains(err.Error(), "has not answered within 100ms") {
+		t.Errorf("got %v", err)
 	}
 }
 

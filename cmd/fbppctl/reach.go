@@ -51,13 +51,13 @@ func (q *qemu) check() error {
 	return nil
 }
 
-// open reaches QEMU, which has to answer in time. The caller closes it.
+// open reaches QEMU, or libvirt, which has to answer in time. The caller closes it.
 func (q *qemu) open(ctx context.Context, timeout time.Duration) (*reached, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	if q.domain != "" {
 		return openDomain(ctx, q.virsh, q.domain)
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", q.qmp)
 	if err != nil {
 		return nil, fmt.Errorf("connect to QEMU: %w", err)
