@@ -3,8 +3,10 @@
 package bare
 
 import (
+	"encoding/binary"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
@@ -17,14 +19,23 @@ func startArrival(t *testing.T, until string, paused bool) *handover {
 	})
 }
 
-// requireArrives checks that the destination runs, and that all that was written arrives.
-func (h *handover) requireArrives(t *testing.T) {
+// requireArrives checks that the destination runs, and that all that was written arrives. A
+// source that lives is refused, also when the pool is empty and its lease free.
+func (h *handover) requireArrives(t *testing.T, source *machine) {
 	t.Helper()
+	refused := func() {
+		if source != nil {
+			requireRefused(t, source.cont(), "does not have the lease")
+			requireStopped(t, source)
+		}
+	}
 	h.dst.await("the VM runs", func() bool {
 		status, err := h.dst.Status(h.dst.ctx)
 		return err == nil && status == "running"
 	})
+	refused()
 	h.dst.awaitLoaded()
+	refused()
 	h.dst.requireRAM(h.want)
 	if n := inUse(t, h.pool); n > 1<<20 {
 		t.Errorf("%d bytes of the pool are in use", n)
@@ -47,13 +58,18 @@ func TestArrivalAfterTheSwitchover(t *testing.T) {
 	t.Run("the destination goes on first", func(t *testing.T) {
 		h := startArrival(t, offer, true)
 		h.arrive(t)
-		if figures := h.dst.requireLoading(); figures.Read > 4<<20 {
+		want := uint64(binary.LittleEndian.Uint32(h.want[filled:]))
+		if got := h.dst.number("readl %#x", filled); got != want {
+			t.Errorf("a VM that does not run reads %#x, want %#x", got, want)
+		}
+		time.Sleep(300 * time.Millisecond) // long enough for all of it
+		if figures := h.dst.requireLoading(); figures.Read > 1<<20 {
 			t.Errorf("it is not known who will run, and %d bytes were read", figures.Read)
 		}
 		if err := h.dst.cont(); err != nil {
 			t.Fatal(err)
 		}
-		h.requireArrives(t)
+		h.requireArrives(t, h.src)
 	})
 	t.Run("the source is killed", func(t *testing.T) {
 		h := startArrival(t, offer, true)
@@ -62,7 +78,7 @@ func TestArrivalAfterTheSwitchover(t *testing.T) {
 		if err := h.dst.cont(); err != nil {
 			t.Fatal(err)
 		}
-		h.requireArrives(t)
+		h.requireArrives(t, nil)
 	})
 	t.Run("the destination is killed before it takes the lease", func(t *testing.T) {
 		h := startArrival(t, offer, true)
@@ -97,6 +113,7 @@ func TestPoolFailsDuringAnArrival(t *testing.T) {
 	dst := startIncoming(t, localFrom(pool, "second", own))
 	m.arriveFromPool(dst)
 	m.kill()
+	dst.awaitHoles()
 	k := keep(t, pool)
 	const says = "the file ends there"
 	if err := os.Truncate(pool, 1<<20); err != nil {

@@ -85,6 +85,27 @@ func TestFastSnapshotLoad(t *testing.T) {
 	}
 }
 
+// The background of a load can be held, and goes on.
+func TestFastSnapshotLoadIsHeld(t *testing.T) {
+	c := config("")
+	m := start(t, c)
+	m.pattern()
+	file := filepath.Join(t.TempDir(), "snapshot")
+	m.snapshot(file)
+	dst := startIncoming(t, c)
+	dst.arriveSlowly(file)
+	held := dst.hold()
+	if got := dst.number("readl %#x", filled+12<<10); got != 0x5a5a5a5a {
+		t.Errorf("a page that is in the file reads %#x", got)
+	}
+	if now := dst.requireHeld(); now.Faults != held.Faults+1 {
+		t.Errorf("a page was touched: %+v, and %+v before", now, held)
+	}
+	dst.goOn()
+	dst.awaitLoaded()
+	dst.requireMemory(m.memory())
+}
+
 // What comes without being touched is what was written, and memory that is neither in
 // the file nor touched takes none of the host's.
 func TestFastSnapshotLoadUntouched(t *testing.T) {

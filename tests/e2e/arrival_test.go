@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestArrivalOfALinuxGuest(t *testing.T) {
 	})
 	handover := vm.Transfer{
 		Capabilities: []string{"x-ignore-shared", "return-path"},
-		Parameters:   map[string]any{"max-postcopy-bandwidth": 16 << 20},
+		Parameters:   map[string]any{"max-postcopy-bandwidth": 2 << 20},
 	}
 	figures, err := m.vm.MigrateBy(m.ctx, dst, handover, nil)
 	if err != nil {
@@ -59,6 +60,10 @@ func TestArrivalOfALinuxGuest(t *testing.T) {
 		t.Error("the guest ran, and needed no page")
 	}
 	m.awaitMigration("completed")
+	var st syscall.Stat_t
+	if err := syscall.Stat(pool, &st); err != nil || st.Blocks*512 > 1<<20 {
+		t.Errorf("%d bytes of the pool are in use, %v", st.Blocks*512, err)
+	}
 	m.awaitDisk()
 	m.awaitDriver()
 	m.capability("x-ignore-shared", false)
