@@ -48,6 +48,9 @@ func (r *record) awaitLocal(ctx context.Context, destination *vm.VM, began time.
 		if err != nil {
 			return fmt.Errorf("wait for memory to arrive: %w", err)
 		}
+		if there.ErrorDesc != "" {
+			return fmt.Errorf("wait for memory to arrive: %s", there.ErrorDesc)
+		}
 		if there.Status == "completed" && there.Load != nil {
 			r.LocalMS = time.Since(began).Milliseconds()
 			r.Requests, r.Arrived = there.Load.Faults, there.Load.Read

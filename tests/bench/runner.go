@@ -160,6 +160,9 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	if err := rec.setPostcopy(ctx, figures, destination.vm); err != nil {
 		return err
 	}
+	if err := rec.awaitLocal(ctx, destination.vm, began); err != nil {
+		return err
+	}
 	after, err := readUsage(source.vm.PID())
 	if err != nil {
 		return err
@@ -172,9 +175,6 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	rec.SourceCPUMS = (after.cpu - before.cpu).Milliseconds()
 	rec.Resident = arrived.resident
 	source.close() // gives its memory back to the host
-	if err := rec.awaitLocal(ctx, destination.vm, began); err != nil {
-		return err
-	}
 
 	r.say("verify")
 	report, err := destination.vm.Integrity(ctx, "verify")

@@ -23,8 +23,8 @@ type Guest struct {
 	Pages int
 	// Every is the time between two touches of memory, while no page is missing.
 	Every time.Duration
-	// Hot is the share of the pages that HotTouches, a share of the touches, go to. The others go
-	// anywhere.
+	// Hot is the share of the pages that HotTouches, a share of the touches, go to. They lie
+	// scattered. The other touches go anywhere.
 	Hot, HotTouches float64
 }
 
@@ -150,7 +150,7 @@ func (h *host) step(active int) {
 func (h *host) pick() int {
 	pages := len(h.arrived)
 	if hot := int(h.guest.Hot * float64(pages)); hot > 0 && h.random.Float64() < h.guest.HotTouches {
-		pages = hot
+		return h.random.IntN(hot) * pages / hot
 	}
 	return h.random.IntN(pages)
 }
