@@ -57,7 +57,8 @@ func bootWithDisk(t *testing.T, memory []string) *machine {
 		t.Fatal(err)
 	}
 	s := setup{introspect: true, memoryMiB: withDiskMiB, memory: memory,
-		modules: []string{"virtio_blk"}, files: make(map[string]string)}
+		modules: []string{"virtio_blk"}, files: make(map[string]string),
+		timeout: time.Duration(rounds(1, 5)) * hangTimeout}
 	for path, source := range programs {
 		s.files["/"+path] = source
 	}
