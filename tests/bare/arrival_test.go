@@ -171,6 +171,35 @@ func TestArrivalLeavesZeroesOut(t *testing.T) {
 	dst.requireRAM(want)
 }
 
+// Who reads all of the memory at once competes with the background, page by page. Each page is
+// placed by one of them.
+func TestArrivalIsReadAtOnce(t *testing.T) {
+	for _, tc := range []struct {
+		name, memory string
+		pages        int // of 2 MiB, that the test needs
+	}{
+		{"shared memory", own, 0},
+		{"preallocated memory", own + ",prealloc=on", 0},
+		{"huge pages", own + ",hugetlb=on,hugetlbsize=2M", 32},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			lab.ReserveHugePages(t, tc.pages)
+			pool := newPool(t)
+			m := startPattern(t, pool)
+			want := memoryIn(t, pool)
+			dst := startIncoming(t, localFrom(pool, "second", tc.memory))
+			m.migrate(dst, byHandover())
+			dst.requireRAM(want)
+			dst.awaitLoaded()
+			dst.requireRuns()
+			dst.requireRAM(want)
+			if said := dst.Messages(); strings.Contains(said, "failed") {
+				t.Errorf("QEMU said %q", said)
+			}
+		})
+	}
+}
+
 // The background can be held, for as long as one likes. What is needed still comes.
 func TestArrivalIsHeld(t *testing.T) {
 	pool := newPool(t)
