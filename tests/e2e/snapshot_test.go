@@ -21,6 +21,7 @@ func TestFastSnapshotLoadOfALinuxGuest(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "snapshot")
 	m.capability("mapped-ram", true)
+	m.parameter("max-bandwidth", 1<<40) // or a guest that writes may never stop
 	err := m.vm.Execute(m.ctx, "migrate", map[string]any{"uri": "file:" + file}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -79,9 +79,18 @@ func start(ctx context.Context, c Config, incoming bool) (_ *VM, err error) {
 		return nil, err
 	}
 	if v.monitor, err = qmp.New(ctx, conn); err != nil {
+		v.awaitEnd(ctx)
 		return nil, err
 	}
 	return v, nil
+}
+
+// awaitEnd waits for the end of a QEMU that has closed a socket, so that what it said is known. One
+// that has another reason to close it is not waited for long.
+func (v *VM) awaitEnd(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_ = v.process.wait(ctx) // its error is that of the wait, or part of what it said
 }
 
 // accept waits for QEMU to connect, or to end.
