@@ -129,7 +129,7 @@ func (m *migration) arrival() (*arrival, error) {
 	}
 	a := &arrival{Total: l.Total, Remaining: l.Remaining, Read: l.Read, Faults: l.Faults, Zero: l.Zero,
 		Seconds: float64(l.Milliseconds) / 1000, State: complete}
-	begun := l.Total > 0 && l.Remaining > 0
+	begun := l.Remaining > 0
 	switch {
 	case m.Status == "failed" && (begun || l.Total == 0):
 		return nil, fmt.Errorf("memory does not arrive, as the migration has failed: %s", m.Error)
