@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
@@ -66,11 +65,7 @@ func (m *machine) arriveFrom(pool string) {
 	}
 	m.requireSound()
 	m.parameter("max-postcopy-bandwidth", 0)
-	end := m.loadOf(dst)
-	for end.Remaining > 0 {
-		time.Sleep(10 * time.Millisecond)
-		end = m.loadOf(dst)
-	}
+	end := m.awaitLoad(dst)
 	m.t.Logf("downtime %d ms; %+v, and then %+v", figures.Downtime, begun, end)
 	if end.Faults == 0 {
 		m.t.Error("the guest ran, and needed no page")

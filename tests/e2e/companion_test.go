@@ -26,14 +26,11 @@ func TestAnotherBackendTakesPartInPostcopy(t *testing.T) {
 	for _, hybrid := range []bool{false, true} {
 		m.setDevice("hybrid", hybrid)
 		m.parameter("max-postcopy-bandwidth", hybridBandwidth)
-		before := m.diskStatistics()
 		figures := m.migrateByPostcopy(hybrid)
 		if figures.RAM.Requests == 0 {
 			t.Error("no page was requested: nothing ran before its memory arrived")
 		}
-		for m.diskStatistics() == before {
-			time.Sleep(10 * time.Millisecond)
-		}
+		m.awaitDisk()
 		m.awaitDriver()
 	}
 	m.endWork()

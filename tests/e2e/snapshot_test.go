@@ -19,18 +19,7 @@ func TestFastSnapshotLoadOfALinuxGuest(t *testing.T) {
 	if _, err := m.vm.Fill(m.ctx, 160); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "snapshot")
-	m.capability("mapped-ram", true)
-	m.parameter("max-bandwidth", 1<<40) // or a guest that writes may never stop
-	err := m.vm.Execute(m.ctx, "migrate", map[string]any{"uri": "file:" + file}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	figures, err := m.vm.WaitMigration(m.ctx, nil)
-	if err != nil || figures.Status != "completed" {
-		t.Fatalf("the snapshot is %+v, %v", figures, err)
-	}
-	requireHints(t, figures, "ok")
+	file, figures := m.snapshot()
 
 	whole, backend, first := m.load(file, "mapped-ram")
 	whole.Close()
@@ -39,11 +28,7 @@ func TestFastSnapshotLoadOfALinuxGuest(t *testing.T) {
 	begun := m.loadOf(lazy)
 	m.moveTo(lazy, backend)
 	m.requireSound()
-	end := m.loadOf(lazy)
-	for end.Remaining > 0 {
-		time.Sleep(10 * time.Millisecond)
-		end = m.loadOf(lazy)
-	}
+	end := m.awaitLoad(lazy)
 	t.Logf("runs after %v, and %v if all is loaded before: %.1f times as fast; %+v, and then %+v",
 		second, first, float64(first)/float64(second), begun, end)
 	// Some of what was free has been written since, and so is in the file.
@@ -60,6 +45,52 @@ func TestFastSnapshotLoadOfALinuxGuest(t *testing.T) {
 	m.capability("mapped-ram", false)
 	m.migrate()
 	m.requireSound()
+}
+
+// The disk of another backend goes on, too, while the guest's memory is still in the file: the
+// backend waits for what it needs, as in postcopy.
+func TestFastSnapshotLoadWithADisk(t *testing.T) {
+	m := bootWithDisk(t, nil)
+	file, _ := m.snapshot()
+	lazy, backend, _ := m.load(file, "mapped-ram", "postcopy-ram")
+	m.moveTo(lazy, backend)
+	m.awaitDisk()
+	m.requireSound()
+	if end := m.awaitLoad(lazy); end.Faults == 0 {
+		t.Errorf("nobody needed a page: %+v", end)
+	}
+	m.awaitDisk()
+	m.requireSound()
+	m.endWork()
+}
+
+// snapshot writes the guest into a file, and returns its name and the figures.
+func (m *machine) snapshot() (string, *vm.Migration) {
+	m.t.Helper()
+	file := filepath.Join(m.t.TempDir(), "snapshot")
+	m.capability("mapped-ram", true)
+	m.parameter("max-bandwidth", 1<<40) // or a guest that writes may never stop
+	err := m.vm.Execute(m.ctx, "migrate", map[string]any{"uri": "file:" + file}, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	figures, err := m.vm.WaitMigration(m.ctx, nil)
+	if err != nil || figures.Status != "completed" {
+		m.t.Fatalf("the snapshot is %+v, %v", figures, err)
+	}
+	requireHints(m.t, figures, "ok")
+	return file, figures
+}
+
+// awaitLoad waits until all of a VM's memory is there, and returns the figures.
+func (m *machine) awaitLoad(v *vm.VM) vm.Load {
+	m.t.Helper()
+	load := m.loadOf(v)
+	for load.Remaining > 0 {
+		time.Sleep(10 * time.Millisecond)
+		load = m.loadOf(v)
+	}
+	return load
 }
 
 // load starts a QEMU that loads the file, and tells how long it took until the guest ran.
