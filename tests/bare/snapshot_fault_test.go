@@ -137,12 +137,7 @@ func (k kept) restore(t testing.TB) {
 // If the main loop itself needs what cannot be read, nobody could be told over the
 // monitor. QEMU says why, and ends.
 func TestMainLoopNeedsWhatCannotBeRead(t *testing.T) {
-	c := config("")
-	m := start(t, c)
-	m.pattern()
-	file := filepath.Join(t.TempDir(), "snapshot")
-	m.snapshot(file)
-	dst := startIncoming(t, c)
+	_, dst, file := startSnapshot(t)
 	dst.arriveSlowly(file)
 	if err := os.Truncate(file, 1<<20); err != nil {
 		t.Fatal(err)

@@ -87,12 +87,7 @@ func TestFastSnapshotLoad(t *testing.T) {
 
 // The background of a load can be held, and goes on.
 func TestFastSnapshotLoadIsHeld(t *testing.T) {
-	c := config("")
-	m := start(t, c)
-	m.pattern()
-	file := filepath.Join(t.TempDir(), "snapshot")
-	m.snapshot(file)
-	dst := startIncoming(t, c)
+	m, dst, file := startSnapshot(t)
 	dst.arriveSlowly(file)
 	held := dst.hold()
 	if got := dst.number("readl %#x", filled+12<<10); got != 0x5a5a5a5a {
@@ -109,12 +104,7 @@ func TestFastSnapshotLoadIsHeld(t *testing.T) {
 // What comes without being touched is what was written, and memory that is neither in
 // the file nor touched takes none of the host's.
 func TestFastSnapshotLoadUntouched(t *testing.T) {
-	c := config("")
-	m := start(t, c)
-	m.pattern()
-	file := filepath.Join(t.TempDir(), "snapshot")
-	m.snapshot(file)
-	dst := startIncoming(t, c)
+	m, dst, file := startSnapshot(t)
 	dst.load(file)
 	after := dst.awaitLoaded()
 	if shared := dst.sharedInUse(); shared > after.Total+1<<20 {
@@ -214,6 +204,17 @@ func TestFastSnapshotLoadWithABackend(t *testing.T) {
 	dst.requireRuns()
 }
 
+// startSnapshot writes a machine into a file, and starts one that is to load it.
+func startSnapshot(t testing.TB) (m, dst *machine, file string) {
+	t.Helper()
+	c := config("")
+	m = start(t, c)
+	m.pattern()
+	file = filepath.Join(t.TempDir(), "snapshot")
+	m.snapshot(file)
+	return m, startIncoming(t, c), file
+}
+
 // pattern fills memory with content that differs from page to page, next to memory
 // that is zero.
 func (m *machine) pattern() {
@@ -230,12 +231,7 @@ func (m *machine) pattern() {
 // While memory arrives, what it takes part in cannot be changed. Memory that a mode or a
 // capability excludes would count as loaded, and channels that nobody has made be closed.
 func TestSettingsDuringAFastSnapshotLoad(t *testing.T) {
-	c := config("")
-	m := start(t, c)
-	m.pattern()
-	file := filepath.Join(t.TempDir(), "snapshot")
-	m.snapshot(file)
-	dst := startIncoming(t, c)
+	m, dst, file := startSnapshot(t)
 	dst.arriveSlowly(file)
 	off := map[string]any{"capability": "postcopy-ram", "state": false}
 	for _, set := range []struct {
