@@ -20,7 +20,7 @@ func BenchmarkArrival(b *testing.B) {
 	const mib = 256
 	for _, bound := range []int64{64 << 20, 256 << 20, 0} {
 		b.Run(fmt.Sprintf("bound=%dMiB", bound>>20), func(b *testing.B) {
-			var measured, simulated, faults, expected, cost float64
+			var measured, simulated, faults, expected, cost, copied float64
 			for range b.N {
 				a := arrivalOf(b, mib, 1) // next to nothing by itself
 				every, fault := a.touchCosts(b, 2000)
@@ -48,6 +48,7 @@ func BenchmarkArrival(b *testing.B) {
 				faults += float64(after.Faults - before.Faults)
 				expected += float64(r.Faults)
 				cost += float64(fault.Microseconds())
+				copied += mib << 20 / alone.Seconds()
 			}
 			n := float64(b.N)
 			b.ReportMetric(measured/n*1000, "ms-local/op")
@@ -55,6 +56,7 @@ func BenchmarkArrival(b *testing.B) {
 			b.ReportMetric(faults/n, "faults/op")
 			b.ReportMetric(expected/faults, "simulated-faults/faults")
 			b.ReportMetric(cost/n, "µs-fault/op")
+			b.ReportMetric(copied/n/1e9, "GB/s-alone")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
