@@ -94,8 +94,8 @@ func handOverTargets(rows []row, add func(met bool, text, seen string, args ...a
 	}
 }
 
-// perRequest is how long the processor that waited longest stood still for each page that was asked
-// for, in µs.
+// perRequest is how long the processor that waited longest stood still, for each page that anybody
+// asked for, in µs. It compares ways, and is less than what one page takes.
 func (r *row) perRequest() float64 {
 	return r.LongestStall.Median * 1000 / max(r.Requests.Median, 1)
 }
