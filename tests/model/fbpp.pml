@@ -22,6 +22,7 @@
  *
  *   INTROSPECT  the host reads guest memory and peeks; there is no agent
  *   AT_ONCE     the last sync follows the answer directly
+ *   ARRIVES     no page is sent: those of bmap arrive from a pool; with AT_ONCE
  *   POSTCOPY    the guest goes on at the destination before its pages are there
  *
  *   HANDOVER    another model: RAM stays where it is, and its lease moves
@@ -117,7 +118,7 @@ bool zero_there[PAGES]; /* the page at the destination is zero */
 #define PRINT_SYNC printf("sync: bmap is %d%d%d\n", bmap[0], bmap[1], bmap[2])
 #endif
 
-#if defined(INTROSPECT) && !defined(LOG_TCG)
+#if (defined(INTROSPECT) || defined(ARRIVES)) && !defined(LOG_TCG)
 /* Bits that were read from KVM's log and are not in bmap yet: the next sync
  * moves them [ram_list.dirty_memory[DIRTY_MEMORY_MIGRATION], TCG's log]. */
 #define HARVEST

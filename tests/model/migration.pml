@@ -11,6 +11,8 @@
  *   LATER_ROUND_ARM  the same, with ARM
  *   NO_GENERATION    a report of another request is used
  *   COUNTED          generations start at 1 again on each host
+ *   WATCHED_LATE     RAM that arrives is watched from the answer on
+ *   WATCHED_ONCE     what is written later to RAM that arrives is not looked for
  */
 
 #if defined(LATER_ROUND) || defined(LATER_ROUND_ARM)
@@ -30,11 +32,10 @@ byte rounds;
 
 #define SEND_STEPS(p) :: bmap[p] -> at = p; goto send
 
-/* [migration_bitmap_sync] */
-inline sync() {
-	log_sync()
 #ifdef HARVEST
-	; d_step {
+/* [cpu_physical_memory_sync_dirty_bitmap] */
+inline take() {
+	d_step {
 		q = 0;
 		do
 		:: q < PAGES ->
@@ -47,8 +48,31 @@ inline sync() {
 		q = 0;
 		PRINT_SYNC
 	}
+}
+#endif
+
+/* [migration_bitmap_sync]. It passes over RAM that is not sent. */
+inline sync() {
+#if defined(ARRIVES) && defined(LOG_TCG)
+	log_peek()
+#else
+	log_sync()
+#if defined(HARVEST) && !defined(ARRIVES)
+	; take()
+#endif
 #endif
 }
+
+#ifdef ARRIVES
+/* [ram_sync_watched] */
+inline sync_watched() {
+#ifdef LOG_TCG
+	log_sync()
+#else
+	take()
+#endif
+}
+#endif
 
 #ifdef INTROSPECT
 /* [docs/window.md, "Peeking": in fbpp_window_wait] */
@@ -160,6 +184,9 @@ question:
 #ifdef WALK_BEFORE_ARM
 	ask();
 #else
+#if defined(ARRIVES) && !defined(WATCHED_LATE)
+	sync_watched(); /* [ram_watch_ignored] */
+#endif
 #if !defined(CLEAR_AT_HINT) && !defined(LATER_ROUND)
 	arm();
 #endif
@@ -181,6 +208,9 @@ wait:
 	:: !synced -> sync(); synced = true
 	:: true
 	fi;
+#ifdef WATCHED_LATE
+	sync_watched();
+#endif
 	if
 #ifndef NO_SYNC_COUNT
 	:: synced -> printf("hints dropped: late\n")
@@ -216,6 +246,9 @@ iterate:
 	list();
 #endif
 	sync();
+#if defined(ARRIVES) && !defined(WATCHED_ONCE)
+	sync_watched();
+#endif
 #ifdef POSTCOPY
 #ifndef LIST_EARLY
 	list();

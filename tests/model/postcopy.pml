@@ -98,14 +98,14 @@ inline use_list() {
 /* The source sends pages in order, or as they are requested [ram_save_host_page].
  * Where a page is already, none is placed [postcopy_place_page: EEXIST]. */
 #ifdef ARRIVAL_REPLACES
-#define ARRIVES(p) stale[p] = own[p]; own[p] = false
+#define PAGE_ARRIVES(p) stale[p] = own[p]; own[p] = false
 #else
-#define ARRIVES(p) stale[p] = here[p] && stale[p]
+#define PAGE_ARRIVES(p) stale[p] = here[p] && stale[p]
 #endif
 #define POSTCOPY_STEPS(p) \
 	:: d_step { bmap[p] -> bmap[p] = false; way[p] = true; \
 		printf("page %d sent\n", p) } \
-	:: d_step { way[p] -> way[p] = false; received[p] = true; ARRIVES(p); here[p] = true; \
+	:: d_step { way[p] -> way[p] = false; received[p] = true; PAGE_ARRIVES(p); here[p] = true; \
 		printf("page %d arrives\n", p) }
 
 /* [postcopy_pause, ram_dirty_bitmap_reload] */

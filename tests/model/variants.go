@@ -19,15 +19,17 @@ type Variant struct {
 // Variants returns all variants. A variant with a fault exists for each dirty log in which
 // the fault matters. It has one migration if that is enough to lose a write.
 func Variants() []Variant {
-	const one, chunk = "MIGRATIONS=1", "CHUNK_PAGES=2"
+	const one, chunk, atOnce = "MIGRATIONS=1", "CHUNK_PAGES=2", "AT_ONCE"
 	introspect := func(log string, more ...string) []string {
 		return append([]string{log, "INTROSPECT", one}, more...)
 	}
 	postcopy := func(more ...string) []string {
 		return append([]string{"LOG_KVM", "POSTCOPY", one}, more...)
 	}
+	arrives := func(more ...string) []string {
+		return append([]string{"ARRIVES", atOnce, one}, more...)
+	}
 	handover := func(more ...string) []string { return append([]string{"HANDOVER"}, more...) }
-	const atOnce = "AT_ONCE"
 	return []Variant{
 		{Name: "kvm", About: "KVM, log initially set, a page a chunk", Defines: []string{"LOG_KVM"}},
 		{Name: "kvm-chunk", About: "KVM, log initially set, two pages a chunk",
@@ -57,6 +59,14 @@ func Variants() []Variant {
 			Defines: postcopy(chunk)},
 		{Name: "postcopy-resends", About: "postcopy, a recovery sends again what is zero there",
 			Defines: postcopy(atOnce, "RECOVERY_RESENDS")},
+		{Name: "arrives-kvm", About: "RAM arrives but for what is free, KVM, two pages a chunk",
+			Defines: arrives("LOG_KVM", chunk)},
+		{Name: "arrives-ring", About: "RAM arrives but for what is free, dirty ring",
+			Defines: arrives("LOG_RING")},
+		{Name: "arrives-tcg", About: "RAM arrives but for what is free, TCG",
+			Defines: arrives("LOG_TCG")},
+		{Name: "arrives-introspect", About: "RAM arrives but for what is free, from the host",
+			Defines: arrives("LOG_KVM", "INTROSPECT")},
 		{Name: "handover", About: "RAM stays in a pool, with a lease", Defines: handover()},
 		{Name: "arrival", About: "RAM arrives from a pool", Defines: handover("LOCAL")},
 
@@ -116,6 +126,11 @@ func Variants() []Variant {
 			Defines: postcopy(atOnce, "RECOVERY_FORGETS"), Loses: true},
 		{Name: "arrival-replaces", About: "postcopy, a page replaces what was written there",
 			Defines: postcopy(atOnce, "RECOVERY_RESENDS", "ARRIVAL_REPLACES"), Loses: true},
+
+		{Name: "arrives-watched-late", About: "RAM arrives, and is watched from the answer on, TCG",
+			Defines: arrives("LOG_TCG", "WATCHED_LATE"), Loses: true},
+		{Name: "arrives-watched-once", About: "RAM arrives, and later writes are not looked for",
+			Defines: arrives("LOG_KVM", chunk, "WATCHED_ONCE"), Loses: true},
 
 		{Name: "handover-swap-in-two", About: "the lease is read, and then written",
 			Defines: handover("SWAP_IN_TWO"), Loses: true},
