@@ -19,6 +19,7 @@ import (
 type arrival struct {
 	State     string  `json:"state"`
 	Total     uint64  `json:"total"`     // what the file has of the memory
+	Free      uint64  `json:"free"`      // what is not brought, as the guest had it free
 	Remaining uint64  `json:"remaining"` // what is there only
 	Read      uint64  `json:"read"`
 	Faults    uint64  `json:"faults"`      // pages that somebody waited for
@@ -113,7 +114,7 @@ type migration struct {
 	Status string
 	Error  string `json:"error-desc"`
 	Load   *struct {
-		Total, Remaining, Read, Faults uint64
+		Total, Skipped, Remaining, Read, Faults uint64
 
 		Zero         uint64 `json:"zero-faults"`
 		Milliseconds uint64 `json:"time"`
@@ -127,8 +128,8 @@ func (m *migration) arrival() (*arrival, error) {
 	if l == nil {
 		return nil, errNoArrival
 	}
-	a := &arrival{Total: l.Total, Remaining: l.Remaining, Read: l.Read, Faults: l.Faults, Zero: l.Zero,
-		Seconds: float64(l.Milliseconds) / 1000, State: complete}
+	a := &arrival{Total: l.Total, Free: l.Skipped, Remaining: l.Remaining, Read: l.Read,
+		Faults: l.Faults, Zero: l.Zero, Seconds: float64(l.Milliseconds) / 1000, State: complete}
 	begun := l.Remaining > 0
 	switch {
 	case m.Status == "failed" && (begun || l.Total == 0):
@@ -150,8 +151,12 @@ func (a *arrival) print(out io.Writer) error {
 	if a.Why != "" {
 		state += ": " + a.Why + "; \"cont\" tries again"
 	}
-	_, err := fmt.Fprintf(out, "%s: %.1f of %.1f MiB remain, %.1f MiB read in %.1f s;"+
+	free := ""
+	if a.Free > 0 {
+		free = fmt.Sprintf(" %.1f MiB were free;", mib(a.Free))
+	}
+	_, err := fmt.Fprintf(out, "%s: %.1f of %.1f MiB remain, %.1f MiB read in %.1f s;%s"+
 		" %d pages were waited for, %d of them zero\n",
-		state, mib(a.Remaining), mib(a.Total), mib(a.Read), a.Seconds, a.Faults, a.Zero)
+		state, mib(a.Remaining), mib(a.Total), mib(a.Read), a.Seconds, free, a.Faults, a.Zero)
 	return err
 }

@@ -46,6 +46,9 @@ func TestArrivalIsShown(t *testing.T) {
 		{"all is there", allThere, "complete: 0.0 of 8.0 MiB remain, 8.0 MiB read in 2.5 s; " +
 			"9 pages were waited for, 3 of them zero\n"},
 		{"held", strings.Replace(onItsWay, "active", "paused", 1), "held: 4.0 of 8.0 MiB remain"},
+		{"free memory", strings.Replace(onItsWay, `"read"`, `"skipped":3145728,"read"`, 1),
+			"arriving: 4.0 of 8.0 MiB remain, 2.0 MiB read in 1.5 s; 3.0 MiB were free; 7 pages were " +
+				"waited for, 3 of them zero\n"},
 		{"a file that is gone", strings.Replace(onItsWay, `"fast`, `"error-desc":"no file","fast`, 1),
 			`failing: no file; "cont" tries again: 4.0 of 8.0 MiB remain`},
 		{"the source has not stopped", notBegun, "arriving: 0.0 of 0.0 MiB remain"},

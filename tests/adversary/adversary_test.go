@@ -58,11 +58,7 @@ func play(t *testing.T, g *Guest, r Round) *Result {
 	if err != nil {
 		t.Fatalf("%v\n%v", r, err)
 	}
-	hints := result.Migration.Hints
-	if hints == nil || !slices.Contains(r.statuses(), hints.Status) ||
-		(hints.Status == "ok") != (hints.Skipped > 0) {
-		t.Fatalf("%v\nthe exchange ended with %+v, want one of %q", r, hints, r.statuses())
-	}
+	requireHeard(t, r, result)
 	if result.Compared == 0 || result.Verified == 0 {
 		t.Fatalf("%v\n%d pages were compared from outside, %d by the guest",
 			r, result.Compared, result.Verified)
@@ -72,6 +68,16 @@ func play(t *testing.T, g *Guest, r Round) *Result {
 			r, n, result.Inside)
 	}
 	return result
+}
+
+// requireHeard checks that the exchange with the guest ended as the round says.
+func requireHeard(t *testing.T, r Round, result *Result) {
+	t.Helper()
+	hints := result.Migration.Hints
+	if hints == nil || !slices.Contains(r.statuses(), hints.Status) ||
+		(hints.Status == "ok") != (hints.Skipped > 0) {
+		t.Fatalf("%v\nthe exchange ended with %+v, want one of %q", r, hints, r.statuses())
+	}
 }
 
 func mustStatus(t *testing.T, g *Guest) map[string]uint64 {

@@ -224,31 +224,51 @@ func newSkipping(
 	t testing.TB, inModule bool, change func(*vm.Config), capabilities []string,
 ) *skipping {
 	t.Helper()
+	s := &skipping{capabilities: append([]string{"postcopy-ram"}, capabilities...)}
+	if inModule {
+		s.module = module
+	}
+	if change == nil {
+		change = func(*vm.Config) {}
+	}
+	s.start(t, change, change)
+	return s
+}
+
+// newSkippingTo makes two machines that may differ, for a migration with capabilities.
+func newSkippingTo(
+	t testing.TB, capabilities []string, source, destination func(*vm.Config),
+) *skipping {
+	t.Helper()
+	s := &skipping{capabilities: capabilities}
+	s.start(t, source, destination)
+	return s
+}
+
+// start starts the machines, and fills the tested memory.
+func (s *skipping) start(t testing.TB, source, destination func(*vm.Config)) {
+	t.Helper()
 	uffd, err := vhostuser.OpenUserfault()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { uffd.Close() })
-	s := &skipping{capabilities: append([]string{"postcopy-ram"}, capabilities...)}
-	if inModule {
-		s.module = module
-	}
 	s.here = startPeeker(t, windowFeatures, vhostuser.WithUserfault(uffd))
 	s.there = startPeeker(t, windowFeatures, vhostuser.WithUserfault(uffd))
-	c := config(s.here.socket)
-	c.Device["hint-timeout"] = "60000"
-	if change != nil {
+	configFor := func(p *peeker, change func(*vm.Config)) vm.Config {
+		c := config(p.socket)
+		c.Device["hint-timeout"] = "60000"
 		change(&c)
+		return c
 	}
-	m := start(t, c)
+	m := start(t, configFor(s.here, source))
 	m.fill(s.at(filled), filledSize, 0x5a)
 	m.startDriver(low)
 	m.awaitSees(s.here, low)
-	c.Backend = s.there.socket
-	s.postcopy = &postcopy{t: t, m: m, dst: startIncoming(t, c)}
+	dst := startIncoming(t, configFor(s.there, destination))
+	s.postcopy = &postcopy{t: t, m: m, dst: dst}
 	s.dst.awaitConnectedTo(s.there)
 	s.link = startLink(t)
-	return s
 }
 
 // at moves an address into the tested memory.

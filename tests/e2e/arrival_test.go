@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/fbpp-project/fbpp/tests/guest/memory"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -69,6 +70,14 @@ func (m *machine) arriveFrom(pool string) {
 	m.t.Logf("downtime %d ms; %+v, and then %+v", figures.Downtime, begun, end)
 	if end.Faults == 0 {
 		m.t.Error("the guest ran, and needed no page")
+	}
+	requireHints(m.t, figures, "ok")
+	if free := figures.Hints.Skipped * memory.PageSize; end.Skipped > free || end.Skipped < free*9/10 {
+		m.t.Errorf("%d bytes were free when the guest was asked, and %d of them did not arrive",
+			free, end.Skipped)
+	}
+	if figures.Hints.Hot == nil || *figures.Hints.Hot == 0 {
+		m.t.Error("it is not known what the guest wants first")
 	}
 	m.awaitMigration("completed")
 	var st syscall.Stat_t

@@ -42,7 +42,8 @@ type Migration struct {
 // Load is what query-migrate says at a destination whose RAM comes from a file while the
 // guest runs: FastSnapshotLoadInfo of the QEMU series. Sizes are in bytes.
 type Load struct {
-	Total      int64 `json:"total"` // of RAM that is in the file
+	Total      int64 `json:"total"`   // of RAM that is in the file
+	Skipped    int64 `json:"skipped"` // that is not loaded, as the guest had it free
 	Remaining  int64 `json:"remaining"`
 	Read       int64 `json:"read"`
 	Faults     int64 `json:"faults"`      // pages loaded as somebody waited for them
