@@ -19,25 +19,31 @@ import (
 // the file is there again, "cont" goes on where it was.
 func TestFileFailsDuringAFastSnapshotLoad(t *testing.T) {
 	const touched = 0x30000 // by the processor
-	cut := func(t testing.TB, file string) {
-		if err := os.Truncate(file, 1<<20); err != nil {
+	cut := func(t testing.TB, _ *disk, file string) {
+		if err := os.Truncate(file, badFrom); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, tc := range []struct {
 		name  string
 		accel vm.Accel
-		fail  func(t testing.TB, file string)
+		fail  func(t testing.TB, d *disk, file string)
 		says  string
 		touch bool // else nobody needs a page, and they come by themselves
 	}{
 		{"it is truncated", "qtest", cut, "the file ends there", false},
-		{"it is changed", "qtest", func(t testing.TB, file string) {
+		{"it is changed", "qtest", func(t testing.TB, _ *disk, file string) {
 			if err := os.Chtimes(file, time.Time{}, time.Unix(1, 0)); err != nil {
 				t.Fatal(err)
 			}
 		}, "was changed while RAM is loaded from it", false},
+		{"its disk is bad", "qtest", func(_ testing.TB, d *disk, _ string) {
+			d.bad.Store(true)
+		}, "Input/output error", false},
 		{"a processor needs a page", vm.TCG, cut, "the file ends there", true},
+		{"a processor needs a page of a bad disk", vm.TCG, func(_ testing.TB, d *disk, _ string) {
+			d.bad.Store(true)
+		}, "Input/output error", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := config("")
@@ -45,14 +51,15 @@ func TestFileFailsDuringAFastSnapshotLoad(t *testing.T) {
 			m := start(t, c)
 			m.pattern()
 			m.fill(touched, pageSize, 0x11)
-			file := filepath.Join(t.TempDir(), "snapshot")
+			d := mountDisk(t)
+			file := filepath.Join(d.dir, "snapshot")
 			m.snapshot(file)
 			s := keep(t, file)
 
 			dst := startIncoming(t, c)
 			dst.arriveSlowly(file)
 			dst.number("readw %#x", order) // has arrived now
-			tc.fail(t, file)
+			tc.fail(t, d, file)
 			if tc.touch {
 				dst.do("writew %#x %#x", order, touched>>4)
 			} else {
@@ -63,6 +70,7 @@ func TestFileFailsDuringAFastSnapshotLoad(t *testing.T) {
 			dst.awaitSaid("load RAM: ", 2)
 			dst.requirePausedBy(file, tc.says)
 
+			d.bad.Store(false)
 			s.restore(t)
 			dst.execute("cont", nil)
 			if tc.touch {
