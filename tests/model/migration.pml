@@ -224,6 +224,12 @@ wait:
 	/* [migration_iteration_run -> ram_save_iterate] */
 iterate:
 	synced = false;
+#ifdef ARRIVES
+	do
+	:: sync()
+	:: break
+	od;
+#endif
 #ifndef AT_ONCE
 	do
 	EACH_PAGE(SEND_STEPS)
