@@ -109,23 +109,44 @@ func requireWhole(t *testing.T, r Round, result *Result) {
 		r, len(result.Outside), result.Compared, result.Inside, result.Verified)
 }
 
+// strikes counts the pages that were written, by moment.
+type strikes [moments]uint64
+
+func (s *strikes) add(r *Result) {
+	for i, n := range r.Struck {
+		s[i] += n
+	}
+}
+
+// require checks that there were some at each moment.
+func (s *strikes) require(t *testing.T) {
+	t.Helper()
+	for i := momentEvent; i <= momentChurn; i++ {
+		if s[i] == 0 {
+			t.Errorf("no page was written %s", momentName(i))
+		}
+	}
+}
+
+// requireNoneBefore checks that only pages are lost that were written after the question.
+func requireNoneBefore(t *testing.T, r *Result) {
+	t.Helper()
+	if n := r.LostAt[momentBefore]; n > 0 {
+		t.Errorf("%d pages are lost that were written before the guest was asked", n)
+	}
+}
+
 func TestNoPageIsLost(t *testing.T) {
 	for _, m := range machines {
 		t.Run(m.name, func(t *testing.T) {
 			g := mustBoot(t, m.Options)
-			var struck [moments]uint64
+			var struck strikes
 			for _, r := range Sweep() {
 				result := play(t, g, r)
 				requireWhole(t, r, result)
-				for i, n := range result.Struck {
-					struck[i] += n
-				}
+				struck.add(result)
 			}
-			for i := momentEvent; i <= momentChurn; i++ {
-				if struck[i] == 0 {
-					t.Errorf("no page was written %s", momentName(i))
-				}
-			}
+			struck.require(t)
 			if starts := mustStatus(t, g)["starts"]; starts < 4 {
 				t.Errorf("the driver was started %d times only, and moved its rings too seldom", starts)
 			}
@@ -157,9 +178,7 @@ func TestWithoutArmingPagesAreLost(t *testing.T) {
 				if !result.Lost() {
 					continue
 				}
-				if n := result.LostAt[momentBefore]; n > 0 {
-					t.Errorf("%d pages are lost that were written before the guest was asked", n)
-				}
+				requireNoneBefore(t, result)
 				lost := result.Outside
 				t.Logf("%d of %d pages are lost, such as %v", len(lost), result.Compared, lost[0])
 				return

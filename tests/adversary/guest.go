@@ -201,11 +201,7 @@ func (g *Guest) Play(ctx context.Context, r Round) (*Result, error) {
 		return nil, err
 	}
 	// The guest stays paused until both memories were compared.
-	options := []string{"-S"}
-	if r.ClearShift != 0 {
-		shift := fmt.Sprintf("migration.x-clear-bitmap-shift=%d", r.ClearShift)
-		options = append(options, "-global", shift)
-	}
+	options := append(r.clearShift(), "-S")
 	source := *g
 	defer source.Close()
 	if err := g.start(ctx, vm.StartIncoming, options); err != nil {

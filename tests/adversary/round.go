@@ -60,6 +60,14 @@ func (r Round) String() string {
 		r.DirtyRate, r.ClearShift)
 }
 
+// clearShift returns the options of the QEMU that the clear shift applies to.
+func (r Round) clearShift() []string {
+	if r.ClearShift == 0 {
+		return nil
+	}
+	return []string{"-global", fmt.Sprintf("migration.x-clear-bitmap-shift=%d", r.ClearShift)}
+}
+
 // statuses returns how the exchange with the guest may end.
 func (r Round) statuses() []string {
 	switch {

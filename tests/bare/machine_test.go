@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
@@ -192,7 +193,7 @@ func mapped(t testing.TB, b *vm.Backend) int {
 		t.Fatal(err)
 	}
 	return strings.Count(string(maps), "memfd:memory-backend-memfd") +
-		strings.Count(string(maps), poolPrefix)
+		strings.Count(string(maps), lab.SharedDirPrefix)
 }
 
 // migrate migrates the machine, and returns the figures of the completed migration.

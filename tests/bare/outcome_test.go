@@ -136,7 +136,8 @@ func (o *ordered) requireTold(e ended, hybrid uint32) {
 	}
 }
 
-// A question says whether an order is of use: where the migration may switch to postcopy.
+// A question says whether an order is of use: where the migration may switch to postcopy. See
+// TestArrivalOfWhatIsWanted for memory that arrives.
 func TestAskSaysWhetherAnOrderIsOfUse(t *testing.T) {
 	for _, postcopy := range []bool{false, true} {
 		o := newOrdered(t, pageSize)

@@ -13,22 +13,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fbpp-project/fbpp/tests/lab"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
 // A pool is a file with the RAM of a VM, which several of them map.
 
-// poolPrefix is what the names of their directories begin with.
-const poolPrefix = "fbpp-pool-"
-
 // newPool returns a name for one in shared memory. It is gone after the test.
 func newPool(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", poolPrefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir, _ := lab.MustSharedDir(t)
 	return filepath.Join(dir, "pool")
 }
 

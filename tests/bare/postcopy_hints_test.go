@@ -274,8 +274,15 @@ func (s *skipping) start(t testing.TB, source, destination func(*vm.Config)) {
 // at moves an address into the tested memory.
 func (s *skipping) at(addr uint64) uint64 { return s.module + addr }
 
-// begin begins to migrate through the link.
+// begin begins to migrate through the link, and waits until that is under way.
 func (s *skipping) begin() {
+	s.t.Helper()
+	s.connect()
+	s.awaitStatus(s.m, "active")
+}
+
+// connect begins to migrate through the link.
+func (s *skipping) connect() {
 	s.t.Helper()
 	var states []map[string]any
 	for _, c := range s.capabilities {
@@ -289,7 +296,6 @@ func (s *skipping) begin() {
 	})
 	s.dst.execute("migrate-incoming", map[string]any{"uri": "unix:" + s.link.far})
 	s.m.execute("migrate", map[string]any{"uri": "unix:" + s.link.near})
-	s.awaitStatus(s.m, "active")
 }
 
 // answer reports memory as free, and then writes one page of it.

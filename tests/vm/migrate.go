@@ -42,9 +42,9 @@ type Migration struct {
 // Load is what query-migrate says at a destination whose RAM comes from a file while the
 // guest runs: FastSnapshotLoadInfo of the QEMU series. Sizes are in bytes.
 type Load struct {
-	Total      int64 `json:"total"`   // of RAM that is in the file
-	Skipped    int64 `json:"skipped"` // that is not loaded, as the guest had it free
-	Remaining  int64 `json:"remaining"`
+	Total      int64 `json:"total"`     // to be loaded
+	Remaining  int64 `json:"remaining"` // of that
+	Skipped    int64 `json:"skipped"`   // not loaded, as the guest had it free
 	Read       int64 `json:"read"`
 	Faults     int64 `json:"faults"`      // pages loaded as somebody waited for them
 	ZeroFaults int64 `json:"zero-faults"` // those of them that are not in the file
