@@ -159,9 +159,8 @@ func fullMatrix(p sizes, rounds int) []planned {
 		add(postcopyLoads(), []method{stock, introspect}, gigabit, by, rounds)
 	}
 	add(postcopyLoads(), []method{introspect}, gigabit, hybrid, rounds)
-	for _, by := range []transport{handOver, arrival} {
-		add(postcopyLoads(), []method{stock}, gigabit, by, rounds)
-	}
+	add(postcopyLoads(), []method{stock}, gigabit, handOver, rounds)
+	add(postcopyLoads(), []method{stock, introspect}, gigabit, arrival, rounds)
 	return m
 }
 
