@@ -18,10 +18,10 @@ import (
 // snapshot, or from a pool, while the guest runs. Sizes are in bytes.
 type arrival struct {
 	State     string  `json:"state"`
-	Total     uint64  `json:"total"`     // what the file has of the memory
-	Free      uint64  `json:"free"`      // what is not brought, as the guest had it free
-	Remaining uint64  `json:"remaining"` // what is there only
+	Total     uint64  `json:"total"`     // what is to be brought
+	Remaining uint64  `json:"remaining"` // what of it is in the file only
 	Read      uint64  `json:"read"`
+	Free      uint64  `json:"free"`        // what is not brought, as the guest had it free
 	Faults    uint64  `json:"faults"`      // pages that somebody waited for
 	Zero      uint64  `json:"zero_faults"` // those of them that are not in the file
 	Seconds   float64 `json:"seconds"`     // since it began, or that it took
@@ -49,10 +49,10 @@ func arrivalCommand(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "arrival", Short: "show how far memory is that arrives while the guest runs",
 		Args: cli.NoArgs,
-		Long: `arrival asks the QEMU of a machine that runs while its memory arrives, from a snapshot
-or from a pool: what is still there only, and how many pages the guest had to wait for. It asks no
-fbppd. If the file cannot be read the guest is paused until somebody says "cont", and --wait goes
-on.`,
+		Long: `arrival asks the QEMU of a machine that runs while its memory arrives,
+from a snapshot or from a pool: what is still there only, what need not come as it is free, and
+how many pages the guest had to wait for. It asks no fbppd. If the file cannot be read the guest
+is paused until somebody says "cont", and --wait goes on.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := t.ofHost(); err != nil {
 				return cli.Usagef("this command asks QEMU: it takes neither --vm nor --control-path")
