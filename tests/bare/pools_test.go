@@ -115,3 +115,27 @@ func TestPoolOfHugePages(t *testing.T) {
 		t.Errorf("%d bytes of the pool are left", len(left))
 	}
 }
+
+// What virtio-mem has not plugged is not there, and does not come to be there by arriving: not
+// even where pages that are zero do, as those of huge pages.
+func TestUnpluggedMemoryDoesNotArrive(t *testing.T) {
+	lab.ReserveHugePages(t, all>>21)
+	pools := []string{newPool(t), newPool(t)}
+	with := func(c vm.Config, backend string) vm.Config {
+		c.Options = append(c.Options, "-m", "64M,maxmem=1G", "-object", backend)
+		c.Devices = []string{"virtio-mem-pci,memdev=more,requested-size=0"}
+		return c
+	}
+	m := start(t, with(onPool(pools[0], "first", "on"), fmt.Sprintf(
+		"memory-backend-file,id=more,size=64M,share=on,mem-path=%s,lease=on", pools[1],
+	)))
+	dst := startIncoming(t, with(localFrom(pools[0], "second", own), fmt.Sprintf(
+		"memory-backend-memfd,id=more,size=64M,hugetlb=on,hugetlbsize=2M,pool=%s", pools[1],
+	)))
+	m.migrate(dst, byHandover())
+	dst.awaitLoaded()
+	dst.requireRuns()
+	if got := dst.usage("HugetlbPages:"); got != 0 {
+		t.Errorf("%d bytes are there of memory that is not plugged", got)
+	}
+}
