@@ -16,7 +16,7 @@ import (
 // host's page cache: all of its memory first, or as it is needed; with what is free in the file,
 // and without.
 //
-//	go test ./tests/e2e -run '^$' -bench Restore -benchtime 3x -timeout 30m
+//	go test -run '^$' -bench Restore -benchtime 3x -timeout 30m ./tests/e2e
 func BenchmarkRestore(b *testing.B) {
 	m := boot(b, setup{memoryMiB: 8 << 10, timeout: 25 * time.Minute})
 	if _, err := m.vm.Fill(m.ctx, 7<<10); err != nil {
@@ -32,6 +32,7 @@ func BenchmarkRestore(b *testing.B) {
 	if err := m.vm.SetDevice(m.ctx, "hints", true); err != nil {
 		b.Fatal(err)
 	}
+	m.awaitDriver()
 	withHints, _ := m.snapshot()
 	for _, tc := range []struct {
 		name, file   string
