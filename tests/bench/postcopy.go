@@ -55,10 +55,10 @@ func (r *record) setPostcopy(ctx context.Context, m *vm.Migration, destination *
 	if !r.Transport.postcopies() {
 		return nil
 	}
-	// With little to send precopy is through before the switch is worth it. Then nobody waits.
-	if r.Transport == hybrid &&
-		(m.Hints == nil || m.Hints.Hybrid != "switched" && m.Hints.Hybrid != "not-needed") {
-		return fmt.Errorf("the hybrid migration did not switch: %+v", m.Hints)
+	if r.Transport == hybrid {
+		if m.Hints == nil || m.Hints.Hybrid != "switched" {
+			return fmt.Errorf("the hybrid migration did not switch: %+v", m.Hints)
+		}
 	}
 	r.LocalMS = m.TotalTime
 	if r.Transport.handsOver() {
