@@ -38,19 +38,20 @@ func (g *Guest) Arrive(ctx context.Context, r Round, pool string) (*Result, *vm.
 		return nil, nil, fmt.Errorf("hand over: %w", err)
 	}
 	// By turns: the guest fetches all of it, or finds it there.
-	first, then := func() error { return g.verify(ctx, result) }, func() error { return nil }
-	if r.Seed%2 == 0 {
-		first, then = then, first
-	}
-	if err := first(); err != nil {
-		return nil, nil, err
+	fetches := r.Seed%2 == 1
+	if fetches {
+		if err := g.verify(ctx, result); err != nil {
+			return nil, nil, err
+		}
 	}
 	load, err := g.arrived(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := then(); err != nil {
-		return nil, nil, err
+	if !fetches {
+		if err := g.verify(ctx, result); err != nil {
+			return nil, nil, err
+		}
 	}
 	return result, load, g.awaitDriver(ctx)
 }
