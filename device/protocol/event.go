@@ -25,6 +25,7 @@ const (
 	EventGone     EventType = 6 // there is no such program, or no such part
 	EventWithdraw EventType = 7 // the program is to be taken out of use
 	EventCount    EventType = 8 // the program, a census, is to count
+	EventSample   EventType = 9 // the program, a sampler, is to look at what the guest uses
 )
 
 // String implements fmt.Stringer.
@@ -46,6 +47,8 @@ func (t EventType) String() string {
 		return "withdraw"
 	case EventCount:
 		return "count"
+	case EventSample:
+		return "sample"
 	}
 	return fmt.Sprintf("event(%d)", uint16(t))
 }

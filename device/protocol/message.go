@@ -32,6 +32,9 @@ const (
 	MessageGet     MessageType = 5
 	MessageProgram MessageType = 6
 	MessageCensus  MessageType = 7
+	MessageSampled MessageType = 8
+
+	lastMessage = MessageSampled
 )
 
 // String implements fmt.Stringer.
@@ -51,6 +54,8 @@ func (t MessageType) String() string {
 		return "program"
 	case MessageCensus:
 		return "census"
+	case MessageSampled:
+		return "sampled"
 	}
 	return fmt.Sprintf("message(%d)", uint16(t))
 }
@@ -132,7 +137,7 @@ func DecodeHeader(p []byte) (Header, error) {
 		PageShift:  p[20],
 	}
 	switch {
-	case h.Type < MessageHello || h.Type > MessageCensus:
+	case h.Type < MessageHello || h.Type > lastMessage:
 		return h, fmt.Errorf("decode message header: unknown type %d: %w", h.Type, ErrMalformed)
 	case p[21]|p[22]|p[23] != 0 || le.Uint64(p[24:]) != 0:
 		return h, fmt.Errorf("decode %v header: reserved field is not 0: %w", h.Type, ErrMalformed)
@@ -173,12 +178,14 @@ func (h *Header) Size() uint64 {
 		return HeaderSize + ProgramReportSize
 	case MessageCensus:
 		return HeaderSize + CensusReportSize
+	case MessageSampled:
+		return HeaderSize + SampleReportSize
 	}
 	return HeaderSize
 }
 
 // IsProgram says whether messages of the type are about programs.
-func (t MessageType) IsProgram() bool { return t >= MessageAccepts && t <= MessageCensus }
+func (t MessageType) IsProgram() bool { return t >= MessageAccepts && t <= lastMessage }
 
 // String implements fmt.Stringer.
 func (h Header) String() string {

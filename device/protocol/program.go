@@ -19,12 +19,13 @@ type ProgramKind uint32
 
 // The kinds. driver-ebpf/README.md has their contracts.
 const (
-	KindWalk   ProgramKind = 1 // a walk over the free lists
-	KindCensus ProgramKind = 2 // what the guest uses its memory for
+	KindWalk    ProgramKind = 1 // a walk over the free lists
+	KindCensus  ProgramKind = 2 // what the guest uses its memory for
+	KindSampler ProgramKind = 3 // which of its memory it has used lately
 )
 
 // Kinds returns all kinds.
-func Kinds() []ProgramKind { return []ProgramKind{KindWalk, KindCensus} }
+func Kinds() []ProgramKind { return []ProgramKind{KindWalk, KindCensus, KindSampler} }
 
 // maxKind is the highest kind that fits in the mask of ACCEPTS.
 const maxKind = 31
@@ -36,6 +37,8 @@ func (k ProgramKind) String() string {
 		return "walk"
 	case KindCensus:
 		return "census"
+	case KindSampler:
+		return "sampler"
 	}
 	return fmt.Sprintf("kind(%d)", uint32(k))
 }

@@ -180,6 +180,7 @@ func FuzzDecodeProgram(f *testing.F) {
 		{Type: EventData, Nonce: 3, Digest: Digest{1}, Offset: 5, Bytes: []byte("object")},
 		{Type: EventGone, Nonce: 3},
 		{Type: EventCount, Nonce: 3, Digest: Digest{1}, Number: 9},
+		{Type: EventSample, Nonce: 3, Digest: Digest{1}, Number: 9, Interval: time.Second},
 	} {
 		p := make([]byte, e.Size())
 		e.Encode(p)
@@ -190,6 +191,10 @@ func FuzzDecodeProgram(f *testing.F) {
 	counted := make([]byte, CensusReportSize)
 	census.Encode(counted)
 	f.Add(counted)
+	sample := testSample()
+	part := make([]byte, SampleReportSize)
+	sample.Encode(part)
+	f.Add(part)
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if e, err := DecodeProgramEvent(p); err == nil {
 			q := make([]byte, e.Size())
@@ -218,6 +223,11 @@ func FuzzDecodeProgram(f *testing.F) {
 						t.Fatalf("%+v", c)
 					}
 				}
+			}
+		}
+		if s, err := DecodeSampleReport(p); err == nil {
+			if s.First%SampledPages != 0 || s.First+SampledPages > 1<<40 {
+				t.Fatalf("%+v", s)
 			}
 		}
 		if g, err := DecodeGet(p); err == nil && uint64(g.Offset)+uint64(g.Length) > MaxProgramSize {

@@ -5,6 +5,7 @@ package protocol
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 )
 
 // DataHead is the length in bytes of what comes before the bytes of a DATA event.
@@ -19,11 +20,14 @@ type ProgramEvent struct {
 	Offer  Offer  // OFFER only
 	Offset uint32 // DATA only: where in the object the bytes lie
 	Bytes  []byte // DATA only
-	Number uint64 // COUNT only: which CENSUS has to repeat
+	Number uint64 // COUNT and SAMPLE only: the answer has to repeat it
+	// Interval is that of a SAMPLE: what the guest uses in this time is hot. It is at most
+	// MaxSampleInterval, in whole milliseconds.
+	Interval time.Duration
 }
 
 // IsProgram says whether events of the type are about programs.
-func (t EventType) IsProgram() bool { return t >= EventOffer && t <= EventCount }
+func (t EventType) IsProgram() bool { return t >= EventOffer && t <= EventSample }
 
 // Size returns the length of the encoded event in bytes.
 func (e *ProgramEvent) Size() int {
@@ -34,6 +38,8 @@ func (e *ProgramEvent) Size() int {
 		return DataHead + len(e.Bytes)
 	case EventCount:
 		return EventSize + len(e.Digest) + 8
+	case EventSample:
+		return EventSize + len(e.Digest) + 16
 	}
 	return EventSize + len(e.Digest)
 }
@@ -53,6 +59,9 @@ func (e *ProgramEvent) Encode(p []byte) {
 	switch e.Type {
 	case EventCount:
 		binary.LittleEndian.PutUint64(body[32:], e.Number)
+	case EventSample:
+		binary.LittleEndian.PutUint64(body[32:], e.Number)
+		binary.LittleEndian.PutUint32(body[40:], uint32(e.Interval.Milliseconds()))
 	case EventData:
 		binary.LittleEndian.PutUint32(body[32:], e.Offset)
 		binary.LittleEndian.PutUint32(body[36:], uint32(len(e.Bytes)))
@@ -89,6 +98,17 @@ func DecodeProgramEvent(p []byte) (ProgramEvent, error) {
 			return malformed()
 		}
 		e.Number = binary.LittleEndian.Uint64(body[32:])
+		return e, nil
+	case EventSample:
+		if len(p) < e.Size() {
+			return malformed()
+		}
+		e.Number = binary.LittleEndian.Uint64(body[32:])
+		interval := binary.LittleEndian.Uint32(body[40:])
+		e.Interval = time.Duration(interval) * time.Millisecond
+		if e.Interval > MaxSampleInterval || binary.LittleEndian.Uint32(body[44:]) != 0 {
+			return malformed()
+		}
 		return e, nil
 	case EventData:
 	default:
