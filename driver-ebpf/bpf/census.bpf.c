@@ -9,81 +9,9 @@
  * such census are. A struct page that makes no sense counts as unknown. The classes
  * and their rules are those of the host's census (device/introspect/pages).
  */
-#include "kernel.h"
-
-typedef __s32 s32;
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-/* The suffix after ___ is ours: CO-RE ignores it. */
-struct page___census {
-	unsigned long flags;
-	unsigned long compound_head;
-	void *mapping;
-	unsigned int page_type;
-	unsigned long private;
-	struct counter _refcount;
-	unsigned char compound_dtor;	  /* up to Linux 6.5 */
-	unsigned char compound_order;	  /* up to Linux 6.2 */
-	struct counter compound_mapcount; /* up to Linux 6.1 */
-};
-
-/* Since Linux 6.18 the flags are a struct. */
-struct page___flags {
-	struct {
-		unsigned long f;
-	} flags;
-};
-
-/* Since Linux 7.1. */
-struct page___info {
-	unsigned long compound_info;
-};
-
-struct folio {
-	unsigned char _folio_order; /* Linux 6.3 to 6.5 */
-	unsigned long _flags_1;	    /* since Linux 6.6 */
-	struct counter _entire_mapcount;
-	struct counter _large_mapcount; /* since Linux 6.10 */
-};
-
-#pragma clang attribute pop
-
-enum pagetype___census {
-	PGTY_buddy___census = 1,
-	PGTY_offline___census,
-	PGTY_table___census,
-	PGTY_guard___census,
-	PGTY_hugetlb___census,
-	PGTY_slab___census,
-	PGTY_large_kmalloc___census,
-};
-
-enum pageflags___census {
-	PG_locked___census = 1,
-	PG_uptodate___census,
-	PG_dirty___census,
-	PG_lru___census,
-	PG_slab___census,
-	PG_reserved___census,
-	PG_writeback___census,
-	PG_head___census,
-	PG_swapbacked___census,
-	PG_swapcache___census,
-	PG_active___census,
-	PG_workingset___census,
-	PG_hugetlb___census, /* Linux 6.6 to 6.8 */
-};
-
-enum compound_dtor_id___census { HUGETLB_PAGE_DTOR___census = 1 };
+#include "page.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-/* Values that do not change after boot. */
-const volatile u64 vmemmap;	   /* first struct page */
-const volatile u32 kernel_version; /* as LINUX_VERSION_CODE */
-
-#define VERSION(a, b) ((a) << 16 | (b) << 8)
 
 /* The order of spec.md, section 9.5. */
 enum class {
@@ -135,11 +63,6 @@ struct {
 	__type(value, struct census);
 } census SEC(".maps");
 
-/* What is read of a struct page. All fields that matter lie within. */
-#define PAGE_BYTES 64
-#define MAX_ORDER 22   /* of a compound page */
-#define SUBSECTION 512 /* struct pages that exist together, at least */
-
 struct facts {
 	u32 class;
 	u32 attributes;
@@ -149,65 +72,6 @@ struct loop {
 	struct census *c;
 	struct facts facts;
 };
-
-#define FLAG(name)                                                                     \
-	(bpf_core_enum_value_exists(enum pageflags___census, PG_##name##___census) ?        \
-		 1ULL << bpf_core_enum_value(enum pageflags___census, PG_##name##___census) : \
-		 0)
-#define HAS_TYPE(name) bpf_core_enum_value_exists(enum pagetype___census, PGTY_##name##___census)
-#define IS_TYPE(word, name) \
-	(HAS_TYPE(name) &&  \
-	 (word) >> 24 == bpf_core_enum_value(enum pagetype___census, PGTY_##name##___census))
-
-/* Before enum pagetype (v4.18 to v6.8): a bit that is 0 says which type it is. */
-#define OLD_BASE 0xf0000000u
-#define OLD_TYPE(word, bit) (((word) & (OLD_BASE | (bit))) == OLD_BASE)
-#define OLD_BUDDY 0x80u
-#define OLD_OFFLINE 0x100u
-#define OLD_TABLE 0x200u
-#define OLD_GUARD 0x400u
-
-static __always_inline u64 flags_of(const u8 *p)
-{
-	if (bpf_core_field_exists(struct page___flags, flags))
-		return *(u64 *)(p + bpf_core_field_offset(struct page___flags, flags));
-	return *(u64 *)(p + bpf_core_field_offset(struct page___census, flags));
-}
-
-static __always_inline u32 word_of(const u8 *p)
-{
-	return *(u32 *)(p + bpf_core_field_offset(struct page___census, page_type));
-}
-
-static __always_inline u32 references(const u8 *p)
-{
-	return *(u32 *)(p + bpf_core_field_offset(struct page___census, _refcount));
-}
-
-static __always_inline u64 mapping_of(const u8 *p)
-{
-	return *(u64 *)(p + bpf_core_field_offset(struct page___census, mapping));
-}
-
-static __always_inline int is_tail(const u8 *p)
-{
-	if (bpf_core_field_exists(struct page___info, compound_info))
-		return *(u64 *)(p + bpf_core_field_offset(struct page___info, compound_info)) & 1;
-	return *(u64 *)(p + bpf_core_field_offset(struct page___census, compound_head)) & 1;
-}
-
-static __always_inline int is_free(u32 word)
-{
-	return HAS_TYPE(buddy) ? IS_TYPE(word, buddy) : OLD_TYPE(word, OLD_BUDDY);
-}
-
-/* Whether the word is a type, and no number of mappings. */
-static __always_inline int has_type(u32 word)
-{
-	if (HAS_TYPE(buddy))
-		return word >= 0x80000000u && word < 0xff000000u;
-	return word >= OLD_BASE && word < 0xffffff80u;
-}
 
 static __always_inline u32 class_of_type(u32 word)
 {
@@ -282,30 +146,6 @@ static __always_inline void classify(const u8 *p, struct facts *f)
 		classify_owned(p, f);
 }
 
-/* Where a field lies in its struct page, which is the second one for some. */
-#define AT(type, field) (bpf_core_field_offset(type, field) % PAGE_BYTES)
-
-/* The order of a compound page, by the struct page after its head. */
-static __always_inline u32 order_of(const u8 *second)
-{
-	if (bpf_core_field_exists(struct page___census, compound_order))
-		return second[AT(struct page___census, compound_order)];
-	if (bpf_core_field_exists(struct folio, _folio_order))
-		return second[AT(struct folio, _folio_order)];
-	if (bpf_core_field_exists(struct folio, _flags_1))
-		return second[AT(struct folio, _flags_1)];
-	return 0;
-}
-
-static __always_inline int is_hugetlb(const u8 *second)
-{
-	if (bpf_core_field_exists(struct page___census, compound_dtor))
-		return second[AT(struct page___census, compound_dtor)] ==
-		       bpf_core_enum_value(enum compound_dtor_id___census,
-					   HUGETLB_PAGE_DTOR___census);
-	return (flags_of(second) & FLAG(hugetlb)) != 0;
-}
-
 #define MAPPINGS(type, field)                  \
 	(bpf_core_field_exists(type, field) && \
 	 *(s32 *)(second + AT(type, field)) >= 0)
@@ -314,7 +154,7 @@ static __always_inline int is_mapped(const u8 *second)
 {
 	return MAPPINGS(struct folio, _large_mapcount) ||
 	       MAPPINGS(struct folio, _entire_mapcount) ||
-	       MAPPINGS(struct page___census, compound_mapcount);
+	       MAPPINGS(struct page___fields, compound_mapcount);
 }
 
 static __always_inline void classify_compound(const u8 *head, const u8 *second, struct facts *f)
@@ -373,38 +213,16 @@ static __always_inline void add(struct census *c, u32 class, u32 attributes, u64
 		row[COLD] += n;
 }
 
-static __always_inline u64 page_at(u64 pfn)
-{
-	return vmemmap + pfn * bpf_core_type_size(struct page);
-}
-
-static __always_inline void count_free(struct census *c, const u8 *p)
-{
-	u64 order = *(u64 *)(p + bpf_core_field_offset(struct page___census, private));
-	u64 n = 1ULL << (order & 63);
-
-	if (order >= bpf_core_field_size(struct zone, free_area) /
-			     bpf_core_type_size(struct free_area) ||
-	    c->next & (n - 1) || c->next + n > c->end)
-		add(c, UNKNOWN, 0, 1);
-	else
-		add(c, FREE, 0, n);
-}
-
 /* Remembers the compound page that begins at c->next. Says whether there is one. */
 static __always_inline int meet(struct census *c, const u8 *head, struct facts *f)
 {
 	u8 second[PAGE_BYTES];
-	u32 order;
+	u64 n = compound_pages(second, c->next);
 
-	if (bpf_probe_read_kernel(second, sizeof(second), (void *)page_at(c->next + 1)) ||
-	    !is_tail(second))
-		return 0;
-	order = order_of(second);
-	if (order < 1 || order > MAX_ORDER || c->next & ((1ULL << (order & 31)) - 1))
+	if (!n)
 		return 0;
 	classify_compound(head, second, f);
-	c->compound_end = c->next + (1ULL << (order & 31));
+	c->compound_end = c->next + n;
 	c->compound_class = f->class;
 	c->compound_attributes = f->attributes;
 	return 1;
@@ -415,6 +233,7 @@ static long count_page(u32 i, struct loop *l)
 	struct census *c = l->c;
 	struct facts *f = &l->facts;
 	u8 p[PAGE_BYTES];
+	u64 n;
 
 	if (c->next >= c->end)
 		return 1;
@@ -428,7 +247,8 @@ static long count_page(u32 i, struct loop *l)
 		add(c, c->compound_class,
 		    with_own_mapping(p, c->compound_class, c->compound_attributes), 1);
 	} else if (is_free(word_of(p))) {
-		count_free(c, p);
+		n = free_pages(p, c->next, c->end);
+		add(c, n ? FREE : UNKNOWN, 0, n ? n : 1);
 	} else if (is_tail(p)) { /* of a page that has changed since its head was read */
 		add(c, UNKNOWN, 0, 1);
 	} else if (flags_of(p) & FLAG(head)) {
@@ -452,8 +272,7 @@ int count_pages(void *ctx)
 	l.c = bpf_map_lookup_elem(&census, &zero);
 	if (!l.c)
 		return 0;
-	if (bpf_core_type_size(struct page) != PAGE_BYTES ||
-	    (!HAS_TYPE(buddy) && kernel_version >= VERSION(6, 9)))
+	if (!KNOWN_PAGES())
 		return 1;
 	bpf_loop(l.c->most, count_page, &l, 0);
 	return 0;
