@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package pagecensus
+package pagerun
 
 import (
 	"cmp"
@@ -14,14 +14,17 @@ import (
 
 const zoneinfo = "/proc/zoneinfo"
 
-// span is a run of page frames that may have struct pages.
-type span struct{ start, end uint64 }
+// Span is a run of page frames that may have struct pages.
+type Span struct{ Start, End uint64 }
+
+// Until returns the part of a span up to the next multiple of n, a power of two, or all of it.
+func (s Span) Until(n uint64) Span { return Span{s.Start, min(s.End, (s.Start|(n-1))+1)} }
 
 // maxFrame bounds a page frame number: no machine has more.
 const maxFrame = 1 << 52
 
-// readSpans returns the frames of all zones. Memory may come and go: it is read for each census.
-func readSpans() ([]span, error) {
+// readSpans returns the frames of all zones. Memory may come and go: it is read for each use.
+func readSpans() ([]Span, error) {
 	text, err := os.ReadFile(zoneinfo)
 	if err != nil {
 		return nil, fmt.Errorf("find the guest's memory: %w", err)
@@ -35,8 +38,8 @@ func readSpans() ([]span, error) {
 
 // parseSpans reads the text of /proc/zoneinfo (mm/vmstat.c, zoneinfo_show_print). Zones of two
 // nodes may overlap: a frame is in one span only.
-func parseSpans(text string) ([]span, error) {
-	var spans []span
+func parseSpans(text string) ([]Span, error) {
+	var spans []Span
 	var spanned, present uint64
 	for line := range strings.Lines(text) {
 		name, value := splitLine(line)
@@ -57,7 +60,7 @@ func parseSpans(text string) ([]span, error) {
 			present = n
 		case "start_pfn":
 			if present > 0 && spanned > 0 {
-				spans = append(spans, span{n, n + spanned})
+				spans = append(spans, Span{n, n + spanned})
 			}
 		}
 	}
@@ -77,12 +80,12 @@ func splitLine(line string) (name, value string) {
 }
 
 // merge sorts spans, and joins those that overlap.
-func merge(spans []span) []span {
-	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.start, b.start) })
+func merge(spans []Span) []Span {
+	slices.SortFunc(spans, func(a, b Span) int { return cmp.Compare(a.Start, b.Start) })
 	merged := spans[:1]
 	for _, s := range spans[1:] {
-		if last := &merged[len(merged)-1]; s.start < last.end {
-			last.end = max(last.end, s.end)
+		if last := &merged[len(merged)-1]; s.Start < last.End {
+			last.End = max(last.End, s.End)
 			continue
 		}
 		merged = append(merged, s)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package pagecensus
+package pagerun
 
 import (
 	"slices"
@@ -17,14 +17,14 @@ func zoneText(node, zone, spanned, present, start string) string {
 func TestSpansAreThoseOfTheZones(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
-		want []span
+		want []Span
 	}{
 		"one node": {zoneText("0", "DMA", "4095", "3998", "1") +
 			zoneText("0", "DMA32", "258048", "258048", "4096") +
-			zoneText("0", "Normal", "0", "0", "0"), []span{{1, 4096}, {4096, 262144}}},
+			zoneText("0", "Normal", "0", "0", "0"), []Span{{1, 4096}, {4096, 262144}}},
 		"two nodes that overlap": {zoneText("0", "Normal", "1000", "600", "100") +
 			zoneText("1", "Normal", "500", "400", "300") +
-			zoneText("1", "Movable", "100", "100", "50"), []span{{50, 1100}}},
+			zoneText("1", "Movable", "100", "100", "50"), []Span{{50, 1100}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := parseSpans(c.text); err != nil || !slices.Equal(got, c.want) {
@@ -47,7 +47,7 @@ func FuzzParseSpans(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		spans, err := parseSpans(text)
 		for i, s := range spans {
-			if err == nil && (s.start >= s.end || i > 0 && s.start < spans[i-1].end) {
+			if err == nil && (s.Start >= s.End || i > 0 && s.Start < spans[i-1].End) {
 				t.Fatalf("%v", spans)
 			}
 		}
