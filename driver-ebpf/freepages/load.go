@@ -5,6 +5,7 @@ package freepages
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -29,7 +30,7 @@ func Load(peek *kernel.Peek, opts Options) (_ *Snapshot, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.load(opts); err != nil {
+	if err := s.load(opts, lg); err != nil {
 		return nil, err
 	}
 	s.records, err = dma.Map(s.objs.Records)
@@ -73,7 +74,7 @@ func (s *Snapshot) findDrain() (err error) {
 	return nil
 }
 
-func (s *Snapshot) load(opts Options) error {
+func (s *Snapshot) load(opts Options, lg *zap.Logger) error {
 	records := opts.Records
 	if records == 0 {
 		records = DefaultRecords
@@ -100,6 +101,12 @@ func (s *Snapshot) load(opts Options) error {
 	if s.layout, err = findLayout(s.peek, version); err != nil {
 		return err
 	}
+	constants, err := kernel.LRU(types)
+	if err != nil {
+		lg.Info("the kernel's generations of pages are not known", zap.Error(err))
+	}
+	s.constants = maps.Clone(s.layout)
+	maps.Copy(s.constants, constants)
 	if opts.NoProgram {
 		if err := spec.LoadAndAssign(&s.objs.walkMaps, nil); err != nil {
 			return fmt.Errorf("make the maps of a walk program: %w", err)

@@ -19,7 +19,7 @@ func (s *Snapshot) Shared() map[string]*ebpf.Map {
 }
 
 // Constants returns the values of a program's variables on this kernel, by name.
-func (s *Snapshot) Constants() map[string]uint64 { return s.layout }
+func (s *Snapshot) Constants() map[string]uint64 { return s.constants }
 
 // CanWalk says whether a program is attached.
 func (s *Snapshot) CanWalk() bool { return s.link != nil }

@@ -55,24 +55,25 @@ type Options struct {
 
 // Snapshot walks the free lists. Its methods must not be called concurrently.
 type Snapshot struct {
-	lg       *zap.Logger
-	peek     *kernel.Peek
-	objs     walkObjects
-	system   system
-	builtIn  io.Closer         // of objs; nil: none
-	prog     io.Closer         // the attached one; nil: none
-	layout   map[string]uint64 // constants of every program
-	allowed  func(function string) bool
-	link     io.Closer // nil: nothing is attached, and nothing can be walked
-	hook     Hook
-	proven   []Hook // where the built-in program is, or was last
-	maxOrder int
-	file     *zoneFile
-	refresh  *os.File
-	drain    *drain // nil: the kernel has none
-	drained  time.Duration
-	visitor  *visitor // nil: lists of CPUs are not walked
-	visits   int      // of this request
+	lg        *zap.Logger
+	peek      *kernel.Peek
+	objs      walkObjects
+	system    system
+	builtIn   io.Closer         // of objs; nil: none
+	prog      io.Closer         // the attached one; nil: none
+	layout    map[string]uint64 // constants of a walk
+	constants map[string]uint64 // of programs of all kinds
+	allowed   func(function string) bool
+	link      io.Closer // nil: nothing is attached, and nothing can be walked
+	hook      Hook
+	proven    []Hook // where the built-in program is, or was last
+	maxOrder  int
+	file      *zoneFile
+	refresh   *os.File
+	drain     *drain // nil: the kernel has none
+	drained   time.Duration
+	visitor   *visitor // nil: lists of CPUs are not walked
+	visits    int      // of this request
 
 	records     *dma.Region
 	capacity    uint32
