@@ -49,7 +49,7 @@ type Agent struct {
 	active   inUse    // programs of the host
 	fetch    fetch
 	queue    []*protocol.Offer // that wait for the fetch of another kind
-	count    count
+	inquiry  inquiry
 	timed    protocol.Digest // the program that the times of fetch are about
 	loads    chan load       // has room for one, which each fetch makes
 	wake     waker           // interrupts the transport

@@ -100,8 +100,8 @@ func (a *Agent) program(ctx context.Context, t Transport, walking bool) error {
 		return a.offered(t, &e.Offer)
 	case e.Type == protocol.EventWithdraw:
 		return a.withdrawn(t, e.Digest)
-	case e.Type == protocol.EventCount:
-		return a.startCount(ctx, t, &e, walking)
+	case e.Type == protocol.EventCount, e.Type == protocol.EventSample:
+		return a.inquire(ctx, t, &e, walking)
 	case !ours:
 	case e.Type == protocol.EventGone:
 		o := f.offer

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -38,16 +39,24 @@ type Programs interface {
 	// walker is nil.
 	Restore() (Guest, walk.Walker, error)
 
-	// UseCensus makes what Load returned the census, as Use does. After an error the census
-	// is the one before.
-	UseCensus(o *protocol.Offer, nonce uint64, loaded io.Closer) error
+	// Keep makes what Load returned for another kind the program of that kind, as Use does.
+	// After an error that is the one before.
+	Keep(o *protocol.Offer, nonce uint64, loaded io.Closer) error
 
-	// DropCensus takes the census out of use.
-	DropCensus() error
+	// Drop takes the program of a kind other than a walk out of use.
+	Drop(kind protocol.ProgramKind) error
 
 	// Count counts the guest's pages with the census. It is called in a goroutine of its own,
-	// and returns soon after ctx has ended. It fails after DropCensus.
+	// and returns soon after ctx has ended. It fails after Drop.
 	Count(ctx context.Context) (protocol.CensusReport, error)
+
+	// Sample finds the pages that the guest uses in the interval, with the sampler. It is called
+	// as Count is. It calls part with bits of pages that were used, the first of them for the
+	// page frame first, which is a multiple of [protocol.SampledPages], and ends with its error.
+	// What it returns says what that has cost.
+	Sample(
+		ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+	) (protocol.SampleReport, error)
 }
 
 // inUse are the programs of the host that are in use, by kind. Without a walk among them, the
@@ -77,7 +86,7 @@ func (a *Agent) SetPrograms(p Programs) {
 	}
 	a.programs = p
 	a.active = make(inUse)
-	a.loads, a.count.done = make(chan load, 1), make(chan counted, 1)
+	a.loads, a.inquiry.answers = make(chan load, 1), make(chan answer, 1)
 	a.guest.Hello.Features |= protocol.FeaturePrograms
 }
 
@@ -96,7 +105,7 @@ func (a *Agent) sayAccepts(t Transport) error {
 	}
 	// The device that was asked, and that has asked, has gone.
 	a.nonce, a.fetch.waiting, a.queue = newNonce(), false, nil
-	a.count.stop(errNewDevice)
+	a.inquiry.stop(errNewDevice)
 	accepts := a.programs.Accepts()
 	err := a.sendProgram(t, protocol.MessageAccepts, protocol.AcceptsSize, accepts.Encode)
 	t.Flush()
@@ -170,7 +179,7 @@ func (a *Agent) catchUp(t Transport) error {
 			return err
 		}
 	}
-	return errors.Join(a.loaded(t), a.retry(t), a.nextOffer(t), a.counted(t))
+	return errors.Join(a.loaded(t), a.retry(t), a.nextOffer(t), a.answered(t))
 }
 
 // loaded takes the result of a load, if there is one.
@@ -199,11 +208,11 @@ func (a *Agent) use(t Transport, l load) error {
 	if l.err != nil {
 		return a.tell(t, o, protocol.ProgramRefused, l.err)
 	}
-	if o.Kind == protocol.KindCensus {
-		if err := a.programs.UseCensus(o, a.nonce, l.loaded); err != nil {
+	if o.Kind != protocol.KindWalk {
+		if err := a.programs.Keep(o, a.nonce, l.loaded); err != nil {
 			return a.tell(t, o, protocol.ProgramRefused, err)
 		}
-		a.count.stop(errStopped)
+		a.inquiry.stop(errStopped, o.Kind)
 		return a.activate(t, o)
 	}
 	// The device must have read what the walk before has found.
@@ -261,10 +270,10 @@ func (a *Agent) withdrawn(t Transport, d protocol.Digest) error {
 	if active == nil {
 		return a.tell(t, o, protocol.ProgramWithdrawn, nil)
 	}
-	if active.Kind == protocol.KindCensus {
+	if active.Kind != protocol.KindWalk {
 		delete(a.active, active.Kind)
-		a.count.stop(errStopped)
-		return a.tell(t, active, protocol.ProgramWithdrawn, a.programs.DropCensus())
+		a.inquiry.stop(errStopped, active.Kind)
+		return a.tell(t, active, protocol.ProgramWithdrawn, a.programs.Drop(active.Kind))
 	}
 	if err := t.Drain(drainLimit); err != nil {
 		return err

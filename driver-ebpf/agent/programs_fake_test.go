@@ -32,11 +32,11 @@ type fakePrograms struct {
 	closed   int32
 	restored int
 
-	kinds      uint32 // beside a walk
-	useCensus  error
-	counts     func(ctx context.Context) (protocol.CensusReport, error)
-	censusUsed int
-	dropped    int
+	kinds   uint32 // beside a walk
+	counts  func(ctx context.Context) (protocol.CensusReport, error)
+	samples sampleFunc
+	kept    map[protocol.ProgramKind]int // how often
+	dropped map[protocol.ProgramKind]int
 }
 
 func (p *fakePrograms) Accepts() protocol.Accepts {
@@ -85,16 +85,27 @@ func (p *fakePrograms) Restore() (Guest, walk.Walker, error) {
 	return guest, p.builtIn, nil
 }
 
-func (p *fakePrograms) UseCensus(_ *protocol.Offer, nonce uint64, _ io.Closer) error {
+func (p *fakePrograms) Keep(o *protocol.Offer, nonce uint64, _ io.Closer) error {
 	p.nonces = append(p.nonces, nonce)
-	p.censusUsed++
-	return p.useCensus
+	p.kept[o.Kind]++
+	return nil
 }
 
-func (p *fakePrograms) DropCensus() error { p.dropped++; return nil }
+func (p *fakePrograms) Drop(kind protocol.ProgramKind) error { p.dropped[kind]++; return nil }
 
 func (p *fakePrograms) Count(ctx context.Context) (protocol.CensusReport, error) {
 	return p.counts(ctx)
+}
+
+// sampleFunc is as Sample of Programs.
+type sampleFunc func(
+	ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+) (protocol.SampleReport, error)
+
+func (p *fakePrograms) Sample(
+	ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+) (protocol.SampleReport, error) {
+	return p.samples(ctx, interval, part)
 }
 
 func (p *fakePrograms) Close() error {
@@ -121,9 +132,11 @@ type host struct {
 	on      map[string]func() // by state, once
 	gone    bool
 	census  bool                    // a census is offered beside the walk
-	last    bool                    // the walk is offered after it
+	sampler bool                    // so is a sampler
+	last    bool                    // the walk is offered after them
 	answers []protocol.CensusReport // of the driver
-	drops   dropFunc                // the guest's dropper; nil: none
+	samples []protocol.SampleReport
+	drops   dropFunc // the guest's dropper; nil: none
 }
 
 func newHost(t *testing.T, n int) *host {
@@ -153,6 +166,10 @@ func (h *host) offer() {
 		o.Digest, o.Kind, o.Name = censusDigest, protocol.KindCensus, "census"
 		offers = append(offers, o)
 	}
+	if h.sampler {
+		o.Digest, o.Kind, o.Name = samplerDigest, protocol.KindSampler, "sampler"
+		offers = append(offers, o)
+	}
 	if h.last {
 		slices.Reverse(offers)
 	}
@@ -161,8 +178,8 @@ func (h *host) offer() {
 	}
 }
 
-// censusDigest is the digest of the census that a host offers.
-var censusDigest = protocol.Digest{0: 0xce}
+// Digests of the census and of the sampler that a host offers.
+var censusDigest, samplerDigest = protocol.Digest{0: 0xce}, protocol.Digest{0: 0x5a}
 
 // count asks for a census.
 func (h *host) count(number uint64) {
@@ -202,27 +219,37 @@ func (h *host) answer(m sentMessage) {
 			h.t.Error(err)
 		}
 		state := r.State.String()
-		if r.Kind == protocol.KindCensus {
-			state = "census " + state
+		if r.Kind != protocol.KindWalk {
+			state = r.Kind.String() + " " + state
 		}
 		h.states = append(h.states, state)
 		h.reports = append(h.reports, r)
-		f := h.on[state]
-		delete(h.on, state)
-		if f != nil {
-			f()
-		}
+		h.happened(state)
 	case protocol.MessageCensus:
 		r, err := protocol.DecodeCensusReport(body)
 		if err != nil {
 			h.t.Error(err)
 		}
 		h.answers = append(h.answers, r)
-		f := h.on["counted"]
-		delete(h.on, "counted")
-		if f != nil {
-			f()
+		h.happened("counted")
+	case protocol.MessageSampled:
+		r, err := protocol.DecodeSampleReport(body)
+		if err != nil {
+			h.t.Error(err)
 		}
+		h.samples = append(h.samples, r)
+		if r.State != protocol.SamplePart {
+			h.happened("sampled")
+		}
+	}
+}
+
+// happened calls what was to be done when that happens.
+func (h *host) happened(what string) {
+	f := h.on[what]
+	delete(h.on, what)
+	if f != nil {
+		f()
 	}
 }
 

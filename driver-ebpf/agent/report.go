@@ -59,7 +59,7 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 	}
 	t.Flush()
 	started := a.now()
-	a.count.stop(errMigration)
+	a.inquiry.stop(errMigration)
 	if a.walker == nil {
 		return protocol.Event{}, false, r.refuse(a.guest.Status)
 	}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package inject lets the agent walk and count with programs of the host: it joins the policy
-// and the loader of package program with the snapshot of package freepages, and with package
-// pagecensus.
+// Package inject lets the agent use programs of the host: it joins the policy and the loader of
+// package program with the snapshot of package freepages, and with those that run over the guest's
+// pages, of packages pagecensus and workingset.
 package inject
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
 	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
-	"github.com/fbpp-project/fbpp/driver-ebpf/pagecensus"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
 	"github.com/fbpp-project/fbpp/driver-ebpf/program"
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
@@ -33,22 +33,13 @@ type Programs struct {
 	snapshot snapshot
 	builtIn  agent.Guest // what the guest says without a program of the host
 
-	turn pagecensus.Turn // of all censuses
+	turn pagerun.Turn // of all programs that run over pages
 
-	mu     sync.Mutex      // guards what follows, which Count uses in a goroutine of its own
-	census counter         // nil: none
-	digest protocol.Digest // of census
-	// endless are censuses of which a run did not end. They are not loaded again.
+	mu   sync.Mutex                    // guards what follows, which goroutines of their own use
+	kept map[protocol.ProgramKind]kept // those in use, but for the walk
+	// endless are programs of which a run did not end. They are not loaded again.
 	endless map[protocol.Digest]struct{}
 }
-
-// counter is what Programs needs of a [pagecensus.Counter].
-type counter interface {
-	Count(ctx context.Context) (protocol.CensusReport, error)
-	io.Closer
-}
-
-var _ counter = (*pagecensus.Counter)(nil)
 
 // snapshot is what Programs needs of a [freepages.Snapshot].
 type snapshot interface {
@@ -62,8 +53,6 @@ var _ snapshot = (*freepages.Snapshot)(nil)
 
 // errNoWalk is what the host is told when no program could be attached.
 var errNoWalk = errors.New("no walk is attached: a program failed, and so did the way back")
-
-var errNoCensus = errors.New("no census is in use")
 
 var _ agent.Programs = (*Programs)(nil)
 
@@ -79,7 +68,8 @@ func New(
 	constants["kernel_version"] = uint64(version)
 	return &Programs{
 		lg: lg, judge: judge, snapshot: snapshot, builtIn: builtIn,
-		turn: pagecensus.NewTurn(), endless: make(map[protocol.Digest]struct{}),
+		turn: pagerun.NewTurn(), kept: make(map[protocol.ProgramKind]kept),
+		endless: make(map[protocol.Digest]struct{}),
 		loader: &program.Loader{
 			Limits: judge.Policy.Limits, Maps: snapshot.Shared(), Constants: constants,
 		},
@@ -100,50 +90,14 @@ func (p *Programs) Check(o *protocol.Offer, nonce uint64) error { return p.judge
 func (p *Programs) Load(
 	ctx context.Context, o *protocol.Offer, object []byte,
 ) (io.Closer, error) {
-	if o.Kind == protocol.KindCensus {
-		return p.loadCensus(ctx, o, object)
+	if o.Kind != protocol.KindWalk {
+		return p.loadOverPages(ctx, o, object)
 	}
 	prog, err := p.loader.Load(ctx, o, object)
 	if err != nil {
 		return nil, err // not prog, as above
 	}
 	return prog, nil
-}
-
-func (p *Programs) loadCensus(
-	ctx context.Context, o *protocol.Offer, object []byte,
-) (io.Closer, error) {
-	if p.isEndless(o.Digest) {
-		return nil, pagecensus.ErrEndless
-	}
-	load := func(shared map[string]*ebpf.Map) (*ebpf.Program, error) {
-		loader := *p.loader
-		loader.Maps = shared
-		return loader.Load(ctx, o, object)
-	}
-	c, err := pagecensus.Load(ctx, p.turn, load)
-	if err != nil {
-		p.note(o.Digest, err)
-		return nil, err // not c, which would be an interface that is not nil
-	}
-	return c, nil
-}
-
-func (p *Programs) isEndless(d protocol.Digest) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, ok := p.endless[d]
-	return ok
-}
-
-// note remembers a census of which a run did not end.
-func (p *Programs) note(d protocol.Digest, err error) {
-	if !errors.Is(err, pagecensus.ErrEndless) {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.endless[d] = struct{}{}
 }
 
 // Use implements [agent.Programs]. A version counts as accepted when its program has passed
@@ -170,49 +124,6 @@ func (p *Programs) accept(o *protocol.Offer, nonce uint64) error {
 		return err
 	}
 	return p.judge.Accept(o)
-}
-
-// UseCensus implements [agent.Programs]. The program has passed its trial in Load.
-func (p *Programs) UseCensus(o *protocol.Offer, nonce uint64, loaded io.Closer) error {
-	c, ok := loaded.(counter)
-	if !ok {
-		return errors.Join(fmt.Errorf("use %T as a census", loaded), loaded.Close())
-	}
-	if err := p.accept(o, nonce); err != nil {
-		return errors.Join(err, c.Close())
-	}
-	if err := p.setCensus(c, o.Digest); err != nil {
-		p.lg.Warn("close the census before", zap.Error(err))
-	}
-	return nil
-}
-
-// DropCensus implements [agent.Programs].
-func (p *Programs) DropCensus() error { return p.setCensus(nil, protocol.Digest{}) }
-
-// setCensus closes the census before.
-func (p *Programs) setCensus(c counter, d protocol.Digest) error {
-	p.mu.Lock()
-	before := p.census
-	p.census, p.digest = c, d
-	p.mu.Unlock()
-	if before == nil {
-		return nil
-	}
-	return before.Close()
-}
-
-// Count implements [agent.Programs].
-func (p *Programs) Count(ctx context.Context) (protocol.CensusReport, error) {
-	p.mu.Lock()
-	c, digest := p.census, p.digest
-	p.mu.Unlock()
-	if c == nil {
-		return protocol.CensusReport{}, errNoCensus
-	}
-	report, err := c.Count(ctx)
-	p.note(digest, err)
-	return report, err
 }
 
 // Restore implements [agent.Programs].

@@ -14,7 +14,7 @@ import (
 
 	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/agent"
-	"github.com/fbpp-project/fbpp/driver-ebpf/pagecensus"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
 	"github.com/fbpp-project/fbpp/driver-ebpf/program"
 	"github.com/fbpp-project/fbpp/driver-ebpf/walk"
 )
@@ -61,6 +61,7 @@ func mustPrograms(t *testing.T, s *fakeSnapshot, status protocol.Status) *Progra
 	return &Programs{
 		lg: zap.NewNop(), judge: program.NewJudge(policy, newest), snapshot: s,
 		builtIn: agent.Guest{Status: status}, endless: make(map[protocol.Digest]struct{}),
+		kept: make(map[protocol.ProgramKind]kept),
 	}
 }
 
@@ -152,22 +153,22 @@ func TestCensusIsUsedReplacedAndDropped(t *testing.T) {
 	p := mustPrograms(t, &fakeSnapshot{canWalk: true}, protocol.StatusOK)
 	offer := *testOffer
 	offer.Kind = protocol.KindCensus
-	if _, err := p.Count(t.Context()); !errors.Is(err, errNoCensus) {
+	if _, err := p.Count(t.Context()); !errors.Is(err, errNotKept) {
 		t.Errorf("without one: %v", err)
 	}
 	var first, second, refused fakeCounter
 	for _, c := range []*fakeCounter{&first, &second} {
-		if err := p.UseCensus(&offer, 1, c); err != nil {
+		if err := p.Keep(&offer, 1, c); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var other closes
-	if err := p.UseCensus(&offer, 1, &other); err == nil || other != 1 {
+	if err := p.Keep(&offer, 1, &other); err == nil || other != 1 {
 		t.Errorf("what is no census: %v, closed %d times", err, other)
 	}
 	pinned := p.judge.Policy.Pinned
 	p.judge.Policy.Pinned, p.judge.Policy.KeyDir = nil, t.TempDir()
-	if err := p.UseCensus(&offer, 1, &refused); !errors.Is(err, program.ErrUntrusted) {
+	if err := p.Keep(&offer, 1, &refused); !errors.Is(err, program.ErrUntrusted) {
 		t.Errorf("one that is refused: %v", err)
 	}
 	p.judge.Policy.Pinned = pinned
@@ -177,10 +178,10 @@ func TestCensusIsUsedReplacedAndDropped(t *testing.T) {
 	if r, err := p.Count(t.Context()); err != nil || r.Runs != 7 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := p.DropCensus(); err != nil || second.closes != 1 {
+	if err := p.Drop(protocol.KindCensus); err != nil || second.closes != 1 {
 		t.Errorf("%v, closed %d times", err, second.closes)
 	}
-	if _, err := p.Count(t.Context()); !errors.Is(err, errNoCensus) {
+	if _, err := p.Count(t.Context()); !errors.Is(err, errNotKept) {
 		t.Errorf("after it was dropped: %v", err)
 	}
 }
@@ -189,7 +190,7 @@ func TestCensusIsUsedReplacedAndDropped(t *testing.T) {
 type endlessCensus struct{ closes }
 
 func (*endlessCensus) Count(context.Context) (protocol.CensusReport, error) {
-	return protocol.CensusReport{}, pagecensus.ErrEndless
+	return protocol.CensusReport{}, pagerun.ErrEndless
 }
 
 // A host may offer a program that does not end again and again.
@@ -197,16 +198,16 @@ func TestEndlessCensusIsNotLoadedAgain(t *testing.T) {
 	p := mustPrograms(t, &fakeSnapshot{canWalk: true}, protocol.StatusOK)
 	o := *testOffer
 	o.Kind = protocol.KindCensus
-	if err := p.UseCensus(&o, 1, &endlessCensus{}); err != nil {
+	if err := p.Keep(&o, 1, &endlessCensus{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Count(t.Context()); !errors.Is(err, pagecensus.ErrEndless) {
+	if _, err := p.Count(t.Context()); !errors.Is(err, pagerun.ErrEndless) {
 		t.Fatal(err)
 	}
-	if err := p.DropCensus(); err != nil {
+	if err := p.Drop(protocol.KindCensus); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Load(t.Context(), &o, nil); !errors.Is(err, pagecensus.ErrEndless) {
+	if _, err := p.Load(t.Context(), &o, nil); !errors.Is(err, pagerun.ErrEndless) {
 		t.Errorf("loaded again: %v", err)
 	}
 }

@@ -114,7 +114,7 @@ func TestJudge(t *testing.T) {
 			policy: Policy{RequireVM: true}, want: ErrOtherVM},
 		"one for any session, which is not enough": {
 			policy: Policy{RequireNonce: true}, want: ErrReplayed},
-		"an unknown kind":   {change: func(o *protocol.Offer) { o.Kind = 3 }, want: ErrKind},
+		"an unknown kind":   {change: func(o *protocol.Offer) { o.Kind = 31 }, want: ErrKind},
 		"one that is large": {change: func(o *protocol.Offer) { o.Size = 1 << 20 }, want: ErrSize},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -128,6 +128,10 @@ var contracts = map[protocol.ProgramKind]contract{
 		program: "count_pages", of: ebpf.Syscall, flags: unix.BPF_F_SLEEPABLE,
 		shared: []string{"census"}, flat: true,
 	},
+	protocol.KindSampler: {
+		program: "sample_pages", of: ebpf.Syscall, flags: unix.BPF_F_SLEEPABLE,
+		shared: []string{"sample"}, flat: true,
+	},
 }
 
 // Parse reads the object of a kind, and checks it. The error wraps [ErrLimit] where the

@@ -39,12 +39,15 @@ func TestBuiltInWalkKeepsTheContract(t *testing.T) {
 	t.Logf("%d instructions", n)
 }
 
-// censusObject is the census that the build makes.
-const censusObject = "../pagecensus/census_bpfel.o"
+// overPages are the programs that the build makes and that run over the guest's pages.
+var overPages = map[protocol.ProgramKind]string{
+	protocol.KindCensus:  "../pagecensus/census_bpfel.o",
+	protocol.KindSampler: "../workingset/sampler_bpfel.o",
+}
 
-func mustCensus(t testing.TB) []byte {
+func mustOverPages(t testing.TB, kind protocol.ProgramKind) []byte {
 	t.Helper()
-	object, err := os.ReadFile(censusObject)
+	object, err := os.ReadFile(overPages[kind])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,24 +57,27 @@ func mustCensus(t testing.TB) []byte {
 // An object has to be of the kind that its signature names.
 func TestObjectOfAnotherKindIsRefused(t *testing.T) {
 	l := defaultLimits(t)
-	if _, err := l.Parse(protocol.KindCensus, mustCensus(t)); err != nil {
-		t.Fatal(err)
+	objects := map[protocol.ProgramKind][]byte{protocol.KindWalk: mustObject(t)}
+	for kind := range overPages {
+		objects[kind] = mustOverPages(t, kind)
 	}
-	for kind, object := range map[protocol.ProgramKind][]byte{
-		protocol.KindWalk: mustCensus(t), protocol.KindCensus: mustObject(t), 3: mustObject(t),
-	} {
-		if _, err := l.Parse(kind, object); !errors.Is(err, ErrLimit) {
-			t.Errorf("as %v: got %v, want ErrLimit", kind, err)
+	for of, object := range objects {
+		for kind := range protocol.ProgramKind(32) {
+			if _, err := l.Parse(kind, object); errors.Is(err, ErrLimit) == (kind == of) {
+				t.Errorf("a %v as %v: %v", of, kind, err)
+			}
 		}
 	}
 	narrow := mustPolicy(t, `{"limits": {"program_types": ["kprobe"]}}`).Limits
-	if _, err := narrow.Parse(protocol.KindCensus, mustCensus(t)); !errors.Is(err, ErrLimit) {
-		t.Errorf("a type that the policy leaves out: got %v, want ErrLimit", err)
+	for kind := range overPages {
+		if _, err := narrow.Parse(kind, objects[kind]); !errors.Is(err, ErrLimit) {
+			t.Errorf("a type that the policy leaves out: got %v, want ErrLimit", err)
+		}
 	}
 }
 
-// A census has no more of its own than a walk may have.
-func TestCensusIsRefused(t *testing.T) {
+// What runs over the guest's pages has no more of its own than a walk may have.
+func TestProgramOverPagesIsRefused(t *testing.T) {
 	for want, change := range map[string]func(*ebpf.CollectionSpec, *ebpf.ProgramSpec){
 		"type Kprobe": func(_ *ebpf.CollectionSpec, p *ebpf.ProgramSpec) { p.Type = ebpf.Kprobe },
 		"flags 0x0":   func(_ *ebpf.CollectionSpec, p *ebpf.ProgramSpec) { p.Flags = 0 },
@@ -81,21 +87,24 @@ func TestCensusIsRefused(t *testing.T) {
 		"calls FnKallsymsLookupName": func(_ *ebpf.CollectionSpec, p *ebpf.ProgramSpec) {
 			prepend(p, asm.FnKallsymsLookupName.Call())
 		},
-		`no map "census"`: func(s *ebpf.CollectionSpec, p *ebpf.ProgramSpec) {
+		`no map "`: func(s *ebpf.CollectionSpec, p *ebpf.ProgramSpec) {
 			delete(s.Maps, "census")
+			delete(s.Maps, "sample")
 			p.Instructions = asm.Instructions{asm.Return()}
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
 			l := defaultLimits(t)
-			spec, err := l.Parse(protocol.KindCensus, mustCensus(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			change(spec, spec.Programs["count_pages"])
-			err = l.check(spec, contracts[protocol.KindCensus])
-			if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), want) {
-				t.Fatalf("got %v, want ErrLimit with %q", err, want)
+			for kind := range overPages {
+				spec, err := l.Parse(kind, mustOverPages(t, kind))
+				if err != nil {
+					t.Fatal(err)
+				}
+				change(spec, spec.Programs[contracts[kind].program])
+				err = l.check(spec, contracts[kind])
+				if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), want) {
+					t.Fatalf("a %v: got %v, want ErrLimit with %q", kind, err, want)
+				}
 			}
 		})
 	}
@@ -246,7 +255,8 @@ func TestPolicyNarrowsTheLimits(t *testing.T) {
 // Whatever the bytes are, the parser returns.
 func FuzzParseObject(f *testing.F) {
 	f.Add(mustObject(f))
-	f.Add(mustCensus(f))
+	f.Add(mustOverPages(f, protocol.KindCensus))
+	f.Add(mustOverPages(f, protocol.KindSampler))
 	f.Add([]byte("\x7fELF"))
 	l := defaultLimits(f)
 	f.Fuzz(func(t *testing.T, object []byte) {

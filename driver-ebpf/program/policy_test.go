@@ -37,9 +37,10 @@ func TestPolicyThatNamesNobodyTakesNothing(t *testing.T) {
 		}
 	}
 	for text, mask := range map[string]uint32{
-		`{"key_dir": "/etc/keys"}`:                      6,
-		`{"kinds": ["walk"], "key_dir": "/etc/keys"}`:   2,
-		`{"kinds": ["census"], "key_dir": "/etc/keys"}`: 4,
+		`{"key_dir": "/etc/keys"}`:                       2 | 4 | 8,
+		`{"kinds": ["walk"], "key_dir": "/etc/keys"}`:    2,
+		`{"kinds": ["census"], "key_dir": "/etc/keys"}`:  4,
+		`{"kinds": ["sampler"], "key_dir": "/etc/keys"}`: 8,
 	} {
 		p := mustPolicy(t, text)
 		if !p.Takes() || p.Mask() != mask || p.TakesWalk() != (mask&2 != 0) {

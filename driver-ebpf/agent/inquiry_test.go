@@ -21,6 +21,8 @@ func newCensusHost(t *testing.T) (*host, *fakePrograms) {
 		builtIn: newFakeWalker(fakeStep{records: 2, state: walk.Done}),
 		pushed:  newFakeWalker(fakeStep{records: 3, state: walk.Done}),
 		kinds:   protocol.KindCensus.Mask(),
+		kept:    make(map[protocol.ProgramKind]int),
+		dropped: make(map[protocol.ProgramKind]int),
 		counts: func(context.Context) (protocol.CensusReport, error) {
 			r := protocol.CensusReport{Runs: 4}
 			r.Counts[1][0] = 77
@@ -53,8 +55,9 @@ func TestWalkAndCensusAreBothTaken(t *testing.T) {
 	wantStates(t, h, "fetching", "census fetching", "loading", "active",
 		"census fetching", "census loading", "census active", "withdrawn")
 	wantAnswers(t, h, "")
-	if h.answers[0].Number != 5 || p.censusUsed != 1 || p.restored != 1 || p.dropped != 0 {
-		t.Errorf("%+v; %d used, %d restored, %d dropped", h.answers[0], p.censusUsed, p.restored,
+	if h.answers[0].Number != 5 || p.kept[protocol.KindCensus] != 1 || p.restored != 1 ||
+		len(p.dropped) != 0 {
+		t.Errorf("%+v; %v used, %d restored, %v dropped", h.answers[0], p.kept, p.restored,
 			p.dropped)
 	}
 }
@@ -91,11 +94,11 @@ func TestCountThatFails(t *testing.T) {
 			want: []string{errMigration.Error()},
 		},
 		"because it takes too long": {
-			counts: endless, do: func(h *host) { h.count(1) }, want: []string{errCountLate.Error()},
+			counts: endless, do: func(h *host) { h.count(1) }, want: []string{errInquiryLate.Error()},
 		},
 		"because another is under way": {
 			counts: endless, do: func(h *host) { h.count(1); h.count(2) },
-			want: []string{errCounting.Error(), errCountLate.Error()},
+			want: []string{errInquiring.Error(), errInquiryLate.Error()},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,7 +174,7 @@ func TestCensusOfTheNextSessionRefusesNoWalk(t *testing.T) {
 			t.Errorf("%v is refused: %s", r.Kind, r.Reason)
 		}
 	}
-	if p.censusUsed != 1 || len(p.nonces) != 2 {
+	if p.kept[protocol.KindCensus] != 1 || len(p.nonces) != 2 {
 		t.Errorf("states %v", h.states)
 	}
 }

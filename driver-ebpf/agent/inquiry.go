@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+)
+
+// inquiryLimit bounds an inquiry, without the interval of a sample. A guest of 1 TiB takes less,
+// also where eBPF is slow.
+const inquiryLimit = 2 * time.Minute
+
+// Why an inquiry has no result.
+var (
+	errInquiryLate = fmt.Errorf("the answer took longer than %v", inquiryLimit)
+	errNewDevice   = errors.New("another session has begun")
+	errNotInUse    = errors.New("no such program with this digest is in use")
+	errInquiring   = errors.New("a census or a sample is under way")
+	errStopped     = errors.New("the program was taken out of use")
+	errMigration   = errors.New("a migration has begun, which goes first")
+)
+
+// inquiry is a question of the device that a program of the host answers by looking at all pages.
+// One is under way at a time. The program runs in a goroutine of its own: a migration does not
+// wait for it, nor for a program that does not end.
+type inquiry struct {
+	running bool
+	kind    protocol.ProgramKind
+	cancel  context.CancelCauseFunc // of the last one
+	answers chan answer             // has room for one
+}
+
+// answer is a message that answers an inquiry, or a part of one.
+type answer struct {
+	nonce uint64
+	last  bool
+	of    protocol.MessageType
+	size  int
+	body  interface{ Encode(p []byte) }
+}
+
+func censusAnswer(r protocol.CensusReport) answer {
+	return answer{
+		last: true, of: protocol.MessageCensus, size: protocol.CensusReportSize, body: &r,
+	}
+}
+
+func sampleAnswer(r protocol.SampleReport) answer {
+	return answer{
+		last: r.State != protocol.SamplePart, of: protocol.MessageSampled,
+		size: protocol.SampleReportSize, body: &r,
+	}
+}
+
+// stop ends an inquiry of a kind: it is answered with why. Without a kind it ends any.
+func (q *inquiry) stop(why error, kinds ...protocol.ProgramKind) {
+	if q.cancel == nil || len(kinds) > 0 && q.kind != kinds[0] {
+		return
+	}
+	q.cancel(why)
+}
+
+// inquire begins what an event asks for. While a request is answered, nothing is begun.
+func (a *Agent) inquire(
+	ctx context.Context, t Transport, e *protocol.ProgramEvent, walking bool,
+) error {
+	kind, begin := protocol.KindCensus, a.countFor
+	if e.Type == protocol.EventSample {
+		kind, begin = protocol.KindSampler, a.sampleFor
+	}
+	run, fail := begin(e)
+	active := a.active[kind]
+	switch {
+	case active == nil || active.Digest != e.Digest:
+		return a.sayAnswer(t, fail(errNotInUse))
+	case walking:
+		return a.sayAnswer(t, fail(errMigration))
+	case a.inquiry.running:
+		return a.sayAnswer(t, fail(errInquiring))
+	}
+	running, cancel := context.WithCancelCause(ctx)
+	a.inquiry.running, a.inquiry.kind, a.inquiry.cancel = true, kind, cancel
+	nonce := a.nonce
+	// pass gives an answer to the agent, which may be serving another device meanwhile.
+	pass := func(ctx context.Context, x answer) error {
+		x.nonce = nonce
+		select {
+		case a.inquiry.answers <- x:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		a.wake.call()
+		return nil
+	}
+	go func() {
+		limited, done := context.WithTimeoutCause(running, e.Interval+inquiryLimit, errInquiryLate)
+		defer done()
+		x, err := run(limited, func(part answer) error { return pass(limited, part) })
+		if err != nil {
+			x = fail(err)
+		}
+		_ = pass(ctx, x) // fails when the agent ends
+	}()
+	return nil
+}
+
+// countFor returns how a census is taken, and what is answered where it fails.
+func (a *Agent) countFor(e *protocol.ProgramEvent) (
+	run func(context.Context, func(answer) error) (answer, error), fail func(error) answer,
+) {
+	digest, number := e.Digest, e.Number
+	run = func(ctx context.Context, _ func(answer) error) (answer, error) {
+		r, err := a.programs.Count(ctx)
+		r.Digest, r.Number = digest, number
+		return censusAnswer(r), err
+	}
+	return run, func(why error) answer {
+		return censusAnswer(protocol.CensusReport{
+			Digest: digest, Number: number, Failed: true, Reason: why.Error(),
+		})
+	}
+}
+
+// sampleFor returns how a sample is taken, and what is answered where it fails.
+func (a *Agent) sampleFor(e *protocol.ProgramEvent) (
+	run func(context.Context, func(answer) error) (answer, error), fail func(error) answer,
+) {
+	digest, number, interval := e.Digest, e.Number, e.Interval
+	begun := a.now()
+	run = func(ctx context.Context, pass func(answer) error) (answer, error) {
+		r, err := a.programs.Sample(ctx, interval, func(first uint64, hot []byte) error {
+			part := protocol.SampleReport{Digest: digest, Number: number, First: first}
+			copy(part.Hot[:], hot)
+			return pass(sampleAnswer(part))
+		})
+		r.Digest, r.Number = digest, number
+		r.TookUS = saturate(uint64(a.now().Sub(begun).Microseconds()))
+		return sampleAnswer(r), err
+	}
+	return run, func(why error) answer {
+		return sampleAnswer(protocol.SampleReport{
+			Digest: digest, Number: number, State: protocol.SampleFailed, Reason: why.Error(),
+		})
+	}
+}
+
+// answered sends the next answer, if there is one, to the device that has asked.
+func (a *Agent) answered(t Transport) error {
+	select {
+	case x := <-a.inquiry.answers:
+		if x.last {
+			a.inquiry.running = false
+			a.inquiry.cancel(nil)
+		}
+		if x.nonce != a.nonce {
+			return nil
+		}
+		return a.sayAnswer(t, x)
+	default: // also if the agent takes no programs: the channel is nil
+		return nil
+	}
+}
+
+func (a *Agent) sayAnswer(t Transport, x answer) error {
+	err := a.sendProgram(t, x.of, x.size, x.body.Encode)
+	t.Flush()
+	return err
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build guest
+
+package workingset
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+
+	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
+)
+
+// mustSampler loads the committed object.
+func mustSampler(t *testing.T) *Sampler {
+	t.Helper()
+	spec, err := loadSampler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range mustConstants(t) {
+		v := spec.Variables[name]
+		switch {
+		case v == nil:
+		case v.Size() == 4:
+			err = v.Set(uint32(value))
+		default:
+			err = v.Set(value)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Load(t.Context(), pagerun.NewTurn(), func(
+		shared map[string]*ebpf.Map,
+	) (*ebpf.Program, error) {
+		objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+			MapReplacements: shared,
+		})
+		if err != nil {
+			return nil, err
+		}
+		defer objects.Close()
+		return objects.DetachProgram(samplerProgSamplePages), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// mustConstants returns what the agent sets the program's variables to.
+func mustConstants(t *testing.T) map[string]uint64 {
+	t.Helper()
+	peek, err := kernel.OpenPeek()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peek.Close()
+	snapshot, err := freepages.Load(peek, freepages.Options{NoProgram: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, err := features.LinuxVersionCode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := snapshot.Constants()
+	constants["kernel_version"] = uint64(version)
+	if err := snapshot.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return constants
+}
+
+// mustSwitchOn switches generations on, if they are off as on Debian 12, until the test ends.
+func mustSwitchOn(t *testing.T) {
+	t.Helper()
+	path := debugfs().enabled
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if debugfs().check() == nil {
+		return
+	}
+	if err := os.WriteFile(path, []byte("7"), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(path, bytes.TrimSpace(before), 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// mustSwitchOffDAMON ends DAMON's own look at all memory, which Debian's 7.3 begins at boot, until
+// the test ends. It takes away the marks of use that it finds, mostly those of huge pages.
+func mustSwitchOffDAMON(t *testing.T) {
+	t.Helper()
+	const path = "/sys/module/damon_stat/parameters/enabled"
+	before, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return // before Linux 6.17
+	}
+	if err == nil {
+		err = os.WriteFile(path, []byte("N"), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(path, bytes.TrimSpace(before), 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A kernel that does not use its generations is refused, and says how to change that.
+func TestGenerationsHaveToBeOn(t *testing.T) {
+	path := debugfs().enabled
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := debugfs().check(); !errors.Is(err, errOff) {
+		t.Errorf("switched off: %v", err)
+	}
+	if err := os.WriteFile(path, bytes.TrimSpace(before), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// memory is how much memory each part of the test has.
+const memory = 32 << 20
+
+// Memory that is used while the sampler waits is hot. What was written before and is not used is
+// not, be it of small pages or of huge ones.
+func TestUsedPagesAreHot(t *testing.T) {
+	mustSwitchOn(t)
+	mustSwitchOffDAMON(t)
+	s := mustSampler(t)
+	used, usedHuge := mustAllocate(t, unix.MADV_NOHUGEPAGE), mustAllocate(t, unix.MADV_HUGEPAGE)
+	idle, idleHuge := mustAllocate(t, unix.MADV_NOHUGEPAGE), mustAllocate(t, unix.MADV_HUGEPAGE)
+	hot := make(map[uint64][window / 8]byte)
+	ended := make(chan error, 1)
+	go func() {
+		work, err := s.Sample(t.Context(), 3*time.Second, func(from uint64, bits []byte) error {
+			window := hot[from]
+			for i, b := range bits {
+				window[i] |= b
+			}
+			hot[from] = window
+			return nil
+		})
+		t.Logf("%d runs, the longest of %v", work.Runs, work.Longest)
+		ended <- err
+	}()
+	sum := byte(0)
+	for more := true; more; {
+		for at := 0; at < memory; at += os.Getpagesize() {
+			sum += used[at] + usedHuge[at]
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+			more = false
+		default:
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	if sum != 0 {
+		t.Errorf("the memory has other contents: %d", sum)
+	}
+	for name, c := range map[string]struct {
+		mem         []byte
+		least, most int // percent
+	}{
+		"used":           {used, 95, 100},
+		"used, and huge": {usedHuge, 95, 100},
+		"idle":           {idle, 0, 5},
+		"idle, and huge": {idleHuge, 0, 5},
+	} {
+		share := mustCount(t, c.mem, hot) * 100 * os.Getpagesize() / memory
+		t.Logf("%s: %d %% are hot", name, share)
+		if share < c.least || share > c.most {
+			t.Errorf("%s: %d %% are hot, want %d to %d", name, share, c.least, c.most)
+		}
+	}
+}
+
+// mustAllocate returns memory that is there.
+func mustAllocate(t *testing.T, advice int) []byte {
+	t.Helper()
+	const prot = unix.PROT_READ | unix.PROT_WRITE
+	mem, err := unix.Mmap(-1, 0, memory, prot, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err == nil {
+		err = errors.Join(unix.Madvise(mem, advice), unix.Madvise(mem, unix.MADV_POPULATE_WRITE))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(mem) })
+	return mem
+}
+
+// mustCount counts the pages of some memory that are hot.
+func mustCount(t *testing.T, mem []byte, hot map[uint64][window / 8]byte) (n int) {
+	t.Helper()
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size := os.Getpagesize()
+	entries := make([]byte, len(mem)/size*8)
+	if _, err := f.ReadAt(entries, addressOf(mem)/int64(size)*8); err != nil {
+		t.Fatal(err)
+	}
+	for ; len(entries) > 0; entries = entries[8:] {
+		entry := binary.NativeEndian.Uint64(entries)
+		if entry>>63 == 0 {
+			t.Fatal("a page is not there")
+		}
+		frame := entry & (1<<55 - 1)
+		window := hot[frame&^(window-1)]
+		at := frame % (uint64(len(window)) * 8)
+		n += int(window[at/8] >> (at % 8) & 1)
+	}
+	return n
+}

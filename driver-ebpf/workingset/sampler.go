@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package workingset
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
+)
+
+// MapName is the map of the contract, which the agent makes for each program.
+const MapName = "sample"
+
+// Layout of struct sample in bpf/sampler.bpf.c. What lies between is the program's own.
+const (
+	atLook   = 24                  // in: which look it is
+	atBefore = 64                  // in: what was noted at the first look, at the second
+	atNoted  = atBefore + window/8 // out: a bit for each page of the window
+	mapSize  = atNoted + window/8
+)
+
+// The looks. At the first, the program notes what it has to know of a page at the second. At the
+// second it notes which pages are hot.
+const (
+	first  = 1
+	second = 2
+)
+
+// window is how many pages the bits are about. The first page of a window is a multiple of it.
+const window = protocol.SampledPages
+
+// Sampler looks with one program. It is safe for concurrent use.
+type Sampler struct {
+	*pagerun.Runner
+	age func(context.Context) error
+}
+
+// Load makes the memory for a program, has load load one that uses it, and tries that. It fails
+// where the kernel has no generations, or does not let them be aged. The caller closes the result.
+func Load(
+	ctx context.Context, turn pagerun.Turn,
+	load func(shared map[string]*ebpf.Map) (*ebpf.Program, error),
+) (*Sampler, error) {
+	lists := debugfs()
+	if err := lists.check(); err != nil {
+		return nil, err
+	}
+	r, err := pagerun.Load(turn, MapName, mapSize, load)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sampler{r, lists.age}
+	if err := r.Try(ctx, s.tryOnce); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Sampler) tryOnce(ctx context.Context, all pagerun.Span) error {
+	w := all.Until(window)
+	s.Put(atLook, first)
+	return s.Step(ctx, &w, new(pagerun.Work))
+}
+
+// Sample finds which pages were used in an interval from now on. It calls part with the pages of
+// each window in which there are some, by the first page frame of the window; the bits are valid
+// until it returns. It ends when ctx does, with its cause, and with an error of part.
+func (s *Sampler) Sample(
+	ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+) (work pagerun.Work, err error) {
+	err = s.Exclusive(ctx, func() error {
+		spans, err := s.Spans()
+		if err != nil {
+			return err
+		}
+		over := time.NewTimer(interval)
+		defer over.Stop()
+		if err := s.age(ctx); err != nil {
+			return fmt.Errorf("age the pages: %w", err)
+		}
+		noted := make(notes)
+		if err := s.look(ctx, first, spans, noted, &work, noted.keep); err != nil {
+			return err
+		}
+		select {
+		case <-over.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := s.age(ctx); err != nil {
+			return fmt.Errorf("age the pages again: %w", err)
+		}
+		return s.look(ctx, second, spans, noted, &work, part)
+	})
+	return work, err
+}
+
+// notes are the bits of the windows in which there are some, by their first page frame. Those of
+// a guest of 1 TiB have 32 MiB at most.
+type notes map[uint64][window / 8]byte
+
+// keep adds bits to those of a window, which may be of two spans.
+func (n notes) keep(first uint64, bits []byte) error {
+	all := n[first]
+	for i, b := range bits {
+		all[i] |= b
+	}
+	n[first] = all
+	return nil
+}
+
+// look goes through the windows, with what was noted before, and calls part with what is noted
+// then.
+func (s *Sampler) look(
+	ctx context.Context, look uint64, spans []pagerun.Span, noted notes, work *pagerun.Work,
+	part func(first uint64, bits []byte) error,
+) error {
+	s.Clear()
+	s.Put(atLook, look)
+	bits := s.Memory(atNoted, mapSize)
+	for _, rest := range spans {
+		for rest.Start < rest.End {
+			w := rest.Until(window)
+			at := w.Start &^ (window - 1)
+			before := noted[at]
+			copy(s.Memory(atBefore, atNoted), before[:])
+			clear(bits)
+			for w.Start < w.End {
+				if err := s.Step(ctx, &w, work); err != nil {
+					return err
+				}
+			}
+			if rest.Start = w.Start; !anySet(bits) {
+				continue
+			}
+			if err := part(at, bits); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func anySet(bits []byte) bool {
+	for _, b := range bits {
+		if b != 0 {
+			return true
+		}
+	}
+	return false
+}
