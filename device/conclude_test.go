@@ -22,7 +22,7 @@ func TestOrderIsDroppedWhenTheTimeIsOver(t *testing.T) {
 		f := &source.Findings{
 			Free: freeset.New(memory), Order: &source.Order{Hot: freeset.New(memory)},
 		}
-		conclude(tc.ctx, f, nil)
+		new(ordering).conclude(tc.ctx, f, nil)
 		if got := f.Order != nil; got != tc.want {
 			t.Errorf("there is an order: %v, want %v", got, tc.want)
 		}

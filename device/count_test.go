@@ -22,7 +22,7 @@ func bootCensus(t *testing.T) *machine {
 	m := mustBoot(t, device.Options{})
 	m.takePrograms(protocol.StatusOK)
 	m.accept(protocol.KindWalk.Mask()|protocol.KindCensus.Mask(), 1<<16)
-	if _, err := m.dev.GuestCensus(t.Context()); !errors.Is(err, driver.ErrNoCensus) {
+	if _, err := m.dev.GuestCensus(t.Context()); !errors.Is(err, driver.ErrNoProgramOfKind) {
 		t.Fatalf("without a census: %v", err)
 	}
 	r := protocol.ProgramReport{
@@ -60,7 +60,7 @@ func TestGuestCensus(t *testing.T) {
 	if e.Digest != countDigest {
 		t.Fatalf("asked for %v", e.Digest)
 	}
-	if _, err := m.dev.GuestCensus(t.Context()); !errors.Is(err, driver.ErrCounting) {
+	if _, err := m.dev.GuestCensus(t.Context()); !errors.Is(err, driver.ErrInquiring) {
 		t.Errorf("a second one: %v", err)
 	}
 	r := protocol.CensusReport{
@@ -93,10 +93,10 @@ func TestGuestCensusThatFails(t *testing.T) {
 		"the driver says why": {func(m *machine, r *protocol.CensusReport) {
 			r.Failed, r.Reason = true, "no good"
 			m.counted(*r)
-		}, driver.ErrNotCounted},
+		}, driver.ErrNoAnswer},
 		"the session ends": {func(m *machine, _ *protocol.CensusReport) {
 			m.accept(protocol.KindWalk.Mask(), 1<<16)
-		}, driver.ErrNotCounted},
+		}, driver.ErrNoAnswer},
 		"no answer comes": {func(*machine, *protocol.CensusReport) {}, context.DeadlineExceeded},
 		"the answer is another's": {func(m *machine, r *protocol.CensusReport) {
 			r.Number++
@@ -123,7 +123,7 @@ func TestGuestCensusThatFails(t *testing.T) {
 			}
 			soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			if _, err := m.dev.GuestCensus(soon); errors.Is(err, driver.ErrCounting) {
+			if _, err := m.dev.GuestCensus(soon); errors.Is(err, driver.ErrInquiring) {
 				t.Error("the question stays open")
 			}
 		})

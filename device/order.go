@@ -6,6 +6,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/vhostuser"
@@ -29,6 +30,18 @@ func (o *orders) empty(cold bool) *source.Order {
 	}
 	return order
 }
+
+// ordering is the order that is wanted for a request. The zero value wants none.
+type ordering struct {
+	empty  func() *source.Order
+	cold   bool           // cold memory, too
+	sample *driver.Sample // tells what is hot; nil: nobody has sampled
+}
+
+func (o *ordering) wanted() bool { return o.empty != nil }
+
+// isKnown says whether nobody has to look for it.
+func (o *ordering) isKnown() bool { return o.sample != nil && !o.cold }
 
 // orderGrace is how long free memory may wait for an order, which a driver's answer can
 // overtake.
@@ -82,14 +95,21 @@ func (a *aside) await(patience time.Duration) *source.Order {
 }
 
 // conclude adds to findings what a search beside them found, if there was one, and
-// settles their order.
-func conclude(ctx context.Context, f *source.Findings, side *aside) {
+// settles their order. A sample tells better what is hot.
+func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside) {
 	if f.Order == nil && side == nil {
 		return
 	}
 	begun := time.Now()
 	if f.Order == nil {
 		f.Order = side.await(grace(ctx))
+	}
+	if o.sample != nil {
+		if f.Order == nil { // the search has failed, and ended
+			f.Order = &source.Order{Hot: side.order.Hot}
+		}
+		fill(f.Order.Hot, o.sample.Hot)
+		f.Order.From = orderBySample
 	}
 	if ctx.Err() != nil {
 		f.Order = nil // there is no time left for it

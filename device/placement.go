@@ -15,9 +15,9 @@ import (
 )
 
 // Placement says where the guest's memory is, and calls each with the ranges of its classes, in the
-// order in which they are worth moving. A guest whose kernel is not known has one class. It may be
-// called at any time, also during a migration, and one call waits for another. It fails with
-// ErrNoMemory, with an error of begin or each, and when ctx ends.
+// order in which they are worth moving. Of a guest whose kernel is not known only a sample tells
+// classes apart. It may be called at any time, also during a migration, and one call waits for
+// another. It fails with ErrNoMemory, with an error of begin or each, and when ctx ends.
 func (d *Device) Placement(
 	ctx context.Context, begin func(*placement.Memory) error, each func(placement.Ranges) error,
 ) error {
@@ -37,6 +37,9 @@ func (d *Device) Placement(
 			return err
 		}
 		where.Why, sets = err.Error(), placement.NewSets(all)
+	}
+	if x := d.freshSample(); x != nil {
+		fill(sets.Hot, x.Hot)
 	}
 	layout := placement.Arrange(all, sets, placement.MaxRanges)
 	where.Free = layout.Free()

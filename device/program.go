@@ -12,8 +12,8 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 )
 
-// ErrCensusAtMigration says that a program is of no use at a migration, which would wait for it.
-var ErrCensusAtMigration = errors.New("a census cannot be pushed for migrations: they would wait")
+// ErrNoWalkAtMigration says that a program is of no use at a migration, which would wait for it.
+var ErrNoWalkAtMigration = errors.New("only a walk can be pushed for migrations: they wait for it")
 
 // PushProgram offers the guest a program, which is in a file of package bundle. It does not
 // check the signature: that is up to the guest. The device keeps file.
@@ -22,8 +22,8 @@ func (d *Device) PushProgram(file []byte, at driver.When) error {
 	if err != nil {
 		return err
 	}
-	if b.Offer.Kind == protocol.KindCensus && at == driver.AtMigration {
-		return ErrCensusAtMigration
+	if b.Offer.Kind != protocol.KindWalk && at == driver.AtMigration {
+		return ErrNoWalkAtMigration
 	}
 	d.driver.Push(b, at)
 	return nil

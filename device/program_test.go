@@ -334,7 +334,7 @@ func TestCensusIsNotPushedForMigrations(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at, want := range map[driver.When]error{
-		driver.AtMigration: device.ErrCensusAtMigration, driver.AtNow: nil,
+		driver.AtMigration: device.ErrNoWalkAtMigration, driver.AtNow: nil,
 	} {
 		if err := d.PushProgram(b.Encode(), at); !errors.Is(err, want) {
 			t.Errorf("at %q: %v, want %v", at, err, want)

@@ -123,10 +123,11 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 		d.lg.Warn("cold page cache is not dropped, and sent as any memory",
 			zap.String("why", dropping.Why))
 	}
-	var order func() *source.Order
+	var order ordering
 	cold := d.cache == CacheLast
 	if d.open == x && d.window.CanOrder() && (x.order || cold) {
-		order = func() *source.Order { return d.orders.empty(cold) }
+		order.empty = func() *source.Order { return d.orders.empty(cold) }
+		order.sample, order.cold = d.freshSample(), cold
 	}
 	d.mu.Unlock()
 
@@ -149,9 +150,9 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 // askInTurn asks the sources in order until one answers, and returns its name and
 // findings. A final failure ends the search. When no source answers, it returns
 // the first source's failure with the reasons of the others appended. freeMu is
-// held, d.mu is not. order makes an empty order; it is nil where none is wanted.
+// held, d.mu is not.
 func (d *Device) askInTurn(
-	ctx context.Context, r source.Request, order func() *source.Order,
+	ctx context.Context, r source.Request, order ordering,
 ) (name string, f *source.Findings, failure *source.Failure) {
 	var (
 		first *source.Failure
@@ -161,15 +162,15 @@ func (d *Device) askInTurn(
 	for i, s := range d.sources {
 		d.free.Reset()
 		f = &source.Findings{Free: d.free}
-		if _, knows := s.(source.Orderer); knows && order != nil {
+		if _, knows := s.(source.Orderer); order.wanted() && (knows || order.isKnown()) {
 			side.end()
-			side, f.Order = nil, order()
-		} else if order != nil && side == nil {
-			side = lookAside(ctx, d.orderer, r, order())
+			side, f.Order = nil, order.empty()
+		} else if order.wanted() && side == nil {
+			side = lookAside(ctx, d.orderer, r, order.empty())
 		}
 		err := askOne(ctx, s, r, f, i+1 < len(d.sources))
 		if err == nil {
-			conclude(ctx, f, side)
+			order.conclude(ctx, f, side)
 			return s.Name(), f, nil
 		}
 		if !errors.As(err, &failure) {

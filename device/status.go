@@ -29,6 +29,8 @@ type Status struct {
 	Session *driver.Session `json:"program_session,omitempty"`
 	// Programs are those that were pushed, and others that the guest has named.
 	Programs []driver.Program `json:"programs,omitempty"`
+	// WorkingSet is the last sample of the driver's session.
+	WorkingSet *WorkingSet `json:"working_set,omitempty"`
 	// Cache is what becomes of cold page cache. Ordered says that the frontend takes
 	// an order, without which CacheLast has no effect.
 	Cache   CachePolicy `json:"cache"`
@@ -117,6 +119,7 @@ func (d *Device) Status() Status {
 		Driver:      identity,
 		Programs:    programs,
 		Session:     session,
+		WorkingSet:  workingSet(d.driver.WorkingSet()),
 		Last:        d.lastDone,
 		Migration:   d.lastEnd,
 		Requests:    make(map[string]uint64, len(d.totals)),

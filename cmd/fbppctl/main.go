@@ -28,7 +28,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		statusCommand(t), switchCommand(t, true), switchCommand(t, false), cacheCommand(t),
 		watchCommand(t), checkCommand(t), listCommand(t), historyCommand(t), censusCommand(t),
-		estimateCommand(t), localiseCommand(t), metricsCommand(t), libvirtCommand(t),
+		sampleCommand(t), estimateCommand(t), localiseCommand(t), metricsCommand(t), libvirtCommand(t),
 		programCommand(t), reportCommand(t), arrivalCommand(t),
 	)
 	return root

@@ -92,7 +92,7 @@ func TestCensusIsSignedPushedAndAskedFor(t *testing.T) {
 		t.Errorf("push says %s", said)
 	}
 	err := run(t.Context(), []string{"census", "--from=guest"}, new(strings.Builder))
-	if err == nil || !strings.Contains(err.Error(), driver.ErrNoCensus.Error()) {
+	if err == nil || !strings.Contains(err.Error(), driver.ErrNoProgramOfKind.Error()) {
 		t.Errorf("a guest without a census: %v", err)
 	}
 	for _, args := range [][]string{

@@ -107,7 +107,7 @@ for one VM, and for one session of its agent, only.`,
 	fs.BoolVar(&s.unsigned, "unsigned", false, "do not sign: for guests that pin the digest")
 	fs.StringVar(&s.out, "out", "", "write `FILE`; default: the program's name with .fbpp")
 	fs.StringVar(&s.name, "name", "", "`NAME` of the program; default: that of OBJECT")
-	fs.Var(&s.kind, "kind", "what the program is for: walk or census")
+	fs.Var(&s.kind, "kind", "what the program is for: walk, census or sampler")
 	fs.Uint64Var(&s.version, "version-number", 1,
 		"`NUMBER` of the version: a guest takes no lower one after it")
 	fs.StringVar(&s.forVM, "for-vm", "", "good for the VM with this `UUID` only")

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/census"
@@ -63,6 +64,18 @@ func (c *Client) GuestCensus(ctx context.Context) (*census.Census, error) {
 func (c *Client) census(ctx context.Context, path string) (*census.Census, error) {
 	result := new(census.Census)
 	if err := c.ask(ctx, http.MethodGet, path, nil, result); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// SampleWorkingSet has the guest find which memory it uses in an interval. It waits for that, and
+// for the guest's look at its memory.
+func (c *Client) SampleWorkingSet(
+	ctx context.Context, interval time.Duration,
+) (*device.WorkingSet, error) {
+	result, in := new(device.WorkingSet), setSample{IntervalMS: interval.Milliseconds()}
+	if err := c.ask(ctx, http.MethodPost, "/v1/sample", in, result); err != nil {
 		return nil, err
 	}
 	return result, nil

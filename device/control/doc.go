@@ -24,6 +24,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/census"
@@ -39,6 +40,7 @@ type Device interface {
 	SetCache(policy string) error
 	Census(ctx context.Context) (*census.Census, error)
 	GuestCensus(ctx context.Context) (*census.Census, error)
+	SampleWorkingSet(ctx context.Context, interval time.Duration) (*device.WorkingSet, error)
 	Placement(
 		ctx context.Context, begin func(*placement.Memory) error, each func(placement.Ranges) error,
 	) error

@@ -80,6 +80,9 @@ func Handler(d Device) http.Handler {
 	mux.HandleFunc("GET /v1/census", func(w http.ResponseWriter, r *http.Request) {
 		takeCensus(w, r, d)
 	})
+	mux.HandleFunc("POST /v1/sample", func(w http.ResponseWriter, r *http.Request) {
+		sample(w, r, d)
+	})
 	mux.HandleFunc("GET /v1/placement", func(w http.ResponseWriter, r *http.Request) {
 		sendPlacement(w, r, d)
 	})

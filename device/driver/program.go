@@ -72,8 +72,9 @@ type programs struct {
 	strangers []protocol.ProgramReport
 	session   *session      // nil: no driver that takes programs
 	withdrawn []*withdrawal // the newest last
-	asked     *asked        // the census that is awaited, or nil
-	counts    uint64        // number of the last COUNT
+	asked     *asked        // what the driver was asked to find out, or nil
+	inquiries uint64        // number of the last COUNT or SAMPLE
+	sample    *Sample       // the last one of this session, or nil
 }
 
 // Session describes a driver that takes programs.
@@ -203,8 +204,8 @@ func (p *programs) forget(d protocol.Digest) {
 // end ends the session. What is offered stays offered to the next driver, and what is
 // withdrawn stays withdrawn.
 func (p *programs) end() {
-	p.session, p.strangers = nil, nil
-	p.endCount()
+	p.session, p.strangers, p.sample = nil, nil, nil
+	p.endInquiry()
 	for _, w := range p.withdrawn {
 		w.end()
 	}

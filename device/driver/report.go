@@ -80,11 +80,10 @@ func (s *Source) message(c content, from *port) error {
 	}
 	h, err := header(c)
 	if err == nil {
-		switch h.Type {
-		case protocol.MessageHello:
+		switch {
+		case h.Type == protocol.MessageHello:
 			err = s.hello(h, c, from)
-		case protocol.MessageAccepts, protocol.MessageGet, protocol.MessageProgram,
-			protocol.MessageCensus:
+		case h.Type.IsProgram():
 			err = s.programMessage(h, c)
 		default:
 			// The generation is what tells a report of now from one of an earlier request,

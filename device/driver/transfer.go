@@ -49,6 +49,13 @@ func (s *Source) programMessage(h protocol.Header, c content) error {
 		}
 		return err
 	}
+	if h.Type == protocol.MessageSampled {
+		sample, err := protocol.DecodeSampleReport(body)
+		if err == nil && !stale {
+			p.sampled(sample, h.PageShift)
+		}
+		return err
+	}
 	report, err := protocol.DecodeProgramReport(body)
 	if err == nil && !stale {
 		s.programReport(report)
@@ -122,11 +129,11 @@ func (s *Source) answerGet(g protocol.Get) {
 	s.sendProgram(&e)
 }
 
-// sendProgram sends an event about a program; DATA is cut to the buffer. DATA and COUNT leave
-// another one: REPORT_FREE must not find that they have taken the last.
+// sendProgram sends an event about a program; DATA is cut to the buffer. DATA, COUNT and SAMPLE
+// leave another one: REPORT_FREE must not find that they have taken the last.
 func (s *Source) sendProgram(e *protocol.ProgramEvent) bool {
 	data := e.Type == protocol.EventData
-	spare := data || e.Type == protocol.EventCount
+	spare := data || e.Type == protocol.EventCount || e.Type == protocol.EventSample
 	return s.sendInto(protocol.MinProgramBuffer, spare, func(room int) []byte {
 		if data {
 			e.Bytes = e.Bytes[:min(len(e.Bytes), room-protocol.DataHead)]

@@ -41,7 +41,8 @@ type Region struct {
 type Memory struct {
 	Regions []Region `json:"regions"`
 	Free    uint64   `json:"free"` // how much is in no class
-	// Why says why nothing is known of the guest's kernel. All memory is Other then.
+	// Why says why nothing is known of the guest's kernel. All memory is Other then, but for
+	// what a sample has found to be hot.
 	Why string `json:"why,omitempty"`
 }
 
