@@ -67,7 +67,7 @@ func (m *censusMutant) GuestCensus(ctx context.Context) (*census.Census, error) 
 	m.mu.Lock()
 	if m.active == (protocol.Digest{}) && !m.eager || m.open && !m.doubled {
 		m.mu.Unlock()
-		return nil, driver.ErrNoCensus
+		return nil, driver.ErrNoProgramOfKind
 	}
 	e := protocol.ProgramEvent{
 		Type: protocol.EventCount, Nonce: m.first, Digest: m.active, Number: 1,

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fbpp-project/fbpp/device"
+	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/protocol/bundle"
+)
+
+// samplerObject is the sampler, as the build made it.
+const samplerObject = "driver-ebpf/workingset/sampler_bpfel.o"
+
+// signSampler makes a sampler of that version. Each has another digest.
+func (o *owner) signSampler(version byte) *bundle.Bundle {
+	o.t.Helper()
+	object, err := os.ReadFile(filepath.Join(parts.Root, samplerObject))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return o.sign(append(slices.Clone(object), version), uint64(version), func(f *protocol.Offer) {
+		f.Kind, f.Name = protocol.KindSampler, "sampler"
+	})
+}
+
+// idleMiB is memory that the guest has, and does not use. The sample has to leave out mostIdle of
+// it, in bytes: a page can be used by chance.
+const (
+	idleMiB  = 100
+	mostIdle = idleMiB << 20 * 9 / 10
+)
+
+// sample has the guest sample its working set.
+func (m *machine) sample() *device.WorkingSet {
+	m.t.Helper()
+	s, err := m.backend.Control.SampleWorkingSet(m.ctx, 4*time.Second)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Logf("%d of %d MiB are hot, found in %d us by %d runs, the longest of %d us",
+		s.HotBytes>>20, s.MemoryBytes>>20, s.TookUS, s.Runs, s.RunMaxUS)
+	return s
+}
+
+// A guest finds its working set by a program of the host. The migration after that sends it
+// first, and not what the guest only has, as the kernel's own lists would have it: it switches
+// sooner, with less sent.
+func TestHybridMigrationByASample(t *testing.T) {
+	o := mustOwner(t)
+	m := boot(t, setup{noAgent: true, files: o.files, memoryMiB: 512,
+		backendArgs: []string{"--source=auto"}})
+	m.startTaking()
+	if err := m.vm.Keep(m.ctx, idleMiB); err != nil {
+		t.Fatal(err)
+	}
+	m.awaitKernel() // of which fbppd reads an order by itself
+	m.parameter("max-postcopy-bandwidth", hybridBandwidth)
+	m.setDevice("hybrid", true)
+	before := m.migrateByPostcopy(true)
+	if before.Hints.Hot == nil || *before.Hints.Hot < mostIdle {
+		t.Fatalf("without a sample, the order is %+v", before.Hints.Hot)
+	}
+
+	m.awaitDriver()
+	if _, err := m.backend.Control.SampleWorkingSet(m.ctx, 0); err == nil {
+		t.Error("a guest without a sampler has sampled")
+	}
+	first := o.signSampler(2)
+	m.push(first, driver.AtNow)
+	told := m.awaitProgram(first, "active")
+	t.Logf("fetched in %d us, loaded in %d us", told.FetchUS, told.LoadUS)
+	s := m.sample()
+	if s.HotBytes == 0 || int64(s.HotBytes) > *before.Hints.Hot-mostIdle {
+		t.Errorf("%d bytes are hot, and the kernel has %d on its lists", s.HotBytes,
+			*before.Hints.Hot)
+	}
+	m.parameter("max-postcopy-bandwidth", hybridBandwidth)
+	m.setDevice("hybrid", true)
+	after := m.migrateByPostcopy(true)
+	if after.Hints.Hybrid != "switched" {
+		t.Fatalf("the hybrid migration is %q, want it switched", after.Hints.Hybrid)
+	}
+	t.Logf("%d and %d requests, %d and %d bytes hot", before.RAM.Requests, after.RAM.Requests,
+		*before.Hints.Hot, *after.Hints.Hot)
+	if after.Hints.Hot == nil || *after.Hints.Hot > *before.Hints.Hot-mostIdle {
+		t.Errorf("%d bytes were hot by the sample, and %d without", *after.Hints.Hot,
+			*before.Hints.Hot)
+	}
+}
+
+// awaitKernel waits until fbppd has found the guest's kernel.
+func (m *machine) awaitKernel() {
+	m.t.Helper()
+	err := m.backend.Control.Watch(m.ctx, func(s device.Status) error {
+		if s.Kernel != nil && s.Kernel.Release != "" {
+			return errFound
+		}
+		return nil
+	})
+	if !errors.Is(err, errFound) {
+		m.t.Fatal(err)
+	}
+}
+
+// errFound ends a watch.
+var errFound = errors.New("found")
