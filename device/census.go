@@ -35,8 +35,8 @@ func (d *Device) Census(ctx context.Context) (*census.Census, error) {
 }
 
 // GuestCensus has the guest count its pages by the program of the kind census that it has in
-// use. It fails with [driver.ErrNoProgramOfKind] where it has none, and as [driver.Source.Count] does.
-// It may be called at any time, but a migration goes first.
+// use. It fails with [driver.ErrNoProgramOfKind] where it has none, and as [driver.Source.Count]
+// does. It may be called at any time, but a migration goes first.
 func (d *Device) GuestCensus(ctx context.Context) (*census.Census, error) {
 	r, err := d.driver.Count(ctx)
 	if err != nil {

@@ -3,15 +3,19 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 )
 
@@ -103,6 +107,65 @@ func TestCensusIsSignedPushedAndAskedFor(t *testing.T) {
 			t.Errorf("%q: %v", args, err)
 		}
 	}
+}
+
+// A sample is asked for as a census is, and only where a guest has a sampler in use.
+func TestSampleIsAskedFor(t *testing.T) {
+	t.Setenv("FBPP_CONTROL_PATH", mustServe(t))
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("sampler.o", []byte("\x7fELF object"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "program", "sign", "sampler.o", "--kind=sampler", "--unsigned")
+	if said := mustRun(t, "program", "push", "sampler.fbpp"); !strings.Contains(said, "sampler") {
+		t.Errorf("push says %s", said)
+	}
+	args := []string{"program", "push", "sampler.fbpp", "--at=migration"}
+	err := run(t.Context(), args, new(strings.Builder))
+	if err == nil || !strings.Contains(err.Error(), device.ErrNoWalkAtMigration.Error()) {
+		t.Errorf("at a migration: %v", err)
+	}
+	if err := run(t.Context(), []string{"sample"}, new(strings.Builder)); err == nil {
+		t.Error("a guest without a sampler has sampled")
+	}
+	for _, interval := range []string{"0s", "61s", "soon"} {
+		err := run(t.Context(), []string{"sample", "--interval=" + interval}, new(strings.Builder))
+		if !errors.As(err, new(cli.UsageError)) {
+			t.Errorf("in %s: %v", interval, err)
+		}
+	}
+}
+
+// What is printed of a sample has the schema's form, also as a part of the status.
+func TestSampleIsPrinted(t *testing.T) {
+	s := &device.WorkingSet{
+		Taken: time.Unix(1_800_000_000, 0).UTC(), IntervalMS: 10_000, HotBytes: 300 << 20,
+		MemoryBytes: 2 << 30, TookUS: 11_000_000, Runs: 256, RunMaxUS: 900,
+		Digest: protocol.Digest{1}.String(),
+	}
+	var out strings.Builder
+	if err := printWorkingSet(&out, s); err != nil {
+		t.Fatal(err)
+	}
+	want := "The guest has used 300 of 2048 MiB in 10s.\n" +
+		"It has found that in 11000 ms, by 256 runs of 010000000000, the longest of 900 µs.\n"
+	if out.String() != want {
+		t.Errorf("printed is %q, want %q", out.String(), want)
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate(t, mustSchema(t, "sample"), string(text))
+	status, err := json.Marshal(device.Status{WorkingSet: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`"working_set":(\{[^}]*\})`).FindSubmatch(status)
+	if found == nil {
+		t.Fatalf("the status is %s", status)
+	}
+	validate(t, mustSchema(t, "sample"), string(found[1]))
 }
 
 // Nobody takes a forged signature for a good one.

@@ -27,10 +27,9 @@ func sampleCommand(t *target) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sample", Short: "have the guest find which memory it uses",
 		Args: cli.NoArgs,
-		Long: `sample has the guest find which memory it uses while it is watched, by a program of the kind
-sampler that fbppctl program push has shipped. A migration within the next ten minutes sends that
-memory first, if it is one that sends memory in an order: a hybrid one, by postcopy, or one that
-hands its memory over.`,
+		Long: `sample has the guest find which memory it uses while it is watched, by a program of the
+kind sampler that fbppctl program push has shipped. A migration within the next ten minutes sends
+that memory first, if it sends any first: a hybrid one, one by postcopy, a hand-over.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !t.flags.Changed("timeout") {
 				t.timeout = interval + sampleLook

@@ -12,6 +12,8 @@
 //	DELETE /v1/programs/{digest}             has the guest take a program out of use
 //	GET /v1/census    a census.Census: what the guest uses its memory for. With
 //	                  ?from=guest it is the guest that counts, by a program of the host
+//	POST /v1/sample   {"interval_ms": 10000}: a device.WorkingSet, which the guest finds by
+//	                  a program of the host in that time
 //	GET /v1/placement where the guest's memory is, and its ranges by how soon they are
 //	                  worth moving: a placement.Memory, and placement.Ranges a line
 //	GET /metrics      Prometheus text format

@@ -4,11 +4,11 @@
  *
  * The kernel's multi-generational LRU (mm/vmscan.c) knows. User space has it age the
  * lists, waits, and has it age them again. What was used in between is then in one of
- * the two newest generations, or it was marked PG_referenced meanwhile: since Linux 6.14
- * a page is only marked the first time that it is found to be used, and so is cache that
- * is read. So there are two looks, one after each aging. The program only reads. It runs
- * as the census does, over and over, without a lock, and what it finds is a hint. Memory
- * of the kernel itself counts as used.
+ * the two newest generations, or it was marked PG_referenced meanwhile: since Linux
+ * 6.14 a page is only marked the first time that it is found to be used, and cache that
+ * is read is marked by each kernel. So there are two looks, one after each aging. The
+ * program only reads. It runs as the census does, over and over, without a lock, and
+ * what it finds is a hint. Memory of the kernel itself counts as used.
  */
 #include "page.h"
 

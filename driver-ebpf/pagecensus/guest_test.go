@@ -41,7 +41,9 @@ func mustCounter(t *testing.T, version uint32) (*Counter, error) {
 		spec.Variables["kernel_version"].Set(version)); err != nil {
 		t.Fatal(err)
 	}
-	return Load(t.Context(), pagerun.NewTurn(), func(shared map[string]*ebpf.Map) (*ebpf.Program, error) {
+	return Load(t.Context(), pagerun.NewTurn(), func(
+		shared map[string]*ebpf.Map,
+	) (*ebpf.Program, error) {
 		objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 			MapReplacements: shared,
 		})
@@ -189,7 +191,8 @@ func TestUnknownKernelIsRefused(t *testing.T) {
 	if err == nil {
 		c.Close()
 	}
-	if known := version >= 6<<16|12<<8; known != (err == nil) || !known && !errors.Is(err, pagerun.ErrKernel) {
+	known := version >= 6<<16|12<<8
+	if known != (err == nil) || !known && !errors.Is(err, pagerun.ErrKernel) {
 		t.Errorf("Linux %#x as 6.9: error %v", version, err)
 	}
 }
