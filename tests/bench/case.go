@@ -43,6 +43,9 @@ const (
 	// These have another policy for cold cache than the two before.
 	introspectLast method = "introspect, cache last"
 	fbppDrop       method = "fbpp, cache drop"
+	// This one has the guest sample its working set before. It makes a difference where
+	// memory is sent in an order.
+	fbppSample method = "fbpp, sample"
 )
 
 func allMethods() []method {
@@ -54,7 +57,7 @@ func allMethods() []method {
 func (m method) hints() bool { return m.asks() || m.introspects() }
 
 // asks tells whether the method asks the guest's agent.
-func (m method) asks() bool { return m == fbpp || m == fbppDrop }
+func (m method) asks() bool { return m == fbpp || m == fbppDrop || m == fbppSample }
 
 // introspects tells whether the method looks into the guest from the host.
 func (m method) introspects() bool { return m == introspect || m == introspectLast }
@@ -158,9 +161,9 @@ func fullMatrix(p sizes, rounds int) []planned {
 	for _, by := range []transport{postcopy, postcopyLater} {
 		add(postcopyLoads(), []method{stock, introspect}, gigabit, by, rounds)
 	}
-	add(postcopyLoads(), []method{introspect}, gigabit, hybrid, rounds)
+	add(postcopyLoads(), []method{introspect, fbppSample}, gigabit, hybrid, rounds)
 	add(postcopyLoads(), []method{stock}, gigabit, handOver, rounds)
-	add(postcopyLoads(), []method{stock, introspect}, gigabit, arrival, rounds)
+	add(postcopyLoads(), []method{stock, introspect, fbppSample}, gigabit, arrival, rounds)
 	return m
 }
 

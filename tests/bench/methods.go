@@ -14,7 +14,7 @@ import (
 // modules are what the guest's kernel needs to know.
 func (m method) modules() []string {
 	switch m {
-	case stock, fbpp, fbppDrop, introspect, introspectLast:
+	case stock, fbpp, fbppDrop, fbppSample, introspect, introspectLast:
 		return nil
 	}
 	return []string{"virtio_balloon"}
@@ -23,7 +23,7 @@ func (m method) modules() []string {
 // configure adds the device of the method to the VM.
 func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	switch m {
-	case fbpp, introspect, introspectLast:
+	case fbpp, fbppSample, introspect, introspectLast:
 		c.Backend = backend.Socket
 	case fbppDrop: // with time to drop all that is cold
 		c.Backend = backend.Socket
@@ -60,7 +60,11 @@ func (m method) begin(ctx context.Context, e *end) error {
 	if !m.asks() {
 		return nil
 	}
-	if err := e.vm.Spawn(ctx, "agent", lab.AgentPath); err != nil {
+	var more []string
+	if m == fbppSample {
+		more = []string{"--program-policy=" + policyPath, "--program-accepted=/tmp/accepted.json"}
+	}
+	if err := e.vm.Spawn(ctx, "agent", append([]string{lab.AgentPath}, more...)...); err != nil {
 		return err
 	}
 	if state, err := e.backend.AwaitDriver(ctx); err != nil || state != "ready" {
@@ -71,12 +75,14 @@ func (m method) begin(ctx context.Context, e *end) error {
 
 // prepare does the method's work between the load and the migration. The time that it
 // takes is measured on its own.
-func (m method) prepare(ctx context.Context, v *vm.VM, s sizes) error {
+func (m method) prepare(ctx context.Context, e *end, s sizes) error {
 	switch m {
 	case balloon1, balloon4:
-		return inflate(ctx, v, s.Balloons[m])
+		return inflate(ctx, e.vm, s.Balloons[m])
 	case freeReporting:
-		return awaitReporting(ctx, v)
+		return awaitReporting(ctx, e.vm)
+	case fbppSample:
+		return sample(ctx, e.backend)
 	}
 	return nil
 }

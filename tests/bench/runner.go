@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -88,7 +89,12 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	if err != nil {
 		return err
 	}
-	config, err := r.lab.ConfigFor(kernel, r.sizes.Guest, files)
+	policy, err := rec.Method.files(r.dir)
+	if err != nil {
+		return err
+	}
+	maps.Copy(policy, files)
+	config, err := r.lab.ConfigFor(kernel, r.sizes.Guest, policy)
 	if err != nil {
 		return err
 	}
@@ -113,7 +119,7 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	}
 	r.say("prepare")
 	began := time.Now()
-	if err := rec.Method.prepare(ctx, source.vm, r.sizes); err != nil {
+	if err := rec.Method.prepare(ctx, source, r.sizes); err != nil {
 		return err
 	}
 	rec.PrepareMS = time.Since(began).Milliseconds()
