@@ -136,11 +136,15 @@ func (s *Snapshot) attach() error {
 	} else if hooks, err = s.system.hooks(); err != nil {
 		s.lg.Info("the print of a zone was not found", zap.Error(err))
 	}
+	tried := false
 	for _, hook := range hooks {
 		if s.allowed != nil && !s.allowed(hook.Symbol) {
-			err = fmt.Errorf("attach to %v: the policy does not allow that", hook)
+			if !tried { // or what became of the trial says more
+				err = fmt.Errorf("attach to %v: the policy does not allow that", hook)
+			}
 			continue
 		}
+		tried = true
 		if err = s.attachTo(hook); err == nil {
 			if s.prog == s.builtIn {
 				s.proven = []Hook{hook}

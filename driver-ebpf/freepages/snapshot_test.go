@@ -322,6 +322,19 @@ func TestProgramGetsTheHookOfTheBuiltInOne(t *testing.T) {
 	}
 }
 
+// Where a program may be attached to some hooks only, the host is told why none of these works,
+// and not that the others are not allowed.
+func TestReasonIsOfTheHookThatWasTried(t *testing.T) {
+	unlocked := honest(3).then(func(c control) { c.setU32(controlUnlocked, 1) })
+	for _, allowed := range []string{"first", "second"} {
+		s, _ := mustFake(t, nil)
+		only := func(function string) bool { return function == allowed }
+		if err := s.use(unlocked, only, nil); !errors.Is(err, ErrUnlocked) {
+			t.Errorf("allowed at %s: error %v, want %v", allowed, err, ErrUnlocked)
+		}
+	}
+}
+
 // Where a zone is printed twice in one read, blocks may repeat.
 func TestAZoneThatIsPrintedTwiceMayRepeatBlocks(t *testing.T) {
 	for _, twice := range []bool{false, true} {
