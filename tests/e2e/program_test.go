@@ -63,6 +63,14 @@ func mustOwner(t testing.TB) *owner {
 	return o
 }
 
+// setPolicy replaces the policy that the guest gets.
+func (o *owner) setPolicy(text string) {
+	o.t.Helper()
+	if err := os.WriteFile(o.files["policy.json"], []byte(text), 0o600); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
 // sign makes a program of an object, signed, but for what change alters before.
 func (o *owner) sign(object []byte, version uint64, change func(*protocol.Offer)) *bundle.Bundle {
 	o.t.Helper()
