@@ -15,6 +15,9 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
+// patientDevice has a migration wait for a load, half of this time, also on a busy machine.
+func patientDevice() map[string]string { return map[string]string{"hint-timeout": "60000"} }
+
 // withdraw takes a program back, and waits until the guest has.
 func (m *machine) withdraw(b *bundle.Bundle) {
 	m.t.Helper()
@@ -49,7 +52,8 @@ func TestProgramOfTheHostOnOtherKernels(t *testing.T) {
 		}
 		t.Run(string(series), func(t *testing.T) {
 			o := mustOwner(t)
-			m := boot(t, setup{series: series, noAgent: true, files: o.files})
+			m := boot(t, setup{series: series, noAgent: true, files: o.files,
+				device: patientDevice()})
 			m.startBare()
 			first, second := o.sign(o.object, 2, nil), o.sign(o.renewed(3), 3, nil)
 			m.push(first, driver.AtMigration)

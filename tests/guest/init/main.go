@@ -11,6 +11,7 @@
 //	/init cache FILE...          read files, so that their pages are cached, hold them open
 //	/init swapon DISK            swap to a disk
 //	/init kill COMMAND TIME      kill a program after a time
+//	/init freeze ARGUMENT        stop a program that is started with it, until a line comes
 //	/init disturb HOW            disturb the fbpp device while an agent drives it
 //	/init zeroes MIB             print whether new memory is zero
 //	/init show FILE              print a file
@@ -57,6 +58,8 @@ func run(args []string) error {
 		return swapOn(args[1:])
 	case "kill":
 		return kill(args[1:])
+	case "freeze":
+		return freeze(args[1:])
 	case "disturb":
 		return disturb(args[1:])
 	case "zeroes":
