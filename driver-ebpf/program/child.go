@@ -29,7 +29,7 @@ const (
 // childLife is when a child ends itself, should the agent be gone. childCPU bounds its
 // processor time in seconds, childData its memory in bytes.
 const (
-	childLife = time.Minute
+	childLife = 2 * time.Minute
 	childCPU  = 30
 	childData = 512 << 20
 )

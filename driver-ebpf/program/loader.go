@@ -21,8 +21,9 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 )
 
-// LoadLimit is how long a child may take. A load takes a second on a slow machine.
-const LoadLimit = 20 * time.Second
+// LoadLimit is how long a child may take. A load takes three seconds of an emulated processor, and
+// on a busy host a guest gets a tenth of one. What a hostile object can use is bounded by childCPU.
+const LoadLimit = time.Minute
 
 // self is the agent's own program, also after its file was replaced.
 const self = "/proc/self/exe"

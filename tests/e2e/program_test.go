@@ -181,7 +181,7 @@ func (m *machine) requireMigration(status string) *vm.Migration {
 // program in use finds.
 func TestProgramOfTheHost(t *testing.T) {
 	o := mustOwner(t)
-	m := boot(t, setup{noAgent: true, files: o.files})
+	m := boot(t, setup{noAgent: true, files: o.files, device: patientDevice()})
 	m.startBare()
 	if figures := m.requireMigration("refused"); figures.Hints.Skipped != 0 {
 		t.Fatalf("skipped %d pages without a program", figures.Hints.Skipped)
