@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -50,6 +51,7 @@ type request struct {
 type answer struct {
 	Error string
 	Log   string // of the verifier
+	Times times
 }
 
 // Child loads one program, for the agent that started this process, and hands it back.
@@ -62,20 +64,24 @@ func Child() error {
 	if err := json.NewDecoder(os.Stdin).Decode(&r); err != nil {
 		return fmt.Errorf("read what to load: %w", err)
 	}
-	prog, err := r.load()
+	var took times
+	prog, err := r.load(&took)
 	if err != nil {
-		return respond(err, nil)
+		return respond(err, took, nil)
 	}
 	defer prog.Close()
-	return respond(nil, prog)
+	return respond(nil, took, prog)
 }
 
 // load parses, checks and loads the object.
-func (r *request) load() (*ebpf.Program, error) {
+func (r *request) load(took *times) (*ebpf.Program, error) {
+	begun := time.Now()
 	spec, err := r.Limits.Parse(r.Kind, r.Object)
 	if err != nil {
 		return nil, err
 	}
+	parsed := time.Now()
+	took.Parse = parsed.Sub(begun)
 	shared := make(map[string]*ebpf.Map)
 	for i, name := range r.Maps {
 		m, err := ebpf.NewMapFromFD(childMaps + i)
@@ -94,7 +100,17 @@ func (r *request) load() (*ebpf.Program, error) {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
+	// By itself the library reads the types of each module, too. No kind needs them.
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("load kernel types: %w", err)
+	}
+	read, kernel := time.Now(), systemTime()
+	took.Types = read.Sub(parsed)
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: shared, Programs: ebpf.ProgramOptions{KernelTypes: types},
+	})
+	took.Load, took.Kernel = time.Since(read), systemTime()-kernel
 	if err != nil {
 		return nil, fmt.Errorf("load the program: %w", err)
 	}
@@ -116,7 +132,7 @@ func setConstant(v *ebpf.VariableSpec, value uint64) error {
 }
 
 // respond hands the agent the program, or why there is none.
-func respond(why error, prog *ebpf.Program) error {
+func respond(why error, took times, prog *ebpf.Program) error {
 	file := os.NewFile(childSocket, "socket")
 	defer file.Close()
 	conn, err := net.FileConn(file)
@@ -124,7 +140,7 @@ func respond(why error, prog *ebpf.Program) error {
 		return fmt.Errorf("open the socket: %w", err)
 	}
 	defer conn.Close()
-	var a answer
+	a := answer{Times: took}
 	var rights []byte
 	if why != nil {
 		a.Error, a.Log = explain(why)

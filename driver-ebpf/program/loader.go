@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -37,6 +38,8 @@ type Loader struct {
 	Maps map[string]*ebpf.Map
 	// Constants are what the program is told of this kernel, by the variable's name.
 	Constants map[string]uint64
+	// Log is told where the time of a load goes. It may be nil.
+	Log *zap.Logger
 
 	command []string // instead of self with ChildArg, for tests
 }
@@ -68,6 +71,7 @@ func (l *Loader) Load(
 	if err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("it took longer than %v", LoadLimit)
@@ -78,11 +82,15 @@ func (l *Loader) Load(
 	if err := ours.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
+	took := time.Since(begun)
 	a, prog, err := readAnswer(ours, contracts[o.Kind].of)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case a.Error != "":
+	}
+	if l.Log != nil {
+		a.Times.log(l.Log, took, cmd.ProcessState)
+	}
+	if a.Error != "" {
 		return nil, &refusedError{a.Error, a.Log}
 	}
 	return prog, nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
@@ -35,7 +37,7 @@ func TestMain(m *testing.M) {
 	case "hang":
 		time.Sleep(time.Hour)
 	case "empty":
-		err = respond(errors.New(""), nil)
+		err = respond(errors.New(""), times{}, nil)
 	default:
 		os.Exit(m.Run())
 	}
@@ -78,12 +80,35 @@ func TestChildSaysWhyItLoadsNothing(t *testing.T) {
 	}
 }
 
+// requireTimes checks that the log says where the time of a load went.
+func requireTimes(t *testing.T, logged *observer.ObservedLogs) {
+	t.Helper()
+	all := logged.All()
+	if len(all) != 1 {
+		t.Fatalf("logged %v, want the times of a load", all)
+	}
+	parts, fields := time.Duration(0), all[0].ContextMap()
+	for _, name := range []string{"parse", "types", "load"} {
+		part, ok := fields[name].(time.Duration)
+		if !ok || part <= 0 {
+			t.Errorf("%s took %v", name, fields[name])
+		}
+		parts += part
+	}
+	if took, ok := fields["took"].(time.Duration); !ok || took < parts {
+		t.Errorf("the parts of a load took %v, and all of it %v", parts, fields["took"])
+	}
+}
+
 // The built-in object reaches the kernel. Where the tests may load no programs, the refusal
 // that comes back is the kernel's, and none of the loader or of the policy.
 func TestChildReachesTheKernel(t *testing.T) {
-	l := &Loader{Limits: defaultLimits(t), Constants: map[string]uint64{"vmemmap": 1 << 40}}
+	core, logged := observer.New(zap.InfoLevel)
+	l := &Loader{Limits: defaultLimits(t), Constants: map[string]uint64{"vmemmap": 1 << 40},
+		Log: zap.New(core)}
 	object := mustObject(t)
 	prog, err := l.Load(t.Context(), mustOffer(t, object), object)
+	requireTimes(t, logged)
 	if err == nil {
 		defer prog.Close()
 		if prog.Type() != ebpf.Kprobe {

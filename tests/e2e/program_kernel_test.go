@@ -63,6 +63,7 @@ func TestProgramOfTheHostOnOtherKernels(t *testing.T) {
 			}
 			told := m.awaitProgram(first, "active")
 			t.Logf("fetched in %d µs, loaded in %d µs", told.FetchUS, told.LoadUS)
+			m.logLoads()
 
 			m.push(second, driver.AtNow)
 			m.awaitProgram(second, "active")

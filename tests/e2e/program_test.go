@@ -166,6 +166,25 @@ func (m *machine) awaitSession() (nonce uint64) {
 	}
 }
 
+// logLoads logs where the times of the loads went, as the agent says.
+func (m *machine) logLoads() {
+	m.t.Helper()
+	said, err := m.agentOutput()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	loads := 0
+	for line := range strings.Lines(said) {
+		if _, times, ok := strings.Cut(line, "time of a load"); ok {
+			m.t.Logf("load: %s", strings.TrimSpace(times))
+			loads++
+		}
+	}
+	if loads == 0 {
+		m.t.Errorf("the agent does not say where the time of a load went:\n%s", said)
+	}
+}
+
 // requireMigration migrates, and checks that free memory was skipped, and that the memory is sound.
 func (m *machine) requireMigration(status string) *vm.Migration {
 	m.t.Helper()
@@ -197,6 +216,7 @@ func TestProgramOfTheHost(t *testing.T) {
 	}
 	told := m.awaitProgram(first, "active") // by the guest, to a host that did not push it
 	t.Logf("fetched in %d µs, loaded in %d µs", told.FetchUS, told.LoadUS)
+	m.logLoads()
 	if told.At != "" {
 		t.Errorf("the next host says %+v", told)
 	}
