@@ -17,35 +17,20 @@ import (
 // freezer is the name under which the guest's init runs what stops a load.
 const freezer = "freezer"
 
-// armFreezer has the guest stop the next child that loads a program.
-func (m *machine) armFreezer() {
+// freezeLoad offers a program, and has the guest stop the child that loads it.
+func (m *machine) freezeLoad(b *bundle.Bundle) {
 	m.t.Helper()
 	if err := m.vm.Spawn(m.ctx, freezer, "/init", "freeze", program.ChildArg); err != nil {
 		m.t.Fatal(err)
 	}
-}
-
-// awaitFrozen waits until a load stands still.
-func (m *machine) awaitFrozen() {
-	m.t.Helper()
-	for {
+	m.push(b, driver.AtNow)
+	for stopped := ""; stopped == ""; time.Sleep(time.Millisecond) {
 		r, err := m.vm.Guest.Do(m.ctx, ctl.Request{Op: ctl.OpOutput, Name: freezer})
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		if r.Output != "" {
-			return
-		}
-		time.Sleep(time.Millisecond)
+		stopped = r.Output
 	}
-}
-
-// freezeLoad offers a program, and returns in the middle of its load.
-func (m *machine) freezeLoad(b *bundle.Bundle) {
-	m.t.Helper()
-	m.armFreezer()
-	m.push(b, driver.AtNow)
-	m.awaitFrozen()
 	m.awaitProgram(b, "loading")
 }
 
@@ -133,11 +118,10 @@ func TestMigrationInTheMiddleOfAChangeOfPrograms(t *testing.T) {
 		f    func(t *testing.T)
 	}{
 		{"of the first load", func(t *testing.T) {
-			m.setDevice("hint-timeout", 2000) // half of it is waited for the load
-			m.armFreezer()
+			m.freezeLoad(inUse)
 			m.push(inUse, driver.AtMigration)
+			m.setDevice("hint-timeout", 2000) // half of it is waited for the load
 			dst, backend := m.startMigration(0)
-			m.awaitFrozen()
 			m.requireArrival(dst, backend, "refused")
 			m.thaw()
 			m.awaitProgram(inUse, "active")

@@ -38,11 +38,14 @@ func TestMigrationInTheMiddleOfATransfer(t *testing.T) {
 	for here.device.Status().Session == nil {
 		time.Sleep(time.Millisecond)
 	}
+	m.setup.socket, m.config.Backend = "", "" // all other hosts have an fbppd
+	dst, backend := m.destination()
 	program := o.sign(o.largest(), 2, nil)
 	here.push(t, program)
-	m.setup.socket, m.config.Backend = "", "" // all other hosts have an fbppd
 
-	dst, backend := m.startMigration(0)
+	if err := m.vm.StartMigration(m.ctx, dst, 0); err != nil {
+		t.Fatal(err)
+	}
 	m.awaitHints("ok")
 	here.requireFetching(t, program)
 	m.arrive(dst, backend)
