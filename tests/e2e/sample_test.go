@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -67,7 +66,9 @@ func TestHybridMigrationByASample(t *testing.T) {
 	if err := m.vm.Keep(m.ctx, idleMiB); err != nil {
 		t.Fatal(err)
 	}
-	m.awaitKernel() // of which fbppd reads an order by itself
+	if err := m.backend.AwaitKernel(m.ctx); err != nil { // fbppd reads an order of it by itself
+		t.Fatal(err)
+	}
 	m.parameter("max-postcopy-bandwidth", hybridBandwidth)
 	m.setDevice("hybrid", true)
 	before := m.migrateByPostcopy(true)
@@ -136,29 +137,9 @@ func (m *machine) renewSampler(o *owner, before *bundle.Bundle) {
 	}
 
 	m.awaitProgram(second, "active")
-	if _, err := m.backend.Control.WithdrawProgram(m.ctx, second.Offer.Digest.String()); err != nil {
-		m.t.Fatal(err)
-	}
-	m.awaitProgram(second, "withdrawn")
+	m.withdraw(second)
 	if _, err := m.backend.Control.SampleWorkingSet(m.ctx, 0); err == nil {
 		m.t.Error("a guest whose sampler was withdrawn has sampled")
 	}
 	m.migrateByPostcopy(false)
 }
-
-// awaitKernel waits until fbppd has found the guest's kernel.
-func (m *machine) awaitKernel() {
-	m.t.Helper()
-	err := m.backend.Control.Watch(m.ctx, func(s device.Status) error {
-		if s.Kernel != nil && s.Kernel.Release != "" {
-			return errFound
-		}
-		return nil
-	})
-	if !errors.Is(err, errFound) {
-		m.t.Fatal(err)
-	}
-}
-
-// errFound ends a watch.
-var errFound = errors.New("found")
