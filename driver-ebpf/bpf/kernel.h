@@ -35,8 +35,9 @@ enum { BPF_F_MMAPABLE = 1 << 10 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* Whole: the kernel's own relocation compares the size of a member that is loaded. */
 struct list_head {
-	struct list_head *next;
+	struct list_head *next, *prev;
 };
 
 struct counter {
