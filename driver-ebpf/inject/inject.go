@@ -73,6 +73,7 @@ func New(
 		loader: &program.Loader{
 			Limits: judge.Policy.Limits, Maps: snapshot.Shared(), Constants: constants,
 			Log: lg,
+			KernelCheck: judge.Policy.KernelCheck,
 		},
 	}, nil
 }

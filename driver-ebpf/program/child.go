@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernelsig"
 )
 
 // ChildArg as the first argument makes the agent's program a loader's child.
@@ -40,11 +41,12 @@ const maxAnswer = 32 << 10
 
 // request is what a child is to load.
 type request struct {
-	Kind      protocol.ProgramKind
-	Limits    Limits
-	Constants map[string]uint64 // values of variables, as far as the object has them
-	Maps      []string          // that the agent made; their descriptors follow childMaps
-	Object    []byte
+	Kind        protocol.ProgramKind
+	Limits      Limits
+	KernelCheck KernelCheck
+	Constants   map[string]uint64 // values of variables, as far as the object has them
+	Maps        []string          // that the agent made; their descriptors follow childMaps
+	Object      []byte
 }
 
 // answer is what became of it. A descriptor of the program comes with an empty Error.
@@ -76,12 +78,19 @@ func Child() error {
 // load parses, checks and loads the object.
 func (r *request) load(took *times) (*ebpf.Program, error) {
 	begun := time.Now()
-	spec, err := r.Limits.Parse(r.Kind, r.Object)
+	file, signature, err := kernelsig.Split(r.Object)
+	if err != nil {
+		return nil, fmt.Errorf("parse the object: %w", err)
+	}
+	checked, err := r.KernelCheck.wants(signature, kernelsig.Supported)
 	if err != nil {
 		return nil, err
 	}
-	parsed := time.Now()
-	took.Parse = parsed.Sub(begun)
+	spec, err := r.Limits.Parse(r.Kind, file)
+	if err != nil {
+		return nil, err
+	}
+	took.Parse = time.Since(begun)
 	shared := make(map[string]*ebpf.Map)
 	for i, name := range r.Maps {
 		m, err := ebpf.NewMapFromFD(childMaps + i)
@@ -100,22 +109,24 @@ func (r *request) load(took *times) (*ebpf.Program, error) {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
+	begun = time.Now()
+	kernel := systemTime()
+	defer func() { took.Load, took.Kernel = time.Since(begun), systemTime()-kernel }()
+	opts, name := ebpf.CollectionOptions{MapReplacements: shared}, contracts[r.Kind].program
+	if checked { // the kernel relocates it, too
+		return r.KernelCheck.loadChecked(file, signature, spec, name, opts)
+	}
 	// By itself the library reads the types of each module, too. No kind needs them.
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
+	if opts.Programs.KernelTypes, err = btf.LoadKernelSpec(); err != nil {
 		return nil, fmt.Errorf("load kernel types: %w", err)
 	}
-	read, kernel := time.Now(), systemTime()
-	took.Types = read.Sub(parsed)
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		MapReplacements: shared, Programs: ebpf.ProgramOptions{KernelTypes: types},
-	})
-	took.Load, took.Kernel = time.Since(read), systemTime()-kernel
+	took.Types, begun, kernel = time.Since(begun), time.Now(), systemTime()
+	c, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
 		return nil, fmt.Errorf("load the program: %w", err)
 	}
 	defer c.Close() // the program keeps its maps
-	return c.DetachProgram(contracts[r.Kind].program), nil
+	return c.DetachProgram(name), nil
 }
 
 // setConstant sets a variable of 4 or 8 bytes. An object need not have it.

@@ -40,6 +40,9 @@ type Loader struct {
 	Constants map[string]uint64
 	// Log is told where the time of a load goes. It may be nil.
 	Log *zap.Logger
+	// KernelCheck returns what the policy wants of the kernel's check of signatures. Nil
+	// stands for nothing.
+	KernelCheck func() (KernelCheck, error)
 
 	command []string // instead of self with ChildArg, for tests
 }
@@ -67,6 +70,11 @@ func (l *Loader) Load(
 	}
 	r := request{Kind: o.Kind, Limits: l.Limits, Constants: l.Constants,
 		Maps: names, Object: object}
+	if l.KernelCheck != nil {
+		if r.KernelCheck, err = l.KernelCheck(); err != nil {
+			return nil, err
+		}
+	}
 	cmd, diagnosis, err := l.child(ctx, &r, append([]*os.File{theirs}, maps...))
 	if err != nil {
 		return nil, err

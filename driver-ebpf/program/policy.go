@@ -34,6 +34,9 @@ type Policy struct {
 	// this session of the agent.
 	RequireVM    bool `json:"require_vm,omitempty"`
 	RequireNonce bool `json:"require_nonce,omitempty"`
+	// RequireKernelSignature refuses a program unless the kernel has checked its signature
+	// against a certificate of KeyDir, *.crt, as Linux does since 6.18.
+	RequireKernelSignature bool `json:"require_kernel_signature,omitempty"`
 	// Limits bound what an object may have.
 	Limits Limits `json:"limits,omitzero"`
 }
