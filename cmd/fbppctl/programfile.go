@@ -23,19 +23,20 @@ import (
 // These commands work on files, and need no fbppd.
 
 func keygenCommand() *cobra.Command {
-	return &cobra.Command{
+	forKernel := false
+	cmd := &cobra.Command{
 		Use: "keygen NAME", Short: "make a pair of keys: NAME.key to sign with, NAME.pem for guests",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if forKernel {
+				return generateKernelKey(args[0], time.Now())
+			}
 			private, public, err := bundle.GenerateKey()
 			if err != nil {
 				return err
 			}
-			if err := writeNew(args[0]+".key", private, 0o600); err != nil {
+			if err := writePair(args[0], private, ".pem", public); err != nil {
 				return err
-			}
-			if err := writeNew(args[0]+".pem", public, 0o644); err != nil {
-				return errors.Join(err, os.Remove(args[0]+".key")) // half of a pair is of no use
 			}
 			key, err := bundle.ReadPublicKey(args[0] + ".pem")
 			if err != nil {
@@ -45,6 +46,20 @@ func keygenCommand() *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&forKernel, "kernel", false,
+		"make a key for sign --kernel-key, and NAME.crt for guests instead of NAME.pem")
+	return cmd
+}
+
+// writePair writes NAME.key and a public file, or neither: half of a pair is of no use.
+func writePair(name string, private []byte, suffix string, public []byte) error {
+	if err := writeNew(name+".key", private, 0o600); err != nil {
+		return err
+	}
+	if err := writeNew(name+suffix, public, 0o644); err != nil {
+		return errors.Join(err, os.Remove(name+".key"))
+	}
+	return nil
 }
 
 // writeNew writes a file, which must not exist: a key is not overwritten.
@@ -67,6 +82,7 @@ type signing struct {
 	kind                         protocol.ProgramKind
 	validFor                     time.Duration
 	unsigned                     bool
+	kernel                       kernelSigning
 }
 
 // defaultValid is how long a signature is good for.
@@ -79,7 +95,9 @@ func signCommand() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		Long: `sign makes a program file of an eBPF object. The signature covers the name, the kind, the
 version, the object, and the time of expiry; with --for-vm and --for-session it is good
-for one VM, and for one session of its agent, only.`,
+for one VM, and for one session of its agent, only. --kernel-key and --kernel-cert add to
+the object a signature of its instructions, which the guest's kernel checks itself since
+Linux 6.18.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			object, err := os.ReadFile(args[0])
 			if err != nil {
@@ -113,6 +131,7 @@ for one VM, and for one session of its agent, only.`,
 	fs.StringVar(&s.forVM, "for-vm", "", "good for the VM with this `UUID` only")
 	fs.StringVar(&s.nonce, "for-session", "",
 		"good for this `SESSION` of the agent only; fbppctl program status shows it")
+	s.kernel.addFlags(fs)
 	cli.Duration(fs, &s.validFor, "valid-for", defaultValid, time.Second, cli.NoMax,
 		"`time` for which the signature is good")
 	return cmd
@@ -140,6 +159,10 @@ func (s *signing) make(object []byte, now time.Time) (*bundle.Bundle, error) {
 	if !s.unsigned {
 		o.Expires = now.Add(s.validFor).Truncate(time.Second).UTC()
 	}
+	object, err := s.kernel.sign(object)
+	if err != nil {
+		return nil, err
+	}
 	b, err := bundle.New(o, object)
 	if err != nil || s.unsigned {
 		return b, err
@@ -152,13 +175,14 @@ func (s *signing) make(object []byte, now time.Time) (*bundle.Bundle, error) {
 }
 
 func verifyCommand(t *target) *cobra.Command {
-	var key string
+	var key, kernelCert string
 	cmd := &cobra.Command{
 		Use: "verify FILE", Short: "show what a program file says, and check its signature",
 		Args: cobra.ExactArgs(1),
 		Long: `verify shows what a program file says, and checks its signature with the key that
---key names. Exit status: 0 if the signature is good, 1 if it is not, if there is none, or
-if it is not checked for want of --key.`,
+--key names. With --kernel-cert it also checks the signature for the kernel. Exit status: 0
+if the signatures are good, 1 if one is not, if there is none, or if the first is not
+checked for want of --key.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := bundle.Read(args[0])
 			if err != nil {
@@ -167,6 +191,10 @@ if it is not checked for want of --key.`,
 			bad := checkSignature(b, key)
 			f := fileOf(b)
 			f.Verified = bad == nil
+			if bad == nil && kernelCert != "" {
+				bad = checkKernelSignature(b.Object, kernelCert)
+				f.KernelVerified = bad == nil
+			}
 			if err := t.show(cmd.OutOrStdout(), f, func(out io.Writer) error {
 				return printFile(out, f)
 			}); err != nil {
@@ -179,6 +207,8 @@ if it is not checked for want of --key.`,
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", "", "check the signature with the public key in `FILE`")
+	cmd.Flags().StringVar(&kernelCert, "kernel-cert", "",
+		"check the signature for the kernel with the certificate in `FILE`")
 	return cmd
 }
 
@@ -218,13 +248,17 @@ type programFile struct {
 	Session string     `json:"session,omitempty"`
 
 	Verified bool `json:"verified"` // the signature is that of --key, and good
+
+	// The object has a signature for the kernel, and it is that of --kernel-cert, and good.
+	KernelSigned   bool `json:"kernel_signed"`
+	KernelVerified bool `json:"kernel_verified"`
 }
 
 func fileOf(b *bundle.Bundle) programFile {
 	o := &b.Offer
 	f := programFile{
 		Name: o.Name, Kind: o.Kind.String(), Version: o.Version,
-		Digest: o.Digest.String(), Size: o.Size,
+		Digest: o.Digest.String(), Size: o.Size, KernelSigned: hasKernelSignature(b.Object),
 	}
 	if o.Signed() {
 		f.KeyID, f.Expires = hex.EncodeToString(o.KeyID[:]), &o.Expires
@@ -239,8 +273,10 @@ func fileOf(b *bundle.Bundle) programFile {
 }
 
 func printFile(out io.Writer, f programFile) error {
-	_, err := fmt.Fprintf(out, "%s, %s, version %d, %d bytes, SHA-256 %s\n%s\n",
-		f.Name, f.Kind, f.Version, f.Size, f.Digest, signedLine(f))
+	_, err := fmt.Fprintf(out, "%s, %s, version %d, %d bytes, SHA-256 %s\n%s\n%s",
+		f.Name, f.Kind, f.Version, f.Size, f.Digest, signedLine(f), choose(f.KernelSigned,
+			choose(f.KernelVerified, "signed for the kernel\n",
+				"signed for the kernel, not verified\n"), ""))
 	return err
 }
 
