@@ -72,7 +72,7 @@ func New(
 		endless: make(map[protocol.Digest]struct{}),
 		loader: &program.Loader{
 			Limits: judge.Policy.Limits, Maps: snapshot.Shared(), Constants: constants,
-			Log: lg,
+			Log:         lg,
 			KernelCheck: judge.Policy.KernelCheck,
 		},
 	}, nil
