@@ -38,17 +38,15 @@ type ordering struct {
 	sample *driver.Sample // tells what is hot; nil: nobody has sampled
 }
 
-func (o *ordering) wanted() bool { return o.empty != nil }
-
-// isKnown says whether nobody has to look for it.
-func (o *ordering) isKnown() bool { return o.sample != nil && !o.cold }
+// isSought says whether somebody has to look for an order.
+func (o *ordering) isSought() bool { return o.empty != nil && (o.sample == nil || o.cold) }
 
 // orderGrace is how long free memory may wait for an order, which a driver's answer can
 // overtake.
 const orderGrace = 50 * time.Millisecond
 
 // hole is the largest hole between hot pages, in frames, that is sent with them: 60 KiB.
-const hole = 15
+const hole = driver.SampleHole
 
 // aside is a search for an order, while a source that knows none is asked. A nil one is
 // over.
@@ -97,18 +95,18 @@ func (a *aside) await(patience time.Duration) *source.Order {
 // conclude adds to findings what a search beside them found, if there was one, and
 // settles their order. A sample tells better what is hot.
 func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside) {
-	if f.Order == nil && side == nil {
+	if o.empty == nil {
 		return
 	}
 	begun := time.Now()
-	if f.Order == nil {
+	if f.Order == nil && side != nil {
 		f.Order = side.await(grace(ctx))
 	}
 	if o.sample != nil {
-		if f.Order == nil { // the search has failed, and ended
-			f.Order = &source.Order{Hot: side.order.Hot}
+		if f.Order == nil { // nobody has looked, or has found it
+			f.Order = &source.Order{Hot: o.empty().Hot}
 		}
-		fill(f.Order.Hot, o.sample.Hot)
+		f.Order.Hot.Copy(o.sample.Hot)
 		f.Order.From = orderBySample
 	}
 	if ctx.Err() != nil {
@@ -132,7 +130,9 @@ func settle(f *source.Findings) {
 	if o == nil {
 		return
 	}
-	o.Hot.CloseHoles(hole)
+	if o.From != orderBySample { // which has none
+		o.Hot.CloseHoles(hole)
+	}
 	o.Hot.Subtract(f.Free)
 	if o.Cold != nil {
 		o.Cold.Subtract(f.Free)

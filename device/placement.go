@@ -39,7 +39,7 @@ func (d *Device) Placement(
 		where.Why, sets = err.Error(), placement.NewSets(all)
 	}
 	if x := d.freshSample(); x != nil {
-		fill(sets.Hot, x.Hot)
+		sets.Hot.Copy(x.Hot)
 	}
 	layout := placement.Arrange(all, sets, placement.MaxRanges)
 	where.Free = layout.Free()

@@ -162,10 +162,10 @@ func (d *Device) askInTurn(
 	for i, s := range d.sources {
 		d.free.Reset()
 		f = &source.Findings{Free: d.free}
-		if _, knows := s.(source.Orderer); order.wanted() && (knows || order.isKnown()) {
+		if _, knows := s.(source.Orderer); order.isSought() && knows {
 			side.end()
 			side, f.Order = nil, order.empty()
-		} else if order.wanted() && side == nil {
+		} else if order.isSought() && side == nil {
 			side = lookAside(ctx, d.orderer, r, order.empty())
 		}
 		err := askOne(ctx, s, r, f, i+1 < len(d.sources))

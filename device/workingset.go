@@ -5,6 +5,7 @@ package device
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/fbpp-project/fbpp/device/driver"
@@ -39,7 +40,7 @@ func workingSet(x *driver.Sample) *WorkingSet {
 	}
 	return &WorkingSet{
 		Taken: x.Taken, IntervalMS: x.Interval.Milliseconds(),
-		HotBytes:    x.Hot.Frames() << freeset.FrameShift,
+		HotBytes:    x.Used << freeset.FrameShift,
 		MemoryBytes: x.Hot.Capacity() << freeset.FrameShift,
 		TookUS:      x.Report.TookUS, Runs: x.Report.Runs, RunMaxUS: x.Report.RunMaxUS,
 		Digest: x.Report.Digest.String(),
@@ -68,6 +69,7 @@ func (d *Device) SampleWorkingSet(
 	if err != nil {
 		return nil, err
 	}
+	debug.FreeOSMemory() // of the sample before: it is as large as the free set
 	d.watchers.wake()
 	return workingSet(x), nil
 }
@@ -78,16 +80,4 @@ func (d *Device) freshSample() *driver.Sample {
 		return x
 	}
 	return nil
-}
-
-// fill makes a set hold what another has, as far as that is in its memory.
-func fill(set, with *freeset.Set) {
-	set.Reset()
-	var blocks [1]freeset.Block
-	for r := range with.Ranges(1) {
-		blocks[0] = freeset.Block{
-			First: r.GPA >> freeset.FrameShift, Count: r.Length >> freeset.FrameShift,
-		}
-		_, _, _ = set.Add(blocks[:], true) // fails for overlaps only
-	}
 }

@@ -19,7 +19,7 @@ import (
 // Defaults of fbppctl sample. The guest looks at its memory after the interval.
 const (
 	sampleInterval = 10 * time.Second
-	sampleLook     = 2 * time.Minute
+	sampleLook     = 3 * time.Minute
 )
 
 func sampleCommand(t *target) *cobra.Command {

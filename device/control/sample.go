@@ -16,8 +16,9 @@ type setSample struct {
 	IntervalMS int64 `json:"interval_ms"`
 }
 
-// maxLook is how long a guest may look at its memory, beside the interval of a sample.
-const maxLook = 2 * time.Minute
+// maxLook is how long a guest may look at its memory, beside the interval of a sample. Our agent
+// ends that after two minutes, and says so.
+const maxLook = 150 * time.Second
 
 // sample has the guest sample its working set.
 func sample(w http.ResponseWriter, r *http.Request, d Device) {

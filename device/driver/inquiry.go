@@ -31,8 +31,9 @@ type asked struct {
 
 // finding is the last answer to what was asked.
 type finding struct {
-	census protocol.CensusReport
-	sample *Sample
+	census  protocol.CensusReport
+	sample  *Sample
+	session *session // in which it came
 }
 
 // inquire asks the program of a kind that is in use, and waits for the last answer. sample, unless

@@ -11,9 +11,14 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol"
 )
 
+// SampleHole is the largest hole between pages that were used, in frames, that a sample counts to
+// them: 60 KiB.
+const SampleHole = 15
+
 // Sample is the guest's working set, as its sampler has found it. It does not change.
 type Sample struct {
-	Hot      *freeset.Set // the pages that were used
+	Hot      *freeset.Set // the pages that were used, and small holes between them
+	Used     uint64       // the frames of these pages alone
 	Interval time.Duration
 	Taken    time.Time             // when the last answer came
 	Report   protocol.SampleReport // that answer: what the sample has cost
@@ -30,10 +35,18 @@ func (s *Source) Sample(
 	if err != nil {
 		return nil, err
 	}
-	if f.sample.Report.State == protocol.SampleFailed {
-		return nil, fmt.Errorf("%w: it says %q", ErrNoAnswer, f.sample.Report.Reason)
+	x := f.sample
+	if x.Report.State == protocol.SampleFailed {
+		return nil, fmt.Errorf("%w: it says %q", ErrNoAnswer, x.Report.Reason)
 	}
-	return f.sample, nil
+	x.Used = x.Hot.Frames()
+	x.Hot.CloseHoles(SampleHole) // now: a migration may have no time for it
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.programs.session == f.session {
+		s.programs.sample = x
+	}
+	return x, nil
 }
 
 // WorkingSet returns the last sample of the driver's session, or nil. A session ends when the
@@ -55,10 +68,7 @@ func (p *programs) sampled(r protocol.SampleReport, pageShift uint8) {
 	default:
 		p.asked = nil
 		a.sample.Taken, a.sample.Report = time.Now(), r
-		if r.State == protocol.SampleDone {
-			p.sample = a.sample
-		}
-		a.answer <- finding{sample: a.sample}
+		a.answer <- finding{sample: a.sample, session: p.session}
 	}
 }
 

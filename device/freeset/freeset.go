@@ -122,6 +122,27 @@ func (s *Set) Reset() {
 	s.free = 0
 }
 
+// Copy makes the set hold the frames of o. Both sets cover the same memory, or else the set is
+// empty afterwards.
+func (s *Set) Copy(o *Set) {
+	s.Reset()
+	if !s.sameMemory(o) {
+		return
+	}
+	for i := range s.areas {
+		for n, c := range o.areas[i].chunks {
+			if c == nil {
+				continue
+			}
+			if s.areas[i].chunks[n] == nil {
+				s.areas[i].chunks[n] = new(chunk)
+			}
+			*s.areas[i].chunks[n] = *c
+		}
+	}
+	s.free = o.free
+}
+
 // Frames returns the number of frames in the set.
 func (s *Set) Frames() uint64 { return s.free }
 

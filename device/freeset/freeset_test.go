@@ -299,3 +299,29 @@ func FuzzAdd(f *testing.F) {
 		}
 	})
 }
+
+// A copy has what the other set has, and nothing that was there before. Where the memory is another,
+// it is empty.
+func TestCopy(t *testing.T) {
+	memory := []Range{{GPA: 0, Length: 1 << 30}, {GPA: 4 << 30, Length: 1 << 30}}
+	from, to := New(memory), New(memory)
+	for set, blocks := range map[*Set][]Block{
+		from: {{First: 5, Count: 3}, {First: 4<<18 + 70_000, Count: 900}},
+		to:   {{First: 4, Count: 2}, {First: 200_000, Count: 1}},
+	} {
+		if _, _, err := set.Add(blocks, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to.Copy(from)
+	want := slices.Collect(from.Ranges(1))
+	if got := slices.Collect(to.Ranges(1)); !slices.Equal(got, want) || to.Frames() != 903 {
+		t.Errorf("got %v with %d frames, want %v", got, to.Frames(), want)
+	}
+	if _, _, err := to.Add([]Block{{First: 0, Count: 1}}, false); err != nil || from.Frames() != 903 {
+		t.Errorf("the copy is not its own: %v, %d frames", err, from.Frames())
+	}
+	if to.Copy(New(memory[:1])); to.Frames() != 0 {
+		t.Errorf("%d frames of other memory", to.Frames())
+	}
+}
