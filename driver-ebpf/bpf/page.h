@@ -54,6 +54,7 @@ enum pagetype___page {
 	PGTY_hugetlb___page,
 	PGTY_slab___page,
 	PGTY_large_kmalloc___page,
+	PGTY_unaccepted___page,
 };
 
 enum pageflags___page {
@@ -70,6 +71,7 @@ enum pageflags___page {
 	PG_swapcache___page,
 	PG_active___page,
 	PG_workingset___page,
+	PG_unevictable___page,
 	PG_hugetlb___page, /* Linux 6.6 to 6.8 */
 };
 

@@ -64,6 +64,8 @@ struct sample {
 	u64 end;
 	u64 most;
 	u64 look;
+	u64 wrong; /* pages on a list whose generation does not exist */
+	u64 right; /* and those whose does */
 	u64 compound_end;
 	u64 compound_set;
 	u64 group; /* the list of the last page: of this memory control group */
@@ -131,7 +133,8 @@ static __always_inline u64 group_of(const u8 *p)
 
 /*
  * Whether a page that is on a list of the LRU, or on its way to one, was used lately.
- * marked says whether it was marked at the first look.
+ * marked says whether it was marked at the first look. Of a page that cannot be
+ * reclaimed, as locked ones, the kernel does not know: it counts as used.
  */
 static __always_inline u64 was_used(struct sample *s, const u8 *p, u64 marked)
 {
@@ -139,6 +142,12 @@ static __always_inline u64 was_used(struct sample *s, const u8 *p, u64 marked)
 	u32 node = node_shift < 64 ? flags >> (node_shift & 63) : 0;
 	u32 generation = flags >> (generation_shift & 63) & 7;
 
+	if (flags & FLAG(unevictable))
+		return 1;
+	if (flags & FLAG(lru) && (!generation || generation > generations))
+		s->wrong++;
+	else if (flags & FLAG(lru))
+		s->right++;
 	if (s->look == FIRST)
 		return (flags & FLAG(referenced)) != 0;
 	if (!marked && flags & FLAG(referenced))
@@ -153,6 +162,14 @@ static __always_inline u64 was_used(struct sample *s, const u8 *p, u64 marked)
 	return s->young >> generation & 1;
 }
 
+/* Whether it is not known of a page with a type that it is used. */
+static __always_inline int is_nobodys(u32 word)
+{
+	if (!HAS_TYPE(buddy))
+		return OLD_TYPE(word, OLD_OFFLINE);
+	return IS_TYPE(word, offline) || IS_TYPE(word, hugetlb) || IS_TYPE(word, unaccepted);
+}
+
 /*
  * What is to be noted of a page, or of the compound page of which it is the head: at the
  * first look, whether it is marked, and at the second, whether it is hot.
@@ -162,18 +179,18 @@ static __always_inline u64 judge(struct sample *s, const u8 *p, u64 marked)
 	u64 flags = flags_of(p), mapping = mapping_of(p);
 	u32 word = word_of(p);
 
+	u64 kernels = s->look != FIRST; /* used, and nothing to be noted of it before */
+
 	if (flags & FLAG(reserved))
-		return 1;
+		return kernels;
 	if (has_type(word))
-		return HAS_TYPE(buddy) ? IS_TYPE(word, table) || IS_TYPE(word, slab) ||
-						 IS_TYPE(word, large_kmalloc) || IS_TYPE(word, guard) :
-					 OLD_TYPE(word, OLD_TABLE) || OLD_TYPE(word, OLD_GUARD);
+		return kernels && !is_nobodys(word);
 	if (flags & FLAG(slab))
-		return 1;
+		return kernels;
 	if (!mapping && !(flags & FLAG(swapbacked) && flags & FLAG(swapcache)))
-		return references(p) != 0; /* the kernel's */
+		return kernels && references(p);
 	if ((mapping & 3) == 2)
-		return 1;
+		return kernels;
 	return was_used(s, p, marked);
 }
 
@@ -245,6 +262,7 @@ int sample_pages(void *ctx)
 		return 0;
 	if (!KNOWN_PAGES() || !generations)
 		return 1;
+	s->young = 0; /* the kernel may have aged the list since the last run */
 	bpf_loop(s->most, look_at_page, &s, 0);
 	return 0;
 }

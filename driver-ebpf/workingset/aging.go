@@ -32,7 +32,8 @@ const (
 	required = inUse | walks
 )
 
-// maxLists bounds the text that lists them: 4096 groups of processes or more.
+// maxLists bounds the text that lists them: 16,384 lists or more, of the groups of processes and
+// the nodes that they are on. Pages of the rest keep their generations, and count as used.
 const maxLists = 4 << 20
 
 // Why the pages that were used cannot be found.
@@ -74,6 +75,9 @@ func (l lists) check() error {
 // age begins a new generation on each list, and moves to the one before what was used since the
 // last one. A list can go with its group of processes meanwhile.
 func (l lists) age(ctx context.Context) error {
+	if err := l.check(); err != nil { // it may have been switched off
+		return err
+	}
 	f, err := os.OpenFile(l.control, os.O_RDWR, 0)
 	if err != nil {
 		return err

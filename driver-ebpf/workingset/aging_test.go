@@ -101,6 +101,12 @@ func TestWhyListsAreNotAged(t *testing.T) {
 	if err := l.age(t.Context()); !errors.Is(err, errNoList) {
 		t.Errorf("without a list: %v", err)
 	}
+	if err := os.WriteFile(l.enabled, []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.age(t.Context()); !errors.Is(err, errOff) {
+		t.Errorf("switched off meanwhile: %v", err)
+	}
 }
 
 func FuzzParseLists(f *testing.F) {

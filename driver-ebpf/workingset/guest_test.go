@@ -21,14 +21,14 @@ import (
 	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
 )
 
-// mustSampler loads the committed object.
-func mustSampler(t *testing.T) *Sampler {
+// mustSampler loads the committed object, with these variables.
+func mustSampler(t *testing.T, constants map[string]uint64) *Sampler {
 	t.Helper()
 	spec, err := loadSampler()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range mustConstants(t) {
+	for name, value := range constants {
 		v := spec.Variables[name]
 		switch {
 		case v == nil:
@@ -145,6 +145,22 @@ func TestGenerationsHaveToBeOn(t *testing.T) {
 	}
 }
 
+// Bits that are not a page's generation are found out, and not taken for one.
+func TestOtherBitsAreNoGeneration(t *testing.T) {
+	mustSwitchOn(t)
+	constants := mustConstants(t)
+	right := constants["generation_shift"]
+	for _, shift := range []uint64{right - 1, right + 1, right + 2} {
+		constants["generation_shift"] = shift
+		_, err := mustSampler(t, constants).Sample(t.Context(), 0, func(uint64, []byte) error {
+			return nil
+		})
+		if !errors.Is(err, errBits) {
+			t.Errorf("bit %d, and not %d: %v", shift, right, err)
+		}
+	}
+}
+
 // memory is how much memory each part of the test has.
 const memory = 32 << 20
 
@@ -153,8 +169,12 @@ const memory = 32 << 20
 func TestUsedPagesAreHot(t *testing.T) {
 	mustSwitchOn(t)
 	mustSwitchOffDAMON(t)
-	s := mustSampler(t)
+	s := mustSampler(t, mustConstants(t))
 	used, usedHuge := mustAllocate(t, unix.MADV_NOHUGEPAGE), mustAllocate(t, unix.MADV_HUGEPAGE)
+	locked := mustAllocate(t, unix.MADV_NOHUGEPAGE)
+	if err := unix.Mlock(locked); err != nil {
+		t.Fatal(err)
+	}
 	idle, idleHuge := mustAllocate(t, unix.MADV_NOHUGEPAGE), mustAllocate(t, unix.MADV_HUGEPAGE)
 	hot := make(map[uint64][window / 8]byte)
 	ended := make(chan error, 1)
@@ -192,10 +212,11 @@ func TestUsedPagesAreHot(t *testing.T) {
 		mem         []byte
 		least, most int // percent
 	}{
-		"used":           {used, 95, 100},
-		"used, and huge": {usedHuge, 95, 100},
-		"idle":           {idle, 0, 5},
-		"idle, and huge": {idleHuge, 0, 5},
+		"used":                              {used, 95, 100},
+		"used, and huge":                    {usedHuge, 95, 100},
+		"locked, of which nothing is known": {locked, 95, 100},
+		"idle":                              {idle, 0, 5},
+		"idle, and huge":                    {idleHuge, 0, 5},
 	} {
 		share := mustCount(t, c.mem, hot) * 100 * os.Getpagesize() / memory
 		t.Logf("%s: %d %% are hot", name, share)

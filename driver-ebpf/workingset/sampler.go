@@ -4,6 +4,7 @@ package workingset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,7 +20,9 @@ const MapName = "sample"
 // Layout of struct sample in bpf/sampler.bpf.c. What lies between is the program's own.
 const (
 	atLook   = 24                  // in: which look it is
-	atBefore = 64                  // in: what was noted at the first look, at the second
+	atWrong  = 32                  // out: pages whose generation does not exist, in this look
+	atRight  = 40                  // out: and those whose does
+	atBefore = 80                  // in: what was noted at the first look, at the second
 	atNoted  = atBefore + window/8 // out: a bit for each page of the window
 	mapSize  = atNoted + window/8
 )
@@ -27,9 +30,17 @@ const (
 // The looks. At the first, the program notes what it has to know of a page at the second. At the
 // second it notes which pages are hot.
 const (
-	first  = 1
-	second = 2
+	firstLook  = 1
+	secondLook = 2
 )
+
+// maxWrong is one page of how many may have a generation that does not exist: some are on their way
+// from one list to another. More are where the bits are others than was thought, or where somebody
+// has switched generations off.
+const maxWrong = 16
+
+// errBits says that what was found is of no use.
+var errBits = errors.New("pages have no generations where this kernel should have them")
 
 // window is how many pages the bits are about. The first page of a window is a multiple of it.
 const window = protocol.SampledPages
@@ -63,7 +74,7 @@ func Load(
 
 func (s *Sampler) tryOnce(ctx context.Context, all pagerun.Span) error {
 	w := all.Until(window)
-	s.Put(atLook, first)
+	s.Put(atLook, firstLook)
 	return s.Step(ctx, &w, new(pagerun.Work))
 }
 
@@ -84,7 +95,7 @@ func (s *Sampler) Sample(
 			return fmt.Errorf("age the pages: %w", err)
 		}
 		noted := make(notes)
-		if err := s.look(ctx, first, spans, noted, &work, noted.keep); err != nil {
+		if err := s.look(ctx, firstLook, spans, noted, &work, noted.keep); err != nil {
 			return err
 		}
 		select {
@@ -95,7 +106,7 @@ func (s *Sampler) Sample(
 		if err := s.age(ctx); err != nil {
 			return fmt.Errorf("age the pages again: %w", err)
 		}
-		return s.look(ctx, second, spans, noted, &work, part)
+		return s.look(ctx, secondLook, spans, noted, &work, part)
 	})
 	return work, err
 }
@@ -105,12 +116,12 @@ func (s *Sampler) Sample(
 type notes map[uint64][window / 8]byte
 
 // keep adds bits to those of a window, which may be of two spans.
-func (n notes) keep(first uint64, bits []byte) error {
-	all := n[first]
+func (n notes) keep(at uint64, bits []byte) error {
+	all := n[at]
 	for i, b := range bits {
 		all[i] |= b
 	}
-	n[first] = all
+	n[at] = all
 	return nil
 }
 
@@ -142,6 +153,9 @@ func (s *Sampler) look(
 				return err
 			}
 		}
+	}
+	if wrong, right := s.Word(atWrong), s.Word(atRight); wrong > right/maxWrong {
+		return fmt.Errorf("%w: %d have, and %d have not", errBits, right, wrong)
 	}
 	return nil
 }
