@@ -71,10 +71,10 @@ func (s *Source) ask(kind protocol.ProgramKind, sample *Sample) (*asked, error) 
 	p := &s.programs
 	d, ok := p.inUse(kind)
 	switch {
-	case p.session == nil || !ok:
-		return nil, fmt.Errorf("%w %v", ErrNoProgramOfKind, kind)
 	case p.asked != nil:
 		return nil, ErrInquiring
+	case p.session == nil || !ok:
+		return nil, fmt.Errorf("%w %v", ErrNoProgramOfKind, kind)
 	case s.open != nil:
 		return nil, fmt.Errorf("a migration asks the guest now: %w", ErrNoAnswer)
 	}

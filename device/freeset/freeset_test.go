@@ -300,8 +300,8 @@ func FuzzAdd(f *testing.F) {
 	})
 }
 
-// A copy has what the other set has, and nothing that was there before. Where the memory is another,
-// it is empty.
+// A copy has what the other set has, and nothing that was there before. Where the memory is
+// another, it is empty.
 func TestCopy(t *testing.T) {
 	memory := []Range{{GPA: 0, Length: 1 << 30}, {GPA: 4 << 30, Length: 1 << 30}}
 	from, to := New(memory), New(memory)
@@ -318,7 +318,8 @@ func TestCopy(t *testing.T) {
 	if got := slices.Collect(to.Ranges(1)); !slices.Equal(got, want) || to.Frames() != 903 {
 		t.Errorf("got %v with %d frames, want %v", got, to.Frames(), want)
 	}
-	if _, _, err := to.Add([]Block{{First: 0, Count: 1}}, false); err != nil || from.Frames() != 903 {
+	_, _, err := to.Add([]Block{{First: 0, Count: 1}}, false)
+	if err != nil || from.Frames() != 903 {
 		t.Errorf("the copy is not its own: %v, %d frames", err, from.Frames())
 	}
 	if to.Copy(New(memory[:1])); to.Frames() != 0 {

@@ -91,7 +91,7 @@ func (a *Agent) Run(ctx context.Context, t Transport) error {
 		return err
 	}
 	for ctx.Err() == nil {
-		if err := a.catchUp(t); err != nil {
+		if err := a.catchUp(ctx, t); err != nil {
 			return err
 		}
 		event, ok, err := t.Receive(a.waitFor())

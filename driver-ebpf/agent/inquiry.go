@@ -20,7 +20,7 @@ var (
 	errInquiryLate = fmt.Errorf("the answer took longer than %v", inquiryLimit)
 	errNewDevice   = errors.New("another session has begun")
 	errNotInUse    = errors.New("no such program with this digest is in use")
-	errInquiring   = errors.New("a census or a sample is under way")
+	errGivenUp     = errors.New("the host has asked something else")
 	errStopped     = errors.New("the program was taken out of use")
 	errMigration   = errors.New("a migration has begun, which goes first")
 )
@@ -33,6 +33,10 @@ type inquiry struct {
 	kind    protocol.ProgramKind
 	cancel  context.CancelCauseFunc // of the last one
 	answers chan answer             // has room for one
+
+	// next is the question that is begun after the end of this one. A device that asks it has
+	// given this one up.
+	next *protocol.ProgramEvent
 }
 
 // answer is a message that answers an inquiry, or a part of one.
@@ -81,7 +85,7 @@ func (a *Agent) inquire(
 	case walking:
 		return a.sayAnswer(t, fail(errMigration))
 	case a.inquiry.running:
-		return a.sayAnswer(t, fail(errInquiring))
+		return a.inquireNext(t, e)
 	}
 	running, cancel := context.WithCancelCause(ctx)
 	a.inquiry.running, a.inquiry.kind, a.inquiry.cancel = true, kind, cancel
@@ -107,6 +111,38 @@ func (a *Agent) inquire(
 		_ = pass(ctx, x) // fails when the agent ends
 	}()
 	return nil
+}
+
+// inquireNext ends what is under way, and begins what an event asks for after that.
+func (a *Agent) inquireNext(t Transport, e *protocol.ProgramEvent) error {
+	before := a.inquiry.next
+	next := *e
+	a.inquiry.next = &next
+	a.inquiry.cancel(errGivenUp)
+	if before == nil {
+		return nil
+	}
+	return a.refuseInquiry(t, before, errGivenUp)
+}
+
+// endInquiries ends what is under way, and does not begin what waits.
+func (a *Agent) endInquiries(t Transport, why error) error {
+	a.inquiry.stop(why)
+	next := a.inquiry.next
+	if a.inquiry.next = nil; next == nil {
+		return nil
+	}
+	return a.refuseInquiry(t, next, why)
+}
+
+// refuseInquiry answers what was not begun.
+func (a *Agent) refuseInquiry(t Transport, e *protocol.ProgramEvent, why error) error {
+	begin := a.countFor
+	if e.Type == protocol.EventSample {
+		begin = a.sampleFor
+	}
+	_, fail := begin(e)
+	return a.sayAnswer(t, fail(why))
 }
 
 // countFor returns how a census is taken, and what is answered where it fails.
@@ -150,17 +186,24 @@ func (a *Agent) sampleFor(e *protocol.ProgramEvent) (
 }
 
 // answered sends the next answer, if there is one, to the device that has asked.
-func (a *Agent) answered(t Transport) error {
+func (a *Agent) answered(ctx context.Context, t Transport) error {
 	select {
 	case x := <-a.inquiry.answers:
-		if x.last {
-			a.inquiry.running = false
-			a.inquiry.cancel(nil)
+		if x.nonce == a.nonce {
+			if err := a.sayAnswer(t, x); err != nil {
+				return err
+			}
 		}
-		if x.nonce != a.nonce {
+		if !x.last {
 			return nil
 		}
-		return a.sayAnswer(t, x)
+		a.inquiry.running = false
+		a.inquiry.cancel(nil)
+		next := a.inquiry.next
+		if a.inquiry.next = nil; next == nil || next.Nonce != a.nonce {
+			return nil
+		}
+		return a.inquire(ctx, t, next, false)
 	default: // also if the agent takes no programs: the channel is nil
 		return nil
 	}

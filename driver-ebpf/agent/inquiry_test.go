@@ -96,9 +96,9 @@ func TestCountThatFails(t *testing.T) {
 		"because it takes too long": {
 			counts: endless, do: func(h *host) { h.count(1) }, want: []string{errInquiryLate.Error()},
 		},
-		"because another is under way": {
-			counts: endless, do: func(h *host) { h.count(1); h.count(2) },
-			want: []string{errInquiring.Error(), errInquiryLate.Error()},
+		"because the device has given it up, as it asks again": {
+			counts: endless, do: func(h *host) { h.count(1); h.count(2); h.count(3) },
+			want: []string{errGivenUp.Error(), errGivenUp.Error(), errInquiryLate.Error()},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -172,14 +172,14 @@ func (a *Agent) adopt(t Transport, g Guest, w walk.Walker) error {
 }
 
 // catchUp does what has to wait until no request is answered.
-func (a *Agent) catchUp(t Transport) error {
+func (a *Agent) catchUp(ctx context.Context, t Transport) error {
 	if o := a.toWithdraw; o != nil {
 		a.toWithdraw = nil
 		if err := a.withdrawn(t, o.Digest); err != nil {
 			return err
 		}
 	}
-	return errors.Join(a.loaded(t), a.retry(t), a.nextOffer(t), a.answered(t))
+	return errors.Join(a.loaded(t), a.retry(t), a.nextOffer(t), a.answered(ctx, t))
 }
 
 // loaded takes the result of a load, if there is one.

@@ -59,7 +59,9 @@ func (a *Agent) report(ctx context.Context, t Transport, event protocol.Event) (
 	}
 	t.Flush()
 	started := a.now()
-	a.inquiry.stop(errMigration)
+	if err := a.endInquiries(t, errMigration); err != nil {
+		return protocol.Event{}, false, err
+	}
 	if a.walker == nil {
 		return protocol.Event{}, false, r.refuse(a.guest.Status)
 	}

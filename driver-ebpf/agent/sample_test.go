@@ -90,6 +90,10 @@ func TestSampleIsEnded(t *testing.T) {
 			func(h *host) { h.sample(1); h.events <- ask(7) },
 			map[uint64][]string{1: {errMigration.Error()}},
 		},
+		"by a migration, and so is what waits": {
+			func(h *host) { h.sample(1); h.sample(2); h.events <- ask(7) },
+			map[uint64][]string{1: {errGivenUp.Error()}, 2: {errMigration.Error()}},
+		},
 		"by its withdrawal": {
 			func(h *host) { h.sample(1); withdraw(h, samplerDigest); h.sample(2) },
 			map[uint64][]string{1: {errStopped.Error()}, 2: {errNotInUse.Error()}},
@@ -98,13 +102,13 @@ func TestSampleIsEnded(t *testing.T) {
 			func(h *host) { h.sample(1); withdraw(h, censusDigest) },
 			map[uint64][]string{1: {"part", "done"}},
 		},
-		"not by another, which is refused": {
+		"by another, for which the device has given it up": {
 			func(h *host) { h.sample(1); h.sample(2) },
-			map[uint64][]string{1: {"part", "done"}, 2: {errInquiring.Error()}},
+			map[uint64][]string{1: {errGivenUp.Error()}, 2: {"part", "done"}},
 		},
-		"not by a census, which is refused": {
+		"by a census": {
 			func(h *host) { h.sample(1); h.count(2) },
-			map[uint64][]string{1: {"part", "done"}},
+			map[uint64][]string{1: {errGivenUp.Error()}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

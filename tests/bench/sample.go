@@ -65,6 +65,9 @@ func sample(ctx context.Context, backend *vm.Backend) error {
 	}
 	err = backend.Control.Watch(ctx, func(s device.Status) error {
 		for _, p := range s.Programs {
+			if p.Digest != b.Offer.Digest.String() {
+				continue
+			}
 			switch p.State {
 			case protocol.ProgramActive.String():
 				return errSampler
