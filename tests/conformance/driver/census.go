@@ -40,17 +40,17 @@ func (j *judge) census(body []byte) error {
 // askForCensus is the scenario about censuses. The suite cannot have the driver use a program
 // of its own, so the driver has nothing to count with: it has to say so.
 func askForCensus(s *session) error {
-	nonce, counts := uint64(0), false
+	counts, short := false, false
 	s.locked(func() {
-		p := &s.judge.programs
-		if s.judge.takes() && len(p.nonces) > 0 {
-			nonce, counts = p.nonces[len(p.nonces)-1], p.kinds&protocol.KindCensus.Mask() != 0
-		}
+		counts = s.judge.takes() && s.judge.programs.kinds&protocol.KindCensus.Mask() != 0
 	})
 	if !counts {
 		return notPossible("the driver takes no programs that count")
 	}
-	short := false
+	nonce, err := s.newSession()
+	if err != nil {
+		return err
+	}
 	s.locked(func() { short = s.judgeBuffers() })
 	if short {
 		return nil // nothing can be asked

@@ -16,6 +16,7 @@ import (
 // programs is what the judge knows of the transfer of programs.
 type programs struct {
 	nonces []uint64 // of all sessions, the newest last
+	after  int      // how many HELLOs had come when the newest session began
 	offers map[protocol.Digest]*offer
 	barred bool                 // the driver said HELLO to a device without the flag PROGRAMS
 	kinds  uint32               // of the newest ACCEPTS
@@ -115,7 +116,7 @@ func (j *judge) accepts(h protocol.Header, body []byte) error {
 			return breaks(ruleAccepts, "the nonce %#x of ACCEPTS is 0, or that of an earlier one", nonce)
 		}
 	}
-	p.nonces = append(p.nonces, h.Generation)
+	p.nonces, p.after = append(p.nonces, h.Generation), j.hellos
 	return nil
 }
 
@@ -153,27 +154,19 @@ func (s *session) flip(flag uint32) error {
 
 // offerPrograms is the scenario about programs.
 func offerPrograms(s *session) error {
-	takes, before := false, 0
-	s.locked(func() { takes, before = s.judge.takes(), len(s.judge.programs.nonces) })
+	takes, short := false, false
+	s.locked(func() { takes = s.judge.takes() })
 	if !takes {
 		return notPossible("the driver takes no programs")
 	}
-	if err := s.wantHello(ruleWanted); err != nil {
-		return err
-	}
-	err := s.awaitOr(ruleAccepts, "no ACCEPTS came in %v after a HELLO", func() bool {
-		return len(s.judge.programs.nonces) > before
-	})
+	nonce, err := s.newSession()
 	if err != nil {
 		return err
 	}
-	short := false
 	s.locked(func() { short = s.judgeBuffers() })
 	if short {
 		return nil // nothing can be offered
 	}
-	nonce := uint64(0)
-	s.locked(func() { nonce = s.judge.programs.nonces[len(s.judge.programs.nonces)-1] })
 	if _, err := s.offer(nonce^1, true); err != nil {
 		return err
 	}
@@ -203,6 +196,25 @@ func offerPrograms(s *session) error {
 	}
 	return s.awaitOr(ruleOffer, "no PROGRAM with the state WITHDRAWN came in %v after a WITHDRAW",
 		func() bool { return o.state == protocol.ProgramWithdrawn })
+}
+
+// newSession has the driver begin a session, and returns its nonce. The ACCEPTS of an earlier HELLO
+// may still be on its way.
+func (s *session) newSession() (nonce uint64, err error) {
+	hello := 0
+	s.locked(func() { hello = s.judge.hellos + 1 })
+	if err := s.wantHello(ruleWanted); err != nil {
+		return 0, err
+	}
+	err = s.awaitOr(ruleAccepts, "no ACCEPTS came in %v after a HELLO", func() bool {
+		p := &s.judge.programs
+		if p.after < hello {
+			return false
+		}
+		nonce = p.nonces[len(p.nonces)-1]
+		return true
+	})
+	return nonce, err
 }
 
 // withdraw sends WITHDRAW of an offer, whose state counts from then on.
