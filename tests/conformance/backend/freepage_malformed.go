@@ -43,7 +43,7 @@ const (
 )
 
 // fpMalformedFields sends one message of each form that section 7 calls
-// malformed, of the right length.
+// malformed, of the right length, and then those about programs.
 func fpMalformedFields(s *session) {
 	m := s.bootDriver()
 	hello := func(uint64) []byte { return helloMessage(protocol.StatusOK, 0) }
@@ -90,6 +90,8 @@ func fpMalformedFields(s *session) {
 		m.expectStatus(fpBadReport, c.what)
 	}
 	m.exchange() // the HELLOs among them have changed nothing
+	m.f.Close()
+	fpMalformedAnswers(s)
 }
 
 func startedMessage(generation uint64) []byte {
@@ -97,4 +99,46 @@ func startedMessage(generation uint64) []byte {
 	p := make([]byte, protocol.HeaderSize)
 	h.Encode(p)
 	return p
+}
+
+// fpMalformedAnswers sends one message of each form that sections 9.5 and 9.6 call malformed.
+func fpMalformedAnswers(s *session) {
+	m := s.bootPrograms(protocol.FeaturePrograms)
+	m.accept(firstNonce)
+	const counted, sampled = protocol.MessageCensus, protocol.MessageSampled
+	census := protocol.CensusReport{}
+	census.Counts[1][protocol.CensusPages] = 1 << 40 // as many as can be
+	failed := protocol.CensusReport{Failed: true}
+	part := protocol.SampleReport{First: protocol.SampledPages}
+	end := protocol.SampleReport{State: protocol.SampleDone}
+	noSample := protocol.SampleReport{State: protocol.SampleFailed}
+	const atState, atZero, atFirst, atCounts, atHot = 40, 56, 56, 64, 64 // of the body
+	for _, c := range []struct {
+		what string
+		of   protocol.MessageType
+		body interface{ Encode(p []byte) }
+		at   int // which byte is changed, and to what
+		to   byte
+	}{
+		{"a CENSUS with the state 2", counted, &failed, atState, 2},
+		{"a CENSUS whose reserved word is not 0", counted, &census, atZero + 7, 1},
+		{"a CENSUS that has failed, and has pages", counted, &failed, atCounts, 1},
+		{"a CENSUS with more mapped pages than pages", counted, &census, atCounts + 8 + 7, 1},
+		{"a CENSUS of more pages than can be", counted, &census, atCounts, 1},
+		{"a SAMPLED with the state 3", sampled, &end, atState, 3},
+		{"a SAMPLED with a state of two bytes", sampled, &part, atState + 1, 1},
+		{"a part of a sample that begins within a window", sampled, &part, atFirst, 1},
+		{"a part of a sample of pages that cannot be", sampled, &part, atFirst + 5, 1},
+		{"an end of a sample with a page frame", sampled, &part, atState, byte(end.State)},
+		{"an end of a sample with hot pages", sampled, &end, atHot + 511, 1},
+		{"a failed sample with hot pages", sampled, &noSample, atHot, 1},
+	} {
+		m.begin()
+		size := int((&protocol.Header{Type: c.of}).Size()) - protocol.HeaderSize
+		m.postProgram(c.of, firstNonce, size, func(p []byte) {
+			c.body.Encode(p)
+			p[c.at] = c.to
+		})
+		m.expectStatus(fpBadReport, c.what)
+	}
 }

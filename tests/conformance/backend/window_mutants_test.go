@@ -233,14 +233,9 @@ func windowMutants() []mutant {
 				"FBPP-REP-3", "FBPP-REP-4", "FBPP-REP-5", "FBPP-REP-6", "FBPP-REP-7", "FBPP-REP-8",
 				"FBPP-REP-9", "FBPP-DROP-3", "FBPP-DROP-4", "FBPP-WIN-5")},
 		{defect: "one malformed message of many is taken for good", rules: rules("FBPP-MSG-2"),
-			proxy: func() *proxy {
-				requests := 0
-				return relay{done: func(f []byte) {
-					if requests++; requests == 20 {
-						le.PutUint32(f[atStatus:], 0)
-					}
-				}}.between()
-			}},
+			proxy: func() *proxy { return goodAt(20).between() }},
+		{defect: "one malformed answer of many is taken for good", rules: rules("FBPP-MSG-2"),
+			proxy: func() *proxy { return goodAt(30).between() }},
 		{defect: "a discarded report leaves a range behind",
 			rules: rules("FBPP-REP-9", "FBPP-REP-3", "FBPP-MSG-1"),
 			proxy: relay{done: func(f []byte) {
@@ -277,6 +272,16 @@ func splitRange(f []byte) {
 	le.PutUint64(f[atGPA+16:], le.Uint64(f[atGPA:])+4096)
 	le.PutUint64(f[atGPA+24:], le.Uint64(f[atGPA+24:])-4096)
 	le.PutUint64(f[atCount:], n+1)
+}
+
+// goodAt is a relay that says of one request that it has ended well.
+func goodAt(number int) relay {
+	requests := 0
+	return relay{done: func(f []byte) {
+		if requests++; requests == number {
+			le.PutUint32(f[atStatus:], 0)
+		}
+	}}
 }
 
 func TestDefectsOfTheFreePageDeviceAreFoundByTheirRules(t *testing.T) {
