@@ -15,7 +15,7 @@ func FreePage() *Profile {
 	return &Profile{Name: "fbpp", Does: "the free page device; also checks the rules FBPP-*",
 		Queues: 2, Queue: protocol.ReportQueue, ReadOnly: 0, Request: helloRequest,
 		checks: slices.Concat(fpDevice(), fpEvents(), fpMessages(), fpReports(), fpDrop(), fpPort(),
-			fpWindow(), fpPeeks(), fpPrograms(), fpCensus())}
+			fpWindow(), fpPeeks(), fpPrograms(), fpCensus(), fpSample())}
 }
 
 // helloRequest is a HELLO: the device reads it, and writes nothing.

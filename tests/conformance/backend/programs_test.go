@@ -27,6 +27,7 @@ type programMutant struct {
 	mu     sync.Mutex
 	events *vhostuser.Queue
 	first  uint64 // nonce
+	newest uint64 // nonce
 
 	old   bool // its configuration lacks the flag PROGRAMS
 	hello func(m *programMutant)
@@ -119,6 +120,7 @@ func (m *programMutant) message(c *vhostuser.Chain) {
 		if m.first == 0 {
 			m.first = h.Generation
 		}
+		m.newest = h.Generation
 		if m.begun != nil {
 			m.begun()
 		}
@@ -169,6 +171,19 @@ func (m *programMutant) send(e protocol.ProgramEvent) {
 			return
 		}
 	}
+}
+
+// spare says whether the driver has left more than one event buffer. m.mu is held.
+func (m *programMutant) spare() bool {
+	one, err := m.events.Pop()
+	if one == nil || err != nil {
+		return false
+	}
+	two, err := m.events.Pop()
+	if two != nil && err == nil {
+		err = m.events.Unpop(two)
+	}
+	return m.events.Unpop(one) == nil && two != nil && err == nil
 }
 
 func TestDefectsInDataAreFound(t *testing.T) {
