@@ -47,6 +47,7 @@ var binds = map[string]string{
 	"FBPP-PROG-1": drv, "FBPP-PROG-2": device, "FBPP-PROG-3": drv, "FBPP-PROG-4": device,
 	"FBPP-PROG-5": drv, "FBPP-PROG-6": device, "FBPP-PROG-7": drv, "FBPP-PROG-8": drv,
 	"FBPP-PROG-9": both, "FBPP-CEN-1": device, "FBPP-CEN-2": drv, "FBPP-CEN-3": device,
+	"FBPP-SMP-1": device, "FBPP-SMP-2": drv, "FBPP-SMP-3": device,
 	"FBPP-WIN-1": device, "FBPP-WIN-2": device, "FBPP-WIN-3": device, "FBPP-WIN-4": device,
 	"FBPP-WIN-5": device, "FBPP-WIN-6": device, "FBPP-WIN-7": device, "FBPP-WIN-8": device,
 	"FBPP-WIN-9": device, "FBPP-WIN-10": device, "FBPP-WIN-11": device,

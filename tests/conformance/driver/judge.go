@@ -35,7 +35,7 @@ func newJudge(now func() time.Time) judge {
 		requests: make(map[uint64]*request),
 		phantoms: make(map[uint64]string),
 		programs: programs{
-			offers: make(map[protocol.Digest]*offer), counts: make(map[uint64]*counting),
+			offers: make(map[protocol.Digest]*offer), inquiries: make(map[uint64]*inquiry),
 		},
 	}
 }

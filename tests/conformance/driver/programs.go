@@ -18,9 +18,10 @@ type programs struct {
 	nonces []uint64 // of all sessions, the newest last
 	after  int      // how many HELLOs had come when the newest session began
 	offers map[protocol.Digest]*offer
-	barred bool                 // the driver said HELLO to a device without the flag PROGRAMS
-	kinds  uint32               // of the newest ACCEPTS
-	counts map[uint64]*counting // COUNTs of the suite, by number
+	barred bool   // the driver said HELLO to a device without the flag PROGRAMS
+	kinds  uint32 // of the newest ACCEPTS
+
+	inquiries map[uint64]*inquiry // of the suite, by number
 }
 
 // offeredSize is the size of the object that the suite offers: one DATA holds it.
@@ -68,9 +69,10 @@ func (j *judge) aboutPrograms(h protocol.Header, c *vhostuser.Chain) error {
 			o.gets = append(o.gets, g)
 		}
 		return err
-	}
-	if h.Type == protocol.MessageCensus {
-		return j.census(body)
+	case protocol.MessageCensus:
+		return j.census(h, body)
+	case protocol.MessageSampled:
+		return j.sampled(h, body)
 	}
 	r, err := protocol.DecodeProgramReport(body)
 	if err != nil {

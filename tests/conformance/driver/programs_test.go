@@ -3,6 +3,8 @@
 package driver_test
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,10 +31,14 @@ func (s *script) accepts() {
 		s.nonce++
 	}
 	a := protocol.Accepts{
-		Kinds: protocol.KindWalk.Mask() | protocol.KindCensus.Mask(), MaxSize: 1 << 20,
+		Kinds: protocol.KindWalk.Mask() | protocol.KindCensus.Mask() | protocol.KindSampler.Mask(),
 	}
-	if s.fault == "does not count" {
-		a.Kinds = protocol.KindWalk.Mask()
+	a.MaxSize = 1 << 20
+	switch s.fault {
+	case "does not count":
+		a.Kinds &^= protocol.KindCensus.Mask()
+	case "does not sample":
+		a.Kinds &^= protocol.KindSampler.Mask()
 	}
 	s.tell(protocol.MessageAccepts, protocol.AcceptsSize, a.Encode)
 }
@@ -57,6 +63,7 @@ func (s *script) program(p []byte) {
 		"takes data of another session":     protocol.EventData,
 		"obeys another session":             protocol.EventWithdraw,
 		"counts for another session":        protocol.EventCount,
+		"samples for another session":       protocol.EventSample,
 	}; e.Nonce != s.nonce && heeds[s.fault] != e.Type {
 		return
 	}
@@ -82,6 +89,8 @@ func (s *script) program(p []byte) {
 		s.tell(protocol.MessageProgram, protocol.ProgramReportSize, r.Encode)
 	case protocol.EventCount:
 		s.count(e)
+	case protocol.EventSample:
+		s.sample(e)
 	case protocol.EventData:
 		s.wants = nil
 		if s.fault == "loads what was not offered" {
@@ -104,8 +113,57 @@ func (s *script) count(e protocol.ProgramEvent) {
 		r.Number++
 	case "names another census":
 		r.Digest[0]++
+	case "counts in no session":
+		defer func(nonce uint64) { s.nonce = nonce }(s.nonce)
+		s.nonce = 1 << 60
+	case "counts what is more than all":
+		r.Failed, r.Counts[0][1] = false, 1
 	}
 	for range times {
+		s.tell(protocol.MessageCensus, protocol.CensusReportSize, r.Encode)
+	}
+}
+
+// sample answers SAMPLE: the driver has no sampler in use. It may send parts before it says so.
+func (s *script) sample(e protocol.ProgramEvent) {
+	part := protocol.SampleReport{Digest: e.Digest, Number: e.Number, First: protocol.SampledPages}
+	end := protocol.SampleReport{
+		Digest: e.Digest, Number: e.Number, State: protocol.SampleFailed, Reason: "a test",
+	}
+	part.Hot[5] = 0x81
+	answer := []protocol.SampleReport{part, part, end}
+	switch s.fault {
+	case "does not answer a sample":
+		answer = nil
+	case "does not end a sample":
+		answer = answer[:2]
+	case "ends a sample twice":
+		answer = append(answer, end)
+	case "goes on after the end of a sample":
+		answer = append(answer, part)
+	case "numbers a part wrongly":
+		answer[1].Number++
+	case "numbers the end of a sample wrongly":
+		answer[2].Number++
+	case "names another sampler in a part":
+		answer[1].Digest[0]++
+	case "names another sampler at the end":
+		answer[2].Digest[0]++
+	case "samples in no session":
+		defer func(nonce uint64) { s.nonce = nonce }(s.nonce)
+		s.nonce = 1 << 60
+	case "begins a part within a window":
+		answer[1].First++
+	case "ends a sample with pages":
+		answer[2].Hot[0] = 1
+	case "ends a sample with an unknown state":
+		answer[2].State = 3
+	}
+	for _, r := range answer {
+		s.tell(protocol.MessageSampled, protocol.SampleReportSize, r.Encode)
+	}
+	if s.fault == "counts for a sample" {
+		r := protocol.CensusReport{Digest: e.Digest, Number: e.Number}
 		s.tell(protocol.MessageCensus, protocol.CensusReportSize, r.Encode)
 	}
 }
@@ -142,15 +200,20 @@ func TestRefusalBeforeTheObjectIsNoOccasion(t *testing.T) {
 	}
 }
 
-// A driver that takes walks only has no occasion to count.
-func TestDriverThatDoesNotCount(t *testing.T) {
-	results, err := examine(t, "does not count", acceptedByQEMU)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for id, r := range results {
-		if want := id == "FBPP-CEN-2"; want != (r.Outcome == report.Skip) {
-			t.Errorf("%s: %v: %s", id, r.Outcome, r.Detail)
+// A driver that does not take a kind of program has no occasion to answer with it.
+func TestDriverThatDoesNotAnswer(t *testing.T) {
+	rules := map[fault]string{"does not count": "FBPP-CEN-2", "does not sample": "FBPP-SMP-2"}
+	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), examineAsQEMU(t))
+	for f, rule := range rules {
+		end := <-outcomes[f]
+		if end.err != nil {
+			t.Fatal(end.err)
+		}
+		if skipped := with(end.results, report.Skip); !slices.Equal(skipped, []string{rule}) {
+			t.Errorf("a driver that %s: %v have no occasion, want %s", f, skipped, rule)
+		}
+		if broken := with(end.results, report.Fail); broken != nil {
+			t.Errorf("a driver that %s: %v are broken", f, broken)
 		}
 	}
 }
@@ -162,7 +225,8 @@ func TestDriverThatTakesNoPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, r := range results {
-		about := strings.HasPrefix(id, "FBPP-PROG-") || strings.HasPrefix(id, "FBPP-CEN-")
+		about := slices.ContainsFunc([]string{"FBPP-PROG-", "FBPP-CEN-", "FBPP-SMP-"},
+			func(family string) bool { return strings.HasPrefix(id, family) })
 		if about && r.Outcome != report.Skip || !about && r.Outcome != report.Pass {
 			t.Errorf("%s: %v: %s", id, r.Outcome, r.Detail)
 		}

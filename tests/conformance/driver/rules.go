@@ -47,6 +47,7 @@ const (
 	ruleDigest   = "FBPP-PROG-8"
 	ruleKnown    = "FBPP-PROG-9"
 	ruleCount    = "FBPP-CEN-2"
+	ruleSample   = "FBPP-SMP-2"
 )
 
 // AllRules returns all rules of the suite, in the order of the specification.
@@ -134,5 +135,7 @@ func AllRules() []report.Rule {
 			Text: "a device without the flag PROGRAMS gets no message about programs"},
 		{ID: ruleCount, Source: spec + "9.5",
 			Text: "a COUNT is answered by one CENSUS that repeats its digest and number"},
+		{ID: ruleSample, Source: spec + "9.6",
+			Text: "a SAMPLE is answered by parts and then one end, which repeat its digest and number"},
 	}
 }

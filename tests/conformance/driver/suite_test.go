@@ -204,6 +204,22 @@ func TestDriverThatBreaksARule(t *testing.T) {
 		"answers a count twice":                   "FBPP-CEN-2",
 		"numbers a census wrongly":                "FBPP-CEN-2",
 		"names another census":                    "FBPP-CEN-2",
+		"counts in no session":                    "FBPP-CEN-2",
+		"samples in no session":                   "FBPP-SMP-2",
+		"counts what is more than all":            "FBPP-MSG-2",
+		"samples for another session":             "FBPP-PROG-5",
+		"does not answer a sample":                "FBPP-SMP-2",
+		"does not end a sample":                   "FBPP-SMP-2",
+		"ends a sample twice":                     "FBPP-SMP-2",
+		"goes on after the end of a sample":       "FBPP-SMP-2",
+		"numbers a part wrongly":                  "FBPP-SMP-2",
+		"numbers the end of a sample wrongly":     "FBPP-SMP-2",
+		"names another sampler in a part":         "FBPP-SMP-2",
+		"names another sampler at the end":        "FBPP-SMP-2",
+		"counts for a sample":                     "FBPP-CEN-2",
+		"begins a part within a window":           "FBPP-MSG-2",
+		"ends a sample with pages":                "FBPP-MSG-2",
+		"ends a sample with an unknown state":     "FBPP-MSG-2",
 	}
 	outcomes := examineAll(t, slices.Collect(maps.Keys(rules)), examineAsQEMU(t))
 	for f, rule := range rules {
