@@ -161,7 +161,7 @@ func fullMatrix(p sizes, rounds int) []planned {
 	for _, by := range []transport{postcopy, postcopyLater} {
 		add(postcopyLoads(), []method{stock, introspect}, gigabit, by, rounds)
 	}
-	add(postcopyLoads(), []method{introspect, fbppSample}, gigabit, hybrid, rounds)
+	add(postcopyLoads(), []method{fbppSample}, gigabit, hybrid, rounds)
 	add(postcopyLoads(), []method{stock}, gigabit, handOver, rounds)
 	add(postcopyLoads(), []method{stock, introspect, fbppSample}, gigabit, arrival, rounds)
 	return m

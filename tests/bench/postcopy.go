@@ -121,7 +121,7 @@ func (r *report) comparesPostcopy(l load, over link) bool {
 // postcopyTargets judges the hybrid beside stock's ways over the same link.
 func postcopyTargets(rows []row, add func(met bool, text, seen string, args ...any)) {
 	for _, l := range postcopyLoads() {
-		ours, ok := find(rows, benchCase{l, introspect, gigabit, hybrid})
+		ours, ok := find(rows, benchCase{l, fbppSample, gigabit, hybrid})
 		if !ok {
 			continue
 		}

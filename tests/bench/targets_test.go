@@ -14,12 +14,12 @@ func TestTargetsAreComparedWithTheFigures(t *testing.T) {
 		made(noLoad, introspect, 1, 28, 102), made(noLoad, stock, 1, 100, 1000),
 		made(fresh, fbpp, 1, 50, 100), made(fresh, stock, 1, 50, 100), made(fragmented, fbpp, 1, 1, 100),
 		byPostcopy(stock, stream, 500, 0), byPostcopy(stock, postcopy, 5, 1000),
-		byPostcopy(introspect, hybrid, 100, 100)}
+		byPostcopy(fbppSample, hybrid, 100, 100)}
 	bad := []record{made(noLoad, fbpp, 1, 101, 101), made(noLoad, freePageHint, 1, 1000, 800),
 		made(noLoad, introspect, 1, 29, 105), made(noLoad, stock, 1, 100, 1000),
 		made(fresh, fbpp, 1, 51, 100), made(fresh, stock, 1, 50, 100), made(fragmented, fbpp, 1, 1, 100),
 		byPostcopy(stock, stream, 499, 0), byPostcopy(stock, postcopy, 5, 1000),
-		byPostcopy(introspect, hybrid, 100, 101)}
+		byPostcopy(fbppSample, hybrid, 100, 101)}
 	for i := range bad {
 		bad[i].FloorBytes = bad[i].Transferred / 2
 		if bad[i].Method.hints() {
