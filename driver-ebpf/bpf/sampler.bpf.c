@@ -177,9 +177,8 @@ static __always_inline int is_nobodys(u32 word)
 static __always_inline u64 judge(struct sample *s, const u8 *p, u64 marked)
 {
 	u64 flags = flags_of(p), mapping = mapping_of(p);
+	u64 kernels = s->look != FIRST; /* of its own pages the kernel uses all */
 	u32 word = word_of(p);
-
-	u64 kernels = s->look != FIRST; /* used, and nothing to be noted of it before */
 
 	if (flags & FLAG(reserved))
 		return kernels;
@@ -233,7 +232,7 @@ static long look_at_page(u32 i, struct sample **at)
 		s->next = (s->next | (SUBSECTION - 1)) + 1; /* no memory there */
 		return 0;
 	}
-	if (is_tail(p)) { /* of no known one: that has changed since its head was read */
+	if (is_tail(p)) { /* of the page that was met last, or of one that has changed since */
 		note(s, s->next < s->compound_end && s->compound_set);
 	} else if (is_free(word_of(p))) {
 		u64 n = free_pages(p, s->next, s->end);
