@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The kernel types that the programs read. CO-RE relocates each access with the
- * BTF of the running kernel. So only the names matter here, and neither sizes
- * nor offsets nor the members that are left out.
+ * BTF of the running kernel. So only the names matter here, and neither offsets
+ * nor the members that are left out. Nor do sizes, with one exception: a struct
+ * that is a member of another and is loaded has to be whole, because the kernel's
+ * own relocation, which programs with a signature for it get, compares that.
  */
 #ifndef FBPP_KERNEL_H
 #define FBPP_KERNEL_H
@@ -35,7 +37,7 @@ enum { BPF_F_MMAPABLE = 1 << 10 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* Whole: the kernel's own relocation compares the size of a member that is loaded. */
+/* Whole: see above. */
 struct list_head {
 	struct list_head *next, *prev;
 };

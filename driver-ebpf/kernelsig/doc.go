@@ -10,9 +10,9 @@
 // checks it, and runs it; it loads the program, and the kernel does the relocations.
 //
 // The signature so covers the program's instructions, its types and relocations, its type, flags
-// and license. It does not cover the maps: neither how they are made, nor the constants that the
-// agent sets in them. Nor does it cover where the program is attached, nor that it is this one that
-// is used: that is the agent's.
+// and license, and the names of the maps. It does not cover how the maps are made, nor the
+// constants that the agent sets in them. Nor does it cover where the program is attached, nor that
+// it is this one that is used: that is the agent's.
 //
 // The signature is PKCS#7, and follows the ELF file, as a module's does. An agent that does not
 // know of it loads the program as ever.

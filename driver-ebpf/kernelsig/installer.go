@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -40,9 +41,12 @@ const (
 
 // Places in union bpf_attr of linux/bpf.h, for BPF_BTF_LOAD and BPF_PROG_LOAD.
 const (
-	attrTypes     = 0
-	attrTypesSize = 16
-	sizeTypesLoad = 28
+	attrTypes         = 0
+	attrTypesLog      = 8
+	attrTypesSize     = 16
+	attrTypesLogSize  = 20
+	attrTypesLogLevel = 24
+	sizeTypesLoad     = 28
 
 	attrKind            = 0
 	attrCount           = 4
@@ -67,7 +71,12 @@ const (
 )
 
 // NewInstaller makes the installer of a program that was read from an ELF file.
-func NewInstaller(file []byte, p *ebpf.ProgramSpec) (*Installer, error) {
+func NewInstaller(file []byte, p *ebpf.ProgramSpec) (_ *Installer, err error) {
+	defer func() { // the parser of ELF is not ours
+		if r := recover(); r != nil {
+			err = fmt.Errorf("parse the object: %v", r)
+		}
+	}()
 	c, err := link(p)
 	if err != nil {
 		return nil, err
@@ -80,6 +89,9 @@ func NewInstaller(file []byte, p *ebpf.ProgramSpec) (*Installer, error) {
 	m.add(asm.Mov.Reg(asm.R6, asm.R1)) // the context
 	types, insns, license := m.part(a.types), m.part(c.bytes), m.part(append([]byte(p.License), 0))
 	functions, relocations := m.part(a.functions), m.part(a.relocations)
+	// Nobody reads the names. They are signed with the rest, so that no index stands for another
+	// map than the signer's.
+	m.part([]byte(strings.Join(c.maps, "\x00") + "\x00"))
 	if m.size > maxContext {
 		return nil, fmt.Errorf("%d bytes, at most %d: %w", m.size, maxContext, ErrLarge)
 	}
@@ -87,6 +99,9 @@ func NewInstaller(file []byte, p *ebpf.ProgramSpec) (*Installer, error) {
 	m.clear()
 	m.pointer(attrTypes, types)
 	m.number(attrTypesSize, uint32(len(a.types)))
+	m.copy(attrTypesLog, contextLog, asm.DWord)
+	m.copy(attrTypesLogSize, contextLogSize, asm.Word)
+	m.copy(attrTypesLogLevel, contextLogLevel, asm.Word)
 	m.call(unix.BPF_BTF_LOAD, sizeTypesLoad)
 	m.add(asm.JSLT.Imm(asm.R0, 0, "out"), asm.Mov.Reg(asm.R7, asm.R0))
 

@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	walkObject   = "../freepages/walk_x86_bpfel.o"
-	censusObject = "../pagecensus/census_bpfel.o"
+	walkObject    = "../freepages/walk_x86_bpfel.o"
+	walkArm64     = "../freepages/walk_arm64_bpfel.o"
+	censusObject  = "../pagecensus/census_bpfel.o"
+	samplerObject = "../workingset/sampler_bpfel.o"
 )
 
 func mustFile(t testing.TB, path string) []byte {
@@ -49,8 +51,10 @@ func digest(p []byte) string {
 // itself is a new one, both values are.
 func TestInstallerOfAnObjectStaysTheSame(t *testing.T) {
 	for path, want := range map[string][2]string{
-		walkObject:   {"a2fd8a602348b7dd", "93fa3e84c2202f21"},
-		censusObject: {"df084a0d19926b6d", "eab46e1866588fcb"},
+		samplerObject: {"396d2b9d253665b4", "2cfb5c7b169b70e2"},
+		walkArm64:     {"df5de7ec63e537a5", "fdd8882d5b98d4da"},
+		walkObject:    {"a2fd8a602348b7dd", "70ad265f2d605768"},
+		censusObject:  {"df084a0d19926b6d", "52f339d10b852fcc"},
 	} {
 		file := mustFile(t, path)
 		in := mustInstaller(t, file)
@@ -90,6 +94,30 @@ func TestInstallerHasAllOfTheProgram(t *testing.T) {
 		} else if bytes.Equal(in.Bytes, before.Bytes) {
 			t.Errorf("with %s changed the installer is the same", what)
 		}
+	}
+}
+
+// The kernel is told of maps by number. A program for which the same numbers stand for other maps
+// needs another signature.
+func TestMapsAreSignedByTheirNames(t *testing.T) {
+	file := mustFile(t, walkObject)
+	before := mustInstaller(t, file)
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := spec.Programs["walk_zone"]
+	for i := range p.Instructions {
+		if ins := &p.Instructions[i]; ins.IsLoadFromMap() && ins.Reference() == "control" {
+			*ins = ins.WithReference("control2") // the order of the names stays
+		}
+	}
+	after, err := NewInstaller(file, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(after.Bytes, before.Bytes) || len(after.Maps) != len(before.Maps) {
+		t.Errorf("the same installer for the maps %q and %q", before.Maps, after.Maps)
 	}
 }
 
@@ -134,7 +162,9 @@ func FuzzDescribe(f *testing.F) {
 		f.Add(in)
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
-		c := &code{functions: map[string]uint32{"walk_zone": 0, "visit": 1 << 12}}
+		c := &code{functions: map[string]uint32{
+			"walk_zone": 0, "visit": 1 << 12, "count_pages": 8, "count_page": 1 << 11,
+		}}
 		a, err := c.describe(file)
 		if err == nil && (len(a.functions)%functionSize != 0 || len(a.relocations)%relocationSize != 0) {
 			t.Errorf("%d and %d bytes of records", len(a.functions), len(a.relocations))

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withKeyring calls do with a keyring of the kernel that has just these certificates. Only this
-// thread reaches it, and it is gone afterwards.
+// withKeyring calls do with a keyring of the kernel that has just these certificates, as far as
+// the kernel knows their kinds of keys. Only this thread reaches it, and it is gone afterwards.
+// Where do fails, the error names the certificates that the kernel has not taken.
 func withKeyring(certificates []Certificate, do func(keyring int) error) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -26,10 +27,17 @@ func withKeyring(certificates []Certificate, do func(keyring int) error) (err er
 			err = errors.Join(err, fmt.Errorf("remove the keyring: %w", e))
 		}
 	}()
+	var lacking []error
 	for _, c := range certificates {
 		if _, err := unix.AddKey("asymmetric", c.Name, c.DER, keyring); err != nil {
-			return fmt.Errorf("give certificate %s to the kernel: %w", c.Name, err)
+			lacking = append(lacking, fmt.Errorf("; the kernel does not take %s: %w", c.Name, err))
 		}
 	}
-	return do(keyring)
+	if err = do(keyring); err == nil {
+		return nil
+	}
+	for _, why := range lacking {
+		err = fmt.Errorf("%w%w", err, why)
+	}
+	return err
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -31,13 +30,14 @@ type Program struct {
 	Installer *Installer
 	Maps      map[string]*ebpf.Map // those that the installer names, at least
 	Signature []byte
-	// Certificates are the owner's. The key of one of them has to have signed.
+	// Certificates are the owner's. The key of one of them has to have signed, or one whose
+	// certificate such a key has issued: the kernel follows these, if the signature has them.
 	Certificates []Certificate
 }
 
 // Load has the kernel check the signature of the installer, and runs it. The error wraps
 // [ErrUnknown] or [ErrRejected] where the signature is not good, and an [ebpf.VerifierError] where
-// the program is not. The caller closes the result.
+// the kernel says in a log what is wrong with the program. The caller closes the result.
 func Load(p *Program) (*ebpf.Program, error) {
 	context := make([]byte, p.Installer.context)
 	for i, name := range p.Installer.Maps {
@@ -53,8 +53,8 @@ func Load(p *Program) (*ebpf.Program, error) {
 	}
 	defer installer.Close()
 	load := func() (*ebpf.Program, error) { return run(installer, context) }
-	prog, err := again(load)
-	if err == nil {
+	prog, why := again(load)
+	if why == nil {
 		return prog, nil
 	}
 	log := make([]byte, logSize) // once more, for the reason
@@ -64,8 +64,12 @@ func Load(p *Program) (*ebpf.Program, error) {
 	if prog, err = again(load); err == nil {
 		return prog, nil
 	}
+	// A log that is too long is an error of its own. The first one says more.
 	text, _, _ := bytes.Cut(log, []byte{0})
-	return nil, &ebpf.VerifierError{Cause: err, Log: linesOf(text)}
+	if lines := linesOf(text); len(lines) > 0 {
+		return nil, &ebpf.VerifierError{Cause: why, Log: lines}
+	}
+	return nil, why
 }
 
 // again repeats what the verifier breaks off because of a signal, of which Go's runtime sends some.
@@ -85,6 +89,12 @@ func (p *Program) installer() (*ebpf.Program, error) {
 		fd, err = again(func() (int, error) {
 			return loadSigned(p.Installer.Bytes, p.Signature, keyring)
 		})
+		switch {
+		case errors.Is(err, unix.ENOKEY):
+			return ErrUnknown
+		case errors.Is(err, unix.EKEYREJECTED):
+			return ErrRejected
+		}
 		return err
 	})
 	switch {
@@ -92,17 +102,13 @@ func (p *Program) installer() (*ebpf.Program, error) {
 		return ebpf.NewProgramFromFD(fd)
 	case fd >= 0:
 		err = errors.Join(err, unix.Close(fd))
-	case errors.Is(err, unix.ENOKEY):
-		err = ErrUnknown
-	case errors.Is(err, unix.EKEYREJECTED):
-		err = ErrRejected
 	}
 	return nil, fmt.Errorf("have the kernel check the signature: %w", err)
 }
 
 // run has an installer load its program.
 func run(installer *ebpf.Program, context []byte) (*ebpf.Program, error) {
-	result, err := installer.Run(&ebpf.RunOptions{Context: slices.Clone(context)})
+	result, err := installer.Run(&ebpf.RunOptions{Context: context})
 	if err != nil {
 		return nil, fmt.Errorf("run the installer: %w", err)
 	}

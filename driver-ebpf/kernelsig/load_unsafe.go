@@ -36,7 +36,7 @@ func Supported() error {
 	case errors.Is(err, unix.EBADMSG):
 		return nil
 	case errors.Is(err, unix.E2BIG), // it does not know the attributes
-		errors.Is(err, unix.EOPNOTSUPP): // it was built without
+		errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL): // it was built without
 		return ErrUnsupported
 	case err == nil:
 		err = errors.Join(errors.New("it takes anything"), unix.Close(fd))

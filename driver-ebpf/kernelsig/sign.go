@@ -34,9 +34,14 @@ func (s *Signer) Sign(in *Installer) ([]byte, error) {
 	return signature, nil
 }
 
-// Verify returns nil if the key of the certificate signed the installer, as the kernel would find.
-// The error wraps [ErrUnknown] or [ErrRejected].
-func Verify(in *Installer, signature []byte, by Certificate) error {
+// Verify returns nil if the key of the certificate signed the installer, in the form that the
+// kernel takes. The error wraps [ErrUnknown] or [ErrRejected] where it can tell.
+func Verify(in *Installer, signature []byte, by Certificate) (err error) {
+	defer func() { // the parser of PKCS#7 is not ours
+		if r := recover(); r != nil {
+			err = fmt.Errorf("read the signature for the kernel: %v", r)
+		}
+	}()
 	p, err := pkcs7.Parse(signature)
 	if err != nil {
 		return fmt.Errorf("read the signature for the kernel: %w", err)
@@ -47,6 +52,14 @@ func Verify(in *Installer, signature []byte, by Certificate) error {
 	}
 	if !bytes.Equal(cert.Raw, by.DER) {
 		return fmt.Errorf("%w: it is by %q", ErrUnknown, cert.Subject)
+	}
+	if len(p.Content) != 0 || len(p.Signers[0].AuthenticatedAttributes) != 0 {
+		return fmt.Errorf("%w: it has contents or attributes of its own", ErrRejected)
+	}
+	of := p.Signers[0].DigestEncryptionAlgorithm.Algorithm
+	if cert.PublicKeyAlgorithm == x509.RSA && !of.Equal(pkcs7.OIDEncryptionAlgorithmRSA) {
+		return fmt.Errorf("%w: its algorithm is %v, and the kernel wants %v", ErrRejected, of,
+			pkcs7.OIDEncryptionAlgorithmRSA)
 	}
 	p.Content = in.Bytes
 	if err := p.Verify(); err != nil {

@@ -61,7 +61,7 @@ func mustElliptic(t *testing.T) (*Signer, Certificate) {
 		pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: cert}))
 }
 
-func TestSignatureIsCheckedAsTheKernelDoes(t *testing.T) {
+func TestSignatureIsChecked(t *testing.T) {
 	in := mustInstaller(t, mustFile(t, censusObject))
 	signer, by := mustSigner(t)
 	own, byOwn := mustElliptic(t)
@@ -126,4 +126,33 @@ func TestFilesOfKeysThatAreNotTaken(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// A signature comes in a file from anywhere.
+func FuzzVerify(f *testing.F) {
+	private, text, err := GenerateKey("test", time.Now())
+	if err != nil {
+		f.Fatal(err)
+	}
+	certificate, err := ParseCertificate("test", text)
+	if err != nil {
+		f.Fatal(err)
+	}
+	signer, err := NewSigner(private, certificate)
+	if err != nil {
+		f.Fatal(err)
+	}
+	in := &Installer{Bytes: []byte("12345678")}
+	signature, err := signer.Sign(in)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(signature)
+	f.Add(signature[:len(signature)/2])
+	f.Fuzz(func(t *testing.T, p []byte) {
+		other := &Installer{Bytes: []byte("87654321")}
+		if Verify(in, p, certificate) == nil && Verify(other, p, certificate) == nil {
+			t.Error("one signature is good for two programs")
+		}
+	})
 }

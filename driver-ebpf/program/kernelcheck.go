@@ -25,7 +25,7 @@ type KernelCheck struct {
 }
 
 // KernelCheck reads the certificates, *.crt in KeyDir. As with keys, one that was removed counts
-// no more.
+// no more. With an error it has those that could be read.
 func (p *Policy) KernelCheck() (KernelCheck, error) {
 	k := KernelCheck{Required: p.RequireKernelSignature}
 	if p.KeyDir == "" {
@@ -35,18 +35,21 @@ func (p *Policy) KernelCheck() (KernelCheck, error) {
 	if err != nil {
 		return k, fmt.Errorf("read certificates: %w", err)
 	}
+	var errs []error
 	for _, name := range names {
 		text, err := readTrusted(name, maxCertificate)
 		if err != nil {
-			return k, fmt.Errorf("read certificates: %w", err)
+			errs = append(errs, fmt.Errorf("read certificates: %w", err))
+			continue
 		}
 		c, err := kernelsig.ParseCertificate(filepath.Base(name), text)
 		if err != nil {
-			return k, err
+			errs = append(errs, err)
+			continue
 		}
 		k.Certificates = append(k.Certificates, c)
 	}
-	return k, nil
+	return k, errors.Join(errs...)
 }
 
 // wants says whether the kernel is to check the signature of an object, which may be nil. An owner

@@ -57,6 +57,13 @@ func TestCertificatesAreReadForEachProgram(t *testing.T) {
 	if _, err := p.KernelCheck(); err == nil || !strings.Contains(err.Error(), "owner.crt") {
 		t.Errorf("a file that is no certificate: %v", err)
 	}
+	other := filepath.Join(dir, "next.crt")
+	if err := os.WriteFile(other, []byte(mustCertificate(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := p.KernelCheck(); err == nil || len(k.Certificates) != 1 {
+		t.Errorf("beside it there are %d certificates: %v", len(k.Certificates), err)
+	}
 	if k, err := new(Policy).KernelCheck(); err != nil || k.Required || k.Certificates != nil {
 		t.Errorf("without a folder: %+v, %v", k, err)
 	}
@@ -107,9 +114,15 @@ func TestChildRefusesWhatThePolicyRequiresSigned(t *testing.T) {
 		t.Errorf("got %v, want %v", err, ErrKernelSignature)
 	}
 	broken := errors.New("a file is no certificate")
-	l.KernelCheck = func() (KernelCheck, error) { return KernelCheck{}, broken }
-	if _, err := l.Load(t.Context(), mustOffer(t, object), object); !errors.Is(err, broken) {
-		t.Errorf("got %v, want %v", err, broken)
+	for _, required := range []bool{true, false} {
+		l.KernelCheck = func() (KernelCheck, error) { return KernelCheck{Required: required}, broken }
+		prog, err := l.Load(t.Context(), mustOffer(t, object), object)
+		if err == nil {
+			prog.Close()
+		}
+		if errors.Is(err, broken) != required {
+			t.Errorf("required %v: %v", required, err)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/driver-ebpf/kernelsig"
 )
 
 // builtIn is the walk that is built into the agent.
@@ -265,10 +266,16 @@ func FuzzParseObject(f *testing.F) {
 		}
 		for kind, name := range map[protocol.ProgramKind]string{
 			protocol.KindWalk: "walk_zone", protocol.KindCensus: "count_pages",
+			protocol.KindSampler: "sample_pages",
 		} {
-			if spec, err := l.Parse(kind, object); err == nil && spec.Programs[name] == nil {
+			spec, err := l.Parse(kind, object)
+			if err != nil {
+				continue
+			}
+			if spec.Programs[name] == nil {
 				t.Fatalf("no %v", kind)
 			}
+			_, _ = kernelsig.NewInstaller(object, spec.Programs[name]) // as the child does
 		}
 	})
 }

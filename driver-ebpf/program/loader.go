@@ -71,8 +71,11 @@ func (l *Loader) Load(
 	r := request{Kind: o.Kind, Limits: l.Limits, Constants: l.Constants,
 		Maps: names, Object: object}
 	if l.KernelCheck != nil {
-		if r.KernelCheck, err = l.KernelCheck(); err != nil {
+		// A file that is no certificate must not keep other programs from being loaded.
+		if r.KernelCheck, err = l.KernelCheck(); err != nil && r.KernelCheck.Required {
 			return nil, err
+		} else if err != nil && l.Log != nil {
+			l.Log.Warn("certificates for the kernel are left out", zap.Error(err))
 		}
 	}
 	cmd, diagnosis, err := l.child(ctx, &r, append([]*os.File{theirs}, maps...))

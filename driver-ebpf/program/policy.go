@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -88,6 +89,9 @@ func ParsePolicy(text []byte) (*Policy, error) {
 	}
 	if p.KeyDir != "" && !filepath.IsAbs(p.KeyDir) {
 		return nil, fmt.Errorf("key_dir %q is no absolute path", p.KeyDir)
+	}
+	if p.RequireKernelSignature && p.KeyDir == "" {
+		return nil, errors.New("require_kernel_signature: certificates are in key_dir, which is missing")
 	}
 	if err := p.Limits.complete(); err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ func TestPolicyRefuses(t *testing.T) {
 		"something behind it":      `{} {}`,
 		"a brace behind it":        `{} }`,
 		"words behind it":          `{} x`,
+		"a check by no key":        `{"pinned": [], "require_kernel_signature": true}`,
 		"a member twice":           `{"key_dir": "/a", "key_dir": "/b"}`,
 		"a limit twice":            `{"limits": {"map_bytes": 1, "map_bytes": 2}}`,
 		"another spelling":         `{"Key_Dir": "/a"}`,

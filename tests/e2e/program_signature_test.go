@@ -128,7 +128,7 @@ func TestKernelChecksWhoSignedAProgram(t *testing.T) {
 	}
 	m.requireRefused(o.sign(broken, 4, nil), "bad message")
 	hostile := o.signed(o.unverifiable(), nil)
-	m.requireRefused(o.sign(hostile, 5, nil), "the kernel refuses the program")
+	m.requireRefused(o.sign(hostile, 5, nil), "R9")
 	m.awaitProgram(first, "active")
 
 	counting, err := os.ReadFile(filepath.Join(parts.Root, censusObject))
