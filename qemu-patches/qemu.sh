@@ -27,6 +27,7 @@ usage() {
 	  path          print the path of the built QEMU, or fail
 	  check         lint the patches, apply them, compare with a refresh, checkpatch
 	  bisect        build after each patch
+	  qtest [PATH]  run QEMU's own tests of migration below PATH (postcopy)
 	  source        print where the source is, without the series
 	  tree DIR      make a git tree with the series applied, to edit it
 	  refresh [DIR] write the patches anew, from DIR or from what they apply to
@@ -78,6 +79,7 @@ path)
 	;;
 check) check_series ;;
 bisect) bisect_series ;;
+qtest) qtest_series "$@" ;;
 source) source_tree ;;
 tree) make_tree "${1:?tree needs a directory}" ;;
 refresh) refresh_series "$@" ;;

@@ -104,10 +104,10 @@ configure_build() {
 		--with-pkgversion="$name")
 }
 
-# Compiles, and shows a line for each five percent.
+# Compiles QEMU, or what else is named, and shows a line for each five percent.
 compile() {
 	local build=$1 log=$work/ninja.log
-	NINJA_STATUS='%p ' ninja -C "$build" "qemu-system-$target" 2>&1 |
+	NINJA_STATUS='%p ' ninja -C "$build" "${2:-qemu-system-$target}" 2>&1 |
 		tee "$log" | progress || {
 		grep -A 10 -E 'FAILED|error:' "$log" 2>/dev/null | head -n 40 >&2 || true
 		die "QEMU does not build; whole log: $(keep_log "$log")"
@@ -151,6 +151,33 @@ build_binary() {
 		die "the QEMU that was built does not say $name in its version"
 	mv "$work/out" "$(dirname "$binary")"
 	say "built in ${SECONDS} s"
+}
+
+# QEMU's own tests of migration, those below a path. They boot a program without a kernel.
+qtest_series() {
+	local path tests=()
+	make_work
+	install_build_deps
+	prepare_base
+	clone_base "$work/src"
+	# shellcheck disable=SC2046
+	apply_patches "$work/src" $(series_patches)
+	say "configuring"
+	configure_build "$work/src" "$work/build" "$(build_name)"
+	compile "$work/build"
+	say "QEMU's tests of migration"
+	compile "$work/build" tests/qtest/migration-test
+	mkdir "$work/out" # in its build folder it does not look for the system's firmware
+	cp "$work/build/qemu-system-$target" "$work/out/"
+	export QTEST_QEMU_BINARY=$work/out/qemu-system-$target
+	# The option -p leaves out what is further below, so each path is named.
+	while read -r path; do
+		tests+=(-p "$path")
+	done < <("$work/build/tests/qtest/migration-test" --full -l |
+		grep -E "^/$target/migration/${1:-postcopy}(/|$)")
+	[ ${#tests[@]} -gt 0 ] || die "QEMU has no tests of migration below ${1:-postcopy}"
+	"$work/build/tests/qtest/migration-test" --full -k "${tests[@]}" |
+		grep -E '^(ok|not ok|1\.\.)' || die "QEMU's own tests of migration fail"
 }
 
 lint_patch() {

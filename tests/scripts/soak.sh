@@ -48,6 +48,7 @@ fuzz() {
 
 part "hazards and faults" long ./tests/e2e -args -soak -seed="$seed"
 part "from one series to another" make test-series
+part "QEMU's own tests of postcopy" ./qemu-patches/qemu.sh qtest
 part "what the host sees of guests" long ./tests/introspect -args -soak
 part "the adversary" long ./tests/adversary -args \
 	-adversary.rounds="$adversary_rounds" -adversary.seed="$seed"
