@@ -61,34 +61,58 @@ func sampleAnswer(r protocol.SampleReport) answer {
 	}
 }
 
-// stop ends an inquiry of a kind: it is answered with why. Without a kind it ends any.
-func (q *inquiry) stop(why error, kinds ...protocol.ProgramKind) {
-	if q.cancel == nil || len(kinds) > 0 && q.kind != kinds[0] {
-		return
+// stop ends what is under way: it is answered with why.
+func (q *inquiry) stop(why error) {
+	if q.cancel != nil {
+		q.cancel(why)
 	}
-	q.cancel(why)
+}
+
+// stopKind is stop, where the program that is at work is of that kind.
+func (q *inquiry) stopKind(kind protocol.ProgramKind, why error) {
+	if q.kind == kind {
+		q.stop(why)
+	}
+}
+
+// abandon ends what is under way, and forgets what waits: the device that has asked has gone.
+func (q *inquiry) abandon() {
+	q.stop(errNewDevice)
+	q.next = nil
+}
+
+// question is what an event asks for.
+type question struct {
+	kind protocol.ProgramKind
+	// run finds the last answer, and passes those before it on.
+	run func(ctx context.Context, pass func(answer) error) (answer, error)
+	// fail makes the answer where nothing was found.
+	fail func(why error) answer
+}
+
+func (a *Agent) questionOf(e *protocol.ProgramEvent) question {
+	if e.Type == protocol.EventSample {
+		return a.sampleFor(e)
+	}
+	return a.countFor(e)
 }
 
 // inquire begins what an event asks for. While a request is answered, nothing is begun.
 func (a *Agent) inquire(
 	ctx context.Context, t Transport, e *protocol.ProgramEvent, walking bool,
 ) error {
-	kind, begin := protocol.KindCensus, a.countFor
-	if e.Type == protocol.EventSample {
-		kind, begin = protocol.KindSampler, a.sampleFor
-	}
-	run, fail := begin(e)
-	active := a.active[kind]
+	q := a.questionOf(e)
+	active := a.active[q.kind]
 	switch {
 	case active == nil || active.Digest != e.Digest:
-		return a.sayAnswer(t, fail(errNotInUse))
+		return a.sayAnswer(t, q.fail(errNotInUse))
 	case walking:
-		return a.sayAnswer(t, fail(errMigration))
+		return a.sayAnswer(t, q.fail(errMigration))
 	case a.inquiry.running:
 		return a.inquireNext(t, e)
 	}
 	running, cancel := context.WithCancelCause(ctx)
-	a.inquiry.running, a.inquiry.kind, a.inquiry.cancel = true, kind, cancel
+	a.inquiry.running, a.inquiry.kind, a.inquiry.cancel = true, q.kind, cancel
 	nonce := a.nonce
 	// pass gives an answer to the agent, which may be serving another device meanwhile.
 	pass := func(ctx context.Context, x answer) error {
@@ -104,9 +128,9 @@ func (a *Agent) inquire(
 	go func() {
 		limited, done := context.WithTimeoutCause(running, e.Interval+inquiryLimit, errInquiryLate)
 		defer done()
-		x, err := run(limited, func(part answer) error { return pass(limited, part) })
+		x, err := q.run(limited, func(part answer) error { return pass(limited, part) })
 		if err != nil {
-			x = fail(err)
+			x = q.fail(err)
 		}
 		_ = pass(ctx, x) // fails when the agent ends
 	}()
@@ -122,7 +146,7 @@ func (a *Agent) inquireNext(t Transport, e *protocol.ProgramEvent) error {
 	if before == nil {
 		return nil
 	}
-	return a.refuseInquiry(t, before, errGivenUp)
+	return a.sayAnswer(t, a.questionOf(before).fail(errGivenUp))
 }
 
 // endInquiries ends what is under way, and does not begin what waits.
@@ -132,43 +156,27 @@ func (a *Agent) endInquiries(t Transport, why error) error {
 	if a.inquiry.next = nil; next == nil {
 		return nil
 	}
-	return a.refuseInquiry(t, next, why)
+	return a.sayAnswer(t, a.questionOf(next).fail(why))
 }
 
-// refuseInquiry answers what was not begun.
-func (a *Agent) refuseInquiry(t Transport, e *protocol.ProgramEvent, why error) error {
-	begin := a.countFor
-	if e.Type == protocol.EventSample {
-		begin = a.sampleFor
-	}
-	_, fail := begin(e)
-	return a.sayAnswer(t, fail(why))
-}
-
-// countFor returns how a census is taken, and what is answered where it fails.
-func (a *Agent) countFor(e *protocol.ProgramEvent) (
-	run func(context.Context, func(answer) error) (answer, error), fail func(error) answer,
-) {
+func (a *Agent) countFor(e *protocol.ProgramEvent) question {
 	digest, number := e.Digest, e.Number
-	run = func(ctx context.Context, _ func(answer) error) (answer, error) {
+	run := func(ctx context.Context, _ func(answer) error) (answer, error) {
 		r, err := a.programs.Count(ctx)
 		r.Digest, r.Number = digest, number
 		return censusAnswer(r), err
 	}
-	return run, func(why error) answer {
+	return question{protocol.KindCensus, run, func(why error) answer {
 		return censusAnswer(protocol.CensusReport{
 			Digest: digest, Number: number, Failed: true, Reason: why.Error(),
 		})
-	}
+	}}
 }
 
-// sampleFor returns how a sample is taken, and what is answered where it fails.
-func (a *Agent) sampleFor(e *protocol.ProgramEvent) (
-	run func(context.Context, func(answer) error) (answer, error), fail func(error) answer,
-) {
+func (a *Agent) sampleFor(e *protocol.ProgramEvent) question {
 	digest, number, interval := e.Digest, e.Number, e.Interval
 	begun := a.now()
-	run = func(ctx context.Context, pass func(answer) error) (answer, error) {
+	run := func(ctx context.Context, pass func(answer) error) (answer, error) {
 		r, err := a.programs.Sample(ctx, interval, func(first uint64, hot []byte) error {
 			part := protocol.SampleReport{Digest: digest, Number: number, First: first}
 			copy(part.Hot[:], hot)
@@ -178,11 +186,11 @@ func (a *Agent) sampleFor(e *protocol.ProgramEvent) (
 		r.TookUS = saturate(uint64(a.now().Sub(begun).Microseconds()))
 		return sampleAnswer(r), err
 	}
-	return run, func(why error) answer {
+	return question{protocol.KindSampler, run, func(why error) answer {
 		return sampleAnswer(protocol.SampleReport{
 			Digest: digest, Number: number, State: protocol.SampleFailed, Reason: why.Error(),
 		})
-	}
+	}}
 }
 
 // answered sends the next answer, if there is one, to the device that has asked.
@@ -200,7 +208,7 @@ func (a *Agent) answered(ctx context.Context, t Transport) error {
 		a.inquiry.running = false
 		a.inquiry.cancel(nil)
 		next := a.inquiry.next
-		if a.inquiry.next = nil; next == nil || next.Nonce != a.nonce {
+		if a.inquiry.next = nil; next == nil {
 			return nil
 		}
 		return a.inquire(ctx, t, next, false)

@@ -105,7 +105,7 @@ func (a *Agent) sayAccepts(t Transport) error {
 	}
 	// The device that was asked, and that has asked, has gone.
 	a.nonce, a.fetch.waiting, a.queue = newNonce(), false, nil
-	a.inquiry.stop(errNewDevice)
+	a.inquiry.abandon()
 	accepts := a.programs.Accepts()
 	err := a.sendProgram(t, protocol.MessageAccepts, protocol.AcceptsSize, accepts.Encode)
 	t.Flush()
@@ -212,7 +212,7 @@ func (a *Agent) use(t Transport, l load) error {
 		if err := a.programs.Keep(o, a.nonce, l.loaded); err != nil {
 			return a.tell(t, o, protocol.ProgramRefused, err)
 		}
-		a.inquiry.stop(errStopped, o.Kind)
+		a.inquiry.stopKind(o.Kind, errStopped)
 		return a.activate(t, o)
 	}
 	// The device must have read what the walk before has found.
@@ -272,7 +272,7 @@ func (a *Agent) withdrawn(t Transport, d protocol.Digest) error {
 	}
 	if active.Kind != protocol.KindWalk {
 		delete(a.active, active.Kind)
-		a.inquiry.stop(errStopped, active.Kind)
+		a.inquiry.stopKind(active.Kind, errStopped)
 		return a.tell(t, active, protocol.ProgramWithdrawn, a.programs.Drop(active.Kind))
 	}
 	if err := t.Drain(drainLimit); err != nil {
