@@ -157,3 +157,34 @@ func TestSampleOfAnEarlierSession(t *testing.T) {
 		t.Errorf("%d answers, and it ended by %v", len(h.samples), ended)
 	}
 }
+
+// What waits for the end of a sample is forgotten with its session. The next device has not asked
+// it, and is told nothing of it [FBPP-SMP-2].
+func TestWhatWaitsIsForgottenWithItsSession(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(*host) // in the next session, while the sample goes on
+		want map[uint64][]string
+	}{
+		"where that asks for another": {
+			func(h *host) { h.sample(3) }, map[uint64][]string{3: {"part", "done"}},
+		},
+		"where that migrates":     {func(h *host) { h.events <- ask(7) }, map[uint64][]string{}},
+		"where that asks nothing": {func(*host) {}, map[uint64][]string{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, p := newSamplerHost(t, 1) // it does not end before its interval does
+			h.on["sampler active"] = func() {
+				h.sample(1)
+				h.sample(2)
+				h.on["sampler active"] = func() { c.do(h) }
+				h.events <- protocol.Event{
+					Type: protocol.EventChanged, Flags: protocol.EventHelloWanted,
+				}
+			}
+			h.play(p, testGuest)
+			if diff := cmp.Diff(c.want, sampled(h)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
