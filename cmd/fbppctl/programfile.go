@@ -181,8 +181,8 @@ func verifyCommand(t *target) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		Long: `verify shows what a program file says, and checks its signature with the key that
 --key names. With --kernel-cert it also checks the signature for the kernel. Exit status: 0
-if the signatures are good, 1 if one is not, if there is none, or if the first is not
-checked for want of --key.`,
+if the signatures are good, 1 if one is not, if there is none, if the first is not checked
+for want of --key, or if the one for the kernel is cut off.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := bundle.Read(args[0])
 			if err != nil {
@@ -191,6 +191,9 @@ checked for want of --key.`,
 			bad := checkSignature(b, key)
 			f := fileOf(b)
 			f.Verified = bad == nil
+			if f.KernelSigned, err = hasKernelSignature(b.Object); err != nil {
+				bad = errors.Join(bad, err)
+			}
 			if bad == nil && kernelCert != "" {
 				bad = checkKernelSignature(b.Object, kernelCert)
 				f.KernelVerified = bad == nil
@@ -258,7 +261,7 @@ func fileOf(b *bundle.Bundle) programFile {
 	o := &b.Offer
 	f := programFile{
 		Name: o.Name, Kind: o.Kind.String(), Version: o.Version,
-		Digest: o.Digest.String(), Size: o.Size, KernelSigned: hasKernelSignature(b.Object),
+		Digest: o.Digest.String(), Size: o.Size,
 	}
 	if o.Signed() {
 		f.KeyID, f.Expires = hex.EncodeToString(o.KeyID[:]), &o.Expires

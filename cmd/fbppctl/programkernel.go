@@ -70,10 +70,11 @@ func (k *kernelSigning) sign(object []byte) ([]byte, error) {
 	return kernelsig.Append(object, signature)
 }
 
-// hasKernelSignature says whether an object has one, of whomever.
-func hasKernelSignature(object []byte) bool {
+// hasKernelSignature says whether an object has one, of whomever. It fails where one is cut off:
+// guests refuse such an object.
+func hasKernelSignature(object []byte) (bool, error) {
 	_, signature, err := kernelsig.Split(object)
-	return err == nil && signature != nil
+	return signature != nil, err
 }
 
 // checkKernelSignature returns nil if the key of the certificate in a file signed the

@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fbpp-project/fbpp/cmd/cli"
+	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernelsig"
 )
 
@@ -63,5 +66,47 @@ func TestProgramIsSignedForTheKernel(t *testing.T) {
 	err = fails(append(verify, "--kernel-cert=other.crt")...)
 	if !errors.Is(err, kernelsig.ErrUnknown) {
 		t.Errorf("another certificate: %v, want ErrUnknown", err)
+	}
+}
+
+// What is left of a signature for the kernel is no program without one: guests refuse it. verify
+// says so whether or not it has a certificate, or a key.
+func TestVerifyFindsAKernelSignatureThatIsCutOff(t *testing.T) {
+	t.Chdir(t.TempDir())
+	mustRun(t, "program", "keygen", "owner")
+	mustRun(t, "program", "keygen", "kernel", "--kernel")
+	key, err := bundle.ReadPrivateKey("owner.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := kernelsig.Append([]byte("\x7fELF"), []byte("signature"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.New(protocol.Offer{Kind: protocol.KindWalk, Version: 1, Name: "walk"},
+		whole[len("\x7fELFsig"):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string) {
+		if err := os.WriteFile(name, b.Encode(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("unsigned.fbpp")
+	b.Offer.Expires = time.Now().Add(time.Hour).Truncate(time.Second)
+	if err := bundle.Sign(&b.Offer, key); err != nil {
+		t.Fatal(err)
+	}
+	write("walk.fbpp")
+	for _, args := range [][]string{
+		{"walk.fbpp"}, {"walk.fbpp", "--key=owner.pem"},
+		{"walk.fbpp", "--key=owner.pem", "--kernel-cert=kernel.crt"}, {"unsigned.fbpp"},
+	} {
+		args = append([]string{"program", "verify"}, args...)
+		err := run(t.Context(), args, new(strings.Builder))
+		if !errors.Is(err, kernelsig.ErrTrailer) {
+			t.Errorf("fbppctl %s: %v, want ErrTrailer", strings.Join(args, " "), err)
+		}
 	}
 }
