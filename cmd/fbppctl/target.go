@@ -49,7 +49,7 @@ func newTarget(fs *pflag.FlagSet) *target {
 	fs.BoolVar(&t.asJSON, "json", false, "print JSON, a document a line")
 	cli.Duration(fs, &t.timeout, "timeout", defaultTimeout, time.Millisecond, cli.NoMax,
 		"longest `time` to wait for an answer; of watch, for the first one "+
-			"(census, estimate, localise and libvirt: 1m)")
+			"(census, estimate, localise and libvirt: 1m; sample: its interval and 3m; metrics: 2s)")
 	return t
 }
 
