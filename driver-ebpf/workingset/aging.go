@@ -33,7 +33,9 @@ const (
 )
 
 // maxLists bounds the text that lists them: 16,384 lists or more, of the groups of processes and
-// the nodes that they are on. Pages of the rest keep their generations, and count as used.
+// the nodes that they are on. The rest is not aged: pages of its two newest generations count as
+// used, whenever that was. Older ones do not, even if they were used, unless the kernel marked them
+// as referenced since the first look. That does no harm, as it is a hint only.
 const maxLists = 4 << 20
 
 // Why the pages that were used cannot be found.
