@@ -55,9 +55,9 @@ func (m *machine) sample() *device.WorkingSet {
 	return s
 }
 
-// A guest finds its working set by a program of the host. The migration after that sends it
-// first, and not what the guest only has, as the kernel's own lists would have it: it switches
-// sooner, with less sent.
+// A guest finds its working set by a program of the host. The hybrid migration after that takes it
+// for hot, and not what the guest only has, as the kernel's own lists would have it. So it may
+// switch after less. How much less the benchmarks measure: here that depends on the machine.
 func TestHybridMigrationByASample(t *testing.T) {
 	o := mustOwner(t)
 	m := boot(t, setup{noAgent: true, files: o.files, memoryMiB: 512,
