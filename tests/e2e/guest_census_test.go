@@ -3,9 +3,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,17 +13,6 @@ import (
 	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 	"github.com/fbpp-project/fbpp/tests/lab"
 )
-
-// censusObject is the census, as the build made it.
-const censusObject = "driver-ebpf/pagecensus/census_bpfel.o"
-
-// signCensus makes a census of that version. Each has another digest.
-func (o *owner) signCensus(object []byte, version byte) *bundle.Bundle {
-	o.t.Helper()
-	return o.sign(append(slices.Clone(object), version), uint64(version), func(f *protocol.Offer) {
-		f.Kind, f.Name = protocol.KindCensus, "census"
-	})
-}
 
 // startTaking starts an agent with its built-in walk, which takes programs.
 func (m *machine) startTaking() {
@@ -84,31 +70,27 @@ func (m *machine) requireAgreement(by *bundle.Bundle) {
 // along in a migration.
 func TestCensusByTheGuest(t *testing.T) {
 	o := mustOwner(t)
-	object, err := os.ReadFile(filepath.Join(parts.Root, censusObject))
-	if err != nil {
-		t.Fatal(err)
-	}
 	m := boot(t, setup{noAgent: true, files: o.files})
 	m.startTaking()
 	if _, err := m.backend.Control.GuestCensus(m.ctx); err == nil {
 		t.Error("a guest without a census has counted")
 	}
-	first := o.signCensus(object, 2)
+	first := o.make(protocol.KindCensus, 2)
 	m.push(first, driver.AtNow)
 	told := m.awaitProgram(first, "active")
 	t.Logf("fetched in %d us, loaded in %d us", told.FetchUS, told.LoadUS)
 	m.requireAgreement(first)
 
-	second := o.signCensus(object, 3)
+	second := o.make(protocol.KindCensus, 3)
 	m.push(second, driver.AtNow)
 	m.awaitProgram(second, "active")
 	m.awaitProgram(first, "withdrawn")
-	older := o.signCensus(object, 1)
+	older := o.make(protocol.KindCensus, 1)
 	m.push(older, driver.AtNow)
 	if p := m.awaitProgram(older, "refused"); !strings.Contains(p.Reason, "newer version") {
 		t.Errorf("a lower version is refused by %q", p.Reason)
 	}
-	walk := o.sign(object, 9, nil)
+	walk := o.sign(mustObject(t, protocol.KindCensus), 9, nil)
 	m.push(walk, driver.AtNow)
 	if p := m.awaitProgram(walk, "refused"); !strings.Contains(p.Reason, "does not allow") {
 		t.Errorf("a census as a walk is refused by %q", p.Reason)

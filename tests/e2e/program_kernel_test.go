@@ -3,12 +3,11 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/fbpp-project/fbpp/device/driver"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/protocol/bundle"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/tests/guest"
@@ -31,16 +30,6 @@ func (m *machine) takeBack(b *bundle.Bundle) {
 	if _, err := m.backend.Control.WithdrawProgram(m.ctx, b.Offer.Digest.String()); err != nil {
 		m.t.Fatal(err)
 	}
-}
-
-// census is the census, as the build made it, in that version.
-func (o *owner) census(version byte) *bundle.Bundle {
-	o.t.Helper()
-	object, err := os.ReadFile(filepath.Join(parts.Root, censusObject))
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return o.signCensus(object, version)
 }
 
 // One object does for all kernels: it is injected, renewed, refused and withdrawn, with a
@@ -84,7 +73,7 @@ func TestProgramOfTheHostOnOtherKernels(t *testing.T) {
 			m.awaitProgram(second, "active")
 			m.requireMigration("ok")
 
-			census := o.census(1)
+			census := o.make(protocol.KindCensus, 1)
 			m.push(census, driver.AtNow)
 			m.awaitProgram(census, "active")
 			m.requireAgreement(census)
@@ -106,7 +95,7 @@ func TestWalkWithoutALockIsRefused(t *testing.T) {
 	m := boot(t, setup{series: guest.Linux7_3, noAgent: true, files: o.files,
 		backendArgs: []string{"--source=auto"}})
 	m.startBare()
-	walk, census := o.sign(o.object, 2, nil), o.census(1)
+	walk, census := o.sign(o.object, 2, nil), o.make(protocol.KindCensus, 1)
 	m.push(walk, driver.AtNow)
 	p := m.awaitProgram(walk, "refused")
 	t.Logf("the host is told: %s", p.Reason)

@@ -79,6 +79,12 @@ func (o *kernelOwner) signed(object []byte, change func(signed []byte)) []byte {
 	return both
 }
 
+// makeSigned makes the project's program of a kind, with both signatures.
+func (o *kernelOwner) makeSigned(kind protocol.ProgramKind) *bundle.Bundle {
+	o.t.Helper()
+	return o.signKind(kind, o.signed(mustObject(o.t, kind), nil), 1)
+}
+
 // restart starts an agent with another policy, after the one that runs, if any.
 func (m *machine) restart(policy string, running bool) {
 	m.t.Helper()
@@ -131,23 +137,11 @@ func TestKernelChecksWhoSignedAProgram(t *testing.T) {
 	m.requireRefused(o.sign(hostile, 5, nil), "R9")
 	m.awaitProgram(first, "active")
 
-	counting, err := os.ReadFile(filepath.Join(parts.Root, censusObject))
-	if err != nil {
-		t.Fatal(err)
-	}
-	census := o.sign(o.signed(counting, nil), 1, func(f *protocol.Offer) {
-		f.Kind, f.Name = protocol.KindCensus, "census"
-	})
+	census := o.makeSigned(protocol.KindCensus)
 	m.push(census, driver.AtNow)
 	m.awaitProgram(census, "active")
 	m.guestCensus(census)
-	object, err := os.ReadFile(filepath.Join(parts.Root, samplerObject))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sampler := o.sign(o.signed(object, nil), 1, func(f *protocol.Offer) {
-		f.Kind, f.Name = protocol.KindSampler, "sampler"
-	})
+	sampler := o.makeSigned(protocol.KindSampler)
 	m.push(sampler, driver.AtNow)
 	m.awaitProgram(sampler, "active")
 	if s := m.sample(); s.HotBytes == 0 {

@@ -22,9 +22,6 @@ import (
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
 
-// walkObject is the built-in walk, as the build made it.
-const walkObject = "driver-ebpf/freepages/walk_x86_bpfel.o"
-
 // programPolicy is the policy of the guest's owner: what the key in this folder signed.
 const programPolicy = `{"key_dir": "/keys"}`
 
@@ -57,9 +54,7 @@ func mustOwner(t testing.TB) *owner {
 			t.Fatal(err)
 		}
 	}
-	if o.object, err = os.ReadFile(filepath.Join(parts.Root, walkObject)); err != nil {
-		t.Fatal(err)
-	}
+	o.object = mustObject(t, protocol.KindWalk)
 	return o
 }
 

@@ -3,9 +3,6 @@
 package e2e
 
 import (
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,21 +14,6 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/memory"
 	"github.com/fbpp-project/fbpp/tests/vm"
 )
-
-// samplerObject is the sampler, as the build made it.
-const samplerObject = "driver-ebpf/workingset/sampler_bpfel.o"
-
-// signSampler makes a sampler of that version. Each has another digest.
-func (o *owner) signSampler(version byte) *bundle.Bundle {
-	o.t.Helper()
-	object, err := os.ReadFile(filepath.Join(parts.Root, samplerObject))
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return o.sign(append(slices.Clone(object), version), uint64(version), func(f *protocol.Offer) {
-		f.Kind, f.Name = protocol.KindSampler, "sampler"
-	})
-}
 
 // idleMiB is memory that the guest has, and does not use.
 const idleMiB = 100
@@ -80,7 +62,7 @@ func TestHybridMigrationByASample(t *testing.T) {
 	if _, err := m.backend.Control.SampleWorkingSet(m.ctx, 0); err == nil {
 		t.Error("a guest without a sampler has sampled")
 	}
-	first := o.signSampler(2)
+	first := o.make(protocol.KindSampler, 2)
 	m.push(first, driver.AtNow)
 	told := m.awaitProgram(first, "active")
 	t.Logf("fetched in %d us, loaded in %d us", told.FetchUS, told.LoadUS)
@@ -112,7 +94,7 @@ func (m *machine) renewSampler(o *owner, before *bundle.Bundle) {
 	if s, err := m.backend.Control.Status(m.ctx); err != nil || s.WorkingSet != nil {
 		m.t.Errorf("the next host has the sample %+v, %v", s.WorkingSet, err)
 	}
-	second := o.signSampler(3)
+	second := o.make(protocol.KindSampler, 3)
 	m.push(second, driver.AtNow)
 	m.awaitProgram(second, "active")
 	m.awaitProgram(before, "withdrawn")
