@@ -132,9 +132,10 @@ build_series() {
 	echo "$binary"
 }
 
-build_binary() {
-	local binary=$1 name
-	name=$(build_name)
+# Builds QEMU into $work/out, with this name in its version. What else is built there is in
+# $work/build.
+build_out() {
+	local name=$1
 	make_work
 	install_build_deps
 	prepare_base
@@ -147,6 +148,12 @@ build_binary() {
 	compile "$work/build"
 	mkdir "$work/out"
 	cp "$work/build/qemu-system-$target" "$work/out/"
+}
+
+build_binary() {
+	local binary=$1 name
+	name=$(build_name)
+	build_out "$name"
 	"$work/out/qemu-system-$target" -version | grep -qF "($name)" ||
 		die "the QEMU that was built does not say $name in its version"
 	mv "$work/out" "$(dirname "$binary")"
@@ -156,19 +163,10 @@ build_binary() {
 # QEMU's own tests of migration, those below a path. They boot a program without a kernel.
 qtest_series() {
 	local path tests=()
-	make_work
-	install_build_deps
-	prepare_base
-	clone_base "$work/src"
-	# shellcheck disable=SC2046
-	apply_patches "$work/src" $(series_patches)
-	say "configuring"
-	configure_build "$work/src" "$work/build" "$(build_name)"
-	compile "$work/build"
+	build_out "$(build_name)"
 	say "QEMU's tests of migration"
 	compile "$work/build" tests/qtest/migration-test
-	mkdir "$work/out" # in its build folder it does not look for the system's firmware
-	cp "$work/build/qemu-system-$target" "$work/out/"
+	# In its build folder QEMU does not look for the system's firmware.
 	export QTEST_QEMU_BINARY=$work/out/qemu-system-$target
 	# The option -p leaves out what is further below, so each path is named.
 	while read -r path; do
