@@ -12,56 +12,24 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
-	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun/pageruntest"
 )
 
-// mustCounter loads the committed object.
+// mustCounter loads the committed object, and says to it that the kernel has that version.
 func mustCounter(t *testing.T, version uint32) (*Counter, error) {
 	t.Helper()
-	peek, err := kernel.OpenPeek()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peek.Close()
-	base, err := readBase(peek)
-	if err != nil {
-		t.Fatal(err)
-	}
 	spec, err := loadCensus()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(spec.Variables["vmemmap"].Set(base),
-		spec.Variables["kernel_version"].Set(version)); err != nil {
-		t.Fatal(err)
-	}
-	return Load(t.Context(), pagerun.NewTurn(), func(
-		shared map[string]*ebpf.Map,
-	) (*ebpf.Program, error) {
-		objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-			MapReplacements: shared,
-		})
-		if err != nil {
-			return nil, err
-		}
-		defer objects.Close()
-		return objects.DetachProgram(censusProgCountPages), nil
-	})
-}
-
-// readBase returns what the agent sets the program's constant to.
-func readBase(peek *kernel.Peek) (uint64, error) {
-	s, err := freepages.Load(peek, freepages.Options{NoProgram: true})
-	if err != nil {
-		return 0, err
-	}
-	return s.Constants()["vmemmap"], s.Close()
+	constants := pageruntest.MustConstants(t)
+	constants["kernel_version"] = uint64(version)
+	return Load(t.Context(), pagerun.NewTurn(),
+		pageruntest.Loader(spec, censusProgCountPages, constants))
 }
 
 // meminfo returns a line of /proc/meminfo in pages.

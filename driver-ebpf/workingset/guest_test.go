@@ -12,13 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/driver-ebpf/freepages"
-	"github.com/fbpp-project/fbpp/driver-ebpf/kernel"
 	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
+	"github.com/fbpp-project/fbpp/driver-ebpf/pagerun/pageruntest"
 )
 
 // mustSampler loads the committed object, with these variables.
@@ -28,60 +25,13 @@ func mustSampler(t *testing.T, constants map[string]uint64) *Sampler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range constants {
-		v := spec.Variables[name]
-		switch {
-		case v == nil:
-		case v.Size() == 4:
-			err = v.Set(uint32(value))
-		default:
-			err = v.Set(value)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	s, err := Load(t.Context(), pagerun.NewTurn(), func(
-		shared map[string]*ebpf.Map,
-	) (*ebpf.Program, error) {
-		objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-			MapReplacements: shared,
-		})
-		if err != nil {
-			return nil, err
-		}
-		defer objects.Close()
-		return objects.DetachProgram(samplerProgSamplePages), nil
-	})
+	s, err := Load(t.Context(), pagerun.NewTurn(),
+		pageruntest.Loader(spec, samplerProgSamplePages, constants))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
-}
-
-// mustConstants returns what the agent sets the program's variables to.
-func mustConstants(t *testing.T) map[string]uint64 {
-	t.Helper()
-	peek, err := kernel.OpenPeek()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peek.Close()
-	snapshot, err := freepages.Load(peek, freepages.Options{NoProgram: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	version, err := features.LinuxVersionCode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	constants := snapshot.Constants()
-	constants["kernel_version"] = uint64(version)
-	if err := snapshot.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return constants
 }
 
 // mustSwitchOn switches generations on, if they are off as on Debian 12, until the test ends.
@@ -148,7 +98,7 @@ func TestGenerationsHaveToBeOn(t *testing.T) {
 // Bits that are not a page's generation are found out, and not taken for one.
 func TestOtherBitsAreNoGeneration(t *testing.T) {
 	mustSwitchOn(t)
-	constants := mustConstants(t)
+	constants := pageruntest.MustConstants(t)
 	right := constants["generation_shift"]
 	for _, shift := range []uint64{right - 1, right + 1, right + 2} {
 		constants["generation_shift"] = shift
@@ -169,7 +119,7 @@ const memory = 32 << 20
 func TestUsedPagesAreHot(t *testing.T) {
 	mustSwitchOn(t)
 	mustSwitchOffDAMON(t)
-	s := mustSampler(t, mustConstants(t))
+	s := mustSampler(t, pageruntest.MustConstants(t))
 	used, usedHuge := mustAllocate(t, unix.MADV_NOHUGEPAGE), mustAllocate(t, unix.MADV_HUGEPAGE)
 	locked := mustAllocate(t, unix.MADV_NOHUGEPAGE)
 	if err := unix.Mlock(locked); err != nil {

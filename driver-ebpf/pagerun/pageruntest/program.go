@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pageruntest has programs for unit tests, in place of those that run in a kernel.
+// Package pageruntest has programs for unit tests, in place of those that run in a kernel. With the
+// tag guest it also loads those, on the kernel that a test runs on.
 package pageruntest
 
 import "github.com/fbpp-project/fbpp/driver-ebpf/pagerun"
