@@ -48,7 +48,8 @@ const window = protocol.SampledPages
 // Sampler looks with one program. It is safe for concurrent use.
 type Sampler struct {
 	*pagerun.Runner
-	age func(context.Context) error
+	age   func(context.Context) error
+	touch func() (release func() error, err error) // what will be used that nobody uses now
 }
 
 // Load makes the memory for a program, has load load one that uses it, and tries that. It fails
@@ -65,7 +66,7 @@ func Load(
 	if err != nil {
 		return nil, err
 	}
-	s := &Sampler{r, lists.age}
+	s := &Sampler{r, lists.age, touchOwn}
 	if err := r.Try(ctx, s.tryOnce); err != nil {
 		return nil, err
 	}
@@ -103,7 +104,11 @@ func (s *Sampler) Sample(
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := s.age(ctx); err != nil {
+		release, err := s.touch()
+		if err != nil {
+			return fmt.Errorf("use the agent's own pages: %w", err)
+		}
+		if err := errors.Join(s.age(ctx), release()); err != nil {
 			return fmt.Errorf("age the pages again: %w", err)
 		}
 		return s.look(ctx, secondLook, spans, noted, &work, part)

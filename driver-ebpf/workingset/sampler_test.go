@@ -26,7 +26,7 @@ func newFake(used ...uint64) (*Sampler, *pageruntest.Program, *[]time.Time) {
 	s := &Sampler{r, func(context.Context) error {
 		*aged = append(*aged, time.Now())
 		return nil
-	}}
+	}, func() (func() error, error) { return func() error { return nil }, nil }}
 	p.Visit = func(from, n uint64) {
 		before, noted := r.Memory(atBefore, atNoted), r.Memory(atNoted, mapSize)
 		for _, at := range used {
