@@ -47,7 +47,7 @@ func TestSampleNeedsNobodyElse(t *testing.T) {
 	sets.setMemory(memory)
 	o := ordering{
 		empty:  func() *source.Order { return sets.empty(false) },
-		sample: &driver.Sample{Hot: hot},
+		sample: &driver.Sample{Hot: hot, Free: freeset.New(memory)},
 	}
 	if o.isSought() {
 		t.Error("an order is sought that is known")
@@ -63,5 +63,37 @@ func TestSampleNeedsNobodyElse(t *testing.T) {
 	f = &source.Findings{Free: free}
 	if new(ordering).conclude(t.Context(), f, nil); f.Order != nil || f.Phases != nil {
 		t.Errorf("nobody wants an order: %+v", f)
+	}
+}
+
+// What was free in a sample and is used now is hot. Where most of it seems to be used, as when it
+// is not known what is free, the sample counts for what it has seen alone.
+func TestWhatIsNewIsHot(t *testing.T) {
+	memory := []freeset.Range{{GPA: 0, Length: 1 << 30}}
+	set := func(blocks ...freeset.Block) *freeset.Set {
+		s := freeset.New(memory)
+		if _, _, err := s.Add(blocks, false); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	used := freeset.Block{First: 8, Count: 4}
+	x := &driver.Sample{Hot: set(used), Free: set(freeset.Block{First: 100, Count: 50})}
+	for name, c := range map[string]struct {
+		free *freeset.Set
+		want uint64
+	}{
+		"nothing new":   {set(freeset.Block{First: 100, Count: 50}), 4},
+		"ten new pages": {set(freeset.Block{First: 100, Count: 40}), 14},
+		"hot and freed": {set(used, freeset.Block{First: 100, Count: 40}), 10},
+		"nothing known": {set(), 4},
+	} {
+		hot := set(freeset.Block{First: 1000, Count: 9}) // of an order before
+		if useSample(hot, x, c.free); hot.Frames() != c.want {
+			t.Errorf("%s: %d hot pages, want %d", name, hot.Frames(), c.want)
+		}
+	}
+	if x.Hot.Frames() != 4 || x.Free.Frames() != 50 {
+		t.Error("the sample has changed")
 	}
 }

@@ -106,7 +106,7 @@ func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside
 		if f.Order == nil { // nobody has looked, or has found it
 			f.Order = &source.Order{Hot: o.empty().Hot}
 		}
-		f.Order.Hot.Copy(o.sample.Hot)
+		useSample(f.Order.Hot, o.sample, f.Free)
 		f.Order.From = orderBySample
 	}
 	if ctx.Err() != nil {
@@ -114,6 +114,17 @@ func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside
 	}
 	settle(f)
 	f.Phases = append(f.Phases, source.Phase{Name: source.PhaseOrder, Time: time.Since(begun)})
+}
+
+// useSample makes hot what a sample says. What was free then, and is not now, is new, so somebody
+// uses it. If that is most of what was free, it is not known what is free now.
+func useSample(hot *freeset.Set, x *driver.Sample, free *freeset.Set) {
+	hot.Copy(x.Hot)
+	hot.Unite(x.Free)
+	hot.Subtract(free)
+	if hot.Frames() > x.Hot.Frames()+x.Free.Frames()/2 {
+		hot.Copy(x.Hot)
+	}
 }
 
 // grace returns how long an order may be waited for.

@@ -59,7 +59,7 @@ func (m *machine) answerSample(r protocol.SampleReport) {
 func partOf(e *protocol.ProgramEvent) protocol.SampleReport {
 	r := protocol.SampleReport{Digest: e.Digest, Number: e.Number}
 	for _, frame := range []int{500, 501, 505, 506, 507, 508, 509, 510, 511, 512, 513, 514, 1100} {
-		r.Hot[frame/8] |= 1 << (frame % 8)
+		r.Pages[frame/8] |= 1 << (frame % 8)
 	}
 	return r
 }
@@ -74,6 +74,12 @@ func (m *machine) mustSample() *device.WorkingSet {
 	r := partOf(&e)
 	m.answerSample(r)
 	m.answerSample(r) // two parts may be of the same pages
+	free := protocol.SampleReport{Digest: e.Digest, Number: e.Number, State: protocol.SampleFree}
+	for frame := 512; frame < 1024; frame++ {
+		free.Pages[frame/8] |= 1 << (frame % 8)
+	}
+	free.Pages[1200/8] |= 0xf // these are not free any more when the guest migrates
+	m.answerSample(free)
 	r.First = 1 << 30 // in no memory
 	m.answerSample(r)
 	m.answerSample(protocol.SampleReport{
@@ -91,7 +97,7 @@ func (m *machine) mustSample() *device.WorkingSet {
 func TestSampleIsTheOrder(t *testing.T) {
 	free := windowtest.Answer{Bytes: 512 << 12, Ranges: block512()}
 	hot := free
-	hot.Hot = []freeset.Range{frames(500, 12), frames(1100, 1)}
+	hot.Hot = []freeset.Range{frames(500, 12), frames(1100, 1), frames(1200, 4)}
 	withCold := hot
 	withCold.Cold = []freeset.Range{frames(1024, 16), frames(1102, 4)}
 	none := func(context.Context, *source.Order) error { return errors.New("no luck") }
@@ -127,7 +133,7 @@ func TestSampleIsTheOrder(t *testing.T) {
 			if diff := cmp.Diff(c.want, m.driverAnswers()); diff != "" {
 				t.Error(diff)
 			}
-			if x := m.dev.Status().Last; x.OrderSource != "sampler" || x.HotBytes != 13<<12 {
+			if x := m.dev.Status().Last; x.OrderSource != "sampler" || x.HotBytes != 17<<12 {
 				t.Errorf("%+v", x)
 			}
 		})

@@ -18,6 +18,7 @@ const SampleHole = 15
 // Sample is the guest's working set, as its sampler has found it. It does not change.
 type Sample struct {
 	Hot      *freeset.Set // the pages that were used, and small holes between them
+	Free     *freeset.Set // the pages that were free when it ended
 	Used     uint64       // the frames of these pages alone
 	Interval time.Duration
 	Taken    time.Time             // when the last answer came
@@ -31,7 +32,7 @@ func (s *Source) Sample(
 	ctx context.Context, interval time.Duration, memory []freeset.Range,
 ) (*Sample, error) {
 	f, err := s.inquire(ctx, protocol.KindSampler,
-		&Sample{Hot: freeset.New(memory), Interval: interval})
+		&Sample{Hot: freeset.New(memory), Free: freeset.New(memory), Interval: interval})
 	if err != nil {
 		return nil, err
 	}
@@ -62,9 +63,12 @@ func (p *programs) sampled(r protocol.SampleReport, pageShift uint8) {
 	a := p.awaited(true, r.Digest, r.Number)
 	switch {
 	case a == nil:
-	case r.State == protocol.SamplePart:
-		frames := uint64(1) << (pageShift - freeset.FrameShift)
-		_, _, _ = a.sample.Hot.Add(blocksOf(&r, frames), true) // overlaps and holes are no errors
+	case r.IsPart():
+		set, frames := a.sample.Hot, uint64(1)<<(pageShift-freeset.FrameShift)
+		if r.State == protocol.SampleFree {
+			set = a.sample.Free
+		}
+		_, _, _ = set.Add(blocksOf(&r, frames), true) // overlaps and holes are no errors
 	default:
 		p.asked = nil
 		a.sample.Taken, a.sample.Report = time.Now(), r
@@ -76,7 +80,7 @@ func (p *programs) sampled(r protocol.SampleReport, pageShift uint8) {
 func blocksOf(r *protocol.SampleReport, frames uint64) (blocks []freeset.Block) {
 	run := uint64(0) // of pages that end before i
 	for i := range uint64(protocol.SampledPages + 1) {
-		if i < protocol.SampledPages && r.Hot[i/8]>>(i%8)&1 != 0 {
+		if i < protocol.SampledPages && r.Pages[i/8]>>(i%8)&1 != 0 {
 			run++
 			continue
 		}

@@ -17,7 +17,7 @@ import (
 func partAt(first uint64, used ...int) protocol.SampleReport {
 	r := protocol.SampleReport{First: first}
 	for _, i := range used {
-		r.Hot[i/8] |= 1 << (i % 8)
+		r.Pages[i/8] |= 1 << (i % 8)
 	}
 	return r
 }

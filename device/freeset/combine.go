@@ -25,6 +25,29 @@ func (s *Set) Subtract(o *Set) {
 	}
 }
 
+// Unite adds the frames of o. Both sets cover the same memory, or else the set stays as it is.
+func (s *Set) Unite(o *Set) {
+	if !s.sameMemory(o) {
+		return
+	}
+	for i := range s.areas {
+		for n, other := range o.areas[i].chunks {
+			if other == nil {
+				continue
+			}
+			c := s.areas[i].chunks[n]
+			if c == nil {
+				c = new(chunk)
+				s.areas[i].chunks[n] = c
+			}
+			for w, word := range other {
+				s.free += uint64(bits.OnesCount64(word &^ c[w]))
+				c[w] |= word
+			}
+		}
+	}
+}
+
 func (s *Set) sameMemory(o *Set) bool {
 	if len(s.areas) != len(o.areas) {
 		return false

@@ -38,6 +38,13 @@ func TestSetsCombineAsAModelSays(t *testing.T) {
 		checkModel(t, a, inA)
 		checkModel(t, b, inB)
 
+		c := New(memory)
+		inC := fill(c)
+		c.Unite(b)
+		maps.Copy(inC, inB)
+		checkModel(t, c, inC)
+		checkModel(t, b, inB)
+
 		const most = 7
 		a.CloseHoles(most)
 		frames := slices.Sorted(maps.Keys(inA))

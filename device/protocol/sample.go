@@ -19,12 +19,14 @@ const (
 	SamplePart   SampleState = 0 // some of the hot pages
 	SampleDone   SampleState = 1 // all of them were in the parts
 	SampleFailed SampleState = 2 // the parts are of no use: see Reason
+	SampleFree   SampleState = 3 // a part, too: some of the pages that are free
 )
 
 // SampledPages is how many pages a part is about.
 const SampledPages = 4096
 
-// SampleReport is the body of SAMPLED: which pages the guest has used lately.
+// SampleReport is the body of SAMPLED: which pages the guest has used lately, and which are
+// free.
 type SampleReport struct {
 	Digest   Digest // of the program that has looked
 	Number   uint64 // of the SAMPLE that is answered
@@ -33,10 +35,10 @@ type SampleReport struct {
 	RunMaxUS uint32 // the longest run of the program
 	Runs     uint32
 
-	// First and Hot are of a part only. First is the page frame, in the guest's own pages, of
-	// the first bit of Hot, the lowest of its first byte. It is a multiple of SampledPages.
+	// First and Pages are of a part only. First is the page frame, in the guest's own pages, of
+	// the first bit of Pages, the lowest of its first byte. It is a multiple of SampledPages.
 	First uint64
-	Hot   [SampledPages / 8]byte
+	Pages [SampledPages / 8]byte
 
 	Reason string // why it failed
 }
@@ -46,8 +48,8 @@ const (
 	SampleReportSize = 768
 	MaxSampleReason  = SampleReportSize - sampleReason
 
-	sampleHot    = 64
-	sampleReason = sampleHot + SampledPages/8
+	samplePages  = 64
+	sampleReason = samplePages + SampledPages/8
 )
 
 // maxSampledFrame bounds a page frame, so that no address wraps.
@@ -66,7 +68,7 @@ func (s *SampleReport) Encode(p []byte) {
 	le.PutUint32(p[48:], s.RunMaxUS)
 	le.PutUint32(p[52:], s.Runs)
 	le.PutUint64(p[56:], s.First)
-	copy(p[sampleHot:], s.Hot[:])
+	copy(p[samplePages:], s.Pages[:])
 	copy(p[sampleReason:], s.Reason)
 }
 
@@ -84,15 +86,18 @@ func DecodeSampleReport(p []byte) (SampleReport, error) {
 		RunMaxUS: le.Uint32(p[48:]),
 		Runs:     le.Uint32(p[52:]),
 		First:    le.Uint64(p[56:]),
-		Hot:      [SampledPages / 8]byte(p[sampleHot:]),
+		Pages:    [SampledPages / 8]byte(p[samplePages:]),
 		Reason:   Printable(p[sampleReason:SampleReportSize]),
 	}
-	none := s.First == 0 && s.Hot == [SampledPages / 8]byte{}
+	none := s.First == 0 && s.Pages == [SampledPages / 8]byte{}
 	switch {
-	case s.State > SampleFailed, s.State != SamplePart && !none,
+	case s.State > SampleFree, !s.IsPart() && !none,
 		s.First%SampledPages != 0, s.First >= maxSampledFrame:
 		return s, fmt.Errorf("decode sample: state %d with pages from %#x on: %w",
 			s.State, s.First, ErrMalformed)
 	}
 	return s, nil
 }
+
+// IsPart says whether the message is a part of a sample.
+func (s *SampleReport) IsPart() bool { return s.State == SamplePart || s.State == SampleFree }

@@ -16,13 +16,14 @@ func testSample() SampleReport {
 		Digest: Digest{7}, Number: 1<<63 + 2, TookUS: 3, RunMaxUS: 4, Runs: 5,
 		First: 9 * SampledPages,
 	}
-	s.Hot[0], s.Hot[len(s.Hot)-1] = 1, 0x80
+	s.Pages[0], s.Pages[len(s.Pages)-1] = 1, 0x80
 	return s
 }
 
 func TestSamplesRoundTrip(t *testing.T) {
 	for _, s := range []SampleReport{
 		testSample(),
+		{Digest: Digest{7}, Number: 1, State: SampleFree, First: 4096, Pages: [512]byte{3: 9}},
 		{Digest: Digest{7}, Number: 1, State: SampleDone, TookUS: 9},
 		{Digest: Digest{7}, Number: 1, State: SampleFailed, Reason: "no good"},
 	} {
@@ -48,7 +49,7 @@ func TestSamplesAreRefused(t *testing.T) {
 	le := binary.LittleEndian
 	for name, breakIt := range map[string]func(p []byte) []byte{
 		"cut":                 func(p []byte) []byte { return p[:len(p)-1] },
-		"an unknown state":    func(p []byte) []byte { p[40] = 3; return p },
+		"an unknown state":    func(p []byte) []byte { p[40] = 4; return p },
 		"pages at the end":    func(p []byte) []byte { p[40] = 1; return p },
 		"pages of a failure":  func(p []byte) []byte { p[40] = 2; return p },
 		"an odd first page":   func(p []byte) []byte { p[56] = 1; return p },

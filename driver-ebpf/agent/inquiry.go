@@ -56,7 +56,7 @@ func censusAnswer(r protocol.CensusReport) answer {
 
 func sampleAnswer(r protocol.SampleReport) answer {
 	return answer{
-		last: r.State != protocol.SamplePart, of: protocol.MessageSampled,
+		last: !r.IsPart(), of: protocol.MessageSampled,
 		size: protocol.SampleReportSize, body: &r,
 	}
 }
@@ -177,10 +177,18 @@ func (a *Agent) sampleFor(e *protocol.ProgramEvent) question {
 	digest, number, interval := e.Digest, e.Number, e.Interval
 	begun := a.now()
 	run := func(ctx context.Context, pass func(answer) error) (answer, error) {
-		r, err := a.programs.Sample(ctx, interval, func(first uint64, hot []byte) error {
-			part := protocol.SampleReport{Digest: digest, Number: number, First: first}
-			copy(part.Hot[:], hot)
+		part := func(state protocol.SampleState, first uint64, pages []byte) error {
+			part := protocol.SampleReport{
+				Digest: digest, Number: number, State: state, First: first,
+			}
+			if copy(part.Pages[:], pages); part.Pages == [len(part.Pages)]byte{} {
+				return nil
+			}
 			return pass(sampleAnswer(part))
+		}
+		r, err := a.programs.Sample(ctx, interval, func(first uint64, hot, free []byte) error {
+			return errors.Join(
+				part(protocol.SamplePart, first, hot), part(protocol.SampleFree, first, free))
 		})
 		r.Digest, r.Number = digest, number
 		r.TookUS = saturate(uint64(a.now().Sub(begun).Microseconds()))

@@ -51,11 +51,11 @@ type Programs interface {
 	Count(ctx context.Context) (protocol.CensusReport, error)
 
 	// Sample finds the pages that the guest uses in the interval, with the sampler. It is called
-	// as Count is. It calls part with bits of pages that were used, the first of them for the
-	// page frame first, which is a multiple of [protocol.SampledPages], and ends with its error.
-	// What it returns says what that has cost.
+	// as Count is. It calls part with bits of pages that were used, and of those that are free, the
+	// first of them for the page frame first, which is a multiple of [protocol.SampledPages], and
+	// ends with its error. What it returns says what that has cost.
 	Sample(
-		ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+		ctx context.Context, interval time.Duration, part func(first uint64, hot, free []byte) error,
 	) (protocol.SampleReport, error)
 }
 

@@ -99,11 +99,11 @@ func (p *fakePrograms) Count(ctx context.Context) (protocol.CensusReport, error)
 
 // sampleFunc is as Sample of Programs.
 type sampleFunc func(
-	ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+	ctx context.Context, interval time.Duration, part func(first uint64, hot, free []byte) error,
 ) (protocol.SampleReport, error)
 
 func (p *fakePrograms) Sample(
-	ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+	ctx context.Context, interval time.Duration, part func(first uint64, hot, free []byte) error,
 ) (protocol.SampleReport, error) {
 	return p.samples(ctx, interval, part)
 }
@@ -238,7 +238,7 @@ func (h *host) answer(m sentMessage) {
 			h.t.Error(err)
 		}
 		h.samples = append(h.samples, r)
-		if r.State != protocol.SamplePart {
+		if !r.IsPart() {
 			h.happened("sampled")
 		}
 	}

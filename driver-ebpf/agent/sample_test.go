@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,13 +21,16 @@ func newSamplerHost(t *testing.T, windows int) (*host, *fakePrograms) {
 	h.sampler = true
 	p.kinds |= protocol.KindSampler.Mask()
 	p.samples = func(
-		_ context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+		_ context.Context, interval time.Duration, part func(first uint64, hot, free []byte) error,
 	) (protocol.SampleReport, error) {
 		time.Sleep(interval)
 		for i := range windows {
-			hot := make([]byte, protocol.SampledPages/8)
+			hot, free := make([]byte, protocol.SampledPages/8), make([]byte, protocol.SampledPages/8)
 			hot[i] = 1
-			if err := part(uint64(i)*protocol.SampledPages, hot); err != nil {
+			if i == 1 {
+				free[7] = 2
+			}
+			if err := part(uint64(i)*protocol.SampledPages, hot, free); err != nil {
 				return protocol.SampleReport{}, err
 			}
 		}
@@ -42,12 +46,14 @@ func (h *host) sample(number uint64) {
 	})
 }
 
-// sampled returns what came of each number: "part"s, and an end.
+// sampled returns what came of each number: "part"s, "free" parts, and an end.
 func sampled(h *host) map[uint64][]string {
 	all := make(map[uint64][]string)
 	for _, r := range h.samples {
 		what := "part"
 		switch r.State {
+		case protocol.SampleFree:
+			what = "free"
 		case protocol.SampleDone:
 			what = "done"
 		case protocol.SampleFailed:
@@ -63,16 +69,20 @@ func TestSampleComesInParts(t *testing.T) {
 	h, p := newSamplerHost(t, 5)
 	h.on["sampler active"] = func() { h.sample(3) }
 	h.play(p, testGuest)
-	want := map[uint64][]string{3: {"part", "part", "part", "part", "part", "done"}}
+	want := map[uint64][]string{3: {"part", "part", "free", "part", "part", "part", "done"}}
 	if diff := cmp.Diff(want, sampled(h)); diff != "" {
 		t.Fatal(diff)
 	}
-	for i, r := range h.samples[:5] {
-		if r.First != uint64(i)*protocol.SampledPages || r.Hot[i] != 1 || r.Digest != samplerDigest {
+	free := h.samples[2]
+	if free.First != protocol.SampledPages || free.Pages[7] != 2 || free.Digest != samplerDigest {
+		t.Errorf("free pages from %d on", free.First)
+	}
+	for i, r := range slices.Delete(slices.Clone(h.samples[:6]), 2, 3) {
+		if r.First != uint64(i)*protocol.SampledPages || r.Pages[i] != 1 || r.Digest != samplerDigest {
 			t.Errorf("part %d is of page %d", i, r.First)
 		}
 	}
-	if last := h.samples[5]; last.Runs != 5 || last.TookUS != 1e6 || last.Digest != samplerDigest {
+	if last := h.samples[6]; last.Runs != 5 || last.TookUS != 1e6 || last.Digest != samplerDigest {
 		t.Errorf("it ends with %+v", last)
 	}
 }
@@ -115,7 +125,7 @@ func TestSampleIsEnded(t *testing.T) {
 			h, p := newSamplerHost(t, 1)
 			watched := p.samples
 			p.samples = func(
-				ctx context.Context, interval time.Duration, part func(uint64, []byte) error,
+				ctx context.Context, interval time.Duration, part func(uint64, []byte, []byte) error,
 			) (protocol.SampleReport, error) {
 				select {
 				case <-ctx.Done():
@@ -139,14 +149,14 @@ func TestSampleOfAnEarlierSession(t *testing.T) {
 	var ended error
 	watched := p.samples
 	p.samples = func(
-		ctx context.Context, interval time.Duration, part func(uint64, []byte) error,
+		ctx context.Context, interval time.Duration, part func(uint64, []byte, []byte) error,
 	) (protocol.SampleReport, error) {
-		r, err := watched(ctx, interval, func(first uint64, hot []byte) error {
+		r, err := watched(ctx, interval, func(first uint64, hot, free []byte) error {
 			h.events <- protocol.Event{
 				Type: protocol.EventChanged, Flags: protocol.EventHelloWanted,
 			}
 			<-ctx.Done()
-			return part(first, hot)
+			return part(first, hot, free)
 		})
 		ended = err
 		return r, err

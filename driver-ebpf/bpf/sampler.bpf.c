@@ -8,7 +8,8 @@
  * 6.14 a page is only marked the first time that it is found to be used, and cache that
  * is read is marked by each kernel. So there are two looks, one after each aging. The
  * program only reads. It runs as the census does, over and over, without a lock, and
- * what it finds is a hint. Memory of the kernel itself counts as used.
+ * what it finds is a hint. Memory of the kernel itself counts as used. What is free is
+ * noted by itself: if it is not free any more later, somebody uses it.
  */
 #include "page.h"
 
@@ -73,6 +74,7 @@ struct sample {
 	u32 young; /* which of its generations are young; 0: not known yet */
 	u64 before[WINDOW / 64]; /* at the second look: noted at the first */
 	u64 noted[WINDOW / 64];
+	u64 unused[WINDOW / 64]; /* at the second look: free */
 };
 
 struct {
@@ -170,6 +172,13 @@ static __always_inline int is_nobodys(u32 word)
 	return IS_TYPE(word, offline) || IS_TYPE(word, hugetlb) || IS_TYPE(word, unaccepted);
 }
 
+/* Whether a page is free, as it seems, and in a processor's own cache of such pages. */
+static __always_inline int is_cached(const u8 *p)
+{
+	return !references(p) && !mapping_of(p) && !has_type(word_of(p)) &&
+	       !(flags_of(p) & (FLAG(reserved) | FLAG(slab) | FLAG(lru)));
+}
+
 /*
  * What is to be noted of a page, or of the compound page of which it is the head: at the
  * first look, whether it is marked, and at the second, whether it is hot.
@@ -211,6 +220,21 @@ static __always_inline void note(struct sample *s, u64 set)
 	s->next++;
 }
 
+/*
+ * Notes the block of n free pages that begins at s->next, and goes on. The block and the
+ * window are aligned to their sizes, so the one that is larger has the other in it.
+ */
+static __always_inline void note_free(struct sample *s, u64 n)
+{
+	u64 at = s->next & (WINDOW - 1);
+	u64 word = n < 64 ? ((1ULL << (n & 63)) - 1) << (at & 63) : ~0ULL;
+
+	if (s->look != FIRST)
+		for (u32 i = 0; i < WINDOW / 64 && i * 64 < n; i++)
+			s->unused[(at / 64 + i) & (WINDOW / 64 - 1)] |= word;
+	s->next += n;
+}
+
 /* Remembers the compound page that begins at s->next. */
 static __always_inline void meet(struct sample *s, const u8 *head)
 {
@@ -236,12 +260,18 @@ static long look_at_page(u32 i, struct sample **at)
 		note(s, s->next < s->compound_end && s->compound_set);
 	} else if (is_free(word_of(p))) {
 		u64 n = free_pages(p, s->next, s->end);
-		s->next += n ? n : 1;
+		if (n)
+			note_free(s, n);
+		else
+			s->next++;
 	} else if (flags_of(p) & FLAG(head)) {
 		meet(s, p);
 		note(s, s->compound_set);
 	} else {
-		note(s, judge(s, p, was_noted(s)));
+		if (is_cached(p))
+			note_free(s, 1);
+		else
+			note(s, judge(s, p, was_noted(s)));
 	}
 	return 0;
 }

@@ -32,7 +32,7 @@ type (
 	}
 	sampler interface {
 		Sample(
-			ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+			ctx context.Context, interval time.Duration, part func(first uint64, hot, free []byte) error,
 		) (pagerun.Work, error)
 	}
 )
@@ -146,7 +146,7 @@ func (p *Programs) Count(ctx context.Context) (protocol.CensusReport, error) {
 
 // Sample implements [agent.Programs].
 func (p *Programs) Sample(
-	ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+	ctx context.Context, interval time.Duration, part func(first uint64, hot, free []byte) error,
 ) (protocol.SampleReport, error) {
 	in := p.inUse(protocol.KindSampler)
 	s, ok := in.Closer.(sampler)

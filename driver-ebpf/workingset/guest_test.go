@@ -102,7 +102,7 @@ func TestOtherBitsAreNoGeneration(t *testing.T) {
 	right := constants["generation_shift"]
 	for _, shift := range []uint64{right - 1, right + 1, right + 2} {
 		constants["generation_shift"] = shift
-		_, err := mustSampler(t, constants).Sample(t.Context(), 0, func(uint64, []byte) error {
+		_, err := mustSampler(t, constants).Sample(t.Context(), 0, func(_ uint64, _, _ []byte) error {
 			return nil
 		})
 		if !errors.Is(err, errBits) {
@@ -173,10 +173,38 @@ func TestUsedPagesAreHot(t *testing.T) {
 	}
 }
 
+// Memory that is given back to the kernel is free in the next sample, and what is in use is not.
+func TestFreePagesAreFound(t *testing.T) {
+	mustSwitchOn(t)
+	s := mustSampler(t, pageruntest.MustConstants(t))
+	mem := mustAllocate(t, unix.MADV_NOHUGEPAGE)
+	free := func() map[uint64][window / 8]byte {
+		all := make(notes)
+		_, err := s.Sample(t.Context(), 0, func(at uint64, _, free []byte) error {
+			return all.keep(at, free, nil)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	pages := memory / os.Getpagesize()
+	frames := mustFrames(t, addressOf(mem), len(mem))
+	before := countIn(frames, free())
+	if err := unix.Madvise(mem, unix.MADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	after := countIn(frames, free())
+	t.Logf("of %d pages %d are free, and then %d", len(frames), before, after)
+	if len(frames) != pages || before != 0 || after < pages*9/10 {
+		t.Errorf("of %d pages %d are free, and then %d", len(frames), before, after)
+	}
+}
+
 // The agent's own program is hot, although it sleeps while it waits.
 func TestOwnProgramIsHot(t *testing.T) {
 	mustSwitchOn(t)
-	s := mustSampler(t, mustConstants(t))
+	s := mustSampler(t, pageruntest.MustConstants(t))
 	hot := make(map[uint64][window / 8]byte)
 	if _, err := s.Sample(t.Context(), time.Second, notes(hot).keep); err != nil {
 		t.Fatal(err)
@@ -216,6 +244,13 @@ func mustCount(
 	t *testing.T, addr int64, length int, hot map[uint64][window / 8]byte,
 ) (n, there int) {
 	t.Helper()
+	frames := mustFrames(t, addr, length)
+	return countIn(frames, hot), len(frames)
+}
+
+// mustFrames returns the page frames of some memory, as far as it is there.
+func mustFrames(t *testing.T, addr int64, length int) (frames []uint64) {
+	t.Helper()
 	f, err := os.Open("/proc/self/pagemap")
 	if err != nil {
 		t.Fatal(err)
@@ -227,15 +262,19 @@ func mustCount(
 		t.Fatal(err)
 	}
 	for ; len(entries) > 0; entries = entries[8:] {
-		entry := binary.NativeEndian.Uint64(entries)
-		if entry&present == 0 {
-			continue
+		if entry := binary.NativeEndian.Uint64(entries); entry&present != 0 {
+			frames = append(frames, entry&(1<<55-1))
 		}
-		there++
-		frame := entry & (1<<55 - 1)
-		window := hot[frame&^(window-1)]
+	}
+	return frames
+}
+
+// countIn counts the frames whose bits are set.
+func countIn(frames []uint64, all map[uint64][window / 8]byte) (n int) {
+	for _, frame := range frames {
+		window := all[frame&^(window-1)]
 		at := frame % (uint64(len(window)) * 8)
 		n += int(window[at/8] >> (at % 8) & 1)
 	}
-	return n, there
+	return n
 }

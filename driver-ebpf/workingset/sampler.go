@@ -24,7 +24,8 @@ const (
 	atRight  = 40                  // out: and those whose does
 	atBefore = 80                  // in: what was noted at the first look, at the second
 	atNoted  = atBefore + window/8 // out: a bit for each page of the window
-	mapSize  = atNoted + window/8
+	atUnused = atNoted + window/8  // out: a bit for each that is free, at the second look
+	mapSize  = atUnused + window/8
 )
 
 // The looks. At the first, the program notes what it has to know of a page at the second. At the
@@ -79,11 +80,12 @@ func (s *Sampler) tryOnce(ctx context.Context, all pagerun.Span) error {
 	return s.Step(ctx, &w, new(pagerun.Work))
 }
 
-// Sample finds which pages were used in an interval from now on. It calls part with the pages of
-// each window in which there are some, by the first page frame of the window; the bits are valid
-// until it returns. It ends when ctx does, with its cause, and with an error of part.
+// Sample finds which pages were used in an interval from now on, and which are free at its end. It
+// calls part with the pages of each window in which there are some, by the first page frame of the
+// window; the bits are valid until it returns. It ends when ctx does, with its cause, and with an
+// error of part.
 func (s *Sampler) Sample(
-	ctx context.Context, interval time.Duration, part func(first uint64, hot []byte) error,
+	ctx context.Context, interval time.Duration, part func(first uint64, hot, free []byte) error,
 ) (work pagerun.Work, err error) {
 	err = s.Exclusive(ctx, func() error {
 		spans, err := s.Spans()
@@ -121,7 +123,7 @@ func (s *Sampler) Sample(
 type notes map[uint64][window / 8]byte
 
 // keep adds bits to those of a window, which may be of two spans.
-func (n notes) keep(at uint64, bits []byte) error {
+func (n notes) keep(at uint64, bits, _ []byte) error {
 	all := n[at]
 	for i, b := range bits {
 		all[i] |= b
@@ -134,11 +136,11 @@ func (n notes) keep(at uint64, bits []byte) error {
 // then.
 func (s *Sampler) look(
 	ctx context.Context, look uint64, spans []pagerun.Span, noted notes, work *pagerun.Work,
-	part func(first uint64, bits []byte) error,
+	part func(first uint64, bits, free []byte) error,
 ) error {
 	s.Clear()
 	s.Put(atLook, look)
-	bits := s.Memory(atNoted, mapSize)
+	bits, free := s.Memory(atNoted, atUnused), s.Memory(atUnused, mapSize)
 	for _, rest := range spans {
 		for rest.Start < rest.End {
 			w := rest.Until(window)
@@ -146,15 +148,16 @@ func (s *Sampler) look(
 			before := noted[at]
 			copy(s.Memory(atBefore, atNoted), before[:])
 			clear(bits)
+			clear(free)
 			for w.Start < w.End {
 				if err := s.Step(ctx, &w, work); err != nil {
 					return err
 				}
 			}
-			if rest.Start = w.Start; !anySet(bits) {
+			if rest.Start = w.Start; !anySet(bits) && !anySet(free) {
 				continue
 			}
-			if err := part(at, bits); err != nil {
+			if err := part(at, bits, free); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ package workingset
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -51,7 +52,7 @@ func newFake(used ...uint64) (*Sampler, *pageruntest.Program, *[]time.Time) {
 
 // pagesOf returns the page frames that a sampler finds.
 func pagesOf(ctx context.Context, s *Sampler) (found []uint64, work pagerun.Work, err error) {
-	work, err = s.Sample(ctx, time.Second, func(from uint64, hot []byte) error {
+	work, err = s.Sample(ctx, time.Second, func(from uint64, hot, free []byte) error {
 		if from%window != 0 || len(hot) != window/8 {
 			return errFake
 		}
@@ -63,6 +64,27 @@ func pagesOf(ctx context.Context, s *Sampler) (found []uint64, work pagerun.Work
 		return nil
 	})
 	return found, work, err
+}
+
+// What is free is passed on with what was used, and by itself.
+func TestFreePagesArePassedOn(t *testing.T) {
+	s, p, _ := newFake(5)
+	use := p.Visit
+	p.Visit = func(from, n uint64) {
+		use(from, n)
+		if at := uint64(window + 9); from <= at && at < from+n {
+			s.Memory(atUnused, mapSize)[9/8] |= 1 << (9 % 8)
+		}
+	}
+	found := make(map[uint64][2]bool)
+	_, err := s.Sample(t.Context(), 0, func(from uint64, hot, free []byte) error {
+		found[from] = [2]bool{anySet(hot), anySet(free)}
+		return nil
+	})
+	want := map[uint64][2]bool{0: {true, false}, window: {false, true}}
+	if err != nil || !maps.Equal(found, want) {
+		t.Errorf("windows from %v, %v, want %v", found, err, want)
+	}
 }
 
 // Only windows with pages that were used are passed on, and nothing of an earlier sample.
@@ -116,7 +138,7 @@ func TestSampleThatFails(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		s, p, _ := newFake(1, window)
-		_, err := s.Sample(t.Context(), 0, func(uint64, []byte) error { return errFake })
+		_, err := s.Sample(t.Context(), 0, func(uint64, []byte, []byte) error { return errFake })
 		if !errors.Is(err, errFake) || p.Runs != 7 {
 			t.Errorf("who takes the parts fails: %v after %d runs", err, p.Runs)
 		}

@@ -110,6 +110,7 @@ func fpMalformedAnswers(s *session) {
 	census.Counts[1][protocol.CensusPages] = 1 << 40 // as many as can be
 	failed := protocol.CensusReport{Failed: true}
 	part := protocol.SampleReport{First: protocol.SampledPages}
+	free := protocol.SampleReport{State: protocol.SampleFree, First: protocol.SampledPages}
 	end := protocol.SampleReport{State: protocol.SampleDone}
 	noSample := protocol.SampleReport{State: protocol.SampleFailed}
 	const atState, atZero, atFirst, atCounts, atHot = 40, 56, 56, 64, 64 // of the body
@@ -125,9 +126,10 @@ func fpMalformedAnswers(s *session) {
 		{"a CENSUS that has failed, and has pages", counted, &failed, atCounts, 1},
 		{"a CENSUS with more mapped pages than pages", counted, &census, atCounts + 8 + 7, 1},
 		{"a CENSUS of more pages than can be", counted, &census, atCounts, 1},
-		{"a SAMPLED with the state 3", sampled, &end, atState, 3},
+		{"a SAMPLED with the state 4", sampled, &end, atState, 4},
 		{"a SAMPLED with a state of two bytes", sampled, &part, atState + 1, 1},
 		{"a part of a sample that begins within a window", sampled, &part, atFirst, 1},
+		{"a part with free pages that begins within a window", sampled, &free, atFirst, 1},
 		{"a part of a sample of pages that cannot be", sampled, &part, atFirst + 5, 1},
 		{"an end of a sample with a page frame", sampled, &part, atState, byte(end.State)},
 		{"an end of a sample with hot pages", sampled, &end, atHot + 511, 1},

@@ -20,7 +20,7 @@ func fpSample() []check {
 			run: fpInquires(sampleInquiry(), censusInquiry())},
 		{id: "FBPP-SMP-3", source: source,
 			text: "A SAMPLED that does not answer the open SAMPLE has no effect," +
-				" nor has a part of a sample that fails.",
+				" nor has a part of a sample that fails. Free pages are not used ones.",
 			run: fpSampled},
 	}
 }
@@ -48,12 +48,14 @@ func askForSample(ctx context.Context, c *control.Client) (pages uint64, err err
 // firstHot is a page frame of the machine's memory.
 const firstHot = 1 << 20 >> freeset.FrameShift
 
-// samplePart sends a part with so many hot pages.
+// samplePart sends a part with so many hot pages, and one with others that are free.
 func samplePart(m *inquiryMachine, d protocol.Digest, number, hot uint64) {
 	r := protocol.SampleReport{Digest: d, Number: number}
 	for page := range hot {
-		r.Hot[(firstHot+page)/8] |= 1 << ((firstHot + page) % 8)
+		r.Pages[(firstHot+page)/8] |= 1 << ((firstHot + page) % 8)
 	}
+	m.sampled(r)
+	r.State, r.Pages = protocol.SampleFree, [len(r.Pages)]byte{0: 0xff}
 	m.sampled(r)
 }
 

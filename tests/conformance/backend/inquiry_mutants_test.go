@@ -35,6 +35,7 @@ type inquiryMutant struct {
 	uncounted bool // it takes one with any number
 	restless  bool // it takes an answer after the answer
 	gullible  bool // to it, a sample that failed is one
+	hopeful   bool // free pages count as used
 	hoarding  bool // it counts the parts of a sample that failed in the next
 	stitches  bool // it counts those of a sample of another session
 
@@ -126,12 +127,15 @@ func (m *inquiryMutant) ends(kind protocol.ProgramKind, a *asked, o outcome) {
 }
 
 func (m *inquiryMutant) sampled(a *asked, r *protocol.SampleReport) {
-	for i, b := range r.Hot {
+	if r.State == protocol.SampleFree && !m.hopeful {
+		return
+	}
+	for i, b := range r.Pages {
 		for ; b != 0; b &= b - 1 {
 			a.hot[r.First+uint64(8*i+bits.TrailingZeros8(b))] = true
 		}
 	}
-	if r.State == protocol.SamplePart {
+	if r.IsPart() {
 		return
 	}
 	o := outcome{failed: r.State == protocol.SampleFailed && !m.gullible}
@@ -230,20 +234,23 @@ func TestDefectsInInquiriesAreFound(t *testing.T) {
 		mutant func(*inquiryMutant)
 		rules  []string // that fail
 	}{
-		"":                               {func(*inquiryMutant) {}, nil},
-		"a driver without one is asked":  {func(m *inquiryMutant) { m.eager = true }, when},
-		"another program is named":       {func(m *inquiryMutant) { m.confused = true }, all},
-		"it asks twice at once":          {func(m *inquiryMutant) { m.doubled = true }, when},
-		"it asks for both at once":       {func(m *inquiryMutant) { m.crossed = true }, when},
-		"it asks again after a part":     {func(m *inquiryMutant) { m.hasty = true }, when[1:]},
-		"it asks what was withdrawn":     {func(m *inquiryMutant) { m.clinging = true }, when},
-		"it asks what a session had":     {func(m *inquiryMutant) { m.elephant = true }, when},
-		"it hears another session":       {func(m *inquiryMutant) { m.timeless = true }, all},
-		"it takes the last buffer":       {func(m *inquiryMutant) { m.greedy = true }, when},
-		"any program may answer":         {func(m *inquiryMutant) { m.nameless = true }, what},
-		"any number will do":             {func(m *inquiryMutant) { m.uncounted = true }, what},
-		"a second answer counts":         {func(m *inquiryMutant) { m.restless = true }, what[1:]},
-		"a failure is a sample":          {func(m *inquiryMutant) { m.gullible = true }, what[1:]},
+		"":                              {func(*inquiryMutant) {}, nil},
+		"a driver without one is asked": {func(m *inquiryMutant) { m.eager = true }, when},
+		"another program is named":      {func(m *inquiryMutant) { m.confused = true }, all},
+		"it asks twice at once":         {func(m *inquiryMutant) { m.doubled = true }, when},
+		"it asks for both at once":      {func(m *inquiryMutant) { m.crossed = true }, when},
+		"it asks again after a part":    {func(m *inquiryMutant) { m.hasty = true }, when[1:]},
+		"it asks what was withdrawn":    {func(m *inquiryMutant) { m.clinging = true }, when},
+		"it asks what a session had":    {func(m *inquiryMutant) { m.elephant = true }, when},
+		"it hears another session":      {func(m *inquiryMutant) { m.timeless = true }, all},
+		"it takes the last buffer":      {func(m *inquiryMutant) { m.greedy = true }, when},
+		"any program may answer":        {func(m *inquiryMutant) { m.nameless = true }, what},
+		"any number will do":            {func(m *inquiryMutant) { m.uncounted = true }, what},
+		"a second answer counts":        {func(m *inquiryMutant) { m.restless = true }, what[1:]},
+		"a failure is a sample":         {func(m *inquiryMutant) { m.gullible = true }, what[1:]},
+		"free pages are hot": {
+			func(m *inquiryMutant) { m.hopeful = true }, slices.Concat(when, what[1:]),
+		},
 		"parts of a failure count":       {func(m *inquiryMutant) { m.hoarding = true }, what[1:]},
 		"parts of another session count": {func(m *inquiryMutant) { m.stitches = true }, what[1:]},
 	} {

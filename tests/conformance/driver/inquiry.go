@@ -32,7 +32,7 @@ func (j *judge) sampled(h protocol.Header, body []byte) error {
 	if err == nil {
 		j.note("driver: sample %d of %.8v, state %d, %q", r.Number, r.Digest, r.State, r.Reason)
 	}
-	return j.answers(h, r.Digest, r.Number, r.State != protocol.SamplePart, err)
+	return j.answers(h, r.Digest, r.Number, !r.IsPart(), err)
 }
 
 // answers judges a CENSUS or a SAMPLED. One that is malformed breaks only the rule about that: it

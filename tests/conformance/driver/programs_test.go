@@ -130,8 +130,10 @@ func (s *script) sample(e protocol.ProgramEvent) {
 	end := protocol.SampleReport{
 		Digest: e.Digest, Number: e.Number, State: protocol.SampleFailed, Reason: "a test",
 	}
-	part.Hot[5] = 0x81
-	answer := []protocol.SampleReport{part, part, end}
+	part.Pages[5] = 0x81
+	free := part
+	free.State = protocol.SampleFree
+	answer := []protocol.SampleReport{part, free, end}
 	switch s.fault {
 	case "does not answer a sample":
 		answer = nil
@@ -155,9 +157,9 @@ func (s *script) sample(e protocol.ProgramEvent) {
 	case "begins a part within a window":
 		answer[1].First++
 	case "ends a sample with pages":
-		answer[2].Hot[0] = 1
+		answer[2].Pages[0] = 1
 	case "ends a sample with an unknown state":
-		answer[2].State = 3
+		answer[2].State = 4
 	}
 	for _, r := range answer {
 		s.tell(protocol.MessageSampled, protocol.SampleReportSize, r.Encode)
