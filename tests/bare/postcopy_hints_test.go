@@ -213,7 +213,7 @@ func (s *skipping) requireUnasked(do func()) {
 	before := s.requests()
 	do()
 	if n := s.requests() - before; n != 0 {
-		s.t.Errorf("%d requests for pages that were skipped", n)
+		s.t.Errorf("%d requests where nothing had to be asked for", n)
 	}
 }
 
