@@ -4,7 +4,10 @@ package device
 
 import (
 	"context"
+	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/freeset"
@@ -66,8 +69,8 @@ func TestSampleNeedsNobodyElse(t *testing.T) {
 	}
 }
 
-// What was free in a sample and is used now is hot. Where most of it seems to be used, as when it
-// is not known what is free, the sample counts for what it has seen alone.
+// What was free in a sample and is used now is hot. Where there is too much of that, or it is not
+// known what is free, the sample counts for what it has seen alone.
 func TestWhatIsNewIsHot(t *testing.T) {
 	memory := []freeset.Range{{GPA: 0, Length: 1 << 30}}
 	set := func(blocks ...freeset.Block) *freeset.Set {
@@ -77,23 +80,43 @@ func TestWhatIsNewIsHot(t *testing.T) {
 		}
 		return s
 	}
-	used := freeset.Block{First: 8, Count: 4}
-	x := &driver.Sample{Hot: set(used), Free: set(freeset.Block{First: 100, Count: 50})}
+	used, unused := freeset.Block{First: 8, Count: 40}, freeset.Block{First: 100, Count: 150}
+	x := &driver.Sample{Hot: set(used), Free: set(unused)}
 	for name, c := range map[string]struct {
-		free *freeset.Set
-		want uint64
+		free, cold *freeset.Set
+		truncated  bool
+		want       []freeset.Range
 	}{
-		"nothing new":   {set(freeset.Block{First: 100, Count: 50}), 4},
-		"ten new pages": {set(freeset.Block{First: 100, Count: 40}), 14},
-		"hot and freed": {set(used, freeset.Block{First: 100, Count: 40}), 10},
-		"nothing known": {set(), 4},
+		"nothing new": {free: set(unused), want: ranged(used)},
+		"ten new pages": {free: set(freeset.Block{First: 110, Count: 140}),
+			want: ranged(used, freeset.Block{First: 100, Count: 10})},
+		"ten new pages, half of them cold": {free: set(freeset.Block{First: 110, Count: 140}),
+			cold: set(freeset.Block{First: 95, Count: 10}),
+			want: ranged(used, freeset.Block{First: 105, Count: 5})},
+		"a third is missing": {free: set(freeset.Block{First: 150, Count: 100}), want: ranged(used)},
+		"truncated": {free: set(freeset.Block{First: 110, Count: 140}), truncated: true,
+			want: ranged(used)},
+		"nothing known": {free: set(), want: ranged(used)},
 	} {
-		hot := set(freeset.Block{First: 1000, Count: 9}) // of an order before
-		if useSample(hot, x, c.free); hot.Frames() != c.want {
-			t.Errorf("%s: %d hot pages, want %d", name, hot.Frames(), c.want)
+		f := &source.Findings{Free: c.free, Truncated: c.truncated, Order: &source.Order{
+			Hot: set(freeset.Block{First: 1000, Count: 9}), Cold: c.cold, // of an order before
+		}}
+		useSample(f, x)
+		got := slices.Collect(f.Order.Hot.Ranges(1))
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s:\n%s", name, diff)
 		}
 	}
-	if x.Hot.Frames() != 4 || x.Free.Frames() != 50 {
+	if x.Hot.Frames() != 40 || x.Free.Frames() != 150 {
 		t.Error("the sample has changed")
 	}
+}
+
+func ranged(blocks ...freeset.Block) (ranges []freeset.Range) {
+	for _, b := range blocks {
+		ranges = append(ranges, freeset.Range{
+			GPA: b.First << freeset.FrameShift, Length: b.Count << freeset.FrameShift,
+		})
+	}
+	return ranges
 }

@@ -106,7 +106,7 @@ func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside
 		if f.Order == nil { // nobody has looked, or has found it
 			f.Order = &source.Order{Hot: o.empty().Hot}
 		}
-		useSample(f.Order.Hot, o.sample, f.Free)
+		useSample(f, o.sample)
 		f.Order.From = orderBySample
 	}
 	if ctx.Err() != nil {
@@ -116,15 +116,20 @@ func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside
 	f.Phases = append(f.Phases, source.Phase{Name: source.PhaseOrder, Time: time.Since(begun)})
 }
 
-// useSample makes hot what a sample says. What was free then, and is not now, is new, so somebody
-// uses it. If that is most of what was free, it is not known what is free now.
-func useSample(hot *freeset.Set, x *driver.Sample, free *freeset.Set) {
-	hot.Copy(x.Hot)
-	hot.Unite(x.Free)
-	hot.Subtract(free)
-	if hot.Frames() > x.Hot.Frames()+x.Free.Frames()/2 {
-		hot.Copy(x.Hot)
+// useSample makes hot what a sample says. What was free then, and is not now, is new, for the most
+// part, so somebody uses it. If there is more of it than the guest works with, it is free, and the
+// source did not prove that.
+func useSample(f *source.Findings, x *driver.Sample) {
+	hot := f.Order.Hot
+	hot.Copy(x.Free)
+	hot.Subtract(f.Free)
+	if f.Order.Cold != nil {
+		hot.Subtract(f.Order.Cold)
 	}
+	if f.Truncated || hot.Frames() > x.Hot.Frames() {
+		hot.Reset()
+	}
+	hot.Unite(x.Hot)
 }
 
 // grace returns how long an order may be waited for.
@@ -141,9 +146,7 @@ func settle(f *source.Findings) {
 	if o == nil {
 		return
 	}
-	if o.From != orderBySample { // which has none
-		o.Hot.CloseHoles(hole)
-	}
+	o.Hot.CloseHoles(hole)
 	o.Hot.Subtract(f.Free)
 	if o.Cold != nil {
 		o.Cold.Subtract(f.Free)

@@ -66,10 +66,10 @@ func (d *Device) SampleWorkingSet(
 		return nil, ErrNoMemory
 	}
 	x, err := d.driver.Sample(ctx, interval, memory)
+	debug.FreeOSMemory() // of the sample before, or of this: its sets are as large as the free set
 	if err != nil {
 		return nil, err
 	}
-	debug.FreeOSMemory() // of the sample before: it is as large as the free set
 	d.watchers.wake()
 	return workingSet(x), nil
 }

@@ -187,8 +187,10 @@ func (a *Agent) sampleFor(e *protocol.ProgramEvent) question {
 			return pass(sampleAnswer(part))
 		}
 		r, err := a.programs.Sample(ctx, interval, func(first uint64, hot, free []byte) error {
-			return errors.Join(
-				part(protocol.SamplePart, first, hot), part(protocol.SampleFree, first, free))
+			if err := part(protocol.SamplePart, first, hot); err != nil {
+				return err
+			}
+			return part(protocol.SampleFree, first, free)
 		})
 		r.Digest, r.Number = digest, number
 		r.TookUS = saturate(uint64(a.now().Sub(begun).Microseconds()))

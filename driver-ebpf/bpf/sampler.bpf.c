@@ -172,7 +172,11 @@ static __always_inline int is_nobodys(u32 word)
 	return IS_TYPE(word, offline) || IS_TYPE(word, hugetlb) || IS_TYPE(word, unaccepted);
 }
 
-/* Whether a page is free, as it seems, and in a processor's own cache of such pages. */
+/*
+ * Whether a page is free, as it seems, and in a processor's own cache of such pages. So
+ * looks what is behind the first page of a large piece of memory that the kernel has made
+ * no compound page of. That is hot then, and is not elsewhere.
+ */
 static __always_inline int is_cached(const u8 *p)
 {
 	return !references(p) && !mapping_of(p) && !has_type(word_of(p)) &&
@@ -221,8 +225,8 @@ static __always_inline void note(struct sample *s, u64 set)
 }
 
 /*
- * Notes the block of n free pages that begins at s->next, and goes on. The block and the
- * window are aligned to their sizes, so the one that is larger has the other in it.
+ * Notes the block of n free pages that begins at s->next, and goes on. It is aligned to its
+ * size, and lies in the window.
  */
 static __always_inline void note_free(struct sample *s, u64 n)
 {
