@@ -32,15 +32,15 @@ import (
 const memoryLimit = 64 << 20
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == program.ChildArg {
-		loadProgram()
+	if len(os.Args) > 1 && os.Args[1] == program.ChildArg {
+		loadProgram(os.Args[2:])
 	}
 	cli.Main("fbpp-agent", run)
 }
 
 // loadProgram is this program as the child that loads a program of the host.
-func loadProgram() {
-	if err := program.Child(); err != nil {
+func loadProgram(args []string) {
+	if err := program.Child(args); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -3,80 +3,126 @@
 package program
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
-	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/driver-ebpf/kernelsig"
 )
 
-// ChildArg as the first argument makes the agent's program a loader's child.
-const ChildArg = "load-program"
-
-// Descriptors of a child. Its standard input has the request.
+// ChildArg as the first argument makes the agent's program a loader's child. With another one it
+// prepares before it is told what to load: it reads the kernel's types, or rehearses a load, too.
 const (
-	childSocket = 3
-	childMaps   = 4 // and on: the maps, as the request names them
+	ChildArg   = "load-program"
+	prepareArg = "prepare"
+	readyArg   = "ready"
 )
 
-// childLife is when a child ends itself, should the agent be gone. childCPU bounds its
-// processor time in seconds, childData its memory in bytes.
+// childSocket is a child's descriptor for maps and for the answer. Its standard input has the
+// request.
+const childSocket = 3
+
+// childLife is when a child ends itself after it has its request, should the agent be gone. Before,
+// it ends with its standard input. childData bounds its memory in bytes.
 const (
 	childLife = 2 * time.Minute
-	childCPU  = 30
 	childData = 512 << 20
 )
 
-// maxAnswer bounds what a child says, in bytes.
-const maxAnswer = 32 << 10
+// maxMaps is how many maps come with a request.
+const maxMaps = 16
 
-// request is what a child is to load.
-type request struct {
-	Kind        protocol.ProgramKind
-	Limits      Limits
-	KernelCheck KernelCheck
-	Constants   map[string]uint64 // values of variables, as far as the object has them
-	Maps        []string          // that the agent made; their descriptors follow childMaps
-	Object      []byte
-}
+// taken is what a child says when it has its request, before it looks at the object.
+const taken = "taken"
 
-// answer is what became of it. A descriptor of the program comes with an empty Error.
-type answer struct {
-	Error string
-	Log   string // of the verifier
-	Times times
-}
-
-// Child loads one program, for the agent that started this process, and hands it back.
-func Child() error {
-	time.AfterFunc(childLife, func() { os.Exit(1) })
-	if err := confine(); err != nil {
+// Child loads one program, for the agent that started this process with these arguments after
+// [ChildArg], and hands it back.
+func Child(args []string) error {
+	how := ""
+	if len(args) > 0 {
+		how = args[0]
+	}
+	if err := confine(how != ""); err != nil {
 		return err
 	}
-	var r request
-	if err := json.NewDecoder(os.Stdin).Decode(&r); err != nil {
-		return fmt.Errorf("read what to load: %w", err)
+	conn, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	k := newKernelTypes()
+	switch how {
+	case prepareArg:
+		go func() { _, _ = k.get() }() // the load waits for it, and says what is wrong
+	case readyArg:
+		if err := k.rehearse(conn); err != nil {
+			return err
+		}
+	}
+	return k.serve(conn, func() error {
+		time.AfterFunc(childLife, func() { os.Exit(1) })
+		return limitLoad()
+	})
+}
+
+// serve answers one request. It calls begin when it has that.
+func (k *kernelTypes) serve(conn *net.UnixConn, begin func() error) error {
+	r, maps, err := receive(conn)
+	if err != nil {
+		return err
+	}
+	if err := begin(); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte(taken)); err != nil {
+		return fmt.Errorf("confirm what to load: %w", err)
 	}
 	var took times
-	prog, err := r.load(&took)
+	prog, err := r.load(maps, k, &took)
 	if err != nil {
-		return respond(err, took, nil)
+		return respond(conn, err, took, nil)
 	}
 	defer prog.Close()
-	return respond(nil, took, prog)
+	return respond(conn, nil, took, prog)
+}
+
+func openSocket() (*net.UnixConn, error) {
+	file := os.NewFile(childSocket, "socket")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("open the socket: %w", err)
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("the descriptor is no unix socket"), conn.Close())
+	}
+	return unixConn, nil
+}
+
+// receive waits for the request, and for its maps. These are few, and the process ends with them.
+func receive(conn *net.UnixConn) (r request, maps []int, err error) {
+	if r, err = readRequest(os.Stdin); err != nil {
+		return r, nil, err
+	}
+	oob := make([]byte, unix.CmsgSpace(4*maxMaps))
+	_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 1), oob)
+	if err != nil {
+		return r, nil, fmt.Errorf("take over maps: %w", err)
+	}
+	if maps = descriptors(oob[:n]); len(maps) != len(r.Maps) {
+		return r, nil, fmt.Errorf("take over maps: %d of %d came", len(maps), len(r.Maps))
+	}
+	return r, maps, nil
 }
 
 // load parses, checks and loads the object.
-func (r *request) load(took *times) (*ebpf.Program, error) {
+func (r *request) load(maps []int, k *kernelTypes, took *times) (*ebpf.Program, error) {
 	begun := time.Now()
 	file, signature, err := kernelsig.Split(r.Object)
 	if err != nil {
@@ -93,7 +139,7 @@ func (r *request) load(took *times) (*ebpf.Program, error) {
 	took.Parse = time.Since(begun)
 	shared := make(map[string]*ebpf.Map)
 	for i, name := range r.Maps {
-		m, err := ebpf.NewMapFromFD(childMaps + i)
+		m, err := ebpf.NewMapFromFD(maps[i])
 		if err != nil {
 			return nil, fmt.Errorf("take over map %s: %w", name, err)
 		}
@@ -109,24 +155,25 @@ func (r *request) load(took *times) (*ebpf.Program, error) {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	begun = time.Now()
-	kernel := systemTime()
-	defer func() { took.Load, took.Kernel = time.Since(begun), systemTime()-kernel }()
 	opts, name := ebpf.CollectionOptions{MapReplacements: shared}, contracts[r.Kind].program
 	if checked { // the kernel relocates it, too
+		defer took.load(time.Now())
 		return r.KernelCheck.loadChecked(file, signature, spec, name, opts)
 	}
+	begun = time.Now()
 	// By itself the library reads the types of each module, too. No kind needs them.
-	if opts.Programs.KernelTypes, err = btf.LoadKernelSpec(); err != nil {
-		return nil, fmt.Errorf("load kernel types: %w", err)
+	if opts.Programs.KernelTypes, err = k.get(); err != nil {
+		return nil, err
 	}
-	took.Types, begun, kernel = time.Since(begun), time.Now(), systemTime()
-	c, err := ebpf.NewCollectionWithOptions(spec, opts)
-	if err != nil {
-		return nil, fmt.Errorf("load the program: %w", err)
+	took.Types = time.Since(begun)
+	defer took.load(time.Now())
+	if r.Rehearsal {
+		err := shorten(spec, r.Kind, opts.Programs.KernelTypes)
+		if err != nil {
+			return nil, err
+		}
 	}
-	defer c.Close() // the program keeps its maps
-	return c.DetachProgram(name), nil
+	return loadOne(spec, name, opts, took)
 }
 
 // setConstant sets a variable of 4 or 8 bytes. An object need not have it.
@@ -140,90 +187,4 @@ func setConstant(v *ebpf.VariableSpec, value uint64) error {
 		return v.Set(value)
 	}
 	return fmt.Errorf("%d bytes do not hold %#x: %w", v.Size(), value, ErrLimit)
-}
-
-// respond hands the agent the program, or why there is none.
-func respond(why error, took times, prog *ebpf.Program) error {
-	file := os.NewFile(childSocket, "socket")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		return fmt.Errorf("open the socket: %w", err)
-	}
-	defer conn.Close()
-	a := answer{Times: took}
-	var rights []byte
-	if why != nil {
-		a.Error, a.Log = explain(why)
-	} else {
-		rights = unix.UnixRights(prog.FD())
-	}
-	text, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
-	}
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return errors.New("the descriptor is no unix socket")
-	}
-	if _, _, err := unixConn.WriteMsgUnix(text, rights, nil); err != nil {
-		return fmt.Errorf("answer: %w", err)
-	}
-	return nil
-}
-
-// readAnswer reads the answer of a child from its socket, and the program that came with it,
-// which has to be of that type.
-func readAnswer(
-	conn *net.UnixConn, of ebpf.ProgramType,
-) (a answer, prog *ebpf.Program, err error) {
-	text, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4*4))
-	n, oobn, flags, _, err := conn.ReadMsgUnix(text, oob)
-	if err != nil {
-		return a, nil, fmt.Errorf("read the answer: %w", err)
-	}
-	fds := descriptors(oob[:oobn])
-	if len(fds) == 1 {
-		prog, err = ebpf.NewProgramFromFD(fds[0]) // closes it after an error
-	} else {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}
-	switch {
-	case err != nil:
-		return a, nil, fmt.Errorf("take over the program: %w", err)
-	case n == 0:
-		err = io.ErrUnexpectedEOF
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
-		err = errors.New("it is too long")
-	default:
-		err = json.Unmarshal(text[:n], &a)
-	}
-	switch {
-	case err != nil:
-	case a.Error == "" && prog == nil:
-		err = errors.New("it has neither a program nor a reason")
-	case prog != nil && (a.Error != "" || prog.Type() != of):
-		err = fmt.Errorf("it has a program of type %v, and the reason %q", prog.Type(), a.Error)
-	default:
-		return a, prog, nil
-	}
-	if prog != nil {
-		prog.Close()
-	}
-	return a, nil, fmt.Errorf("read the answer: %w", err)
-}
-
-func descriptors(oob []byte) (fds []int) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for i := range messages {
-		if some, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			fds = append(fds, some...)
-		}
-	}
-	return fds
 }

@@ -3,30 +3,61 @@
 package program
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
+// childCPU bounds the processor time of a load, in seconds, and of what a child prepares.
+const childCPU = 30
+
 // confine takes from the child what parsing and loading an object does not need: time, memory,
 // files that grow, and capabilities. It is no sandbox: an object that takes over the parser stays
 // root without capabilities. It can load eBPF programs, and reaches the files and processes of
-// root.
-func confine() error {
+// root. A child that prepares has time for that, too: see limitLoad.
+func confine(prepares bool) error {
+	cpu := uint64(childCPU)
+	if prepares {
+		cpu += childCPU
+	}
 	for resource, limit := range map[int]uint64{
-		unix.RLIMIT_CPU: childCPU, unix.RLIMIT_DATA: childData, unix.RLIMIT_NOFILE: 64,
+		unix.RLIMIT_CPU: cpu, unix.RLIMIT_DATA: childData, unix.RLIMIT_NOFILE: 64,
 		unix.RLIMIT_FSIZE: 0, unix.RLIMIT_CORE: 0,
 	} {
 		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 			return fmt.Errorf("limit the loader: %w", err)
 		}
 	}
+	// A process with these capabilities could trace another loader, such as one that waits.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("protect the loader: %w", err)
+	}
 	// Of all threads: Go has made some by now.
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("limit the loader: %w", err)
 	}
 	return dropCapabilities()
+}
+
+// limitLoad bounds what is left of the processor time to that of one load, whatever the child has
+// used to prepare. It never raises the limit.
+func limitLoad() error {
+	var used unix.Rusage
+	var limit unix.Rlimit
+	err := errors.Join(unix.Getrusage(unix.RUSAGE_SELF, &used),
+		unix.Getrlimit(unix.RLIMIT_CPU, &limit))
+	if err != nil {
+		return fmt.Errorf("read the loader's limit: %w", err)
+	}
+	// Rounded down: a child that has just begun keeps its limit.
+	limit.Max = min(limit.Max, uint64(used.Utime.Sec+used.Stime.Sec)+childCPU)
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_CPU, &limit); err != nil {
+		return fmt.Errorf("limit the loader: %w", err)
+	}
+	return nil
 }
 
 // dropCapabilities keeps the two that loading needs, as far as the process has them. Where one

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	var err error
 	switch os.Args[1] {
 	case ChildArg:
-		err = Child()
+		err = Child(os.Args[2:])
 	case "panic":
 		panic("the parser is broken")
 	case "confine":
@@ -37,7 +37,11 @@ func TestMain(m *testing.M) {
 	case "hang":
 		time.Sleep(time.Hour)
 	case "empty":
-		err = respond(errors.New(""), times{}, nil)
+		err = sayNothing()
+	case "early":
+		err = answerEarly()
+	case "agent":
+		err = prepareForever()
 	default:
 		os.Exit(m.Run())
 	}
@@ -46,6 +50,32 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// sayNothing is a child that takes a request, and answers without a reason.
+func sayNothing() error {
+	conn, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, _, err := receive(conn); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte(taken)); err != nil {
+		return err
+	}
+	return respond(conn, errors.New(""), times{}, nil)
+}
+
+// answerEarly is a child that does not wait for a request.
+func answerEarly() error {
+	conn, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return respond(conn, errors.New("I know better"), times{}, nil)
 }
 
 func mustOffer(t *testing.T, object []byte) *protocol.Offer {
@@ -138,7 +168,7 @@ func TestAnotherObjectThanTheOfferIsNotLoaded(t *testing.T) {
 // Whatever becomes of a child, the agent gets an error that says so.
 func TestChildThatFails(t *testing.T) {
 	for does, want := range map[string]string{
-		"panic": "panic: the parser is broken", "silent": "EOF",
+		"panic": "panic: the parser is broken", "silent": "ended without an answer",
 		"empty": "neither a program nor a reason",
 	} {
 		t.Run(does, func(t *testing.T) {

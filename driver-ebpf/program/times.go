@@ -3,34 +3,29 @@
 package program
 
 import (
-	"os"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 // times are how long the parts of a load took, as the child says. They are logged, and no more
-// than that: it may lie. The library does not tell the relocation from the kernel's part.
+// than that: it may lie.
 type times struct {
-	Parse  time.Duration // the object, and what the policy says of it
-	Types  time.Duration // the kernel's BTF
-	Load   time.Duration // relocation, and the kernel
-	Kernel time.Duration // system time of Load: the verifier's, for the most part
+	Parse    time.Duration // the object, and what the policy says of it
+	Types    time.Duration // waited for the kernel's BTF
+	Load     time.Duration // relocation, and the kernel
+	Verifier time.Duration // of Load, as the kernel says; 0 where it does not
 }
 
-// log logs them, for a child that has ended. The rest of took is the start of the process, for
-// the most part.
-func (t *times) log(lg *zap.Logger, took time.Duration, child *os.ProcessState) {
-	lg.Info("time of a load", zap.Duration("took", took), zap.Duration("parse", t.Parse),
+// load sets how long the load takes that has begun then.
+func (t *times) load(begun time.Time) { t.Load = time.Since(begun) }
+
+// log logs them. start is what it took to have a child that has the
+// request. What is neither the verifier's nor the BTF's is ours.
+func (t *times) log(lg *zap.Logger, took, start time.Duration, ready bool) {
+	lg.Info("time of a load", zap.Duration("took", took),
+		zap.Duration("ours", took-t.Types-t.Verifier), zap.Bool("ready", ready),
+		zap.Duration("start", start), zap.Duration("parse", t.Parse),
 		zap.Duration("types", t.Types), zap.Duration("load", t.Load),
-		zap.Duration("kernel", t.Kernel), zap.Duration("user", child.UserTime()),
-		zap.Duration("system", child.SystemTime()))
-}
-
-// systemTime returns how long this process was in the kernel so far.
-func systemTime() time.Duration {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // documented to fail for no valid address only
-	return time.Duration(u.Stime.Nano())
+		zap.Duration("verifier", t.Verifier))
 }
