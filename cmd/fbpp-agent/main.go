@@ -143,6 +143,7 @@ func serve(
 		if err != nil {
 			return err
 		}
+		defer programs.Close()
 		a.SetPrograms(programs)
 		eventSize = agent.ProgramBuffer
 	}

@@ -153,7 +153,11 @@ func (a *Agent) offered(t Transport, o *protocol.Offer) error {
 	if err := a.tell(t, o, protocol.ProgramFetching, nil); err != nil {
 		return err
 	}
-	return a.askFrom(t, len(f.object))
+	if err := a.askFrom(t, len(f.object)); err != nil {
+		return err
+	}
+	a.programs.Prepare()
+	return nil
 }
 
 // askFrom asks for the parts from an offset on.

@@ -25,6 +25,9 @@ type Programs interface {
 	// Check returns why an offer of this session is refused, or nil.
 	Check(o *protocol.Offer, nonce uint64) error
 
+	// Prepare says that an object is on its way, which Load may get. It returns at once.
+	Prepare()
+
 	// Load checks and loads an object. It is called in a goroutine of its own, also while an
 	// earlier call has not returned. It returns soon after ctx has ended. An error may be [Logged].
 	Load(ctx context.Context, o *protocol.Offer, object []byte) (io.Closer, error)

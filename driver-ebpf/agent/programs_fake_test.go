@@ -31,6 +31,7 @@ type fakePrograms struct {
 	pushed   walk.Walker
 	closed   int32
 	restored int
+	prepared int // how often
 
 	kinds   uint32 // beside a walk
 	counts  func(ctx context.Context) (protocol.CensusReport, error)
@@ -49,6 +50,8 @@ func (p *fakePrograms) Check(*protocol.Offer, uint64) error {
 	}
 	return p.check
 }
+
+func (p *fakePrograms) Prepare() { p.prepared++ }
 
 func (p *fakePrograms) Load(
 	ctx context.Context, _ *protocol.Offer, object []byte,

@@ -40,6 +40,9 @@ func TestProgramIsFetchedLoadedAndUsed(t *testing.T) {
 			h.on["active"] = func() { h.events <- ask(7) }
 			h.play(p, testGuest)
 			wantStates(t, h, "fetching", "loading", "active")
+			if p.prepared != 1 {
+				t.Errorf("%d loads were prepared", p.prepared)
+			}
 			if !bytes.Equal(got, h.object) {
 				t.Errorf("%d bytes were loaded, %d were sent", len(got), len(h.object))
 			}
@@ -83,6 +86,9 @@ func TestProgramThatIsNotTaken(t *testing.T) {
 			h.on[c.want[len(c.want)-1]] = func() { h.events <- ask(7) }
 			h.play(&c.p, testGuest)
 			wantStates(t, h, c.want...)
+			if fetched := c.want[0] == "fetching"; fetched != (c.p.prepared > 0) {
+				t.Errorf("%d loads were prepared", c.p.prepared)
+			}
 			last := h.reports[len(h.reports)-1]
 			if last.Reason != c.reason || (name == "by the kernel") != (last.Log == "R1 invalid") {
 				t.Errorf("the host was told %+v", last)

@@ -56,7 +56,7 @@ var errNoWalk = errors.New("no walk is attached: a program failed, and so did th
 
 var _ agent.Programs = (*Programs)(nil)
 
-// New returns the programs that a policy takes. The snapshot stays the caller's.
+// New returns the programs that a policy takes. The snapshot stays the caller's, who calls Close.
 func New(
 	judge *program.Judge, snapshot *freepages.Snapshot, builtIn agent.Guest, lg *zap.Logger,
 ) (*Programs, error) {
@@ -74,9 +74,13 @@ func New(
 			Limits: judge.Policy.Limits, Maps: snapshot.Shared(), Constants: constants,
 			Log:         lg,
 			KernelCheck: judge.Policy.KernelCheck,
+			Spare:       program.NewSpare(false, nil, lg),
 		},
 	}, nil
 }
+
+// Close ends the loader that is ready, if there is one. The programs stay in use.
+func (p *Programs) Close() { p.loader.Spare.Close() }
 
 // Accepts implements [agent.Programs].
 func (p *Programs) Accepts() protocol.Accepts {
@@ -87,6 +91,10 @@ func (p *Programs) Accepts() protocol.Accepts {
 
 // Check implements [agent.Programs].
 func (p *Programs) Check(o *protocol.Offer, nonce uint64) error { return p.judge.Check(o, nonce) }
+
+// Prepare implements [agent.Programs]: a loader starts, and reads the kernel's types, while the
+// object is on its way.
+func (p *Programs) Prepare() { go p.loader.Spare.Expect() }
 
 // Load implements [agent.Programs].
 func (p *Programs) Load(
