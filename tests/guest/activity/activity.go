@@ -32,9 +32,19 @@ func Find(command string) (pid int, err error) {
 		if err != nil || strings.TrimSpace(string(name)) != command {
 			continue // ended meanwhile, or another program
 		}
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(path), "stat"))
+		if err != nil || ended(string(stat)) {
+			continue
+		}
 		return strconv.Atoi(filepath.Base(filepath.Dir(path)))
 	}
 	return 0, fmt.Errorf("find %s: no such program runs", command)
+}
+
+// ended says whether /proc/PID/stat is that of a process that has ended, and that nobody has waited
+// for. The guest's init waits for none but its own.
+func ended(stat string) bool {
+	return strings.HasPrefix(stat[strings.LastIndexByte(stat, ')')+1:], " Z")
 }
 
 // Read adds up the threads of the process with this command name.

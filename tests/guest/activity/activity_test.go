@@ -49,3 +49,14 @@ func TestParseSwitches(t *testing.T) {
 		}
 	}
 }
+
+func TestProcessThatHasEndedRunsNoMore(t *testing.T) {
+	for stat, want := range map[string]bool{
+		"7 (exe) S 1 7": false, "7 (exe) Z 1 7": true, "7 (a) Z) R 1 7": false,
+		"7 (a) R) Z 1": true, "": false,
+	} {
+		if ended(stat) != want {
+			t.Errorf("%q: %v", stat, !want)
+		}
+	}
+}
