@@ -66,7 +66,7 @@ func New(
 	}
 	constants := maps.Clone(snapshot.Constants())
 	constants["kernel_version"] = uint64(version)
-	return &Programs{
+	p := &Programs{
 		lg: lg, judge: judge, snapshot: snapshot, builtIn: builtIn,
 		turn: pagerun.NewTurn(), kept: make(map[protocol.ProgramKind]kept),
 		endless: make(map[protocol.Digest]struct{}),
@@ -74,9 +74,13 @@ func New(
 			Limits: judge.Policy.Limits, Maps: snapshot.Shared(), Constants: constants,
 			Log:         lg,
 			KernelCheck: judge.Policy.KernelCheck,
-			Spare:       program.NewSpare(false, nil, lg),
+			Spare:       program.NewSpare(judge.Policy.ReadyLoader, freepages.Object(), lg),
 		},
-	}, nil
+	}
+	if judge.Policy.ReadyLoader {
+		p.loader.Spare.Prepare()
+	}
+	return p, nil
 }
 
 // Close ends the loader that is ready, if there is one. The programs stay in use.

@@ -38,6 +38,9 @@ type Policy struct {
 	// RequireKernelSignature refuses a program unless the kernel has checked its signature
 	// against a certificate of KeyDir, *.crt, as Linux does since 6.18.
 	RequireKernelSignature bool `json:"require_kernel_signature,omitempty"`
+	// ReadyLoader keeps a loader ready that has read the kernel's types. It costs the guest
+	// memory, and saves the time at a migration.
+	ReadyLoader bool `json:"ready_loader,omitempty"`
 	// Limits bound what an object may have.
 	Limits Limits `json:"limits,omitzero"`
 }

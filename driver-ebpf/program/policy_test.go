@@ -64,6 +64,8 @@ func TestPolicyRefuses(t *testing.T) {
 		"another spelling inside":  `{"limits": {"MAP_BYTES": 1}}`,
 		"an unknown attach point":  `{"limits": {"attach_points": ["do_exit"]}}`,
 		"a letter that folds":      `{"kind\u017f": []}`,
+		"ready by a word":          `{"ready_loader": "yes"}`,
+		"ready by a number":        `{"ready_loader": 1}`,
 		"no list":                  `{"limits": {"helpers": null}}`,
 		"a limit of minus nothing": `{"limits": {"instructions": -0}}`,
 		"a limit of no bytes":      `{"limits": {"map_bytes": 0}}`,
@@ -84,6 +86,17 @@ func TestPolicyRefuses(t *testing.T) {
 				t.Fatalf("got %+v", p)
 			}
 		})
+	}
+}
+
+// A loader that waits costs memory: the owner asks for it.
+func TestLoaderIsReadyWhereTheOwnerSaysSo(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{}`: false, `{"ready_loader": false}`: false, `{"ready_loader": true}`: true,
+	} {
+		if p := mustPolicy(t, text); p.ReadyLoader != want {
+			t.Errorf("%s: %v", text, p.ReadyLoader)
+		}
 	}
 }
 
@@ -160,6 +173,7 @@ func TestOnlyFilesOfTheOwnerAreTrusted(t *testing.T) {
 
 func FuzzParsePolicy(f *testing.F) {
 	f.Add([]byte(`{"key_dir": "/etc/keys", "limits": {"helpers": ["loop"], "map_bytes": 1}}`))
+	f.Add([]byte(`{"key_dir": "/etc/keys", "ready_loader": true, "require_nonce": false}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := ParsePolicy(text)
 		if err == nil && (p.Limits.Instructions <= 0 || p.Limits.Helpers == nil) {

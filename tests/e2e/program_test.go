@@ -161,7 +161,8 @@ func (m *machine) awaitSession() (nonce uint64) {
 	}
 }
 
-// logLoads logs where the times of the loads went, as the agent says.
+// logLoads logs where the times of the loads went, as the agent says. Each was by a loader that had
+// begun before the object was there.
 func (m *machine) logLoads() {
 	m.t.Helper()
 	said, err := m.agentOutput()
@@ -172,11 +173,48 @@ func (m *machine) logLoads() {
 	for line := range strings.Lines(said) {
 		if _, times, ok := strings.Cut(line, "time of a load"); ok {
 			m.t.Logf("load: %s", strings.TrimSpace(times))
+			if !strings.Contains(times, `"ready": true`) {
+				m.t.Error("the loader was not ready")
+			}
 			loads++
 		}
 	}
 	if loads == 0 {
 		m.t.Errorf("the agent does not say where the time of a load went:\n%s", said)
+	}
+}
+
+// loaderName is the name of the agent's loader as /proc/PID/comm has it: it is started from there.
+const loaderName = "exe"
+
+// awaitReadyLoader waits until the agent has a loader that has prepared itself, and rests.
+func (m *machine) awaitReadyLoader() {
+	m.t.Helper()
+	before := ""
+	for {
+		now, err := m.vm.Run(m.ctx, "/init", "activity", loaderName)
+		if err == nil && now == before {
+			return
+		}
+		if m.ctx.Err() != nil {
+			m.t.Fatalf("no loader is ready: %v", err)
+		}
+		before = now
+		time.Sleep(time.Second)
+	}
+}
+
+// awaitNoLoader waits until there is none.
+func (m *machine) awaitNoLoader() {
+	m.t.Helper()
+	for {
+		if _, err := m.vm.Run(m.ctx, "/init", "activity", loaderName); err != nil {
+			if m.ctx.Err() != nil {
+				m.t.Fatal(err)
+			}
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -190,11 +228,12 @@ func (m *machine) requireMigration(status string) *vm.Migration {
 	return figures
 }
 
-// An agent without a program gets one of the host in the setup of a migration. Programs are
-// renewed, refused and withdrawn while the guest runs, and each migration skips what the
-// program in use finds.
+// An agent without a program gets one of the host in the setup of a migration, by a loader that
+// waits for it, as the guest's owner wants. Programs are renewed, refused and withdrawn while the
+// guest runs, and each migration skips what the program in use finds.
 func TestProgramOfTheHost(t *testing.T) {
 	o := mustOwner(t)
+	o.setPolicy(`{"key_dir": "/keys", "ready_loader": true}`)
 	m := boot(t, setup{noAgent: true, files: o.files, device: patientDevice()})
 	m.startBare()
 	if figures := m.requireMigration("refused"); figures.Hints.Skipped != 0 {
@@ -202,6 +241,7 @@ func TestProgramOfTheHost(t *testing.T) {
 	}
 
 	first := o.sign(o.object, 2, nil)
+	m.awaitReadyLoader()
 	m.push(first, driver.AtMigration)
 	figures := m.requireMigration("ok")
 	t.Logf("injected in %d µs of %d µs", figures.Hints.Phase(source.PhaseInject),
@@ -240,6 +280,7 @@ func TestProgramOfTheHost(t *testing.T) {
 	m.awaitProgram(second, "active")
 	m.signalAgent(9)
 	m.waitAgent()
+	m.awaitNoLoader()
 	m.startBare()
 	m.awaitProgram(second, "active") // offered to the new agent, whose state is on disk
 	m.push(first, driver.AtNow)
