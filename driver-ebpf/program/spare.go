@@ -101,14 +101,17 @@ func (s *Spare) rehearse(c *child) {
 	ctx, cancel := context.WithTimeout(context.Background(), LoadLimit)
 	defer cancel()
 	refusal, err := c.rehearse(ctx, s.walk)
-	s.lg.Debug("loader is made ready", zap.String("refusal", refusal), zap.Error(err))
 	if err != nil { // also if nobody wants it any more
+		s.lg.Debug("loader is not ready", zap.Error(err))
 		c.stop()
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ready = s.ready || s.child == c
+	if s.child == c {
+		s.ready = true
+		s.lg.Info("loader is ready", zap.String("refusal", refusal))
+	}
 }
 
 // later has f called after d, and nothing that was to be called before. f may be nil.
