@@ -2,7 +2,11 @@
 
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/fbpp-project/fbpp/tests/vm"
+)
 
 func TestTargetsAreComparedWithTheFigures(t *testing.T) {
 	byPostcopy := func(m method, by transport, lead, requests int64) record {
@@ -60,5 +64,25 @@ func TestHoldsAreScaledToHardware(t *testing.T) {
 				t.Errorf("%v: %v µs, want %v", tc.hold, got, tc.want)
 			}
 		})
+	}
+}
+
+// A hybrid migration that was over before it could switch is no failure, and the table says so.
+func TestHybridThatWasOverIsNamed(t *testing.T) {
+	var records []record
+	for _, came := range []string{"switched", notNeeded, notNeeded} {
+		r := made(midLoad, fbppSample, len(records)+1, 500, 100)
+		r.Link, r.Transport = gigabit, hybrid
+		r.Exchange = &vm.Hints{Generation: 1, Hybrid: came}
+		records = append(records, r)
+	}
+	c := benchCase{midLoad, fbppSample, gigabit, hybrid}
+	cases := []planned{{benchCase: c, rounds: 3}}
+	const want = "hybrid (2 of 3 by precopy alone)"
+	if got := summarize(cases, records)[0].way(); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := summarize(cases, records[:1])[0].way(); got != "hybrid" {
+		t.Errorf("%q", got)
 	}
 }
