@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 
 	"github.com/cilium/ebpf"
@@ -52,11 +51,8 @@ func readAnswer(
 ) (a answer, prog *ebpf.Program, err error) {
 	text, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, flags, _, err := conn.ReadMsgUnix(text, oob)
-	if err != nil {
-		return a, nil, fmt.Errorf("%w: %w", errNoAnswer, err)
-	}
-	fds := descriptors(oob[:oobn])
-	if len(fds) == 1 {
+	fds := descriptors(oob[:oobn]) // an empty message, which is an error, can have some, too
+	if err == nil && len(fds) == 1 {
 		prog, err = ebpf.NewProgramFromFD(fds[0]) // closes it after an error
 	} else {
 		for _, fd := range fds {
@@ -64,10 +60,10 @@ func readAnswer(
 		}
 	}
 	switch {
-	case err != nil:
+	case err != nil && len(fds) == 1 && n > 0:
 		return a, nil, fmt.Errorf("take over the program: %w", err)
-	case n == 0:
-		err = io.ErrUnexpectedEOF
+	case err != nil:
+		return a, nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
 		err = errors.New("it is too long")
 	default:

@@ -55,7 +55,7 @@ func Child(args []string) error {
 		return err
 	}
 	defer conn.Close()
-	k := newKernelTypes()
+	k := new(kernelTypes)
 	switch how {
 	case prepareArg:
 		go func() { _, _ = k.get() }() // the load waits for it, and says what is wrong

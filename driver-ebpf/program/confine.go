@@ -5,6 +5,7 @@ package program
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -18,6 +19,9 @@ const childCPU = 30
 // root without capabilities. It can load eBPF programs, and reaches the files and processes of
 // root. A child that prepares has time for that, too: see limitLoad.
 func confine(prepares bool) error {
+	// Where memory is scarce this process goes before the agent. Where that cannot be said, it is as
+	// any other.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 	cpu := uint64(childCPU)
 	if prepares {
 		cpu += childCPU

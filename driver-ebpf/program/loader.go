@@ -51,7 +51,7 @@ func (l *Loader) Load(
 		return nil, err
 	}
 	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, LoadLimit)
+	ctx, cancel := within(ctx, LoadLimit)
 	defer cancel()
 	defer l.Spare.renew()
 	names, maps, err := l.share()
@@ -102,12 +102,16 @@ func (l *Loader) hand(
 	ctx context.Context, text []byte, maps []*os.File,
 ) (c *child, ready bool, err error) {
 	if c := l.Spare.take(); c != nil {
-		soon, cancel := context.WithTimeout(ctx, spareLimit)
+		soon, cancel := within(ctx, l.Spare.limit)
 		defer cancel()
-		if err := c.ask(soon, text, maps); err == nil {
+		err := c.ask(soon, text, maps)
+		if err == nil {
 			return c, true, nil
 		}
 		c.stop()
+		if l.Log != nil {
+			l.Log.Warn("the loader that was ready is of no use", zap.Error(err))
+		}
 	}
 	if c, err = startChild(l.command); err != nil {
 		return nil, false, err
@@ -117,6 +121,11 @@ func (l *Loader) hand(
 		return nil, false, err
 	}
 	return c, false, nil
+}
+
+// within limits what a child may take, and says so to whoever waits for it.
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit))
 }
 
 // share duplicates the descriptors of the maps. The caller closes them, also after an error.

@@ -3,9 +3,9 @@
 package program
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -113,7 +113,7 @@ func TestChildSaysWhyItLoadsNothing(t *testing.T) {
 // requireTimes checks that the log says where the time of a load went.
 func requireTimes(t *testing.T, logged *observer.ObservedLogs) {
 	t.Helper()
-	all := logged.All()
+	all := logged.FilterMessage("time of a load").All()
 	if len(all) != 1 {
 		t.Fatalf("logged %v, want the times of a load", all)
 	}
@@ -182,12 +182,12 @@ func TestChildThatFails(t *testing.T) {
 		})
 	}
 	t.Run("hang", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		ctx, cancel := within(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		l := &Loader{Limits: defaultLimits(t), command: []string{self, "hang"}}
 		object := []byte("object")
 		_, err := l.Load(ctx, mustOffer(t, object), object)
-		if err == nil || !strings.Contains(err.Error(), "it took longer than") {
+		if err == nil || !strings.Contains(err.Error(), "it took longer than 100ms") {
 			t.Fatalf("got %v, want that it took too long", err)
 		}
 	})
@@ -206,5 +206,33 @@ func TestReasonIsTheUsefulEndOfTheLog(t *testing.T) {
 		strings.Contains(log, "processed") || len(log) > protocol.MaxProgramLog ||
 		!strings.Contains(log[:20], ": (bf)") {
 		t.Fatalf("why %q, log %q", why, log)
+	}
+}
+
+// A child that sends descriptors in an empty message leaves none of them with the agent.
+func TestDescriptorsOfAnEmptyAnswerAreClosed(t *testing.T) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	err = errors.Join(sendEmpty(theirs, unix.UnixRights(int(w.Fd()), int(w.Fd()))), w.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := readAnswer(ours, ebpf.Kprobe); !errors.Is(err, errNoAnswer) {
+		t.Errorf("an empty answer: %v", err)
+	}
+	if err := r.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("its descriptors are open: %v", err)
 	}
 }

@@ -63,7 +63,7 @@ func startChild(command []string, more ...string) (*child, error) {
 
 // ask hands the child a request, and waits until it says that it has it.
 func (c *child) ask(ctx context.Context, text []byte, maps []*os.File) error {
-	defer c.expire(ctx)()
+	inTime := c.expire(ctx)
 	fds := make([]int, 0, len(maps))
 	for _, f := range maps {
 		fds = append(fds, int(f.Fd()))
@@ -78,6 +78,9 @@ func (c *child) ask(ctx context.Context, text []byte, maps []*os.File) error {
 	}
 	if err == nil && string(said) != taken {
 		err = errors.New("it says something else")
+	}
+	if !inTime() && err == nil {
+		err = os.ErrDeadlineExceeded // and the socket is of no more use
 	}
 	if err != nil {
 		return c.silent(ctx, fmt.Errorf("hand over what to load: %w", err))
@@ -96,7 +99,7 @@ func (c *child) result(ctx context.Context, of ebpf.ProgramType) (answer, *ebpf.
 
 // hear returns what the child says.
 func (c *child) hear(ctx context.Context, of ebpf.ProgramType) (answer, *ebpf.Program, error) {
-	defer c.expire(ctx)()
+	defer c.expire(ctx)() // it is the last that is read, but in a rehearsal
 	a, prog, err := readAnswer(c.socket, of)
 	if errors.Is(err, errNoAnswer) {
 		return a, nil, c.silent(ctx, err)
@@ -104,8 +107,9 @@ func (c *child) hear(ctx context.Context, of ebpf.ProgramType) (answer, *ebpf.Pr
 	return a, prog, err
 }
 
-// expire has reads from the child fail when ctx has ended. The caller calls the result.
-func (c *child) expire(ctx context.Context) (stop func() bool) {
+// expire has reads from the child fail when ctx has ended. The caller calls the result, which says
+// whether it has not.
+func (c *child) expire(ctx context.Context) (inTime func() bool) {
 	return context.AfterFunc(ctx, func() {
 		_ = c.socket.SetReadDeadline(time.Unix(1, 0)) // fails if it is closed, as the read does
 	})
@@ -113,16 +117,18 @@ func (c *child) expire(ctx context.Context) (stop func() bool) {
 
 // silent says why there is no answer. A child that ends by itself says more than err.
 func (c *child) silent(ctx context.Context, err error) error {
+	byItself := false
 	select {
 	case <-c.ended:
+		byItself = true
 	case <-ctx.Done():
 	case <-time.After(time.Second):
 	}
 	c.stop()
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("it took longer than %v", LoadLimit)
-	case c.err != nil:
+		err = context.Cause(ctx)
+	case byItself && c.err != nil:
 		err = c.err
 	}
 	return fmt.Errorf("the loader ended without an answer: %w%s", err, c.diagnosis.first())

@@ -10,9 +10,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// spareLimit is when a child that should be ready, and does not take a request, is given up.
-const spareLimit = 2 * time.Second
-
 // Spare is at most one child that has started, and read the kernel's types, before there is
 // anything to load. It is confined as others are, and loads one object. No load depends on it.
 // [NewSpare] makes one. A nil Spare never has a child. It is safe for concurrent use.
@@ -24,6 +21,9 @@ type Spare struct {
 
 	// wait is how long a child waits that was prepared for an offer. A fetch takes less.
 	wait time.Duration
+	// limit is when a child that is ready, and does not take a request, is given up. One that has
+	// not rehearsed may have to start yet, which takes long on a busy host.
+	limit time.Duration
 	// next is when the next is made after a load. Before, a migration may want the guest's
 	// processors, and what is written then has to be sent.
 	next time.Duration
@@ -43,22 +43,34 @@ type Spare struct {
 // some minutes.
 func NewSpare(keep bool, walk []byte, lg *zap.Logger) *Spare {
 	return &Spare{
-		keep: keep, walk: walk, lg: lg, wait: 2 * time.Minute, next: 10 * time.Second, again: time.Minute,
+		keep: keep, walk: walk, lg: lg, wait: 2 * time.Minute, limit: 10 * time.Second,
+		next: 10 * time.Second, again: time.Minute,
 	}
 }
 
 // Prepare has a child ready soon. It takes as long as the start of a process.
 func (s *Spare) Prepare() {
-	if s == nil {
-		return
+	if s != nil {
+		s.begin(s.keep)
 	}
+}
+
+// Expect says that an object is on its way. If there is no child, one begins that is not at a
+// rehearsal when the object comes, which the load would wait for. It takes as long as Prepare.
+func (s *Spare) Expect() {
+	if s != nil {
+		s.begin(false)
+	}
+}
+
+func (s *Spare) begin(rehearsed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
 	if s.child == nil {
-		s.start()
+		s.start(rehearsed)
 	}
 	switch {
 	case s.child != nil && !s.keep:
@@ -70,18 +82,10 @@ func (s *Spare) Prepare() {
 	}
 }
 
-// Expect says that an object is on its way. A child is prepared for it, if none is kept anyway: one
-// that is still at its rehearsal would be in the way of the load. It takes as long as Prepare.
-func (s *Spare) Expect() {
-	if s != nil && !s.keep {
-		s.Prepare()
-	}
-}
-
 // start starts a child, with mu held.
-func (s *Spare) start() {
+func (s *Spare) start(rehearsed bool) {
 	how := prepareArg
-	if s.keep {
+	if rehearsed {
 		how = readyArg
 	}
 	c, err := startChild(s.command, how)
@@ -89,26 +93,28 @@ func (s *Spare) start() {
 		s.lg.Warn("no loader is made ready", zap.Error(err))
 		return
 	}
-	s.child, s.ready = c, !s.keep
+	s.child, s.ready = c, !rehearsed
 	go s.watch(c)
-	if s.keep {
+	if rehearsed {
 		go s.rehearse(c)
 	}
 }
 
 // rehearse makes a child ready. One that fails at it ends.
 func (s *Spare) rehearse(c *child) {
-	ctx, cancel := context.WithTimeout(context.Background(), LoadLimit)
+	ctx, cancel := within(context.Background(), LoadLimit)
 	defer cancel()
 	refusal, err := c.rehearse(ctx, s.walk)
-	if err != nil { // also if nobody wants it any more
-		s.lg.Debug("loader is not ready", zap.Error(err))
+	if err != nil {
 		c.stop()
-		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.child == c {
+	switch {
+	case s.closed: // nobody wants it any more
+	case err != nil:
+		s.lg.Warn("loader does not get ready", zap.Error(err))
+	case s.child == c:
 		s.ready = true
 		s.lg.Info("loader is ready", zap.String("refusal", refusal))
 	}

@@ -72,7 +72,7 @@ func load(t *testing.T, s *Spare) (ready bool) {
 		t.Fatal(err)
 	}
 	requireTimes(t, logged)
-	ready, _ = logged.All()[0].ContextMap()["ready"].(bool)
+	ready, _ = logged.FilterMessage("time of a load").All()[0].ContextMap()["ready"].(bool)
 	return ready
 }
 
@@ -113,6 +113,7 @@ func TestLoadDoesNotNeedTheChildThatWaits(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s, keep %v", name, keep), func(t *testing.T) {
 				s := mustSpare(t, keep, command...)
+				s.limit = time.Second
 				s.Prepare()
 				c := s.now()
 				if load(t, s) {
@@ -152,7 +153,11 @@ func TestOfferPreparesOneChild(t *testing.T) {
 		t.Error("it did not load")
 	}
 	kept := mustSpare(t, true)
-	if kept.Expect(); kept.now() != nil {
+	kept.Expect()
+	kept.mu.Lock()
+	ready := kept.ready
+	kept.mu.Unlock()
+	if !ready || !load(t, kept) {
 		t.Error("an offer begins a rehearsal, which the load would wait for")
 	}
 }
@@ -187,8 +192,12 @@ func TestClosedSpareHasNoChild(t *testing.T) {
 
 // prepareForever is an agent with a child that is ready. It prints the child's ID.
 func prepareForever() error {
-	s := NewSpare(true, nil, zap.NewNop())
+	core, logged := observer.New(zap.InfoLevel)
+	s := NewSpare(true, nil, zap.New(core))
 	s.Prepare()
+	for logged.FilterMessage("loader is ready").Len() == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	fmt.Println(s.now().cmd.Process.Pid)
 	time.Sleep(time.Hour)
 	return nil

@@ -187,13 +187,15 @@ func (m *machine) logLoads() {
 // loaderName is the name of the agent's loader as /proc/PID/comm has it: it is started from there.
 const loaderName = "exe"
 
-// awaitReadyLoader waits until the agent has a loader that has prepared itself.
+// awaitReadyLoader waits until a loader of the agent has been ready, and one is there.
 func (m *machine) awaitReadyLoader() {
 	m.t.Helper()
 	for {
 		said, err := m.agentOutput()
 		if err == nil && strings.Contains(said, "loader is ready") {
-			return
+			if _, err = m.vm.Run(m.ctx, "/init", "activity", loaderName); err == nil {
+				return
+			}
 		}
 		if m.ctx.Err() != nil {
 			m.t.Fatalf("no loader is ready: %v\n%s", err, said)
@@ -206,11 +208,13 @@ func (m *machine) awaitReadyLoader() {
 func (m *machine) awaitNoLoader() {
 	m.t.Helper()
 	for {
-		if _, err := m.vm.Run(m.ctx, "/init", "activity", loaderName); err != nil {
-			if m.ctx.Err() != nil {
-				m.t.Fatal(err)
-			}
+		_, err := m.vm.Run(m.ctx, "/init", "activity", loaderName)
+		switch {
+		case err == nil:
+		case strings.Contains(err.Error(), "no such program runs"):
 			return
+		default:
+			m.t.Fatal(err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -276,6 +280,7 @@ func TestProgramOfTheHost(t *testing.T) {
 
 	m.push(second, driver.AtNow)
 	m.awaitProgram(second, "active")
+	m.awaitReadyLoader()
 	m.signalAgent(9)
 	m.waitAgent()
 	m.awaitNoLoader()
