@@ -41,7 +41,7 @@ func (s *Source) Sample(
 		return nil, fmt.Errorf("%w: it says %q", ErrNoAnswer, x.Report.Reason)
 	}
 	x.Used = x.Hot.Frames()
-	x.Hot.CloseHoles(SampleHole) // now: a migration may have no time for it
+	x.Hot.CloseHoles(SampleHole) // now: a migration may have no time for so many
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.programs.session == f.session {

@@ -126,21 +126,7 @@ func (s *Set) Reset() {
 // empty afterwards.
 func (s *Set) Copy(o *Set) {
 	s.Reset()
-	if !s.sameMemory(o) {
-		return
-	}
-	for i := range s.areas {
-		for n, c := range o.areas[i].chunks {
-			if c == nil {
-				continue
-			}
-			if s.areas[i].chunks[n] == nil {
-				s.areas[i].chunks[n] = new(chunk)
-			}
-			*s.areas[i].chunks[n] = *c
-		}
-	}
-	s.free = o.free
+	s.Unite(o)
 }
 
 // Frames returns the number of frames in the set.

@@ -178,13 +178,11 @@ func (a *Agent) sampleFor(e *protocol.ProgramEvent) question {
 	begun := a.now()
 	run := func(ctx context.Context, pass func(answer) error) (answer, error) {
 		part := func(state protocol.SampleState, first uint64, pages []byte) error {
-			part := protocol.SampleReport{
-				Digest: digest, Number: number, State: state, First: first,
-			}
-			if copy(part.Pages[:], pages); part.Pages == [len(part.Pages)]byte{} {
+			r := protocol.SampleReport{Digest: digest, Number: number, State: state, First: first}
+			if copy(r.Pages[:], pages); r.Pages == [len(r.Pages)]byte{} {
 				return nil
 			}
-			return pass(sampleAnswer(part))
+			return pass(sampleAnswer(r))
 		}
 		r, err := a.programs.Sample(ctx, interval, func(first uint64, hot, free []byte) error {
 			if err := part(protocol.SamplePart, first, hot); err != nil {

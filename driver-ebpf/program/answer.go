@@ -52,18 +52,20 @@ func readAnswer(
 	text, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, flags, _, err := conn.ReadMsgUnix(text, oob)
 	fds := descriptors(oob[:oobn]) // an empty message, which is an error, can have some, too
-	if err == nil && len(fds) == 1 {
-		prog, err = ebpf.NewProgramFromFD(fds[0]) // closes it after an error
-	} else {
+	if err != nil || len(fds) > 1 {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
 	}
-	switch {
-	case err != nil && len(fds) == 1 && n > 0:
-		return a, nil, fmt.Errorf("take over the program: %w", err)
-	case err != nil:
+	if err != nil {
 		return a, nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
+	if len(fds) == 1 {
+		if prog, err = ebpf.NewProgramFromFD(fds[0]); err != nil { // which has closed it
+			return a, nil, fmt.Errorf("take over the program: %w", err)
+		}
+	}
+	switch {
 	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
 		err = errors.New("it is too long")
 	default:

@@ -5,7 +5,6 @@ package workingset
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -91,14 +90,9 @@ func ownParts() ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open("/proc/self/maps")
+	text, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return nil, fmt.Errorf("read the agent's own mappings: %w", err)
 	}
 	return parseMaps(string(text), path), nil
 }
