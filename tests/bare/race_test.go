@@ -14,18 +14,9 @@ import (
 // hears what the first of them answers. It ends with the source, or with the test.
 func startTee(t *testing.T, to []string) (socket string) {
 	t.Helper()
-	socket = filepath.Join(t.TempDir(), "tee")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var done sync.WaitGroup
-	done.Go(func() {
-		from, err := l.Accept()
-		if err != nil {
-			return // the test is over
-		}
-		defer from.Close()
+	return relayOne(t, func(from net.Conn) {
+		var done sync.WaitGroup
+		defer done.Wait()
 		var all []io.Writer
 		for i, path := range to {
 			dst, err := net.Dial("unix", path)
@@ -43,11 +34,6 @@ func startTee(t *testing.T, to []string) (socket string) {
 		}
 		_, _ = io.Copy(io.MultiWriter(all...), from)
 	})
-	t.Cleanup(func() {
-		l.Close()
-		done.Wait()
-	})
-	return socket
 }
 
 // untroubled is a destination whose end is not the others' trouble.

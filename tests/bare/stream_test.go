@@ -29,12 +29,34 @@ type stream struct {
 // startStream starts one to the socket of a destination. It ends with the test.
 func startStream(t testing.TB, to, until string) *stream {
 	t.Helper()
+	s := &stream{until: []byte(until)}
+	s.socket = relayOne(t, func(from net.Conn) {
+		dst, err := net.Dial("unix", to)
+		if err != nil {
+			return
+		}
+		var answers sync.WaitGroup
+		defer answers.Wait()
+		answers.Go(func() {
+			_, _ = io.Copy(from, dst)
+			from.Close()
+		})
+		s.serve(from, dst)
+	})
+	t.Cleanup(s.release) // before the relay's end is waited for
+	return s
+}
+
+// relayOne calls relay with the first connection to a socket, which it closes then. The test waits
+// for the end of that.
+func relayOne(t testing.TB, relay func(from net.Conn)) (socket string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "fbpp-stream-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stream{socket: filepath.Join(dir, "sock"), until: []byte(until)}
-	l, err := net.Listen("unix", s.socket)
+	socket = filepath.Join(dir, "sock")
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,23 +67,14 @@ func startStream(t testing.TB, to, until string) *stream {
 			return // the test is over
 		}
 		defer from.Close()
-		dst, err := net.Dial("unix", to)
-		if err != nil {
-			return
-		}
-		done.Go(func() {
-			_, _ = io.Copy(from, dst)
-			from.Close()
-		})
-		s.serve(from, dst)
+		relay(from)
 	})
 	t.Cleanup(func() {
-		s.release()
 		l.Close()
 		done.Wait()
 		os.RemoveAll(dir)
 	})
-	return s
+	return socket
 }
 
 // serve reads from the source until that or the destination ends.
