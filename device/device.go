@@ -52,6 +52,11 @@ type Options struct {
 	Cache CachePolicy
 	Drop  source.Drop
 
+	// Hot says what is hot, which an order has first. HotTime is how long HotWritten watches the
+	// guest; zero means DefaultHotTime.
+	Hot     HotPolicy
+	HotTime time.Duration
+
 	// Order finds the order in which memory is sent, where a source answers that knows
 	// none. Nil means introspection.
 	Order source.Orderer
@@ -78,6 +83,8 @@ type Device struct {
 	sources    []source.Source // in the order in which they are asked
 	orderer    source.Orderer  // who finds an order beside them
 	drop       source.Drop
+	hot        HotPolicy
+	hotTime    time.Duration
 	watchers   watchers
 	census     census.Taker
 	placing    chan struct{} // holds a token while Placement is at work
@@ -117,6 +124,8 @@ func New(o Options) *Device {
 			Bytes: cmp.Or(o.Drop.Bytes, DefaultDropBytes),
 			Time:  cmp.Or(o.Drop.Time, DefaultDropTime),
 		},
+		hot:     o.Hot.known(),
+		hotTime: cmp.Or(o.HotTime, DefaultHotTime),
 		history: o.History,
 		placing: make(chan struct{}, 1),
 	}
@@ -138,7 +147,7 @@ func New(o Options) *Device {
 		Logger:      d.lg,
 	})
 	d.observer = observer.New(observer.Options{
-		Background: o.Source.introspects() || o.Cache == CacheLast,
+		Background: o.Source.introspects() || o.Cache == CacheLast || o.Hot == HotKernel,
 		Changed:    d.watchers.wake, Logger: d.lg,
 	})
 	if d.orderer = o.Order; d.orderer == nil {
@@ -259,10 +268,10 @@ func (d *Device) getWindow(payload []byte, files []*os.File) ([]byte, []int, err
 	features := uint64(protocol.WindowFeatureOutcome | protocol.WindowFeatureClasses |
 		protocol.WindowFeatureNeeds)
 	reads := slices.ContainsFunc(d.sources, func(s source.Source) bool { return s != d.driver })
-	if reads || d.port == PortReport {
-		// A source that reads guest memory has to know which pages changed. And a frontend
-		// with this feature asks, and shares the memory, though no driver has started the
-		// device. A driver at the serial port never does.
+	if reads || d.port == PortReport || d.hot == HotWritten {
+		// A source that reads guest memory has to know which pages changed, and so has who calls
+		// these hot. And a frontend with this feature asks, and shares the memory, though no
+		// driver has started the device. A driver at the serial port never does.
 		features |= protocol.WindowFeaturePeek
 	}
 	terms, err := window.Agree(payload, features)

@@ -6,8 +6,11 @@ import (
 	"context"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/fbpp-project/fbpp/device/driver"
 	"github.com/fbpp-project/fbpp/device/freeset"
+	"github.com/fbpp-project/fbpp/device/protocol"
 	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/vhostuser"
 )
@@ -33,13 +36,66 @@ func (o *orders) empty(cold bool) *source.Order {
 
 // ordering is the order that is wanted for a request. The zero value wants none.
 type ordering struct {
-	empty  func() *source.Order
-	cold   bool           // cold memory, too
-	sample *driver.Sample // tells what is hot; nil: nobody has sampled
+	empty   func() *source.Order
+	cold    bool // cold memory, too
+	hot     HotPolicy
+	sample  *driver.Sample // tells what is hot; nil: nobody has sampled
+	written *writes        // tell what is hot; nil: they do not
 }
 
 // isSought says whether somebody has to look for an order.
-func (o *ordering) isSought() bool { return o.empty != nil && (o.sample == nil || o.cold) }
+func (o *ordering) isSought() bool { return o.empty != nil && (o.byKernel() || o.cold) }
+
+// byKernel says whether what is hot is for the guest's kernel to say.
+func (o *ordering) byKernel() bool {
+	return o.hot == HotKernel || o.hot == HotAuto && o.sample == nil
+}
+
+// ordering returns the order that is wanted for a request. d.mu is held.
+func (d *Device) ordering(x *request, r source.Request, cold bool) ordering {
+	o := ordering{
+		empty: func() *source.Order { return d.orders.empty(cold) }, cold: cold, hot: d.hot,
+	}
+	switch {
+	case d.hot == HotAuto || d.hot == HotSample:
+		o.sample = d.freshSample()
+	case d.hot == HotWritten && x.order && !x.paused && r.Written != nil:
+		o.written = &writes{until: x.begun.Add(d.hotTime), memory: ranges(r.Memory), ask: r.Written}
+	}
+	return o
+}
+
+// conclude is ordering.conclude, and logs why there is no order.
+func (d *Device) conclude(ctx context.Context, o *ordering, f *source.Findings, side *aside) {
+	if err := o.conclude(ctx, f, side); err != nil {
+		d.lg.Warn("there is no order for this migration", zap.Error(err))
+	}
+}
+
+// orderAlone returns findings with an order and nothing free, where the order needs nobody who
+// knows the guest. It returns nil where there is none, or where a source has failed in a way that
+// somebody should know of.
+func (d *Device) orderAlone(
+	ctx context.Context, o *ordering, failure *source.Failure,
+) *source.Findings {
+	switch failure.Status {
+	case protocol.AnswerDisabled, protocol.AnswerNoDriver, protocol.AnswerRefused,
+		protocol.AnswerDriverTimeout:
+	default:
+		return nil
+	}
+	if o.written == nil || ctx.Err() != nil {
+		return nil
+	}
+	d.free.Reset()
+	f := &source.Findings{Free: d.free, Truncated: true}
+	d.conclude(ctx, o, f, nil)
+	if f.Order == nil {
+		return nil
+	}
+	d.lg.Warn("nobody knows what is free; hot is what is written", zap.String("why", failure.Why))
+	return f
+}
 
 // orderGrace is how long free memory may wait for an order, which a driver's answer can
 // overtake.
@@ -93,27 +149,43 @@ func (a *aside) await(patience time.Duration) *source.Order {
 }
 
 // conclude adds to findings what a search beside them found, if there was one, and
-// settles their order. A sample tells better what is hot.
-func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside) {
+// settles their order, with what the policy calls hot. After an error there is no order.
+func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside) (err error) {
 	if o.empty == nil {
-		return
+		return nil
 	}
 	begun := time.Now()
 	if f.Order == nil && side != nil {
 		f.Order = side.await(grace(ctx))
 	}
-	if o.sample != nil {
-		if f.Order == nil { // nobody has looked, or has found it
-			f.Order = &source.Order{Hot: o.empty().Hot}
-		}
-		useSample(f, o.sample)
-		f.Order.From = orderBySample
+	if !o.byKernel() {
+		err = o.replaceHot(ctx, f)
 	}
-	if ctx.Err() != nil {
+	if err != nil || ctx.Err() != nil {
 		f.Order = nil // there is no time left for it
 	}
 	settle(f)
 	f.Phases = append(f.Phases, source.Phase{Name: source.PhaseOrder, Time: time.Since(begun)})
+	return err
+}
+
+// replaceHot makes hot what a sample or the dirty log says, or nothing where neither is to be had.
+func (o *ordering) replaceHot(ctx context.Context, f *source.Findings) error {
+	switch {
+	case f.Order != nil:
+		f.Order.Hot.Reset()
+	case o.written != nil || o.sample != nil:
+		f.Order = &source.Order{Hot: o.empty().Hot}
+	}
+	switch {
+	case o.written != nil:
+		f.Order.From = orderByWritten
+		return o.written.find(ctx, f.Order.Hot)
+	case o.sample != nil:
+		f.Order.From = orderBySample
+		useSample(f, o.sample)
+	}
+	return nil
 }
 
 // useSample makes hot what a sample says. What was free then, and is not now, is new, for the most

@@ -126,8 +126,7 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	var order ordering
 	cold := d.cache == CacheLast
 	if d.open == x && d.window.CanOrder() && (x.order || cold) {
-		order.empty = func() *source.Order { return d.orders.empty(cold) }
-		order.sample, order.cold = d.freshSample(), cold
+		order = d.ordering(x, r, cold)
 	}
 	d.mu.Unlock()
 
@@ -149,8 +148,8 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 
 // askInTurn asks the sources in order until one answers, and returns its name and
 // findings. A final failure ends the search. When no source answers, it returns
-// the first source's failure with the reasons of the others appended. freeMu is
-// held, d.mu is not.
+// the first source's failure with the reasons of the others appended, or else an
+// order alone. freeMu is held, d.mu is not.
 func (d *Device) askInTurn(
 	ctx context.Context, r source.Request, order ordering,
 ) (name string, f *source.Findings, failure *source.Failure) {
@@ -170,23 +169,28 @@ func (d *Device) askInTurn(
 		}
 		err := askOne(ctx, s, r, f, i+1 < len(d.sources))
 		if err == nil {
-			order.conclude(ctx, f, side)
+			d.conclude(ctx, &order, f, side)
 			return s.Name(), f, nil
 		}
 		if !errors.As(err, &failure) {
 			failure = source.Failf(protocol.AnswerInternal, "%v", err)
 		}
-		switch {
-		case failure.Final || ctx.Err() != nil:
-			return "", nil, failure
-		case first == nil:
+		if failure.Final || ctx.Err() != nil {
 			first = failure
-		default:
+			break
+		}
+		if first == nil {
+			first = failure
+		} else {
 			first.Why += "; " + s.Name() + ": " + failure.Why
 		}
 	}
 	if first == nil {
 		first = source.Failf(protocol.AnswerDisabled, "no source may be asked (--source=none)")
+	}
+	side.end()
+	if f := d.orderAlone(ctx, &order, first); f != nil {
+		return orderByWritten, f, nil
 	}
 	return "", nil, first
 }

@@ -35,6 +35,8 @@ type Status struct {
 	// an order, without which CacheLast has no effect.
 	Cache   CachePolicy `json:"cache"`
 	Ordered bool        `json:"frontend_orders"`
+	// Hot is what counts as hot in an order. It is empty with an older fbppd.
+	Hot HotPolicy `json:"hot,omitempty"`
 	// CacheDrop is nil with another policy than CacheDrop.
 	CacheDrop *CacheDropping `json:"cache_drop,omitempty"`
 	// Sources are asked in this order.
@@ -113,6 +115,7 @@ func (d *Device) Status() Status {
 		Connected:   d.backend != nil,
 		Asking:      d.open != nil,
 		Cache:       d.cache,
+		Hot:         d.hot,
 		CacheDrop:   d.dropping(identity),
 		Ordered:     d.window != nil && d.window.CanOrder(),
 		DriverState: driverState(identity, started),
@@ -128,7 +131,8 @@ func (d *Device) Status() Status {
 		s.Sources = append(s.Sources, source.Name())
 	}
 	// Who looks for the kernel has a word for why there is none.
-	if d.cache == CacheLast || slices.Contains(d.sources, source.Source(d.observer)) {
+	if d.cache == CacheLast || d.hot == HotKernel ||
+		slices.Contains(d.sources, source.Source(d.observer)) {
 		kernel := d.observer.Status()
 		s.Kernel = &kernel
 	}

@@ -57,6 +57,7 @@ func fullStatus() device.Status {
 	ended := time.Unix(1, 0)
 	return device.Status{
 		Enabled: true, Connected: true, DriverState: "refuses", Cache: device.CacheDrop,
+		Hot:       device.HotWritten,
 		CacheDrop: &device.CacheDropping{MostBytes: 1 << 30, MostMS: 200, Why: "it refuses"},
 		Driver:    &driver.Identity{Release: "Linux 6.1", Reason: "page_poison is on", RAMBytes: 1 << 30},
 		Session:   &driver.Session{Nonce: "00000000000012ab", Kinds: []string{"walk"}, MaxSize: 1},

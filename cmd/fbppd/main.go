@@ -91,6 +91,13 @@ func newCommand(o *options) *cobra.Command {
 	cli.Duration(fs, &o.device.Drop.Time, "cache-drop-time",
 		device.DefaultDropTime, time.Millisecond, 10*time.Second,
 		"with --cache=drop: longest `time` that dropping may take")
+	cli.Var(fs, &o.device.Hot, "hot",
+		"`POLICY` for what is sent first where a migration has a use for that: what the guest's "+
+			"kernel calls used (kernel), what a sample found (sample), what is written when the "+
+			"migration begins (written), or a sample and else the kernel's word (auto)")
+	cli.Duration(fs, &o.device.HotTime, "hot-time",
+		device.DefaultHotTime, 10*time.Millisecond, 30*time.Second,
+		"with --hot=written: how much `time` the guest is watched for")
 	fs.BoolVar(&o.device.Disabled, "disabled", false, "start with the optimisation switched off")
 	cli.Duration(fs, &o.device.HoldBudget, "hold-budget",
 		driver.DefaultHoldBudget, 10*time.Microsecond, time.Second,

@@ -46,6 +46,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"a bound without an end":          {"--socket-path=/x", "--cache-drop-max=2TiB"},
 		"a bound that is no size":         {"--socket-path=/x", "--cache-drop-max=much"},
 		"an hour to drop cache":           {"--socket-path=/x", "--cache-drop-time=1h"},
+		"an unknown kind of heat":         {"--socket-path=/x", "--hot=lru"},
+		"an hour to watch the guest":      {"--socket-path=/x", "--hot-time=1h"},
 		"an unknown sandbox":              {"--socket-path=/x", "--sandbox=chroot"},
 		"an unknown seccomp action":       {"--socket-path=/x", "--seccomp=maybe"},
 		"an unknown log level":            {"--socket-path=/x", "--log-level=loud"},

@@ -92,12 +92,12 @@ func startAs(
 	return &machine{VM: v, qtest: newQTest(t, conn), Config: c, t: t, ctx: ctx}
 }
 
-// startFBPPD starts an fbppd that ends with the test.
-func startFBPPD(t testing.TB) *vm.Backend {
+// startFBPPD starts an fbppd with options. It ends with the test.
+func startFBPPD(t testing.TB, options ...string) *vm.Backend {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	defer cancel()
-	b, err := vm.StartBackend(ctx, parts.FBPPD)
+	b, err := vm.StartBackend(ctx, parts.FBPPD, options...)
 	if err != nil {
 		t.Fatal(err)
 	}

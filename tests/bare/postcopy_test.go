@@ -217,8 +217,16 @@ func (p *postcopy) takesPart() {
 // slowly is a bandwidth at which no migration completes, in bytes per second.
 const slowly = 1 << 20
 
-// begin begins to migrate, with postcopy permitted.
+// begin begins to migrate, with postcopy permitted, and waits until that is under way.
 func (p *postcopy) begin() {
+	p.t.Helper()
+	p.launch()
+	p.awaitStatus(p.dst, "active")
+	p.awaitStatus(p.m, "active")
+}
+
+// launch begins to migrate, with postcopy permitted.
+func (p *postcopy) launch() {
 	p.t.Helper()
 	for _, m := range []*machine{p.m, p.dst} {
 		m.execute("migrate-set-capabilities", map[string]any{"capabilities": []map[string]any{
@@ -229,8 +237,6 @@ func (p *postcopy) begin() {
 	if err := p.m.StartMigration(p.m.ctx, p.dst.VM, slowly); err != nil {
 		p.t.Fatal(err)
 	}
-	p.awaitStatus(p.dst, "active")
-	p.awaitStatus(p.m, "active")
 }
 
 // switchOver switches to postcopy, and waits until the destination runs.
