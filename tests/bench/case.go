@@ -46,6 +46,8 @@ const (
 	// This one has the guest sample its working set before. It makes a difference where
 	// memory is sent in an order.
 	fbppSample method = "fbpp, sample"
+	// And this one takes what is written when the migration begins for what is hot.
+	introspectWritten method = "introspect, written"
 )
 
 func allMethods() []method {
@@ -60,7 +62,9 @@ func (m method) hints() bool { return m.asks() || m.introspects() }
 func (m method) asks() bool { return m == fbpp || m == fbppDrop || m == fbppSample }
 
 // introspects tells whether the method looks into the guest from the host.
-func (m method) introspects() bool { return m == introspect || m == introspectLast }
+func (m method) introspects() bool {
+	return m == introspect || m == introspectLast || m == introspectWritten
+}
 
 // link is the bandwidth limit of a migration, in bytes per second; 0 means no limit.
 type link int64
@@ -161,7 +165,7 @@ func fullMatrix(p sizes, rounds int) []planned {
 	for _, by := range []transport{postcopy, postcopyLater} {
 		add(postcopyLoads(), []method{stock, introspect}, gigabit, by, rounds)
 	}
-	add(postcopyLoads(), []method{fbppSample}, gigabit, hybrid, rounds)
+	add(postcopyLoads(), []method{introspect, introspectWritten, fbppSample}, gigabit, hybrid, rounds)
 	add(postcopyLoads(), []method{stock}, gigabit, handOver, rounds)
 	add(postcopyLoads(), []method{stock, introspect, fbppSample}, gigabit, arrival, rounds)
 	return m

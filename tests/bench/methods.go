@@ -14,7 +14,7 @@ import (
 // modules are what the guest's kernel needs to know.
 func (m method) modules() []string {
 	switch m {
-	case stock, fbpp, fbppDrop, fbppSample, introspect, introspectLast:
+	case stock, fbpp, fbppDrop, fbppSample, introspect, introspectLast, introspectWritten:
 		return nil
 	}
 	return []string{"virtio_balloon"}
@@ -23,7 +23,7 @@ func (m method) modules() []string {
 // configure adds the device of the method to the VM.
 func (m method) configure(c *vm.Config, backend *vm.Backend) {
 	switch m {
-	case fbpp, fbppSample, introspect, introspectLast:
+	case fbpp, fbppSample, introspect, introspectLast, introspectWritten:
 		c.Backend = backend.Socket
 	case fbppDrop: // with time to drop all that is cold
 		c.Backend = backend.Socket
@@ -45,6 +45,8 @@ func (m method) options() []string {
 		return []string{"--source=introspect"}
 	case introspectLast:
 		return []string{"--source=introspect", "--cache=last"}
+	case introspectWritten:
+		return []string{"--source=introspect", "--hot=written"}
 	case fbppDrop:
 		return []string{"--source=guest", "--cache=drop", "--cache-drop-max=64GiB",
 			"--cache-drop-time=10s"}
