@@ -57,7 +57,7 @@ const (
 // barColor distinguishes the methods of this project, plain migration and the others.
 func barColor(m method) color.Color {
 	switch m {
-	case fbpp, fbppDrop, fbppSample, introspect, introspectLast:
+	case fbpp, fbppDrop, fbppSample, introspect, introspectLast, introspectWritten:
 		return rgb(0x0a846a)
 	case stock:
 		return rgb(0x6e7781)

@@ -31,6 +31,7 @@ func main() { cli.Main("bench", bench) }
 type options struct {
 	quick, anew    bool
 	growth, trace  bool
+	pulse          bool
 	rounds, memory int
 	publish        string
 	redraw         string
@@ -46,6 +47,8 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		"run fbpp alone, with larger guests, more CPUs, and more guests at once")
 	flags.BoolVar(&o.trace, "trace", false,
 		"draw where the time of fbpp's exchange with a guest goes")
+	flags.BoolVar(&o.pulse, "pulse", false,
+		"draw how a guest's work goes while it moves, in each 100 ms")
 	flags.BoolVar(&o.anew, "anew", false, "do not continue earlier results")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often each migration is run, in turn with the others")
 	flags.IntVar(&o.memory, "memory", 0,
@@ -70,6 +73,9 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	}
 	if o.trace && (o.quick || o.memory != 0) {
 		return o, cli.Usagef("--trace goes with --rounds, --publish and --kernel alone")
+	}
+	if o.pulse && (o.quick || o.growth || o.trace || o.anew) {
+		return o, cli.Usagef("--pulse goes with --rounds, --only, --memory, --publish and --kernel alone")
 	}
 	if o.rounds < 1 {
 		return o, cli.Usagef("--rounds %d: the least is 1", o.rounds)
@@ -115,6 +121,9 @@ func bench(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	if o.trace {
 		return trace(ctx, o, stdout)
+	}
+	if o.pulse {
+		return pulses(ctx, o, stdout)
 	}
 	if o.growth {
 		return grow(ctx, o, args, stdout)

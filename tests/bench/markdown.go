@@ -253,13 +253,19 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "![%s](%s)\n", c.Title, path.Join(imageDir, c.file()))
 	}
 	for _, t := range append(r.tables(), r.furtherTables()...) {
-		fmt.Fprintf(&b, "\n## %s\n\n| %s |\n|%s\n",
-			t.Title, strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
-		for _, cells := range t.Rows {
-			fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
-		}
+		fmt.Fprintf(&b, "\n## %s\n\n%s", t.Title, t.markdown())
 	}
 	fmt.Fprintf(&b, "\n%s\n", legend)
+	return b.String()
+}
+
+// markdown writes the table without its title.
+func (t table) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(t.Head, " | "), strings.Repeat("---|", len(t.Head)))
+	for _, cells := range t.Rows {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
+	}
 	return b.String()
 }
 

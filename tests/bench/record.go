@@ -27,6 +27,9 @@ type record struct {
 	LocalMS int64 `json:"local_ms,omitempty"`
 	Arrived int64 `json:"arrived_bytes,omitempty"` // that came from a pool
 
+	// Pulse is how the guest's work went meanwhile, where that was watched.
+	Pulse *pulseRecord `json:"pulse,omitempty"`
+
 	Transferred int64     `json:"transferred_bytes"`
 	Normal      int64     `json:"normal_pages"`
 	Zero        int64     `json:"zero_pages"`

@@ -31,6 +31,7 @@ type runner struct {
 	sizes  sizes
 	dir    string       // for disk images
 	say    func(string) // progress within a run
+	pulse  bool         // watch how the guest's work goes
 }
 
 // end is one side of a migration: QEMU, and its fbppd where the method has one.
@@ -117,6 +118,11 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	if err := rec.Load.apply(ctx, source.vm, r.sizes); err != nil {
 		return fmt.Errorf("load the guest: %w", err)
 	}
+	if r.pulse {
+		if _, err := source.vm.StartPulse(ctx, pulsePages, pulseRate); err != nil {
+			return err
+		}
+	}
 	r.say("prepare")
 	began := time.Now()
 	if err := rec.Method.prepare(ctx, source, r.sizes); err != nil {
@@ -131,11 +137,13 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	}
 	defer destination.close()
 	defer func() { err = destination.explain(err, "destination") }()
-	return r.migrate(ctx, rec, source, destination)
+	return r.migrate(ctx, rec, pool, source, destination)
 }
 
 // migrate migrates and fills in the figures.
-func (r *runner) migrate(ctx context.Context, rec *record, source, destination *end) error {
+func (r *runner) migrate(
+	ctx context.Context, rec *record, pool string, source, destination *end,
+) error {
 	r.say("migrate")
 	info, err := source.vm.Memory(ctx)
 	if err != nil {
@@ -154,6 +162,12 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 			return err
 		}
 	}
+	var watch *pulseWatch
+	if r.pulse {
+		if watch, err = r.watchPulse(ctx, rec, pool, source.vm, destination.vm); err != nil {
+			return err
+		}
+	}
 	began := time.Now()
 	lead := leadTime(ctx, destination.vm)
 	figures, err := source.vm.MigrateBy(ctx, destination.vm, transfer, rec.switchover(ctx, source.vm))
@@ -168,6 +182,11 @@ func (r *runner) migrate(ctx context.Context, rec *record, source, destination *
 	}
 	if err := rec.awaitLocal(ctx, destination.vm, began); err != nil {
 		return err
+	}
+	if watch != nil {
+		if rec.Pulse, err = watch.end(ctx, rec.LeadMS); err != nil {
+			return err
+		}
 	}
 	after, err := readUsage(source.vm.PID())
 	if err != nil {

@@ -17,6 +17,7 @@ const (
 	keepName      = "keep"
 	fragmentName  = "fragment"
 	cacheName     = "cache"
+	pulseName     = "pulse"
 )
 
 // Run runs a program in the guest to its end and returns its output. An exit status
@@ -128,6 +129,30 @@ func (v *VM) Integrity(ctx context.Context, order string) (memory.Report, error)
 		return r, fmt.Errorf("decode the integrity report: %w", err)
 	}
 	return r, nil
+}
+
+// StartPulse has the guest work at an even pace until it ends, on so many pages and with so many
+// writes a second. It returns the guest-physical address of the count of writes: 8 bytes, little
+// endian.
+func (v *VM) StartPulse(ctx context.Context, pages, rate int) (uint64, error) {
+	err := v.Spawn(ctx, pulseName, "/init", "pulse", fmt.Sprintf("-pages=%d", pages),
+		fmt.Sprintf("-rate=%d", rate))
+	if err != nil {
+		return 0, err
+	}
+	return v.Pulse(ctx)
+}
+
+// Pulse asks again for the address that StartPulse has returned, which stays the same.
+func (v *VM) Pulse(ctx context.Context) (address uint64, err error) {
+	line, err := v.Tell(ctx, pulseName, "where is it?")
+	if err != nil {
+		return 0, err
+	}
+	if err := json.Unmarshal([]byte(line), &address); err != nil {
+		return 0, fmt.Errorf("decode where the pulse is: %w", err)
+	}
+	return address, nil
 }
 
 // Tell writes a line to a program in the background and returns the next line

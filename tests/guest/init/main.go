@@ -18,6 +18,7 @@
 //	/init memory                 print what is free, in pages
 //	/init activity COMMAND       print a program's context switches and CPU time so far
 //	/init integrity [FLAGS]      keep churning checksummed memory, answer on stdin
+//	/init pulse [FLAGS]          work at an even pace, which the host can see
 package main
 
 import (
@@ -70,6 +71,8 @@ func run(args []string) error {
 		return printMemory()
 	case "activity":
 		return printActivity(args[1:])
+	case "pulse":
+		return pulse(args[1:])
 	case "integrity":
 		return integrity(args[1:])
 	}
