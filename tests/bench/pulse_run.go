@@ -153,7 +153,8 @@ func pulseTable(byLoad map[load][]record) table {
 		}
 		if len(lead) > 0 {
 			t.Rows = append(t.Rows, []string{string(c.Load), string(c.Method), string(c.Transport),
-				ms(newSpread(lead)), ms(newSpread(end)), figure(newSpread(kept), "%.0f", "%"), ms(newSpread(pause))})
+				ms(newSpread(lead)), ms(newSpread(end)), figure(newSpread(kept), "%.0f", "%"),
+				ms(newSpread(pause))})
 		}
 	}
 	return t

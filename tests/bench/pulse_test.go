@@ -58,7 +58,8 @@ func TestPulseChart(t *testing.T) {
 		t.Fatal(err)
 	}
 	svg := string(mustRead(t, filepath.Join(dir, "pulse-mid-load.svg")))
-	for _, want := range []string{"mid load", "fbpp, sample", "hybrid", "pause 77 ms", "4 s", "caption"} {
+	words := []string{"mid load", "fbpp, sample", "hybrid", "pause 77 ms", "4 s", "caption"}
+	for _, want := range words {
 		if !strings.Contains(svg, want) {
 			t.Errorf("the chart does not say %q", want)
 		}

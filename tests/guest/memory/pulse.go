@@ -15,9 +15,10 @@ import (
 // pulseTick is how often a Pulse works. What it has missed it does not make up for.
 const pulseTick = 5 * time.Millisecond
 
-// A Pulse works at an even pace: it writes to its pages in a random order, and counts that in a page
-// whose physical address it knows. So the host sees from the guest's memory alone how the work goes,
-// also while the guest moves. The counter is locked. Create it with NewPulse. It is for one goroutine.
+// A Pulse works at an even pace: it writes to its pages in a random order, and counts that in a
+// page whose physical address it knows. So the host sees from the guest's memory alone how the work
+// goes, also while the guest moves. The counter is locked. Create it with NewPulse. It is
+// for one goroutine.
 type Pulse struct {
 	counter []byte // one page
 	mem     []byte

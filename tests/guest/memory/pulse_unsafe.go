@@ -19,7 +19,8 @@ func physical(mem []byte) (uint64, error) {
 	defer f.Close()
 	base := uint64(os.Getpagesize())
 	var entry [8]byte
-	if _, err := f.ReadAt(entry[:], int64(uint64(uintptr(unsafe.Pointer(&mem[0])))/base*8)); err != nil {
+	page := uint64(uintptr(unsafe.Pointer(&mem[0]))) / base
+	if _, err := f.ReadAt(entry[:], int64(page*8)); err != nil {
 		return 0, err
 	}
 	const present, frame = 1 << 63, 1<<55 - 1
