@@ -4,6 +4,7 @@ package device
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -65,32 +66,35 @@ func (d *Device) ordering(x *request, r source.Request, cold bool) ordering {
 	return o
 }
 
-// conclude is ordering.conclude, and logs why there is no order.
+// conclude is ordering.conclude, and logs why nothing is hot.
 func (d *Device) conclude(ctx context.Context, o *ordering, f *source.Findings, side *aside) {
-	if err := o.conclude(ctx, f, side); err != nil {
-		d.lg.Warn("there is no order for this migration", zap.Error(err))
+	if err := o.conclude(ctx, f, side); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		d.lg.Warn("it is not known what is hot", zap.Error(err))
 	}
 }
 
+// isIgnorance says whether a failure means only that it is not known what is free.
+func isIgnorance(status protocol.AnswerStatus) bool {
+	switch status {
+	case protocol.AnswerDisabled, protocol.AnswerNoDriver, protocol.AnswerRefused,
+		protocol.AnswerDriverTimeout:
+		return true
+	}
+	return false
+}
+
 // orderAlone returns findings with an order and nothing free, where the order needs nobody who
-// knows the guest. It returns nil where there is none, or where a source has failed in a way that
-// somebody should know of.
+// knows the guest. It returns nil where there is none.
 func (d *Device) orderAlone(
 	ctx context.Context, o *ordering, failure *source.Failure,
 ) *source.Findings {
-	switch failure.Status {
-	case protocol.AnswerDisabled, protocol.AnswerNoDriver, protocol.AnswerRefused,
-		protocol.AnswerDriverTimeout:
-	default:
-		return nil
-	}
 	if o.written == nil || ctx.Err() != nil {
 		return nil
 	}
 	d.free.Reset()
 	f := &source.Findings{Free: d.free, Truncated: true}
 	d.conclude(ctx, o, f, nil)
-	if f.Order == nil {
+	if f.Order == nil || f.Order.Hot.Frames() == 0 {
 		return nil
 	}
 	d.lg.Warn("nobody knows what is free; hot is what is written", zap.String("why", failure.Why))
@@ -149,19 +153,23 @@ func (a *aside) await(patience time.Duration) *source.Order {
 }
 
 // conclude adds to findings what a search beside them found, if there was one, and
-// settles their order, with what the policy calls hot. After an error there is no order.
+// settles their order, with what the policy calls hot. After an error nothing is hot.
 func (o *ordering) conclude(ctx context.Context, f *source.Findings, side *aside) (err error) {
 	if o.empty == nil {
 		return nil
 	}
 	begun := time.Now()
 	if f.Order == nil && side != nil {
-		f.Order = side.await(grace(ctx))
+		patience := grace(ctx)
+		if o.written != nil { // there is more time than that
+			patience = max(patience, time.Until(o.written.latest(ctx)))
+		}
+		f.Order = side.await(patience)
 	}
 	if !o.byKernel() {
 		err = o.replaceHot(ctx, f)
 	}
-	if err != nil || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		f.Order = nil // there is no time left for it
 	}
 	settle(f)
@@ -179,8 +187,13 @@ func (o *ordering) replaceHot(ctx context.Context, f *source.Findings) error {
 	}
 	switch {
 	case o.written != nil:
+		if err := o.written.find(ctx, f.Order.Hot); err != nil {
+			if f.Order.Hot.Reset(); f.Order.Cold == nil {
+				f.Order = nil
+			}
+			return err
+		}
 		f.Order.From = orderByWritten
-		return o.written.find(ctx, f.Order.Hot)
 	case o.sample != nil:
 		f.Order.From = orderBySample
 		useSample(f, o.sample)

@@ -31,6 +31,7 @@ type request struct {
 	// peeking says that a peek has no answer yet. The frontend may then write to
 	// the window's ranges at any time, so the device must not.
 	peeking bool
+	peek    uint64 // number of the newest peek
 }
 
 // askLoop passes the frontend's signals to the state machine until the window is
@@ -133,6 +134,9 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	name, f, failure := d.askInTurn(ctx, r, order)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if failure == nil {
+		d.settlePeek(x, peekTime)
+	}
 	if d.open != x {
 		return
 	}
@@ -147,15 +151,16 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 }
 
 // askInTurn asks the sources in order until one answers, and returns its name and
-// findings. A final failure ends the search. When no source answers, it returns
-// the first source's failure with the reasons of the others appended, or else an
-// order alone. freeMu is held, d.mu is not.
+// findings. A final failure ends the search. When no source answers, it returns an
+// order alone, if there is one, or else the first source's failure with the reasons of
+// the others appended. freeMu is held, d.mu is not.
 func (d *Device) askInTurn(
 	ctx context.Context, r source.Request, order ordering,
 ) (name string, f *source.Findings, failure *source.Failure) {
 	var (
 		first *source.Failure
 		side  *aside
+		fault bool // somebody should know of a failure
 	)
 	defer func() { side.end() }()
 	for i, s := range d.sources {
@@ -175,6 +180,7 @@ func (d *Device) askInTurn(
 		if !errors.As(err, &failure) {
 			failure = source.Failf(protocol.AnswerInternal, "%v", err)
 		}
+		fault = fault || !isIgnorance(failure.Status)
 		if failure.Final || ctx.Err() != nil {
 			first = failure
 			break
@@ -188,9 +194,10 @@ func (d *Device) askInTurn(
 	if first == nil {
 		first = source.Failf(protocol.AnswerDisabled, "no source may be asked (--source=none)")
 	}
-	side.end()
-	if f := d.orderAlone(ctx, &order, first); f != nil {
-		return orderByWritten, f, nil
+	if side.end(); !fault {
+		if f := d.orderAlone(ctx, &order, first); f != nil {
+			return orderByWritten, f, nil
+		}
 	}
 	return "", nil, first
 }
@@ -226,7 +233,7 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 		)
 		if number == 0 {
 			number, err = d.window.Peek(x.ask, pages)
-			x.peeking = err == nil
+			x.peek, x.peeking = number, err == nil
 		} else {
 			answer, ok, err = d.window.Peeked(number)
 			x.peeking = !ok
@@ -245,6 +252,26 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 		}
 	}
 	return nil, context.Canceled
+}
+
+// settlePeek waits for the answer to a peek that nobody needs any more: what was found without it
+// can be answered then.
+func (d *Device) settlePeek(x *request, patience time.Duration) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for late := false; d.open == x && x.peeking && !late; {
+		if _, ok, _ := d.window.Peeked(x.peek); ok {
+			x.peeking = false
+			return
+		}
+		d.mu.Unlock()
+		select {
+		case <-x.signal:
+		case <-timer.C:
+			late = true
+		}
+		d.mu.Lock()
+	}
 }
 
 // answer answers the open request with a source's findings. freeMu is held, too.

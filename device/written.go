@@ -23,48 +23,70 @@ type writes struct {
 	ask    func(ctx context.Context, pages []freeset.Range) ([]byte, error)
 }
 
-// peekTime is kept free for a peek and the way back of the answer: free memory must not be lost for
-// an order.
+// peekTime is kept free for a peek, and for the way back of the answer.
 const peekTime = reserve
 
 // errNoTimeToWatch says that a request ends too soon.
 var errNoTimeToWatch = errors.New("the request leaves no time to see what the guest writes")
 
-// maxWatched is the most frames of one question: 256 GiB, so that an answer has 8 MiB.
+// maxWatched is the most frames of one peek: 256 GiB, so that an answer has 8 MiB.
 const maxWatched = 1 << 26
 
-// find waits, and adds to hot what was written. The request's deadline shortens the wait.
-func (w *writes) find(ctx context.Context, hot *freeset.Set) error {
-	until := w.until
-	if deadline, ok := ctx.Deadline(); ok {
-		if time.Until(deadline) < 2*peekTime {
-			return errNoTimeToWatch
-		}
-		if latest := deadline.Add(-2 * peekTime); until.After(latest) {
-			until = latest
-		}
+// latest is when the wait ends: a request that ends soon shortens it.
+func (w *writes) latest(ctx context.Context) time.Time {
+	if deadline, ok := ctx.Deadline(); ok && w.until.After(deadline.Add(-2*peekTime)) {
+		return deadline.Add(-2 * peekTime)
 	}
-	timer := time.NewTimer(time.Until(until))
+	return w.until
+}
+
+// find waits, and adds to hot what was written. After an error some of it may be there.
+func (w *writes) find(ctx context.Context, hot *freeset.Set) error {
+	latest := w.latest(ctx)
+	if latest.Before(w.until) && time.Until(latest) < 0 {
+		return errNoTimeToWatch
+	}
+	timer := time.NewTimer(time.Until(latest))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	for _, r := range wholeFrames(w.memory) {
-		for r.Length > 0 {
-			part := freeset.Range{GPA: r.GPA, Length: min(r.Length, maxWatched<<freeset.FrameShift)}
-			answer, err := w.ask(ctx, []freeset.Range{part})
-			if err != nil {
-				return fmt.Errorf("ask what was written: %w", err)
-			}
-			if err := addWritten(hot, part, answer); err != nil {
-				return err
-			}
-			r.GPA, r.Length = part.End(), r.Length-part.Length
+	for _, pages := range peeksAt(w.memory) {
+		// Free memory is not answered while a peek is open.
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < peekTime {
+			return errNoTimeToWatch
+		}
+		answer, err := w.ask(ctx, pages)
+		if err != nil {
+			return fmt.Errorf("ask what was written: %w", err)
+		}
+		if err := addWritten(hot, pages, answer); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// peeksAt divides memory into peeks, of maxWatched frames each but for the last.
+func peeksAt(memory []freeset.Range) (peeks [][]freeset.Range) {
+	var pages []freeset.Range
+	room := uint64(maxWatched) << freeset.FrameShift
+	for _, r := range wholeFrames(memory) {
+		for r.Length > 0 {
+			part := freeset.Range{GPA: r.GPA, Length: min(r.Length, room)}
+			pages, room = append(pages, part), room-part.Length
+			r.GPA, r.Length = part.End(), r.Length-part.Length
+			if room == 0 {
+				peeks, pages, room = append(peeks, pages), nil, maxWatched<<freeset.FrameShift
+			}
+		}
+	}
+	if len(pages) > 0 {
+		peeks = append(peeks, pages)
+	}
+	return peeks
 }
 
 // wholeFrames returns the memory of ranges, sorted, without incomplete frames.
@@ -83,33 +105,44 @@ func wholeFrames(memory []freeset.Range) (whole []freeset.Range) {
 	return whole
 }
 
-// addWritten adds the frames of a range whose bits are set.
-func addWritten(hot *freeset.Set, of freeset.Range, answer []byte) error {
-	first, frames := of.GPA>>freeset.FrameShift, of.Length>>freeset.FrameShift
+// addWritten adds the frames of ranges whose bits are set.
+func addWritten(hot *freeset.Set, pages []freeset.Range, answer []byte) error {
+	frames := uint64(0)
+	for _, r := range pages {
+		frames += r.Length >> freeset.FrameShift
+	}
 	if uint64(len(answer)) != (frames+7)/8 {
 		return fmt.Errorf("the answer to what was written of %d pages has %d bytes", frames, len(answer))
 	}
 	answer = append(answer, make([]byte, 8)...) // to be read a word at a time
 	batch := make([]freeset.Block, 0, 1024)
-	for at := uint64(0); at < frames; at += 64 {
-		word := binary.LittleEndian.Uint64(answer[at/8:])
-		if left := frames - at; left < 64 {
-			word &= 1<<left - 1
-		}
-		for offset := uint64(0); word != 0; {
-			skip := uint64(bits.TrailingZeros64(word))
-			word >>= skip
-			n := uint64(bits.TrailingZeros64(^word))
-			batch = append(batch, freeset.Block{First: first + at + offset + skip, Count: n})
-			word >>= n // all of it for a full word: a shift by 64 leaves nothing
-			offset += skip + n
-		}
-		if len(batch) > cap(batch)-64 || at+64 >= frames {
-			if _, _, err := hot.Add(batch, true); err != nil {
-				return fmt.Errorf("note what was written: %w", err)
+	bit := uint64(0)
+	for _, r := range pages {
+		for first, end := r.GPA>>freeset.FrameShift, r.End()>>freeset.FrameShift; first < end; {
+			n := min(64-bit%64, end-first) // frames in this word
+			word := binary.LittleEndian.Uint64(answer[bit/64*8:]) >> (bit % 64)
+			batch = appendRuns(batch, first, word&(^uint64(0)>>(64-n)))
+			first, bit = first+n, bit+n
+			if len(batch) > cap(batch)-64 || first == end {
+				if _, _, err := hot.Add(batch, true); err != nil {
+					return fmt.Errorf("note what was written: %w", err)
+				}
+				batch = batch[:0]
 			}
-			batch = batch[:0]
 		}
 	}
 	return nil
+}
+
+// appendRuns appends the runs of ones in a word, whose lowest bit is that of frame first.
+func appendRuns(runs []freeset.Block, first, word uint64) []freeset.Block {
+	for word != 0 {
+		skip := uint64(bits.TrailingZeros64(word))
+		word >>= skip
+		n := uint64(bits.TrailingZeros64(^word))
+		runs = append(runs, freeset.Block{First: first + skip, Count: n})
+		word >>= n // a shift by 64 leaves nothing
+		first += skip + n
+	}
+	return runs
 }

@@ -3,6 +3,9 @@
 package device_test
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"github.com/fbpp-project/fbpp/device"
 	"github.com/fbpp-project/fbpp/device/freeset"
 	"github.com/fbpp-project/fbpp/device/protocol"
+	"github.com/fbpp-project/fbpp/device/source"
 	"github.com/fbpp-project/fbpp/device/window/windowtest"
 )
 
@@ -21,14 +25,14 @@ const needsOrders = protocol.WindowFeatureOutcome | protocol.WindowFeaturePeek |
 func watch(t *testing.T, o device.Options) *machine {
 	o.Hot = device.HotWritten
 	if o.HotTime == 0 {
-		o.HotTime = time.Millisecond
+		o.HotTime = 10 * time.Millisecond
 	}
 	m := mustBoot(t, o)
 	m.fetchWindowWith(needsOrders)
 	return m
 }
 
-// report has the driver report the frames from 512 to 1024 as free.
+// reports has the driver report the frames from 512 to 1024 as free.
 func (m *machine) reports() {
 	m.t.Helper()
 	e := m.expectEvent(protocol.EventReportFree)
@@ -97,13 +101,31 @@ func TestWhatIsWrittenNeedsNobodyInTheGuest(t *testing.T) {
 	m.expect(protocol.AnswerBadReport)
 }
 
+// Where nobody knows what is free, the failure is the answer if there is no order either, or if
+// somebody should know of it.
+func TestAnOrderHidesNoFailure(t *testing.T) {
+	m := watch(t, device.Options{})
+	m.window.AskFor(true, patience)
+	m.window.AwaitPeek(patience)
+	m.window.AnswerPeek(0, make([]uint64, 4096/64)...)
+	m.expect(protocol.AnswerNoDriver)
+
+	m = watch(t, device.Options{More: []source.Source{fixed{
+		func(context.Context, source.Request, *source.Findings) error { return errors.New("a fault") },
+	}}})
+	m.window.AskFor(true, patience)
+	if a := m.window.Answer(patience); a.Status == protocol.AnswerOK || len(a.Hot) > 0 {
+		t.Errorf("the answer is %+v", a)
+	}
+}
+
 // Free memory does not depend on what is written, or on whether that can be seen.
 func TestNobodyLooksForWhatIsWritten(t *testing.T) {
 	free := windowtest.Answer{Bytes: 512 << 12, Ranges: block512()}
 	for name, ask := range map[string]func(m *machine){
 		"an order is of no use": func(m *machine) { m.window.AskFor(false, patience); m.reports() },
-		"there is no time": func(m *machine) {
-			m.window.AskFor(true, 550*time.Millisecond)
+		"there is no time": func(m *machine) { // of 585 ms, without what is kept for the way back
+			m.window.AskFor(true, 650*time.Millisecond)
 			m.reports()
 		},
 		"QEMU cannot tell": func(m *machine) {
@@ -117,6 +139,13 @@ func TestNobodyLooksForWhatIsWritten(t *testing.T) {
 			m.window.AwaitPeek(patience)
 			m.window.AnswerPeek(2)
 		},
+		"QEMU tells late": func(m *machine) {
+			m.window.AskFor(true, 3*time.Second)
+			m.reports()
+			m.window.AwaitPeek(patience)
+			time.Sleep(2800 * time.Millisecond) // a tenth of the time is kept for the way back
+			m.window.AnswerPeek(0, ^uint64(0))
+		},
 	} {
 		m := watch(t, device.Options{})
 		m.hello(protocol.StatusOK, 0)
@@ -124,9 +153,27 @@ func TestNobodyLooksForWhatIsWritten(t *testing.T) {
 		if diff := cmp.Diff(free, m.window.Answer(patience)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
-		if n := m.window.Word64(protocol.WindowPeekNumberOffset); n > 0 && name != "QEMU does not tell" {
+		peeks := m.window.Word64(protocol.WindowPeekNumberOffset)
+		if peeks > 0 && !strings.HasPrefix(name, "QEMU") {
 			t.Errorf("%s: QEMU was asked", name)
 		}
+	}
+}
+
+// Cold memory is in the order all the same.
+func TestColdMemoryDoesNotDependOnWhatIsWritten(t *testing.T) {
+	m := watch(t, device.Options{Order: ordering{find: around}, Cache: device.CacheLast})
+	m.hello(protocol.StatusOK, 0)
+	m.window.AskFor(true, patience)
+	m.reports()
+	m.window.AwaitPeek(patience)
+	m.window.AnswerPeek(1)
+	want := windowtest.Answer{
+		Bytes: 512 << 12, Ranges: block512(),
+		Cold: []freeset.Range{frames(503, 1), frames(1024, 16), frames(1102, 4)},
+	}
+	if diff := cmp.Diff(want, m.window.Answer(patience)); diff != "" {
+		t.Error(diff)
 	}
 }
 
