@@ -67,13 +67,15 @@ const largeBlock = 1 << 18
 // returns how many it decoded.
 func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, error) {
 	scale := (pageShift - freeset.FrameShift) & 63
+	page := uint64(1) << scale // in frames
 	top := maxBlockShift - pageShift
 	for i := range blocks {
-		r := protocol.Record(binary.LittleEndian.Uint64(p[i*protocol.RecordSize:]))
+		at := i * protocol.RecordSize // with both ends, a slice costs half as much
+		r := protocol.Record(binary.LittleEndian.Uint64(p[at : at+protocol.RecordSize]))
 		pfn, order := r.PFN(), r.Order()
 		switch {
 		case uint8(r) == 0: // a single page, as most records of a long report
-			blocks[i] = freeset.Block{First: pfn << scale, Count: 1 << scale}
+			blocks[i] = freeset.Block{First: pfn << scale, Count: page}
 			continue
 		case uint8(r) > top: // as it is with every other class
 			if r.Class() != protocol.ClassFree {
@@ -84,7 +86,7 @@ func decodeRecords(blocks []freeset.Block, p []byte, pageShift uint8) (int, erro
 			return i, errUnaligned
 		}
 		// A pfn has 56 bits and a page at most 64 KiB, which is 16 frames.
-		blocks[i] = freeset.Block{First: pfn << scale, Count: 1 << order << scale}
+		blocks[i] = freeset.Block{First: pfn << scale, Count: page << order}
 		if blocks[i].Count >= largeBlock {
 			return i + 1, nil
 		}
