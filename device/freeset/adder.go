@@ -132,29 +132,42 @@ func scattered(blocks []Block) bool {
 
 // bin puts blocks into bins up to the first that is not small or does not lie in one
 // word of the area used last. It returns how many it took.
-func (a *Adder) bin(blocks []Block) (int, error) {
+func (a *Adder) bin(blocks []Block) (done int, err error) {
 	if a.set.last >= len(a.set.areas) {
 		return 0, nil
 	}
+	for {
+		n, full := a.put(blocks[done:])
+		if done += n; full < 0 {
+			return done, nil
+		}
+		if err := a.empty(a.set.last, full); err != nil {
+			return done, err
+		}
+		done++
+	}
+}
+
+// put is bin up to the block that makes a bin full, and returns the bin's region, or else a
+// negative number. It calls nothing, so that its variables stay in registers.
+func (a *Adder) put(blocks []Block) (done, full int) {
 	area := &a.set.areas[a.set.last]
 	first, words := area.first, area.count&^63 // of whole words
 	bins, ends, within := a.bins, a.ends[a.base[a.set.last]:], a.size-1
 	for i, b := range blocks {
 		from := b.First - first // wraps to a large number below first
 		if from >= words || b.Count-1 >= 64-from&63 {
-			return i, nil
+			return i, -1
 		}
 		region := from >> regionShift
 		n := ends[region]
 		bins[n] = pack(from, b.Count)
 		ends[region] = n + 1
 		if n&within == within {
-			if err := a.empty(a.set.last, int(region)); err != nil {
-				return i, err
-			}
+			return i, int(region)
 		}
 	}
-	return len(blocks), nil
+	return len(blocks), -1
 }
 
 // pack packs a small block: its first frame in the region above 6 bits of its count.
@@ -169,38 +182,53 @@ func (a *Adder) empty(area, n int) error {
 	bin := a.bins[begin:a.ends[i]]
 	a.ends[i] = begin
 	all := a.set.areas[area].chunks[n*regionChunks:]
-	var chunks [regionChunks]*chunk
-	copy(chunks[:], all)
+	var r region
+	copy(r[:], all)
 	if len(bin) > regionWords/16 {
 		// Read in order, the region comes into the cache faster.
-		for _, c := range chunks {
+		for _, c := range r {
 			if c != nil {
 				c.read()
 			}
 		}
 	}
-	var more, again uint64
-	for _, packed := range bin {
+	for len(bin) > 0 {
+		done, frames, again := r.add(bin)
+		if again != 0 && !a.overlapOK {
+			return ErrOverlap
+		}
+		a.set.free += frames - again
+		if bin = bin[done:]; len(bin) > 0 {
+			k := bin[0] >> 6 >> chunkShift
+			all[k] = new(chunk)
+			r[k] = all[k]
+		}
+	}
+	return nil
+}
+
+// A region has the chunks of one bin. There are fewer at the end of an area.
+type region [regionChunks]*chunk
+
+// add adds blocks up to the first whose chunk is nil, and returns how many, with how many
+// frames, and how many of those were in the set. Like put, it calls nothing.
+func (r *region) add(bin []uint32) (done int, frames, again uint64) {
+	for i, packed := range bin {
 		from, last := packed>>6, packed&63
-		c := chunks[from>>chunkShift%regionChunks]
+		c := r[from>>chunkShift%regionChunks]
 		if c == nil {
-			c = new(chunk)
-			chunks[from>>chunkShift%regionChunks] = c
-			all[from>>chunkShift] = c
+			return i, frames + uint64(i), again
 		}
 		mask := (uint64(2)<<last - 1) << (from & 63)
 		word := &c[from>>6%chunkWords]
-		if both := *word & mask; both != 0 {
+		had := *word
+		*word = had | mask
+		if both := had & mask; both != 0 {
 			again += uint64(bits.OnesCount64(both))
 		}
-		*word |= mask
-		more += uint64(last)
+		frames += uint64(last)
 	}
-	if again != 0 && !a.overlapOK {
-		return ErrOverlap
-	}
-	a.set.free += uint64(len(bin)) + more - again
-	return nil
+	return len(bin), frames + uint64(len(bin)), again
 }
 
 //go:noinline
