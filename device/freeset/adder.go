@@ -10,10 +10,10 @@ const (
 	regionChunks = 1 << (regionShift - chunkShift)
 	regionWords  = 1 << regionShift / 64
 
-	// binSize is the most blocks of a bin, each of 4 bytes. All bins together
-	// have half of the size of the set's bitmap.
+	// binSize is the most blocks of a bin and its tray, each of 4 bytes. All of them
+	// together have half of the size of the set's bitmap.
 	binSize = 1 << regionShift / 8 / 4 / 2
-	// maxBinned bounds the blocks of all bins: 16 MiB.
+	// maxBinned bounds the blocks of all bins and trays: 16 MiB.
 	maxBinned = 16 << 20 / 4
 
 	// minBinned is the smallest capacity, in frames, that is binned: 32 GiB. A smaller
@@ -29,16 +29,25 @@ func (a *area) regions() int { return int((a.count + 1<<regionShift - 1) >> regi
 // blocks in bins by region, and adds them a bin at a time. It takes up to half of the
 // memory of the set's bitmap, and at most 16 MiB. Create it with NewAdder.
 //
-// Until Flush, the set lacks what is in the bins.
+// To write one block each to many bins would again be a cache miss for every line of a bin.
+// So a block first comes to its region's tray. The trays are few enough for a cache. A full
+// tray goes to its bin, and such a copy has several lines on their way at a time.
+//
+// Until Flush, the set lacks what is in the trays and bins.
 type Adder struct {
-	set  *Set
-	base []int    // number of each area's first bin; nil without bins
-	size uint32   // the most blocks of a bin
-	bins []uint32 // one bin after the other; each block is packed by pack
-	ends []uint32 // where each bin's blocks end in bins
+	set    *Set
+	base   []int      // number of each area's first bin; nil without bins
+	size   int        // the most blocks of a bin and its tray
+	width  int        // the most blocks of a tray
+	trays  []tray     // of each region
+	blocks []uint32   // those of one tray after the other; each is packed by pack
+	bins   [][]uint32 // the capacity of each is size - width
 
 	overlapOK bool // for the blocks in the bins
 }
+
+// A tray ends in the Adder's blocks, and is full if it ends at full.
+type tray struct{ end, full uint32 }
 
 // NewAdder returns an Adder for s. It is of no use after s.SetMemory or s.Reset.
 func NewAdder(s *Set) *Adder {
@@ -54,16 +63,20 @@ func NewAdder(s *Set) *Adder {
 	if n > maxBinned/64 {
 		return &Adder{set: s} // 512 TiB; such bins are of no use
 	}
-	a.ends = make([]uint32, n)
-	a.resize(min(binSize, uint32(1)<<(bits.Len(uint(maxBinned/n))-1)))
+	a.trays = make([]tray, n)
+	size := min(binSize, 1<<(bits.Len(uint(maxBinned/n))-1))
+	// Trays that fill up alike are written to at the same place of each. If a tray has an odd
+	// number of lines, these places do not share a set of the cache.
+	const line = 64 / 4
+	a.resize(size, size/64|line)
 	return a
 }
 
-// resize sets the size of the bins, a power of two. They are empty.
-func (a *Adder) resize(size uint32) {
-	a.size = size
-	for i := range a.ends {
-		a.ends[i] = uint32(i) * size
+// resize sets the size of the bins and the width of the trays. They are empty.
+func (a *Adder) resize(size, width int) {
+	a.size, a.width = size, width
+	for i := range a.trays {
+		a.trays[i] = tray{end: uint32(i * width), full: uint32((i + 1) * width)}
 	}
 }
 
@@ -81,7 +94,7 @@ func (a *Adder) Add(blocks []Block, overlapOK bool) (done int, outside uint64, e
 		return a.set.Add(blocks, overlapOK)
 	}
 	if a.bins == nil {
-		a.bins = make([]uint32, len(a.ends)*int(a.size))
+		a.makeBins()
 	}
 	for done < len(blocks) {
 		n, err := a.bin(blocks[done:])
@@ -109,12 +122,26 @@ func (a *Adder) Flush() error {
 	}
 	for i := range a.base {
 		for j := range a.set.areas[i].regions() {
+			if err := a.unload(i, j); err != nil {
+				return err
+			}
 			if err := a.empty(i, j); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (a *Adder) makeBins() {
+	n := len(a.trays)
+	all := make([]uint32, n*a.size)
+	a.blocks, all = all[:n*a.width], all[n*a.width:]
+	a.bins = make([][]uint32, n)
+	room := a.size - a.width
+	for i := range n {
+		a.bins[i] = all[i*room : i*room : (i+1)*room]
+	}
 }
 
 // scattered looks at a sample of the blocks: is the next one mostly far away?
@@ -130,7 +157,7 @@ func scattered(blocks []Block) bool {
 	return 2*apart > seen
 }
 
-// bin puts blocks into bins up to the first that is not small or does not lie in one
+// bin puts blocks into trays up to the first that is not small or does not lie in one
 // word of the area used last. It returns how many it took.
 func (a *Adder) bin(blocks []Block) (done int, err error) {
 	if a.set.last >= len(a.set.areas) {
@@ -141,29 +168,29 @@ func (a *Adder) bin(blocks []Block) (done int, err error) {
 		if done += n; full < 0 {
 			return done, nil
 		}
-		if err := a.empty(a.set.last, full); err != nil {
+		if err := a.unload(a.set.last, full); err != nil {
 			return done, err
 		}
 		done++
 	}
 }
 
-// put is bin up to the block that makes a bin full, and returns the bin's region, or else a
+// put is bin up to the block that makes a tray full. It returns the tray's region, or else a
 // negative number. It calls nothing, so that its variables stay in registers.
 func (a *Adder) put(blocks []Block) (done, full int) {
 	area := &a.set.areas[a.set.last]
 	first, words := area.first, area.count&^63 // of whole words
-	bins, ends, within := a.bins, a.ends[a.base[a.set.last]:], a.size-1
+	trays, packed := a.trays[a.base[a.set.last]:], a.blocks
 	for i, b := range blocks {
 		from := b.First - first // wraps to a large number below first
 		if from >= words || b.Count-1 >= 64-from&63 {
 			return i, -1
 		}
 		region := from >> regionShift
-		n := ends[region]
-		bins[n] = pack(from, b.Count)
-		ends[region] = n + 1
-		if n&within == within {
+		t := &trays[region]
+		n := t.end
+		packed[n] = pack(from, b.Count)
+		if t.end = n + 1; n+1 == t.full {
 			return i, int(region)
 		}
 	}
@@ -175,12 +202,25 @@ func pack(from, count uint64) uint32 {
 	return uint32(from&(1<<regionShift-1)<<6 | (count - 1))
 }
 
+// unload moves a tray's blocks, of region n of an area, to the bin. There must be room for
+// another tray afterwards, or else the bin is emptied.
+func (a *Adder) unload(area, n int) error {
+	i := a.base[area] + n
+	t := &a.trays[i]
+	begin := t.full - uint32(a.width)
+	a.bins[i] = append(a.bins[i], a.blocks[begin:t.end]...)
+	t.end = begin
+	if cap(a.bins[i])-len(a.bins[i]) >= a.width {
+		return nil
+	}
+	return a.empty(area, n)
+}
+
 // empty adds the blocks of one bin: that of region n of an area.
 func (a *Adder) empty(area, n int) error {
 	i := a.base[area] + n
-	begin := uint32(i) * a.size
-	bin := a.bins[begin:a.ends[i]]
-	a.ends[i] = begin
+	bin := a.bins[i]
+	a.bins[i] = bin[:0]
 	all := a.set.areas[area].chunks[n*regionChunks:]
 	var r region
 	copy(r[:], all)

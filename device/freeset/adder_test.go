@@ -22,13 +22,13 @@ var large = []Range{
 	{0, 640 << 10}, {1 << 20, 3<<30 - 1<<20}, {4 << 30, 40<<30 + 37*frame}, {60 << 30, 5 * frame},
 }
 
-// likeASet makes the calls on a set and on an Adder with bins of the given size, and fails
-// unless both come to the same end. It says whether that is ErrOverlap.
-func likeASet(t *testing.T, calls []call, size uint32) (overlap bool) {
+// likeASet makes the calls on a set and on an Adder with bins and trays of the given size, and
+// fails unless both come to the same end. It says whether that is ErrOverlap.
+func likeASet(t *testing.T, calls []call, size, width int) (overlap bool) {
 	t.Helper()
 	want, got := New(large), New(large)
 	a := NewAdder(got)
-	a.resize(size)
+	a.resize(size, width)
 	var wantOutside, gotOutside uint64
 	var wantErr, gotErr error
 	for _, c := range calls {
@@ -88,7 +88,8 @@ func TestAnAdderAddsLikeASet(t *testing.T) {
 			calls = append(calls, call{blocks[:n], seed%5 == 4 && random.IntN(8) == 0})
 			blocks = blocks[n:]
 		}
-		if likeASet(t, calls, 1<<random.IntN(8)) {
+		width := 1 << random.IntN(8)
+		if likeASet(t, calls, width*(2+random.IntN(8)), width) {
 			overlaps++
 		}
 	}
@@ -118,13 +119,15 @@ func TestAnAdderFindsEachOverlap(t *testing.T) {
 			{among, false}, {among, false}, {scattered(at + 1000), true},
 		},
 	} {
-		for _, size := range []uint32{1, 8, 1 << 10} {
-			if !likeASet(t, calls, size) {
-				t.Errorf("%s: no overlap", name)
+		for _, width := range []int{1, 4, 1 << 10} { // 8 blocks of a region come at once
+			for _, size := range []int{2 * width, 4 * width} {
+				if !likeASet(t, calls, size, width) {
+					t.Errorf("%s: no overlap", name)
+				}
 			}
 		}
 	}
-	if likeASet(t, []call{{among, false}, {among, true}}, 1<<10) {
+	if likeASet(t, []call{{among, false}, {among, true}}, 1<<10, 16) {
 		t.Error("an overlap that is allowed is refused")
 	}
 }
@@ -132,7 +135,7 @@ func TestAnAdderFindsEachOverlap(t *testing.T) {
 func TestASmallSetHasNoBins(t *testing.T) {
 	a := NewAdder(New([]Range{{0, minBinned*frame - frame}}))
 	if a.base != nil {
-		t.Errorf("%d bins", len(a.ends))
+		t.Errorf("%d bins", len(a.trays))
 	}
 }
 
@@ -140,7 +143,7 @@ func TestASmallSetHasNoBins(t *testing.T) {
 func TestBinsAreBounded(t *testing.T) {
 	for _, gib := range []uint64{32, 1 << 10, 2 << 10, 16 << 10} {
 		a := NewAdder(New([]Range{{0, gib << 30}}))
-		taken := 4 * uint64(a.size) * uint64(len(a.ends))
+		taken := 4 * uint64(a.size*len(a.trays))
 		if most := min(gib<<30/32768/2, 16<<20); taken > most || taken < most/2 {
 			t.Errorf("%d GiB: bins of %d bytes, want up to %d", gib, taken, most)
 		}
@@ -159,6 +162,7 @@ func FuzzAdder(f *testing.F) {
 			}
 			calls = append(calls, c)
 		}
-		likeASet(t, calls, 1<<(size&7))
+		width := int(size&15) + 1
+		likeASet(t, calls, width*(2+int(size>>4)), width)
 	})
 }
