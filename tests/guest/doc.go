@@ -7,9 +7,9 @@
 //
 // Kernels and packages come from the Debian mirror of the host's apt configuration. A
 // sources list and state folder of its own keep the host's apt state unchanged. This
-// needs apt, dpkg-deb, xz and Debian's archive keyring, and works on Debian 12 and 13.
-// Fetched files stay in the project's cache, and are used from there without the
-// network.
+// needs apt, dpkg-deb, xz and Debian's archive keyring, and works on Debian 12 and 13. The
+// disk to build from needs tar and mke2fs, too. Fetched files stay in the project's cache,
+// and are used from there without the network.
 //
 // The initramfs is a newc archive written in Go, the same bytes for the same
 // input. Its /init, package tests/guest/init, takes orders over the second

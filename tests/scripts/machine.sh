@@ -11,11 +11,12 @@ export LC_ALL=C
 # The oldest Go that fetches the toolchain which go.mod names by itself.
 oldest_go=1.21
 
-# xz and the keyring are for kernels from Debian, gcc is for the race detector,
-# Debian's own QEMU runs the example backends, and spin checks the model. libvirt is
-# without libvirt-daemon-system, which would start it on this machine.
-packages=(ca-certificates debian-archive-keyring xz-utils gcc libc6-dev qemu-system-x86 spin
-	iproute2 libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu)
+# xz and the keyring are for kernels from Debian, e2fsprogs makes a guest's disk, gcc
+# is for the race detector, Debian's own QEMU runs the example backends, and spin checks
+# the model. libvirt is without libvirt-daemon-system, which would start it on this
+# machine.
+packages=(ca-certificates debian-archive-keyring xz-utils e2fsprogs gcc libc6-dev
+	qemu-system-x86 spin iproute2 libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu)
 
 die() {
 	echo "fbpp: $*" >&2

@@ -10,6 +10,7 @@
 //	/init fragment MIB           touch memory, give it back in small pieces, hold the rest
 //	/init cache FILE...          read files, so that their pages are cached, hold them open
 //	/init swapon DISK            swap to a disk
+//	/init build DISK             build a part of the kernel over and over, answer on stdin
 //	/init kill COMMAND TIME      kill a program after a time
 //	/init freeze ARGUMENT        stop a program that is started with it, until a line comes
 //	/init disturb HOW            disturb the fbpp device while an agent drives it
@@ -57,6 +58,8 @@ func run(args []string) error {
 		return cache(args[1:])
 	case "swapon":
 		return swapOn(args[1:])
+	case "build":
+		return build(args[1:])
 	case "kill":
 		return kill(args[1:])
 	case "freeze":
