@@ -99,9 +99,9 @@ func (c chart) draw(rows []row, caption string) ([]byte, error) {
 	if len(panels) == 0 {
 		return nil, fmt.Errorf("draw chart %s: no figures", c.Name)
 	}
-	columns := min(len(panels), maxColumns)
+	lines := (len(panels) + maxColumns - 1) / maxColumns
+	columns := (len(panels) + lines - 1) / lines // about as many in each line
 	pitch := panelHead + barPitch*vg.Length(len(panels[0].bars)) + panelGap
-	lines := (len(panels) + columns - 1) / columns
 	height := headHeight + pitch*vg.Length(lines) + noteHeight
 	canvas := vgsvg.New(chartWidth, height)
 	d := &drawing{draw.New(canvas), height}
