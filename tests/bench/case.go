@@ -9,18 +9,20 @@ type load string
 
 // The loads. The first three are those of the published measurements.
 const (
-	noLoad     load = "no load"
-	midLoad    load = "mid load"
-	highLoad   load = "high load"
-	fresh      load = "fresh"
-	fragmented load = "fragmented"
-	pageCache  load = "page cache"
-	churning   load = "churning"
-	database   load = "database"
+	noLoad      load = "no load"
+	midLoad     load = "mid load"
+	highLoad    load = "high load"
+	fresh       load = "fresh"
+	fragmented  load = "fragmented"
+	pageCache   load = "page cache"
+	churning    load = "churning"
+	database    load = "database"
+	kernelBuild load = "kernel build"
 )
 
 func allLoads() []load {
-	return []load{noLoad, midLoad, highLoad, fresh, fragmented, pageCache, churning, database}
+	return []load{noLoad, midLoad, highLoad, fresh, fragmented, pageCache, churning, database,
+		kernelBuild}
 }
 
 func paperLoads() []load { return []load{noLoad, midLoad, highLoad} }

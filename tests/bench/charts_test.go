@@ -123,7 +123,7 @@ func TestNamesEndBesideTheBars(t *testing.T) {
 	}
 	want := make(map[string]int)
 	for _, m := range allMethods() {
-		want[string(m)] = 2 // rows of panels
+		want[string(m)] = 3 // rows of panels
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Error(diff)

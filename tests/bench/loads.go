@@ -14,7 +14,7 @@ import (
 )
 
 // apply has the guest do what its load says.
-func (l load) apply(ctx context.Context, v *vm.VM, s sizes) error {
+func (l load) apply(ctx context.Context, v *vm.VM, s sizes, say func(string)) error {
 	fill := func(mib int) error {
 		_, err := v.Fill(ctx, mib)
 		return err
@@ -51,6 +51,11 @@ func (l load) apply(ctx context.Context, v *vm.VM, s sizes) error {
 			return err
 		}
 		return startDatabase(ctx, v, s.Database)
+	case kernelBuild:
+		if err := fill(s.Touched); err != nil {
+			return err
+		}
+		return startBuild(ctx, v, say)
 	}
 	return fill(s.Touched)
 }
@@ -67,8 +72,11 @@ func (l load) files(
 
 // check has a load that can tell say whether the migrated guest is sound.
 func (l load) check(ctx context.Context, v *vm.VM) error {
-	if l == database {
+	switch l {
+	case database:
 		return checkDatabase(ctx, v)
+	case kernelBuild:
+		return checkBuild(ctx, v)
 	}
 	return nil
 }
@@ -89,27 +97,41 @@ const cacheDisks = 8
 
 // modules are what the guest's kernel needs to know.
 func (l load) modules() []string {
-	if l == pageCache {
+	switch l {
+	case pageCache:
 		return []string{"virtio_blk"}
+	case kernelBuild:
+		return []string{"virtio_blk", "ext4"}
 	}
 	return nil
 }
 
-// configure gives the guest what the load needs.
-func (l load) configure(c *vm.Config, s sizes, dir string) error {
-	if l != pageCache {
-		return nil
+// configure gives the guest the disks that the load needs.
+func (l load) configure(ctx context.Context, c *vm.Config, r *runner) error {
+	switch l {
+	case pageCache:
+		image := filepath.Join(r.dir, "disk.img")
+		if err := writeImage(image, int64(r.sizes.Cache)<<20/cacheDisks); err != nil {
+			return err
+		}
+		addDisks(c, image, cacheDisks)
+	case kernelBuild:
+		image, err := guest.FetchBuildDisk(ctx, r.series, r.say)
+		if err != nil {
+			return err
+		}
+		addDisks(c, image, 1)
 	}
-	image := filepath.Join(dir, "disk.img")
-	if err := writeImage(image, int64(s.Cache)<<20/cacheDisks); err != nil {
-		return err
-	}
-	for i := range cacheDisks {
+	return nil
+}
+
+// addDisks gives the guest so many disks with the same image: /dev/vda, /dev/vdb and so on.
+func addDisks(c *vm.Config, image string, n int) {
+	for i := range n {
 		c.Options = append(c.Options, "-drive",
 			fmt.Sprintf("if=none,id=disk%d,file=%s,format=raw,read-only=on,cache=none", i, image))
 		c.Devices = append(c.Devices, fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
 	}
-	return nil
 }
 
 // writeImage makes a file of this size without zero pages, unless the file exists.

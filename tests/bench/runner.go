@@ -99,7 +99,7 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := rec.Load.configure(&config, r.sizes, r.dir); err != nil {
+	if err := rec.Load.configure(ctx, &config, r); err != nil {
 		return err
 	}
 	pool, remove, err := rec.newPool()
@@ -115,7 +115,7 @@ func (r *runner) measure(ctx context.Context, rec *record) (err error) {
 	defer source.close()
 	defer func() { err = source.explain(err, "source") }()
 	r.say("load")
-	if err := rec.Load.apply(ctx, source.vm, r.sizes); err != nil {
+	if err := rec.Load.apply(ctx, source.vm, r.sizes, r.say); err != nil {
 		return fmt.Errorf("load the guest: %w", err)
 	}
 	if r.pulse {

@@ -59,6 +59,8 @@ func (s sizes) keeps(l load) int {
 		return s.High
 	case database:
 		return s.Database * 3 / 2 // with what the database needs for each value
+	case kernelBuild:
+		return buildKeeps
 	case fragmented:
 		return s.Touched / 5 // a page of each run of 1 to 8, and its neighbours' tables
 	}
