@@ -115,10 +115,9 @@ func TestOrderAfterARequest(t *testing.T) {
 // before the next one begins.
 func TestOrderWithMultifd(t *testing.T) {
 	o := newOrdered(t, pageSize)
-	o.capabilities = []string{"multifd"}
-	// Several channels begin with a burst, by which QEMU takes the link for so fast that the
-	// migration could be completed.
-	o.m.execute("migrate-set-parameters", map[string]any{"avail-switchover-bandwidth": slowly})
+	// The channels send what they have at once. So all may be sent before this test writes, which
+	// has to be before the end.
+	o.capabilities = []string{"multifd", "pause-before-switchover"}
 	o.begin()
 	o.answer(hot, cold)
 	all := freeset.Range{GPA: filled, Length: filledSize}
@@ -148,6 +147,9 @@ func TestOrderWithMultifd(t *testing.T) {
 		before = now
 	}
 	o.writeEach()
+	o.m.execute("migrate-set-parameters", map[string]any{"max-bandwidth": 1 << 40})
+	o.awaitStatus(o.m, "pre-switchover")
+	o.m.execute("migrate-continue", map[string]any{"state": "pre-switchover"})
 	o.end()
 	o.requireArrived()
 }
