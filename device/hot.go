@@ -35,7 +35,7 @@ const DefaultHotTime = 500 * time.Millisecond
 // Set implements flag.Value.
 func (p *HotPolicy) Set(word string) error {
 	if !slices.Contains(HotPolicies(), HotPolicy(word)) {
-		return fmt.Errorf("%q is none of %s, %s, %s, %s", word, HotAuto, HotKernel, HotSample, HotWritten)
+		return fmt.Errorf("%q is none of %q", word, HotPolicies())
 	}
 	*p = HotPolicy(word)
 	return nil

@@ -61,7 +61,9 @@ func (d *Device) ordering(x *request, r source.Request, cold bool) ordering {
 	case d.hot == HotAuto || d.hot == HotSample:
 		o.sample = d.freshSample()
 	case d.hot == HotWritten && x.order && !x.paused && r.Written != nil:
-		o.written = &writes{until: x.begun.Add(d.hotTime), memory: ranges(r.Memory), ask: r.Written}
+		o.written = &writes{
+			begun: x.begun, until: x.begun.Add(d.hotTime), memory: ranges(r.Memory), ask: r.Written,
+		}
 	}
 	return o
 }
@@ -107,50 +109,6 @@ const orderGrace = 50 * time.Millisecond
 
 // hole is the largest hole between hot pages, in frames, that is sent with them: 60 KiB.
 const hole = driver.SampleHole
-
-// aside is a search for an order, while a source that knows none is asked. A nil one is
-// over.
-type aside struct {
-	cancel context.CancelFunc
-	done   chan struct{} // closed at the end of the search
-	order  *source.Order
-	err    error // valid after done
-}
-
-// lookAside begins a search. freeMu is held until it has ended.
-func lookAside(ctx context.Context, by source.Orderer, r source.Request, o *source.Order) *aside {
-	ctx, cancel := context.WithCancel(ctx)
-	a := &aside{cancel: cancel, done: make(chan struct{}), order: o}
-	go func() {
-		defer close(a.done)
-		a.err = by.FindOrder(ctx, r, o)
-	}()
-	return a
-}
-
-// end ends a search, which no longer writes to its order then.
-func (a *aside) end() {
-	if a == nil {
-		return
-	}
-	a.cancel()
-	<-a.done
-}
-
-// await waits for the end of the search, but no longer than patience. It returns nil if
-// the search failed or was late.
-func (a *aside) await(patience time.Duration) *source.Order {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-a.done:
-	case <-timer.C:
-	}
-	if a.end(); a.err != nil {
-		return nil
-	}
-	return a.order
-}
 
 // conclude adds to findings what a search beside them found, if there was one, and
 // settles their order, with what the policy calls hot. After an error nothing is hot.

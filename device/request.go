@@ -102,8 +102,8 @@ func (d *Device) begin(r window.Request) {
 }
 
 // ask asks the sources and answers the request. d.mu is not held.
-func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
-	ctx, stop := context.WithDeadline(ctx, deadline)
+func (d *Device) ask(open context.Context, x *request, deadline time.Time) {
+	ctx, stop := context.WithDeadline(open, deadline)
 	defer stop()
 	d.freeMu.Lock() // waits for the source of an earlier request
 	defer d.freeMu.Unlock()
@@ -135,7 +135,7 @@ func (d *Device) ask(ctx context.Context, x *request, deadline time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if failure == nil {
-		d.settlePeek(x, peekTime)
+		d.settlePeek(open, x, peekTime)
 	}
 	if d.open != x {
 		return
@@ -255,8 +255,8 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 }
 
 // settlePeek waits for the answer to a peek that nobody needs any more: what was found without it
-// can be answered then.
-func (d *Device) settlePeek(x *request, patience time.Duration) {
+// can be answered then. It lets go of d.mu meanwhile. ctx ends with the request.
+func (d *Device) settlePeek(ctx context.Context, x *request, patience time.Duration) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for late := false; d.open == x && x.peeking && !late; {
@@ -267,6 +267,7 @@ func (d *Device) settlePeek(x *request, patience time.Duration) {
 		d.mu.Unlock()
 		select {
 		case <-x.signal:
+		case <-ctx.Done():
 		case <-timer.C:
 			late = true
 		}

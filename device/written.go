@@ -18,7 +18,8 @@ const orderByWritten = "written"
 
 // writes tells what the guest writes. The zero value cannot.
 type writes struct {
-	until  time.Time // when all of it counts that was written since the dirty log was armed
+	begun  time.Time // the request: the dirty log was armed before
+	until  time.Time // when it is looked at
 	memory []freeset.Range
 	ask    func(ctx context.Context, pages []freeset.Range) ([]byte, error)
 }
@@ -43,7 +44,7 @@ func (w *writes) latest(ctx context.Context) time.Time {
 // find waits, and adds to hot what was written. After an error some of it may be there.
 func (w *writes) find(ctx context.Context, hot *freeset.Set) error {
 	latest := w.latest(ctx)
-	if latest.Before(w.until) && time.Until(latest) < 0 {
+	if latest.Before(w.begun) {
 		return errNoTimeToWatch
 	}
 	timer := time.NewTimer(time.Until(latest))

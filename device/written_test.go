@@ -140,10 +140,11 @@ func TestNobodyLooksForWhatIsWritten(t *testing.T) {
 			m.window.AnswerPeek(2)
 		},
 		"QEMU tells late": func(m *machine) {
+			asked := time.Now()
 			m.window.AskFor(true, 3*time.Second)
 			m.reports()
 			m.window.AwaitPeek(patience)
-			time.Sleep(2800 * time.Millisecond) // a tenth of the time is kept for the way back
+			time.Sleep(time.Until(asked.Add(2720 * time.Millisecond))) // a tenth is kept for the way back
 			m.window.AnswerPeek(0, ^uint64(0))
 		},
 	} {
@@ -177,9 +178,13 @@ func TestColdMemoryDoesNotDependOnWhatIsWritten(t *testing.T) {
 	}
 }
 
-// A request that ends soon shortens the time in which the guest is watched.
+// A request that ends soon shortens the time in which the guest is watched, also where a search
+// for cold memory takes all of it.
 func TestWatchingEndsBeforeTheRequest(t *testing.T) {
-	m := watch(t, device.Options{HotTime: time.Hour})
+	search := func(ctx context.Context, _ *source.Order) error { <-ctx.Done(); return ctx.Err() }
+	m := watch(t, device.Options{
+		HotTime: time.Hour, Cache: device.CacheLast, Order: ordering{find: search},
+	})
 	m.hello(protocol.StatusOK, 0)
 	m.window.AskFor(true, 3*time.Second)
 	m.reports()

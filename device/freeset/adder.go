@@ -66,7 +66,7 @@ func NewAdder(s *Set) *Adder {
 	a.trays = make([]tray, n)
 	size := min(binSize, 1<<(bits.Len(uint(maxBinned/n))-1))
 	// Trays that fill up alike are written to at the same place of each. If a tray has an odd
-	// number of lines, these places do not share a set of the cache.
+	// number of lines, as all but small ones have, these places do not share a set of the cache.
 	const line = 64 / 4
 	a.resize(size, size/64|line)
 	return a

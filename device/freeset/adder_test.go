@@ -89,7 +89,7 @@ func TestAnAdderAddsLikeASet(t *testing.T) {
 			blocks = blocks[n:]
 		}
 		width := 1 << random.IntN(8)
-		if likeASet(t, calls, width*(2+random.IntN(8)), width) {
+		if likeASet(t, calls, 2*width+random.IntN(6*width), width) {
 			overlaps++
 		}
 	}
@@ -163,6 +163,6 @@ func FuzzAdder(f *testing.F) {
 			calls = append(calls, c)
 		}
 		width := int(size&15) + 1
-		likeASet(t, calls, width*(2+int(size>>4)), width)
+		likeASet(t, calls, 2*width+int(size>>4), width)
 	})
 }

@@ -5,8 +5,6 @@ package bare
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/fbpp-project/fbpp/tests/vm"
@@ -55,12 +53,7 @@ func readerROM(t testing.TB) string {
 	binary.LittleEndian.PutUint16(rom[table:], 0x0f)
 	binary.LittleEndian.PutUint32(rom[table+2:], 0xffff0000+table+8)
 	binary.LittleEndian.PutUint64(rom[table+16:], 0x00cf93000000ffff)
-	copy(rom[romSize-16:], []byte{0xe9, 0x0d, 0x00}) // reset: jmp to the beginning
-	path := filepath.Join(t.TempDir(), "rom.bin")
-	if err := os.WriteFile(path, rom, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return saveROM(t, rom)
 }
 
 // Devices come and go while a processor uses another one. With TCG it knew the other one by a
@@ -79,20 +72,20 @@ func TestProcessorReadsOneDeviceWhileOthersComeAndGo(t *testing.T) {
 	m := start(t, c)
 	m.await("the processor reads", func() bool { return m.number("readl %#x", readCount) > 0 })
 	const pciAddress, pciData = 0xcf8, 0xcfc
-	config := func(register uint32, write string, value uint32) {
+	configure := func(register uint32, write string, value uint32) {
 		m.do("outl %#x %#x", pciAddress, 1<<31|2<<11|register)
 		m.do("%s %#x %#x", write, pciData, value)
 	}
-	config(0x10, "outl", bar)
+	configure(0x10, "outl", bar)
 	if got := m.number("inl %#x", pciData) &^ 0xf; got != bar {
 		t.Fatalf("the other device is at %#x, not %#x", got, bar)
 	}
-	config(4, "outw", 2)
+	configure(4, "outw", 2)
 	if got := m.number("inw %#x", pciData); got&2 == 0 {
 		t.Fatalf("the other device does not answer: its command register is %#x", got)
 	}
 	for i := range uint32(changes) {
-		config(4, "outw", i%2*2) // the command register: answer to memory, or not
+		configure(4, "outw", i%2*2) // the command register: answer to memory, or not
 		if m.number("readw %#x", readEnded) != 0 {
 			t.Fatalf("after %d changes the processor read %#x, and %#x before", i,
 				m.number("readl %#x", readBad), m.number("readl %#x", readWant))

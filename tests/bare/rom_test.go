@@ -31,6 +31,12 @@ func writeROM(t testing.TB) string {
 		0xc7, 0x06, 0x00, 0x05, 0x00, 0x00, // mov word [0x500], 0
 		0xeb, 0xea, //                         jmp wait
 	})
+	return saveROM(t, rom)
+}
+
+// saveROM writes a program that begins where the image does, and returns the path.
+func saveROM(t testing.TB, rom []byte) string {
+	t.Helper()
 	copy(rom[romSize-16:], []byte{0xe9, 0x0d, 0x00}) // reset: jmp to the beginning
 	path := filepath.Join(t.TempDir(), "rom.bin")
 	if err := os.WriteFile(path, rom, 0o600); err != nil {

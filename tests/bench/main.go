@@ -74,7 +74,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	if o.trace && (o.quick || o.memory != 0) {
 		return o, cli.Usagef("--trace goes with --rounds, --publish and --kernel alone")
 	}
-	if o.pulse && (o.quick || o.growth || o.trace || o.anew) {
+	if o.pulse && (o.quick || o.growth || o.trace || o.anew || o.redraw != "") {
 		return o, cli.Usagef("--pulse goes with --rounds, --only, --memory, --publish and --kernel alone")
 	}
 	if o.rounds < 1 {

@@ -177,13 +177,18 @@ func newPulseRecord(beats []beat, ended time.Duration) *pulseRecord {
 		}
 		last = b
 	}
-	sorted := slices.Sorted(slices.Values(p.Before))
-	if len(sorted) == 0 || sorted[len(sorted)/2] == 0 || ended <= 0 {
-		return p
+	if pace := p.pace() / pulseStep.Seconds(); pace > 0 && ended > 0 {
+		p.Achieved = float64(countAt(beats, ended)-countAt(beats, 0)) / (pace * ended.Seconds())
 	}
-	pace := float64(sorted[len(sorted)/2]) / pulseStep.Seconds()
-	p.Achieved = float64(countAt(beats, ended)-countAt(beats, 0)) / (pace * ended.Seconds())
 	return p
+}
+
+// pace is what was done in a step before the command.
+func (p *pulseRecord) pace() float64 {
+	if len(p.Before) == 0 {
+		return 0
+	}
+	return float64(slices.Sorted(slices.Values(p.Before))[len(p.Before)/2])
 }
 
 // inSteps returns what was done in each whole step between two times.

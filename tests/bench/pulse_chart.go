@@ -58,7 +58,7 @@ type waves struct {
 	around  int // steps before the command
 }
 
-// at is where a time after the command is.
+// atMS is where a time after the command is.
 func (w *waves) atMS(ms int64) vg.Length {
 	return w.x + w.step*(vg.Length(w.around)+vg.Length(ms)/vg.Length(pulseStep.Milliseconds()))
 }
@@ -71,8 +71,7 @@ func (w *waves) draw(rec *record, y vg.Length) {
 	w.write(string(rec.Transport), chartMargin, bottom-pulseWave+16, 9, ink, false)
 	w.write(fmt.Sprintf("%.0f %% kept, pause %d ms", 100*p.Achieved, p.PauseMS),
 		chartMargin, bottom-pulseWave+28, 8, faintInk, false)
-	sorted := slices.Sorted(slices.Values(p.Before))
-	pace := float64(max(sorted[len(sorted)/2], 1))
+	pace := max(p.pace(), 1)
 	all := append(slices.Clone(p.Before), p.Steps...)
 	w.rect(w.x, bottom-pulseWave, w.step*vg.Length(len(all)), pulseWave, track)
 	for i, n := range all {

@@ -29,6 +29,10 @@ func pulseCases() (all []benchCase) {
 
 // pulses runs these, and draws a chart for each load.
 func pulses(ctx context.Context, o options, stdout io.Writer) error {
+	runs := o.pulseRuns()
+	if len(runs) == 0 {
+		return fmt.Errorf("no migration is called %v", o.only)
+	}
 	free, err := lab.HostMemoryMiB()
 	if err != nil {
 		return fmt.Errorf("plan the guest: %w", err)
@@ -47,15 +51,14 @@ func pulses(ctx context.Context, o options, stdout io.Writer) error {
 	}
 	defer os.RemoveAll(scratch)
 	dir := filepath.Join(parts.Root, "build", "bench", "pulse")
-	if o.publish != "" {
-		dir = filepath.Join(o.publish, imageDir)
-	}
 	r := &runner{
 		lab: parts, series: o.series, sizes: s, dir: scratch, say: func(string) {}, pulse: true,
 	}
+	caption := fmt.Sprintf("Guest with %d MiB and 2 CPUs, Linux %s, under %s, over 1 Gib/s.",
+		s.Guest, parts.Kernel(o.series).Version, strings.ToUpper(string(parts.Accel)))
 	byLoad := make(map[load][]record)
 	failed := 0
-	for _, what := range o.pulseRuns() {
+	for _, what := range runs {
 		rec := r.run(ctx, what)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -67,17 +70,18 @@ func pulses(ctx context.Context, o options, stdout io.Writer) error {
 		}
 		fmt.Fprintf(stdout, "%v: %s\n", what.benchCase, rec.Pulse)
 		byLoad[what.Load] = append(byLoad[what.Load], rec)
-	}
-	caption := fmt.Sprintf("Guest with %d MiB and 2 CPUs, Linux %s, under %s, over 1 Gib/s.",
-		s.Guest, parts.Kernel(o.series).Version, strings.ToUpper(string(parts.Accel)))
-	if err := writePulses(dir, byLoad, caption); err != nil {
-		return err
+		if err := writePulses(dir, byLoad, caption); err != nil { // whatever ends this command
+			return err
+		}
 	}
 	fmt.Fprint(stdout, "\n", pulseTable(byLoad).markdown())
 	if failed > 0 {
 		return fmt.Errorf("%d migrations failed", failed)
 	}
-	return nil
+	if o.publish == "" {
+		return nil
+	}
+	return writePulses(filepath.Join(o.publish, imageDir), byLoad, caption)
 }
 
 // pulseRuns are the runs that the options name, in turn.

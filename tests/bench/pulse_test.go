@@ -70,7 +70,7 @@ func TestPulseChart(t *testing.T) {
 	if rows := pulseTable(records).Rows; len(rows) != 2 || rows[1][5] != "50 %" {
 		t.Errorf("the table is %v", rows)
 	}
-	for _, with := range []string{"--quick", "--growth", "--trace", "--anew"} {
+	for _, with := range []string{"--quick", "--growth", "--trace", "--anew", "--redraw=x"} {
 		if _, err := parse([]string{"--pulse", with}, io.Discard); err == nil {
 			t.Errorf("--pulse %s is accepted", with)
 		}

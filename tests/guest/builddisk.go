@@ -15,6 +15,9 @@ import (
 	"github.com/fbpp-project/fbpp/tests/guest/kbuild"
 )
 
+// buildDiskLayout changes with what this file puts on the disk. An older disk is made anew then.
+const buildDiskLayout = "1"
+
 // buildDiskSize is that of the file system. The image has holes where it is empty.
 const buildDiskSize = "1G"
 
@@ -36,7 +39,7 @@ func FetchBuildDisk(
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(p.dir, "disk-"+filepath.Base(kbuild.Folder))
+	dir := filepath.Join(p.dir, "disk-"+buildDiskLayout+"-"+filepath.Base(kbuild.Folder))
 	image = filepath.Join(dir, "image")
 	err = makeOnce(dir, func(dir string) error {
 		if progress != nil {
