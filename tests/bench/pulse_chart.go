@@ -96,5 +96,5 @@ func (w *waves) seconds(steps int, y vg.Length) {
 	for ms := int64(0); ms <= total; ms += every {
 		w.write(fmt.Sprintf("%d s", ms/1000), w.atMS(ms)-4, y, 8, faintInk, false)
 	}
-	w.write("solid: command, all is there; dashed: runs there", chartMargin, y, 7.5, faintInk, false)
+	w.write("solid: command, end; dashed: runs there", chartMargin, y, 7.5, faintInk, false)
 }
