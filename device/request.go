@@ -134,8 +134,11 @@ func (d *Device) ask(open context.Context, x *request, deadline time.Time) {
 	name, f, failure := d.askInTurn(ctx, r, order)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if failure == nil {
-		d.settlePeek(open, x, peekTime)
+	if failure == nil && x.peeking {
+		// What was found without the peek can be answered when the frontend has answered it.
+		late, stop := context.WithTimeout(open, peekTime)
+		defer stop()
+		_, _ = d.awaitPeek(late, x)
 	}
 	if d.open != x {
 		return
@@ -225,20 +228,22 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 	if x.peeking {
 		return nil, errors.New("peek: the frontend has not answered the last one")
 	}
-	for number := uint64(0); d.open == x; {
-		var (
-			answer []byte
-			ok     bool
-			err    error
-		)
-		if number == 0 {
-			number, err = d.window.Peek(x.ask, pages)
-			x.peek, x.peeking = number, err == nil
-		} else {
-			answer, ok, err = d.window.Peeked(number)
-			x.peeking = !ok
-		}
-		if ok || err != nil {
+	if d.open != x {
+		return nil, context.Canceled
+	}
+	number, err := d.window.Peek(x.ask, pages)
+	if err != nil {
+		return nil, err
+	}
+	x.peek, x.peeking = number, true
+	return d.awaitPeek(ctx, x)
+}
+
+// awaitPeek waits for the answer to a request's newest peek. It lets go of d.mu meanwhile.
+func (d *Device) awaitPeek(ctx context.Context, x *request) ([]byte, error) {
+	for d.open == x {
+		answer, ok, err := d.window.Peeked(x.peek)
+		if x.peeking = !ok; ok || err != nil {
 			return answer, err
 		}
 		d.mu.Unlock()
@@ -252,27 +257,6 @@ func (d *Device) written(ctx context.Context, x *request, pages []freeset.Range)
 		}
 	}
 	return nil, context.Canceled
-}
-
-// settlePeek waits for the answer to a peek that nobody needs any more: what was found without it
-// can be answered then. It lets go of d.mu meanwhile. ctx ends with the request.
-func (d *Device) settlePeek(ctx context.Context, x *request, patience time.Duration) {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	for late := false; d.open == x && x.peeking && !late; {
-		if _, ok, _ := d.window.Peeked(x.peek); ok {
-			x.peeking = false
-			return
-		}
-		d.mu.Unlock()
-		select {
-		case <-x.signal:
-		case <-ctx.Done():
-		case <-timer.C:
-			late = true
-		}
-		d.mu.Lock()
-	}
 }
 
 // answer answers the open request with a source's findings. freeMu is held, too.
