@@ -61,9 +61,7 @@ func (d *Device) ordering(x *request, r source.Request, cold bool) ordering {
 	case d.hot == HotAuto || d.hot == HotSample:
 		o.sample = d.freshSample()
 	case d.hot == HotWritten && x.order && !x.paused && r.Written != nil:
-		o.written = &writes{
-			begun: x.begun, until: x.begun.Add(d.hotTime), memory: ranges(r.Memory), ask: r.Written,
-		}
+		o.written = &writes{begun: x.begun, until: x.begun.Add(d.hotTime), ask: r.Written}
 	}
 	return o
 }

@@ -18,10 +18,9 @@ const orderByWritten = "written"
 
 // writes tells what the guest writes. The zero value cannot.
 type writes struct {
-	begun  time.Time // the request: the dirty log was armed before
-	until  time.Time // when it is looked at
-	memory []freeset.Range
-	ask    func(ctx context.Context, pages []freeset.Range) ([]byte, error)
+	begun time.Time // the request: the dirty log was armed before
+	until time.Time // when it is looked at
+	ask   func(ctx context.Context, pages []freeset.Range) ([]byte, error)
 }
 
 // peekTime is kept free for a peek, and for the way back of the answer.
@@ -54,7 +53,7 @@ func (w *writes) find(ctx context.Context, hot *freeset.Set) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	for _, pages := range peeksAt(w.memory) {
+	for _, pages := range peeksAt(hot.Memory()) {
 		// Free memory is not answered while a peek is open.
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < peekTime {
 			return errNoTimeToWatch
@@ -70,11 +69,11 @@ func (w *writes) find(ctx context.Context, hot *freeset.Set) error {
 	return nil
 }
 
-// peeksAt divides memory into peeks, of maxWatched frames each but for the last.
+// peeksAt divides memory, as a set has it, into peeks of maxWatched frames each but for the last.
 func peeksAt(memory []freeset.Range) (peeks [][]freeset.Range) {
 	var pages []freeset.Range
 	room := uint64(maxWatched) << freeset.FrameShift
-	for _, r := range wholeFrames(memory) {
+	for _, r := range memory {
 		for r.Length > 0 {
 			part := freeset.Range{GPA: r.GPA, Length: min(r.Length, room)}
 			pages, room = append(pages, part), room-part.Length
@@ -88,22 +87,6 @@ func peeksAt(memory []freeset.Range) (peeks [][]freeset.Range) {
 		peeks = append(peeks, pages)
 	}
 	return peeks
-}
-
-// wholeFrames returns the memory of ranges, sorted, without incomplete frames.
-func wholeFrames(memory []freeset.Range) (whole []freeset.Range) {
-	const within = 1<<freeset.FrameShift - 1
-	for _, r := range freeset.Merge(memory) {
-		skip := -r.GPA & within
-		if r.Length < skip {
-			continue
-		}
-		r.GPA, r.Length = r.GPA+skip, (r.Length-skip)&^within
-		if r.Length > 0 {
-			whole = append(whole, r)
-		}
-	}
-	return whole
 }
 
 // addWritten adds the frames of ranges whose bits are set.

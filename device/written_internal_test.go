@@ -61,10 +61,10 @@ func TestBitsBecomeFrames(t *testing.T) {
 // All whole frames are asked for once, in peeks of a bounded size.
 func TestPeeksAreAtAllMemory(t *testing.T) {
 	const most = maxWatched << freeset.FrameShift
-	got := peeksAt([]freeset.Range{
+	got := peeksAt(freeset.New([]freeset.Range{
 		{GPA: 8 << 40, Length: 5 << 12}, {GPA: 0xa00, Length: 0x2600},
 		{GPA: 1 << 40, Length: 2*most - 4<<12},
-	})
+	}).Memory())
 	want := [][]freeset.Range{
 		{{GPA: 0x1000, Length: 2 << 12}, {GPA: 1 << 40, Length: most - 2<<12}},
 		{{GPA: 1<<40 + most - 2<<12, Length: most - 2<<12}, {GPA: 8 << 40, Length: 2 << 12}},
@@ -73,7 +73,7 @@ func TestPeeksAreAtAllMemory(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if got := peeksAt([]freeset.Range{{GPA: 0x800, Length: 0x900}}); got != nil {
+	if got := peeksAt(freeset.New([]freeset.Range{{GPA: 0x800, Length: 0x900}}).Memory()); got != nil {
 		t.Errorf("less than a frame: %v", got)
 	}
 }

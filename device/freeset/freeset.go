@@ -92,6 +92,15 @@ func (s *Set) SetMemory(memory []Range) {
 	}
 }
 
+// Memory returns the guest memory that the set covers: sorted, disjoint, and of whole frames.
+func (s *Set) Memory() (memory []Range) {
+	for i := range s.areas {
+		a := &s.areas[i]
+		memory = append(memory, Range{GPA: a.first << FrameShift, Length: a.count << FrameShift})
+	}
+	return memory
+}
+
 // Merge returns the memory of ranges in any order, as the fewest ranges, sorted by address.
 func Merge(ranges []Range) []Range {
 	sorted := slices.Clone(ranges)
