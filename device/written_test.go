@@ -161,6 +161,20 @@ func TestNobodyLooksForWhatIsWritten(t *testing.T) {
 	}
 }
 
+// A guest that is paused writes nothing. It is not waited for, also where the frontend cannot say
+// that an order is of no use.
+func TestAPausedGuestIsNotWatched(t *testing.T) {
+	m := watch(t, device.Options{HotTime: time.Hour, More: []source.Source{fixed{found}}})
+	m.fetchWindowWith(needsOrders &^ protocol.WindowFeatureNeeds)
+	m.window.AskPaused(patience)
+	if a := m.window.Answer(patience); a.Status != protocol.AnswerOK || len(a.Ranges) != 1 {
+		t.Errorf("the answer is %+v", a)
+	}
+	if n := m.window.Word64(protocol.WindowPeekNumberOffset); n > 0 {
+		t.Errorf("%d peeks", n)
+	}
+}
+
 // Cold memory is in the order all the same.
 func TestColdMemoryDoesNotDependOnWhatIsWritten(t *testing.T) {
 	m := watch(t, device.Options{Order: ordering{find: around}, Cache: device.CacheLast})
@@ -207,6 +221,9 @@ func TestWhoSaysWhatIsHot(t *testing.T) {
 			x := m.dev.Status().Last
 			if x.OrderSource != want || (len(a.Hot) > 0) != (want != "") {
 				t.Errorf("%v: the order is by %q, not %q: %v", policy, x.OrderSource, want, a.Hot)
+			}
+			if got := m.dev.Status().Kernel != nil; got != (policy == device.HotKernel) {
+				t.Errorf("%v: somebody looks for the kernel: %v", policy, got)
 			}
 			if x.Status == "ok" && m.dev.Status().WorkingSet == nil {
 				m.mustSample()
