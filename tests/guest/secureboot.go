@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 )
 
@@ -95,7 +94,7 @@ func (b *SecureBoot) WriteDisk(
 		return err
 	}
 	signed := filepath.Join(b.dir, "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed")
-	for _, command := range [][]string{
+	for _, words := range [][]string{
 		{"mformat", "-F", "::"},
 		{"mmd", "::/EFI", "::/EFI/BOOT", "::/EFI/debian"},
 		{"mcopy", filepath.Join(b.dir, "usr/lib/shim/shimx64.efi.signed"), "::/EFI/BOOT/BOOTX64.EFI"},
@@ -104,10 +103,9 @@ func (b *SecureBoot) WriteDisk(
 		{"mcopy", k.Image, "::/vmlinuz"},
 		{"mcopy", initramfs, "::/initrd"},
 	} {
-		args := append([]string{"-i", image}, command[1:]...)
-		out, err := exec.CommandContext(ctx, command[0], args...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("run %s: %w: %s", command[0], err, out)
+		args := append([]string{"-i", image}, words[1:]...)
+		if err := command(ctx, words[0], args...); err != nil {
+			return err
 		}
 	}
 	return nil
